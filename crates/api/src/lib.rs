@@ -1,1 +1,20 @@
+//! The kinds that Skep serves as custom resources: their types, schemas, defaults, validation and conditions.
 //!
+//! Everything here is a pure function of its input: no IO, no clock, no runtime. Controllers, the embedded API's
+//! admission and a webhook server use the same code. Field names, groups and limits are those of the published
+//! Cluster API v1beta2 and of the OpenStack provider's v1beta2, so that users' manifests work unchanged.
+
+pub mod cluster;
+pub mod cluster_configuration;
+pub mod condition;
+pub mod control_plane;
+pub mod crd;
+pub mod kubeadm;
+pub mod machine;
+pub mod meta;
+pub mod names;
+pub mod node_configuration;
+pub mod openstack_cluster;
+pub mod openstack_machine;
+pub mod openstack_reference;
+pub mod topology;

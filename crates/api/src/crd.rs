@@ -1,0 +1,83 @@
+//! The CustomResourceDefinitions of every kind in this crate, made from the Rust types.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use serde_json::Value;
+
+use crate::{cluster, control_plane, kubeadm, machine, names, openstack_cluster, openstack_machine};
+
+/// All definitions, in the order in which they are to be installed.
+pub fn all() -> Vec<CustomResourceDefinition> {
+    [
+        cluster::Cluster::crd(),
+        machine::Machine::crd(),
+        machine::MachineSet::crd(),
+        machine::MachineDeployment::crd(),
+        kubeadm::KubeadmConfig::crd(),
+        kubeadm::KubeadmConfigTemplate::crd(),
+        control_plane::KubeadmControlPlane::crd(),
+        openstack_cluster::OpenStackCluster::crd(),
+        openstack_cluster::OpenStackClusterTemplate::crd(),
+        openstack_machine::OpenStackMachine::crd(),
+        openstack_machine::OpenStackMachineTemplate::crd(),
+    ]
+    .into_iter()
+    .map(published)
+    .collect()
+}
+
+/// Puts a derived definition into its published form: the contract label, and no `nullable`, which Go's optional
+/// fields do not have: a null is dropped as the API server drops it.
+fn published(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    let labels = crd.metadata.labels.get_or_insert_default();
+    labels.insert(names::PROVIDER_LABEL.into(), provider(&crd.spec.group).into());
+    labels.insert(names::CONTRACT_LABEL.into(), "v1beta2".into());
+    let mut value = serde_json::to_value(crd).expect("a definition made from types is JSON");
+    drop_nullable(&mut value["spec"]);
+    serde_json::from_value(value).expect("removing optional keys leaves a definition")
+}
+
+/// The value of the `cluster.x-k8s.io/provider` label, by which clusterctl groups definitions.
+fn provider(group: &str) -> &'static str {
+    match group {
+        "bootstrap.cluster.x-k8s.io" => "bootstrap-kubeadm",
+        "controlplane.cluster.x-k8s.io" => "control-plane-kubeadm",
+        "infrastructure.cluster.x-k8s.io" => "infrastructure-openstack",
+        _ => "cluster-api",
+    }
+}
+
+fn drop_nullable(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.remove("nullable");
+            if let Some(Value::Array(choices)) = map.get_mut("enum") {
+                choices.retain(|choice| !choice.is_null());
+            }
+            map.values_mut().for_each(drop_nullable);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nullable),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_definition_is_named_after_its_plural_and_group() {
+        for crd in all() {
+            let spec = &crd.spec;
+            assert_eq!(crd.metadata.name.as_deref(), Some(format!("{}.{}", spec.names.plural, spec.group).as_str()));
+        }
+    }
+
+    #[test]
+    fn schemas_say_nullable_nowhere() {
+        for crd in all() {
+            let text = serde_json::to_string(&crd).unwrap();
+            assert!(!text.contains("nullable"), "{}", crd.spec.names.kind);
+        }
+    }
+}

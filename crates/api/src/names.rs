@@ -1,0 +1,73 @@
+//! Labels, annotations, finalizers and object names that users and other programs rely on.
+//!
+//! Source: kubernetes-sigs/cluster-api, api/core/v1beta2/common_types.go and docs/book/src/reference/api.
+
+pub const CLUSTER_LABEL: &str = "cluster.x-k8s.io/cluster-name";
+pub const CONTROL_PLANE_LABEL: &str = "cluster.x-k8s.io/control-plane";
+pub const CONTROL_PLANE_NAME_LABEL: &str = "cluster.x-k8s.io/control-plane-name";
+pub const DEPLOYMENT_LABEL: &str = "cluster.x-k8s.io/deployment-name";
+pub const SET_LABEL: &str = "cluster.x-k8s.io/set-name";
+pub const TEMPLATE_HASH_LABEL: &str = "machine-template-hash";
+pub const PROVIDER_LABEL: &str = "cluster.x-k8s.io/provider";
+pub const CONTRACT_LABEL: &str = "cluster.x-k8s.io/v1beta2";
+pub const WATCH_FILTER_LABEL: &str = "cluster.x-k8s.io/watch-filter";
+
+pub const PAUSED_ANNOTATION: &str = "cluster.x-k8s.io/paused";
+pub const MANAGED_BY_ANNOTATION: &str = "cluster.x-k8s.io/managed-by";
+pub const DELETE_MACHINE_ANNOTATION: &str = "cluster.x-k8s.io/delete-machine";
+pub const DISABLE_MACHINE_CREATE_ANNOTATION: &str = "cluster.x-k8s.io/disable-machine-create";
+pub const CLONED_FROM_NAME_ANNOTATION: &str = "cluster.x-k8s.io/cloned-from-name";
+pub const CLONED_FROM_KIND_ANNOTATION: &str = "cluster.x-k8s.io/cloned-from-groupkind";
+pub const CLUSTER_NAME_ANNOTATION: &str = "cluster.x-k8s.io/cluster-name";
+pub const CLUSTER_NAMESPACE_ANNOTATION: &str = "cluster.x-k8s.io/cluster-namespace";
+pub const MACHINE_ANNOTATION: &str = "cluster.x-k8s.io/machine";
+pub const OWNER_KIND_ANNOTATION: &str = "cluster.x-k8s.io/owner-kind";
+pub const OWNER_NAME_ANNOTATION: &str = "cluster.x-k8s.io/owner-name";
+pub const EXCLUDE_DRAIN_ANNOTATION: &str = "machine.cluster.x-k8s.io/exclude-node-draining";
+pub const CERTIFICATES_EXPIRY_ANNOTATION: &str = "machine.cluster.x-k8s.io/certificates-expiry";
+pub const PRE_DRAIN_HOOK_PREFIX: &str = "pre-drain.delete.hook.machine.cluster.x-k8s.io";
+pub const PRE_TERMINATE_HOOK_PREFIX: &str = "pre-terminate.delete.hook.machine.cluster.x-k8s.io";
+pub const REVISION_ANNOTATION: &str = "machinedeployment.clusters.x-k8s.io/revision";
+pub const DESIRED_REPLICAS_ANNOTATION: &str = "machinedeployment.clusters.x-k8s.io/desired-replicas";
+pub const MAX_REPLICAS_ANNOTATION: &str = "machinedeployment.clusters.x-k8s.io/max-replicas";
+pub const KUBEADM_CLUSTER_CONFIGURATION_ANNOTATION: &str =
+    "controlplane.cluster.x-k8s.io/kubeadm-cluster-configuration";
+
+pub const CLUSTER_FINALIZER: &str = "cluster.cluster.x-k8s.io";
+pub const MACHINE_FINALIZER: &str = "machine.cluster.x-k8s.io";
+pub const MACHINE_SET_FINALIZER: &str = "cluster.x-k8s.io/machineset";
+pub const MACHINE_DEPLOYMENT_FINALIZER: &str = "cluster.x-k8s.io/machinedeployment";
+pub const CONTROL_PLANE_FINALIZER: &str = "kubeadm.controlplane.cluster.x-k8s.io";
+pub const OPENSTACK_CLUSTER_FINALIZER: &str = "openstackcluster.infrastructure.cluster.x-k8s.io";
+pub const OPENSTACK_MACHINE_FINALIZER: &str = "openstackmachine.infrastructure.cluster.x-k8s.io";
+
+/// Taint that a worker registers with until its labels and taints are in place.
+pub const UNINITIALIZED_TAINT: &str = "node.cluster.x-k8s.io/uninitialized";
+/// Taint on nodes of an old revision during a rollout, so that new pods prefer new nodes.
+pub const OUTDATED_TAINT: &str = "node.cluster.x-k8s.io/outdated-revision";
+
+/// Type of the secrets that hold a cluster's certificates, kubeconfig and bootstrap data.
+pub const SECRET_TYPE: &str = "cluster.x-k8s.io/secret";
+
+/// Secrets that hold a cluster's key pairs and kubeconfig are named `<cluster>-<purpose>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Ca,
+    Etcd,
+    FrontProxy,
+    ServiceAccount,
+    Kubeconfig,
+}
+
+impl Purpose {
+    pub fn secret_name(self, cluster: &str) -> String {
+        let suffix = match self {
+            Self::Ca => "ca",
+            Self::Etcd => "etcd",
+            Self::FrontProxy => "proxy",
+            Self::ServiceAccount => "sa",
+            Self::Kubeconfig => "kubeconfig",
+        };
+        format!("{cluster}-{suffix}")
+    }
+}
