@@ -1,0 +1,230 @@
+//! What a reconcile is to do in the Management API, as data.
+
+use std::fmt;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{Resource, api::ApiResource};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::{Event, EventType, Key, Outcome};
+
+/// Steps in order, and how the reconcile ends when all of them are done.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Debug)]
+pub enum Step {
+    Create {
+        resource: ApiResource,
+        key: Key,
+        body: Value,
+    },
+    /// Merge patches against the observed resourceVersion: a write in between makes it a conflict, never a loss.
+    Update(Change),
+    /// With the UID as precondition, so that a namesake made since is left alone.
+    Delete {
+        resource: ApiResource,
+        key: Key,
+        uid: Option<String>,
+    },
+    Event(Event),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    pub resource: ApiResource,
+    pub key: Key,
+    pub version: Option<String>,
+    /// For everything but the status; `None` if nothing differs.
+    pub main: Option<Value>,
+    pub status: Option<Value>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { steps: Vec::new(), outcome: Outcome::Settled }
+    }
+}
+
+impl Plan {
+    pub fn nothing() -> Self {
+        Self::default()
+    }
+
+    pub fn waiting(on: impl Into<String>, after_s: u64) -> Self {
+        Self { steps: Vec::new(), outcome: Outcome::waiting(on, after_s) }
+    }
+
+    /// Ends the plan sooner than it would.
+    pub fn wait(&mut self, on: impl Into<String>, after_s: u64) -> &mut Self {
+        let outcome = std::mem::replace(&mut self.outcome, Outcome::Settled);
+        self.outcome = outcome.sooner(Outcome::waiting(on, after_s));
+        self
+    }
+
+    pub fn create<K: Resource<DynamicType = ()> + Serialize>(&mut self, object: &K) -> &mut Self {
+        let resource = ApiResource::erase::<K>(&());
+        let mut body = to_value(object);
+        if let Value::Object(map) = &mut body {
+            map.insert("apiVersion".into(), resource.api_version.clone().into());
+            map.insert("kind".into(), resource.kind.clone().into());
+        }
+        self.steps.push(Step::Create { resource, key: Key::of(object), body });
+        self
+    }
+
+    /// Writes what differs between the object as it was observed and as it should be; nothing if it is the same.
+    pub fn update<K: Resource<DynamicType = ()> + Serialize>(&mut self, before: &K, after: &K) -> &mut Self {
+        if let Some(change) = Change::between(before, after) {
+            self.steps.push(Step::Update(change));
+        }
+        self
+    }
+
+    pub fn delete<K: Resource<DynamicType = ()>>(&mut self, object: &K) -> &mut Self {
+        self.steps.push(Step::Delete {
+            resource: ApiResource::erase::<K>(&()),
+            key: Key::of(object),
+            uid: object.meta().uid.clone(),
+        });
+        self
+    }
+
+    pub fn event<K: Resource<DynamicType = ()>>(
+        &mut self,
+        about: &K,
+        type_: EventType,
+        reason: &str,
+        message: impl Into<String>,
+    ) -> &mut Self {
+        self.steps.push(Step::Event(Event {
+            about: reference(about),
+            type_,
+            reason: reason.to_owned(),
+            message: message.into(),
+        }));
+        self
+    }
+}
+
+/// What an event or a condition points at.
+fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
+    let meta = object.meta();
+    ObjectReference {
+        api_version: Some(K::api_version(&()).into_owned()),
+        kind: Some(K::kind(&()).into_owned()),
+        name: meta.name.clone(),
+        namespace: meta.namespace.clone(),
+        uid: meta.uid.clone(),
+        ..Default::default()
+    }
+}
+
+impl Change {
+    pub fn between<K: Resource<DynamicType = ()> + Serialize>(before: &K, after: &K) -> Option<Self> {
+        let (mut old, mut new) = (to_value(before), to_value(after));
+        let status = diff(&old["status"], &new["status"]).map(|status| serde_json::json!({ "status": status }));
+        for value in [&mut old, &mut new] {
+            if let Value::Object(map) = value {
+                map.remove("status");
+            }
+        }
+        let main = diff(&old, &new);
+        (main.is_some() || status.is_some()).then(|| Self {
+            resource: ApiResource::erase::<K>(&()),
+            key: Key::of(before),
+            version: before.meta().resource_version.clone(),
+            main,
+            status,
+        })
+    }
+}
+
+fn to_value(object: &impl Serialize) -> Value {
+    serde_json::to_value(object).expect("API types serialize to JSON: string keys only")
+}
+
+/// The merge patch (RFC 7386) that turns `old` into `new`; `None` if they are equal.
+fn diff(old: &Value, new: &Value) -> Option<Value> {
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => {
+            let mut patch = Map::new();
+            for key in old.keys().filter(|key| !new.contains_key(*key)) {
+                patch.insert(key.clone(), Value::Null);
+            }
+            for (key, value) in new {
+                match old.get(key) {
+                    Some(before) => {
+                        if let Some(change) = diff(before, value) {
+                            patch.insert(key.clone(), change);
+                        }
+                    }
+                    None => {
+                        patch.insert(key.clone(), value.clone());
+                    }
+                }
+            }
+            (!patch.is_empty()).then_some(Value::Object(patch))
+        }
+        _ => (old != new).then(|| new.clone()),
+    }
+}
+
+/// One line a step: what goldens compare and a log can show.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in &self.steps {
+            writeln!(f, "{step}")?;
+        }
+        match &self.outcome {
+            Outcome::Settled => write!(f, "settled"),
+            Outcome::Waiting { on, after } => write!(f, "waits {} s: {on}", after.as_secs_f32()),
+            Outcome::Gone => write!(f, "gone"),
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create { resource, key, .. } => write!(f, "create {} {key}", resource.kind),
+            Self::Update(change) => {
+                write!(f, "update {} {}", change.resource.kind, change.key)?;
+                for part in [&change.main, &change.status].into_iter().flatten() {
+                    write!(f, " {part}")?;
+                }
+                Ok(())
+            }
+            Self::Delete { resource, key, .. } => write!(f, "delete {} {key}", resource.kind),
+            Self::Event(event) => write!(f, "event {} {}: {}", event.type_.as_str(), event.reason, event.message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_patch_turns_the_old_object_into_the_new_one() {
+        let old = json!({"a": 1, "b": {"c": 2, "d": [1, 2]}, "gone": true});
+        let new = json!({"a": 1, "b": {"c": 3, "d": [1]}, "fresh": {"x": 1}});
+        assert_eq!(diff(&old, &new), Some(json!({"b": {"c": 3, "d": [1]}, "fresh": {"x": 1}, "gone": null})));
+        assert_eq!(diff(&new, &new), None);
+    }
+
+    #[test]
+    fn an_object_that_is_as_it_should_be_is_not_written() {
+        let map = ConfigMap { data: Some([("a".to_owned(), "b".to_owned())].into()), ..Default::default() };
+        let mut plan = Plan::nothing();
+        plan.update(&map, &map.clone());
+        assert!(plan.steps.is_empty());
+    }
+}

@@ -1,0 +1,180 @@
+//! Carries plans out against the Management API.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{
+    Api, Client,
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions},
+};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::{Clock, Error, Event, Key, Outcome, Plan, Result, Step, cache::Head};
+
+/// How long a reconcile waits to see its own writes in the caches before it gives up and comes back later.
+const SETTLE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Writes on behalf of the controllers of one process. Cheap to clone.
+#[derive(Clone)]
+pub struct Writer(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    component: String,
+    clock: Clock,
+    tasks: TaskTracker,
+    /// By group and plural.
+    heads: Mutex<HashMap<(String, String), Arc<Head>>>,
+}
+
+impl Writer {
+    /// `component` is named as the source of events and as the field manager.
+    pub fn new(client: Client, component: &str, clock: Clock) -> Self {
+        let (tasks, heads) = (TaskTracker::new(), Mutex::default());
+        Self(Arc::new(Inner { client, component: component.to_owned(), clock, tasks, heads }))
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
+    }
+
+    pub(crate) fn follow(&self, group: &str, plural: &str, head: Arc<Head>) {
+        self.0.heads.lock().insert((group.to_owned(), plural.to_owned()), head);
+    }
+
+    /// Does the steps in order and stops at the first that fails. Returns when the caches have read what was written.
+    pub async fn execute(&self, plan: Plan) -> Result<Outcome> {
+        let mut written: HashMap<(String, String), u64> = HashMap::new();
+        let mut result = Ok(plan.outcome);
+        for step in plan.steps {
+            debug!("{step}");
+            match self.step(step).await {
+                Ok(Some((resource, version))) => {
+                    let highest = written.entry((resource.group, resource.plural)).or_default();
+                    *highest = version.max(*highest);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        for (kind, version) in written {
+            let head = self.0.heads.lock().get(&kind).cloned();
+            if let Some(head) = head
+                && !head.reaches(version, SETTLE_LIMIT).await
+            {
+                warn!(kind = kind.1, version, "the watch is behind this controller's own writes");
+                return Err(Error::Retry(format!("the watch of {} has not reached revision {version}", kind.1)));
+            }
+        }
+        result
+    }
+
+    /// Reports an event; that it cannot be stored is no reason to fail what it tells of.
+    pub async fn publish(&self, event: &Event) {
+        let now = Time(self.0.clock.now());
+        if let Err(error) = event.publish(&self.0.client, &self.0.component, now).await {
+            warn!(reason = event.reason, "{}", error.chain());
+        }
+    }
+
+    async fn step(&self, step: Step) -> Result<Option<(ApiResource, u64)>> {
+        match step {
+            Step::Create { resource, key, body } => {
+                let object: DynamicObject = serde_json::from_value(body).map_err(|error| Error::Bug {
+                    what: format!("{} {key} is not an object", resource.kind),
+                    source: Some(error.into()),
+                })?;
+                let created = self.api(&resource, &key).create(&PostParams::default(), &object).await;
+                let created = created.map_err(|source| failed("create", &resource, &key, source))?;
+                Ok(version(&created).map(|version| (resource, version)))
+            }
+            Step::Update(change) => {
+                let api = self.api(&change.resource, &change.key);
+                let mut seen = change.version;
+                let mut last = None;
+                for (subresource, patch) in [(false, change.main), (true, change.status)] {
+                    let Some(mut patch) = patch else { continue };
+                    if let Some(seen) = &seen {
+                        merge(&mut patch, json!({"metadata": {"resourceVersion": seen}}));
+                    }
+                    let params = PatchParams { field_manager: Some(self.0.component.clone()), ..Default::default() };
+                    let (name, patch) = (&change.key.name, Patch::Merge(patch));
+                    let written = if subresource {
+                        api.patch_status(name, &params, &patch).await
+                    } else {
+                        api.patch(name, &params, &patch).await
+                    };
+                    let operation = if subresource { "patch the status of" } else { "patch" };
+                    match written {
+                        Ok(object) => {
+                            last = version(&object).or(last);
+                            seen = object.metadata.resource_version;
+                        }
+                        // Taking the last finalizer away removes the object: its status went with it.
+                        Err(kube::Error::Api(status)) if status.code == 404 && subresource && last.is_some() => {
+                            return Ok(None);
+                        }
+                        Err(source) => return Err(failed(operation, &change.resource, &change.key, source)),
+                    }
+                }
+                Ok(last.map(|version| (change.resource, version)))
+            }
+            Step::Delete { resource, key, uid } => {
+                let preconditions = uid.map(|uid| Preconditions { uid: Some(uid), resource_version: None });
+                let params = DeleteParams { preconditions, ..DeleteParams::background() };
+                match self.api(&resource, &key).delete(&key.name, &params).await {
+                    // An object that is gone at once is answered with a Status.
+                    Ok(deleted) => Ok(deleted.left().as_ref().and_then(version).map(|version| (resource, version))),
+                    Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+                    Err(source) => Err(failed("delete", &resource, &key, source)),
+                }
+            }
+            Step::Event(event) => {
+                self.publish(&event).await;
+                Ok(None)
+            }
+        }
+    }
+
+    fn api(&self, resource: &ApiResource, key: &Key) -> Api<DynamicObject> {
+        if key.namespace.is_empty() {
+            Api::all_with(self.0.client.clone(), resource)
+        } else {
+            Api::namespaced_with(self.0.client.clone(), &key.namespace, resource)
+        }
+    }
+}
+
+fn failed(operation: &'static str, resource: &ApiResource, key: &Key, source: kube::Error) -> Error {
+    Error::api(operation, format!("{} {key}", resource.kind), source)
+}
+
+fn version(object: &DynamicObject) -> Option<u64> {
+    object.metadata.resource_version.as_deref()?.parse().ok()
+}
+
+/// Adds to a merge patch.
+fn merge(patch: &mut Value, addition: Value) {
+    match (patch, addition) {
+        (Value::Object(patch), Value::Object(addition)) => {
+            for (key, value) in addition {
+                merge(patch.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (patch, addition) => *patch = addition,
+    }
+}
