@@ -9,7 +9,7 @@ mod core;
 pub mod engine;
 mod error;
 mod prefixed;
-mod watch;
+pub mod watch;
 
 use std::{fmt, sync::Arc};
 
@@ -113,9 +113,14 @@ pub struct Guard(pub Vec<(Bytes, Expect)>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    Put { key: Bytes, value: Bytes },
+    Put {
+        key: Bytes,
+        value: Bytes,
+    },
     /// Deleting a key that is absent changes nothing.
-    Delete { key: Bytes },
+    Delete {
+        key: Bytes,
+    },
 }
 
 /// What became of a commit.

@@ -1,0 +1,227 @@
+//! The core behind every embedded store: versions, events, watchers and the order of commits, over an engine.
+
+mod hub;
+mod state;
+mod writer;
+
+use std::{collections::HashSet, path::Path, sync::Arc, task::Waker, thread};
+
+use async_trait::async_trait;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{mpsc, oneshot};
+
+use self::{
+    hub::Hub,
+    state::{Entry, State},
+    writer::{Request, Writer},
+};
+use crate::{
+    At, Commit, Error, Guard, Op, Page, Range, Result, Revision, Store, Watch,
+    engine::{self, Engine},
+};
+
+/// What one store holds and accepts at most.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub key_bytes: usize,
+    pub value_bytes: usize,
+    /// Operations of one commit, and conditions of its guard.
+    pub commit_ops: usize,
+    /// Keys and values, history included; deletions are always accepted.
+    pub size_bytes: u64,
+    /// Commits that can still be replayed to a watcher and read at their revision.
+    pub history_commits: usize,
+    /// Bytes of those commits: keys, values and previous values.
+    pub history_bytes: u64,
+    pub watchers: usize,
+    /// Commits that may wait for one watcher's reader.
+    pub watch_backlog: usize,
+    /// Bytes of those commits (they are shared between watchers, and with the history).
+    pub watch_backlog_bytes: u64,
+    /// Commits that may wait for the engine; further callers wait for a place.
+    pub pending_commits: usize,
+    /// Commits that one sync of the engine pays for.
+    pub batch_commits: usize,
+    pub batch_bytes: u64,
+    /// The size of the engine's file.
+    pub file_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            key_bytes: 2 << 10,
+            value_bytes: 4 << 20,
+            commit_ops: 512,
+            size_bytes: 8 << 30,
+            history_commits: 10_000,
+            history_bytes: 64 << 20,
+            watchers: 20_000,
+            watch_backlog: 4_096,
+            watch_backlog_bytes: 32 << 20,
+            pending_commits: 4_096,
+            batch_commits: 1_024,
+            batch_bytes: 16 << 20,
+            file_bytes: 64 << 30,
+        }
+    }
+}
+
+/// What readers, watchers and the writer share. Locks are taken in the order of the fields.
+struct Shared {
+    limits: Limits,
+    state: RwLock<State>,
+    hub: Mutex<Hub>,
+}
+
+impl Shared {
+    fn publish(&self, entries: Vec<Arc<Entry>>) {
+        let mut wakers = Vec::new();
+        {
+            let mut state = self.state.write();
+            let hub = self.hub.lock();
+            for entry in entries {
+                hub.publish(&entry, &mut wakers);
+                state.apply(entry);
+            }
+            state.trim(self.limits.history_commits, self.limits.history_bytes);
+        }
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+enum Writing {
+    /// Decided in the caller: nothing to wait for.
+    Inline(Mutex<Writer>),
+    /// Decided on the engine's thread.
+    Thread {
+        requests: mpsc::Sender<Request>,
+        thread: thread::JoinHandle<()>,
+    },
+    Closed,
+}
+
+/// A store inside this process. Dropping it ends its watches and waits for the commits that were handed in.
+pub struct Embedded {
+    shared: Arc<Shared>,
+    writer: Writing,
+}
+
+impl Embedded {
+    /// A store that lives as long as the value. It has no thread, and costs a few hundred bytes while empty.
+    pub fn memory(limits: Limits) -> Self {
+        let shared = Self::shared(State::default(), limits);
+        let writer = Writer { engine: Box::<engine::Memory>::default(), shared: shared.clone(), broken: None };
+        Self { shared, writer: Writing::Inline(Mutex::new(writer)) }
+    }
+
+    /// A durable store in one SQLite file, which is made if it is absent. Blocks while it reads the file.
+    pub fn open(path: &Path, limits: Limits) -> Result<Self> {
+        let fail = |error| Error::Open { path: path.to_owned(), source: Arc::new(error) };
+        let options = engine::Options { file_bytes: limits.file_bytes };
+        let engine = engine::Sqlite::open(path, options).map_err(fail)?;
+        Self::over(engine, limits).map_err(fail)
+    }
+
+    /// A durable store over any engine, which gets a thread of its own.
+    pub fn over(mut engine: impl Engine, limits: Limits) -> Result<Self, engine::Error> {
+        let state = State::new(engine.load()?);
+        let (requests, queue) = mpsc::channel(limits.pending_commits.max(1));
+        let shared = Self::shared(state, limits);
+        let writer = Writer { engine: Box::new(engine), shared: shared.clone(), broken: None };
+        let thread = thread::Builder::new().name("store".to_owned()).spawn(move || writer.run(queue))?;
+        Ok(Self { shared, writer: Writing::Thread { requests, thread } })
+    }
+
+    fn shared(state: State, limits: Limits) -> Arc<Shared> {
+        Arc::new(Shared { limits, state: RwLock::new(state), hub: Mutex::default() })
+    }
+
+    fn check(&self, guard: &Guard, ops: &[Op]) -> Result<()> {
+        let limits = &self.shared.limits;
+        let within = |what, size: usize, limit: usize| {
+            if size > limit {
+                return Err(Error::TooLarge { what, size: size as u64, limit: limit as u64 });
+            }
+            Ok(())
+        };
+        within("conditions of a guard", guard.0.len(), limits.commit_ops)?;
+        within("operations of a commit", ops.len(), limits.commit_ops)?;
+        let mut seen = HashSet::new();
+        for op in ops {
+            let key = match op {
+                Op::Put { key, value } => {
+                    within("bytes of a value", value.len(), limits.value_bytes)?;
+                    key
+                }
+                Op::Delete { key } => key,
+            };
+            within("bytes of a key", key.len(), limits.key_bytes)?;
+            if ops.len() > 1 && !seen.insert(key) {
+                return Err(Error::DuplicateKey { key: String::from_utf8_lossy(key).into_owned() });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Store for Embedded {
+    async fn range(&self, range: Range, at: At, limit: usize) -> Result<Page> {
+        self.shared.state.read().range(&range, at, limit)
+    }
+
+    async fn commit(&self, guard: Guard, ops: Vec<Op>) -> Result<Commit> {
+        self.check(&guard, &ops)?;
+        match &self.writer {
+            Writing::Inline(writer) => writer.lock().commit(&guard, ops),
+            Writing::Thread { requests, .. } => {
+                let (reply, answer) = oneshot::channel();
+                requests.send(Request::Commit { guard, ops, reply }).await.map_err(|_| Error::Closed)?;
+                answer.await.map_err(|_| Error::Closed)?
+            }
+            Writing::Closed => Err(Error::Closed),
+        }
+    }
+
+    fn watch(&self, range: Range, after: Revision) -> Result<Watch> {
+        hub::open(&self.shared, range, after).map(Watch::new)
+    }
+
+    async fn compact(&self, below: Revision) -> Result<()> {
+        match &self.writer {
+            Writing::Inline(writer) => writer.lock().compact(below),
+            Writing::Thread { requests, .. } => {
+                let (reply, answer) = oneshot::channel();
+                requests.send(Request::Compact { below, reply }).await.map_err(|_| Error::Closed)?;
+                answer.await.map_err(|_| Error::Closed)?
+            }
+            Writing::Closed => Err(Error::Closed),
+        }
+    }
+
+    fn revision(&self) -> Revision {
+        self.shared.state.read().revision
+    }
+
+    fn compacted(&self) -> Revision {
+        self.shared.state.read().compacted
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.shared.state.read().size_bytes
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        if let Writing::Thread { requests, thread } = std::mem::replace(&mut self.writer, Writing::Closed) {
+            drop(requests);
+            if thread.join().is_err() {
+                tracing::error!("the store's thread panicked");
+            }
+        }
+        let wakers = self.shared.hub.lock().close();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
