@@ -1,0 +1,56 @@
+//! Cinder v3.
+
+use std::collections::BTreeMap;
+
+use crate::resource::Writes;
+
+wire! {
+    pub struct Volume {
+        pub id: String,
+        pub name: String,
+        pub description: String,
+        /// `creating`, `available`, `reserved`, `attaching`, `in-use`, `deleting`, `error`, `error_deleting`, ...
+        pub status: String,
+        /// GiB.
+        pub size: u64,
+        pub volume_type: String,
+        pub availability_zone: String,
+        pub bootable: String,
+        pub metadata: BTreeMap<String, String>,
+        pub attachments: Vec<Attachment>,
+        pub created_at: String,
+    }
+
+    pub struct Attachment {
+        pub server_id: String,
+        pub attachment_id: String,
+        pub device: String,
+    }
+
+    pub struct VolumeType {
+        pub id: String,
+        pub name: String,
+        pub description: String,
+        pub is_public: Option<bool>,
+    }
+}
+
+resource!(Volume, BlockStorage, "volumes", "volume", "volumes", list: "volumes/detail");
+resource!(VolumeType, BlockStorage, "types", "volume_type", "volume_types");
+named!(Volume, VolumeType);
+
+draft! {
+    pub struct VolumeDraft {
+        pub name: String,
+        pub description: String,
+        /// GiB.
+        pub size: Option<u64>,
+        #[serde(rename = "imageRef")]
+        pub image_ref: Option<String>,
+        pub volume_type: Option<String>,
+        pub availability_zone: Option<String>,
+        pub metadata: BTreeMap<String, String>,
+    }
+}
+
+impl Writes<Volume> for VolumeDraft {}

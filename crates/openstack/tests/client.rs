@@ -1,0 +1,153 @@
+//! The client against small services in the same process, for what a well-behaved cloud does not do.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::Request,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use openstack::{Class, Client, Cloud, Local, Microversion, Options, Query, Service, compute::Server, network::Port};
+use serde_json::{Value, json};
+
+const YAML: &str = "
+clouds: {c: {region_name: R, auth: {auth_url: 'http://c/identity', username: u, password: p, project_name: p}}}
+";
+
+fn endpoint(kind: &str, url: &str) -> Value {
+    json!({"type": kind, "endpoints": [{"interface": "public", "region_id": "R", "url": url}]})
+}
+
+/// Hands out tokens `t1`, `t2`, ...
+fn identity(issued: Arc<AtomicUsize>) -> Router {
+    let tokens = move || async move {
+        let n = issued.fetch_add(1, SeqCst) + 1;
+        let catalog = [endpoint("network", "http://c/network"), endpoint("compute", "http://c/compute/v2.1")];
+        let body =
+            json!({"token": {"expires_at": "2999-01-01T00:00:00.000000Z", "catalog": catalog, "user": {"id": "u"}}});
+        (StatusCode::CREATED, [("x-subject-token", format!("t{n}"))], Json(body))
+    };
+    Router::new().route("/identity/v3/auth/tokens", post(tokens))
+}
+
+fn client(router: Router, options: Options) -> Client {
+    let cloud = Cloud::from_yaml(YAML.as_bytes(), None, None).unwrap();
+    Client::new(cloud, Local::shared::<Body, Body>(router), options)
+}
+
+fn token(headers: &HeaderMap) -> &str {
+    headers.get("x-auth-token").and_then(|v| v.to_str().ok()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_refused_token_is_renewed_once_and_many_callers_share_it() {
+    let issued = Arc::new(AtomicUsize::new(0));
+    let ports = |headers: HeaderMap| async move {
+        if token(&headers) == "t1" {
+            StatusCode::UNAUTHORIZED.into_response()
+        } else {
+            Json(json!({"ports": []})).into_response()
+        }
+    };
+    let client = client(identity(issued.clone()).route("/network/v2.0/ports", get(ports)), Options::default());
+    let query = Query::new();
+    let calls = (0..20).map(|_| client.list::<Port>(&query));
+    for done in futures::future::join_all(calls).await {
+        done.unwrap();
+    }
+    assert_eq!(issued.load(SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_second_401_is_an_error() {
+    let issued = Arc::new(AtomicUsize::new(0));
+    let router = identity(issued.clone()).route("/network/v2.0/ports", get(|| async { StatusCode::UNAUTHORIZED }));
+    let error = client(router, Options::default()).list::<Port>(&Query::new()).await.unwrap_err();
+    assert_eq!(error.class(), Class::Forbidden);
+    assert_eq!(issued.load(SeqCst), 2);
+}
+
+async fn paged(request: Request) -> Response {
+    let marker: usize = request.uri().query().and_then(|q| q.strip_prefix("marker=")).map_or(0, |m| m.parse().unwrap());
+    let ports: Vec<Value> = (marker..marker + 2).map(|i| json!({"id": i.to_string(), "name": null})).collect();
+    let mut body = json!({ "ports": ports });
+    if marker < 8 {
+        let href = format!("http://backend:9696/v2.0/ports?marker={}", marker + 2);
+        body["ports_links"] = json!([{"rel": "next", "href": href}]);
+    }
+    Json(body).into_response()
+}
+
+#[tokio::test]
+async fn pages_are_followed_up_to_the_limit() {
+    let router = identity(Arc::default()).route("/network/v2.0/ports", get(paged));
+    let all =
+        client(router.clone(), Options { items_limit: 10, ..Options::default() }).list::<Port>(&Query::new()).await;
+    assert_eq!(all.unwrap().len(), 10);
+    let error = client(router, Options { items_limit: 9, ..Options::default() }).list::<Port>(&Query::new()).await;
+    assert_eq!(error.unwrap_err().class(), Class::Unreadable);
+}
+
+#[tokio::test]
+async fn a_body_one_byte_over_the_limit_is_refused() {
+    let body = r#"{"ports": []}"#;
+    let router = identity(Arc::default())
+        .route("/network/v2.0/ports", get(move || async move { format!("{body}{}", " ".repeat(500)) }));
+    let list = |limit| {
+        let client = client(router.clone(), Options { body_limit_bytes: limit, ..Options::default() });
+        async move { client.list::<Port>(&Query::new()).await }
+    };
+    assert!(list(body.len() + 500).await.is_ok());
+    assert_eq!(list(body.len() + 499).await.unwrap_err().class(), Class::Unreadable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_not_answered_times_out() {
+    let router = identity(Arc::default()).route("/network/v2.0/ports", get(std::future::pending::<String>));
+    let error = client(router, Options::default()).list::<Port>(&Query::new()).await.unwrap_err();
+    assert_eq!(error.class(), Class::Timeout);
+}
+
+#[tokio::test]
+async fn the_compute_microversion_is_the_highest_that_both_sides_know() {
+    let versions = |max: &'static str| {
+        let server = |headers: HeaderMap| async move {
+            let version = headers.get("openstack-api-version").map_or("none", |v| v.to_str().unwrap()).to_owned();
+            Json(json!({"server": {"id": "i", "name": version}}))
+        };
+        let document =
+            move || async move { Json(json!({"version": {"id": "v2.1", "version": max, "min_version": "2.1"}})) };
+        identity(Arc::default()).route("/compute/v2.1/servers/i", get(server)).route("/compute/v2.1/", get(document))
+    };
+    for (cloud, want) in [("2.53", "compute 2.53"), ("2.200", "compute 2.90"), ("", "none")] {
+        let client = client(versions(cloud), Options::default());
+        assert_eq!(client.get::<Server>("i").await.unwrap().name, want);
+    }
+    let old = client(versions("2.30"), Options::default());
+    let draft = openstack::compute::ServerDraft { tags: vec!["a".into()], ..Default::default() };
+    assert!(old.create::<Server>(&draft).await.unwrap_err().to_string().contains("needs microversion 2.52"));
+    assert_eq!(old.microversion(Service::Compute).await.unwrap(), Microversion(2, 30));
+}
+
+#[tokio::test]
+async fn a_service_that_the_catalog_lacks_is_named_with_the_regions() {
+    let client = client(identity(Arc::default()), Options::default());
+    assert!(!client.has(Service::LoadBalancer).await.unwrap());
+    let error = client.endpoint(Service::LoadBalancer).await.unwrap_err().to_string();
+    assert!(error.contains("load-balancer") && error.contains("regions: R"), "{error}");
+}
+
+#[tokio::test]
+async fn an_unverified_cloud_is_refused_unless_allowed() {
+    let yaml = YAML.replace("region_name: R", "region_name: R, verify: false");
+    let cloud = Cloud::from_yaml(yaml.as_bytes(), None, None).unwrap();
+    let error = Client::connect(cloud.clone(), Options::default()).err().unwrap();
+    assert!(error.to_string().contains("verify: false"), "{error}");
+    assert!(Client::connect(cloud, Options { allow_unverified: true, ..Options::default() }).is_ok());
+}
