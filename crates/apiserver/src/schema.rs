@@ -1,0 +1,226 @@
+//! Structural schemas (apiextensions.k8s.io/v1): what fields an object has, what they default to, and what they may hold.
+//! Built-in kinds and those of CRDs have the same form.
+
+mod builtin;
+mod format;
+mod parse;
+mod print;
+mod prune;
+mod validate;
+
+use std::sync::{Arc, OnceLock};
+
+use regex::Regex;
+use serde_json::Value;
+
+use crate::field::FieldError;
+
+/// Schemas nested deeper than this are refused.
+pub(crate) const DEPTH_LIMIT: usize = 64;
+
+/// A parsed schema of a kind: immutable, cheap to clone. Built-in kinds share the nodes that they have in common.
+#[derive(Clone, Debug)]
+pub struct Schema {
+    root: Arc<Node>,
+}
+
+impl Schema {
+    /// Parses the `openAPIV3Schema` of a CRD's version. Errors carry paths relative to it, texts as apiextensions has them.
+    pub fn parse(open_api_v3_schema: &Value) -> Result<Self, Vec<FieldError>> {
+        parse::root(open_api_v3_schema).map(|root| Self { root: Arc::new(root) })
+    }
+
+    /// Removes the fields that the schema does not know, and returns their paths (`spec.foo`, `spec.list[0].bar`), sorted.
+    /// `apiVersion`, `kind` and the known fields of `metadata` stay.
+    pub fn prune(&self, object: &mut Value) -> Vec<String> {
+        prune::prune(&self.root, object)
+    }
+
+    /// Drops nulls that mean "absent", then fills in the defaults.
+    pub fn default(&self, object: &mut Value) {
+        prune::drop_nulls(&self.root, object);
+        prune::default(&self.root, object);
+    }
+
+    /// Everything that is wrong with an object. Call [`Schema::prune`] and [`Schema::default`] first.
+    pub fn validate(&self, object: &Value) -> Vec<FieldError> {
+        validate::object(&self.root, object)
+    }
+
+    /// The schema as a document, with what a CRD's `openAPIV3Schema` may hold and the patch hints of built-in kinds.
+    pub fn to_open_api(&self) -> Value {
+        print::node(&self.root, print::Dialect::V3)
+    }
+
+    pub(crate) fn root(&self) -> &Arc<Node> {
+        &self.root
+    }
+
+    pub(crate) fn of(root: Arc<Node>) -> Self {
+        Self { root }
+    }
+}
+
+/// The schema of a built-in kind; made when first asked for, and kept for the process.
+pub fn builtin(group: &str, version: &str, kind: &str) -> Option<Arc<Schema>> {
+    builtin::find(group, version, kind)
+}
+
+/// The schema of `metadata`, which every kind has.
+pub(crate) fn object_meta() -> Arc<Node> {
+    builtin::object_meta()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Type {
+    Object,
+    Array,
+    String,
+    Integer,
+    Number,
+    Boolean,
+}
+
+impl Type {
+    pub const ALL: [Self; 6] = [Self::Array, Self::Boolean, Self::Integer, Self::Number, Self::Object, Self::String];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Object => "object",
+            Self::Array => "array",
+            Self::String => "string",
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::Boolean => "boolean",
+        }
+    }
+}
+
+/// How a list is merged (`x-kubernetes-list-type`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum List {
+    /// As one value, which is also what an unmarked list is.
+    #[default]
+    Atomic,
+    Set,
+    /// By the values of these fields.
+    Map(Box<[Box<str>]>),
+}
+
+/// Fields that `properties` does not name.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Additional {
+    #[default]
+    None,
+    /// `additionalProperties: true`.
+    Any,
+    Of(Arc<Node>),
+}
+
+/// One place of a schema.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Node {
+    pub type_: Option<Type>,
+    pub nullable: bool,
+    pub preserve_unknown: bool,
+    pub int_or_string: bool,
+    pub embedded: bool,
+    /// A resource.Quantity: a number is taken as well, and kept as text.
+    pub quantity: bool,
+    /// `x-kubernetes-map-type: atomic`.
+    pub atomic_map: bool,
+    /// Whether `x-kubernetes-list-type` was written out.
+    pub list_said: bool,
+    pub list: List,
+    /// Sorted by name.
+    pub properties: Arc<[(Box<str>, Arc<Node>)]>,
+    pub additional: Additional,
+    pub items: Option<Arc<Node>>,
+    pub default: Option<Value>,
+    pub checks: Option<Arc<Checks>>,
+    pub texts: Option<Arc<Texts>>,
+    pub patch: Option<Box<Patch>>,
+}
+
+impl Node {
+    pub fn property(&self, name: &str) -> Option<&Arc<Self>> {
+        let at = self.properties.binary_search_by(|(key, _)| (**key).cmp(name)).ok()?;
+        self.properties.get(at).map(|(_, node)| node)
+    }
+
+    /// The schema of a field, named or not.
+    pub fn field(&self, name: &str) -> Option<&Arc<Self>> {
+        self.property(name).or(match &self.additional {
+            Additional::Of(node) => Some(node),
+            Additional::None | Additional::Any => None,
+        })
+    }
+}
+
+/// What is published of a node, but not checked.
+#[derive(Debug, Default)]
+pub(crate) struct Texts {
+    pub description: Option<Box<str>>,
+    /// Every other keyword that is carried along: title, example, externalDocs, `x-kubernetes-validations`.
+    pub others: Vec<(Box<str>, Value)>,
+}
+
+/// How `application/strategic-merge-patch+json` merges a list of a built-in kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Patch {
+    pub merge: bool,
+    pub retain_keys: bool,
+    pub replace: bool,
+    pub key: Option<Box<str>>,
+}
+
+/// The restrictions of a value.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Checks {
+    pub format: Option<Box<str>>,
+    pub pattern: Option<Pattern>,
+    pub minimum: Option<f64>,
+    pub maximum: Option<f64>,
+    pub exclusive_minimum: bool,
+    pub exclusive_maximum: bool,
+    pub multiple_of: Option<f64>,
+    pub min_length: Option<u64>,
+    pub max_length: Option<u64>,
+    pub min_items: Option<u64>,
+    pub max_items: Option<u64>,
+    pub unique_items: bool,
+    pub min_properties: Option<u64>,
+    pub max_properties: Option<u64>,
+    pub one_of_values: Option<Box<[Value]>>,
+    pub required: Box<[Box<str>]>,
+    pub all_of: Box<[Node]>,
+    pub any_of: Box<[Node]>,
+    pub one_of: Box<[Node]>,
+    pub not: Option<Box<Node>>,
+}
+
+/// A regular expression in Go's syntax, compiled when first used: most schemas of a process never are.
+#[derive(Clone, Debug)]
+pub(crate) struct Pattern {
+    pub text: Box<str>,
+    compiled: Arc<OnceLock<Option<Regex>>>,
+}
+
+impl Pattern {
+    /// Compiled expressions may take this much memory.
+    const SIZE_LIMIT_BYTES: usize = 1 << 20;
+
+    pub fn new(text: &str) -> Self {
+        Self { text: text.into(), compiled: Arc::default() }
+    }
+
+    pub fn compile(text: &str) -> Result<Regex, regex::Error> {
+        // Go has \z for the end of the text and no other meaning; the rest of RE2's syntax is the same here.
+        regex::RegexBuilder::new(text).size_limit(Self::SIZE_LIMIT_BYTES).build()
+    }
+
+    /// None: the expression is not valid.
+    pub fn matches(&self, text: &str) -> Option<bool> {
+        self.compiled.get_or_init(|| Self::compile(&self.text).ok()).as_ref().map(|regex| regex.is_match(text))
+    }
+}
