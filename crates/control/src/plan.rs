@@ -3,7 +3,7 @@
 use std::fmt;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{Resource, api::ApiResource};
+use kube::{Resource, api::ApiResource, core::ObjectMeta};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -67,14 +67,19 @@ impl Plan {
     }
 
     pub fn create<K: Resource<DynamicType = ()> + Serialize>(&mut self, object: &K) -> &mut Self {
-        let resource = ApiResource::erase::<K>(&());
-        let mut body = to_value(object);
-        if let Value::Object(map) = &mut body {
-            map.insert("apiVersion".into(), resource.api_version.clone().into());
-            map.insert("kind".into(), resource.kind.clone().into());
-        }
-        self.steps.push(Step::Create { resource, key: Key::of(object), body });
-        self
+        self.create_external(&ApiResource::erase::<K>(&()), Key::of(object), to_value(object))
+    }
+
+    /// Creates the object, or makes the one that exists equal in all but its metadata.
+    pub fn create_or_replace<K: Resource<DynamicType = ()> + Serialize + Clone>(
+        &mut self,
+        object: &K,
+        existing: Option<&K>,
+    ) -> &mut Self {
+        let Some(existing) = existing else { return self.create(object) };
+        let mut after = object.clone();
+        *after.meta_mut() = existing.meta().clone();
+        self.update(existing, &after)
     }
 
     /// Writes what differs between the object as it was observed and as it should be; nothing if it is the same.
@@ -94,6 +99,35 @@ impl Plan {
         self
     }
 
+    /// As [`Plan::update`], for an object of which only the metadata is known and changed.
+    pub fn update_metadata(&mut self, resource: &ApiResource, before: &ObjectMeta, after: &ObjectMeta) -> &mut Self {
+        if let Some(metadata) = diff(&to_value(before), &to_value(after)) {
+            self.steps.push(Step::Update(Change {
+                resource: resource.clone(),
+                key: key_of(before),
+                version: before.resource_version.clone(),
+                main: Some(serde_json::json!({ "metadata": metadata })),
+                status: None,
+            }));
+        }
+        self
+    }
+
+    pub fn delete_external(&mut self, resource: &ApiResource, meta: &ObjectMeta) -> &mut Self {
+        self.steps.push(Step::Delete { resource: resource.clone(), key: key_of(meta), uid: meta.uid.clone() });
+        self
+    }
+
+    /// Creates an object that is known by contract only.
+    pub fn create_external(&mut self, resource: &ApiResource, key: Key, mut body: Value) -> &mut Self {
+        if let Value::Object(map) = &mut body {
+            map.insert("apiVersion".into(), resource.api_version.clone().into());
+            map.insert("kind".into(), resource.kind.clone().into());
+        }
+        self.steps.push(Step::Create { resource: resource.clone(), key, body });
+        self
+    }
+
     pub fn event<K: Resource<DynamicType = ()>>(
         &mut self,
         about: &K,
@@ -109,6 +143,10 @@ impl Plan {
         }));
         self
     }
+}
+
+fn key_of(meta: &ObjectMeta) -> Key {
+    Key::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
 
 /// What an event or a condition points at.

@@ -1,1 +1,140 @@
+//! The lifecycle of workload clusters: Cluster API's core, kubeadm bootstrap and kubeadm control plane controllers, and
+//! the infrastructure providers.
 //!
+//! Controllers speak the Kubernetes API and nothing else, so they run on any Kubernetes. Behaviour is that of
+//! kubernetes-sigs/cluster-api v1beta2 and of its OpenStack provider; what a controller does not act on yet, it says in
+//! a condition or an event. Left out: everything about apps, tenants and policy.
+
+mod bootstrap;
+mod caches;
+mod certificates;
+mod cluster;
+mod control_plane;
+mod external;
+mod machine;
+mod machine_deployment;
+mod machine_set;
+mod naming;
+pub mod openstack;
+mod owner;
+mod summary;
+mod workload;
+
+use std::sync::Arc;
+
+use control::{Clock, Reconcile, Runner, Writer};
+use kube::Client;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::{
+    caches::Caches,
+    external::{External, Kinds},
+    workload::{Connect, Direct, Workloads},
+};
+
+/// What the controllers need from their surroundings.
+#[derive(Clone)]
+pub struct Options {
+    /// A client of the Management API with the controllers' identity.
+    pub client: Client,
+    pub clock: Clock,
+    /// How workload clusters' APIs are reached.
+    pub connect: Arc<dyn Connect>,
+    /// How OpenStack clouds are reached.
+    pub clouds: Arc<dyn openstack::Clouds>,
+    /// Reconciles at once, for each controller.
+    pub concurrency: usize,
+}
+
+/// The running controllers.
+pub struct Fleet {
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Fleet {
+    /// Starts all controllers and returns at once; they begin to work when their caches are filled.
+    pub fn start(options: Options) -> Self {
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let starting = stop.clone();
+        let tracker = tasks.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = starting.cancelled() => {}
+                () = launch(options, &starting, &tracker) => {}
+            }
+        });
+        Self { stop, tasks }
+    }
+
+    /// Lets the reconciles that are under way finish, and returns.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+async fn launch(options: Options, stop: &CancellationToken, tasks: &TaskTracker) {
+    let writer = Writer::new(options.client.clone(), "skep-fleet", options.clock.clone());
+    let caches = Caches::start(&options.client, &writer);
+    let workloads = Workloads::new(caches.clone(), options.connect.clone(), options.clock.clone(), stop.clone());
+    let runner = || Runner::new(options.concurrency, options.clock.clone());
+    let (clusters, machines, sets, deployments, bootstraps, control_planes) =
+        (runner(), runner(), runner(), runner(), runner(), runner());
+
+    caches.clusters.feed(&clusters.queue());
+    caches.infra_clusters_feed_owner(&clusters.queue());
+    caches.control_planes.feed_owner("cluster.x-k8s.io", "Cluster", &clusters.queue());
+    caches.feed_cluster_of_children(&clusters.queue());
+    workloads.feed_clusters(&clusters.queue());
+
+    caches.machines.feed(&machines.queue());
+    caches.configs.feed_owner("cluster.x-k8s.io", "Machine", &machines.queue());
+    caches.infra_machines_feed_owner(&machines.queue());
+    caches.feed_machines_of_cluster(&machines.queue());
+    workloads.feed_machines(&machines.queue());
+
+    caches.sets.feed(&sets.queue());
+    caches.machines.feed_owner("cluster.x-k8s.io", "MachineSet", &sets.queue());
+    caches.infra_machines_feed_owner_kind("MachineSet", &sets.queue());
+    caches.configs.feed_owner("cluster.x-k8s.io", "MachineSet", &sets.queue());
+    caches.feed_sets_of_cluster(&sets.queue());
+
+    caches.deployments.feed(&deployments.queue());
+    caches.sets.feed_owner("cluster.x-k8s.io", "MachineDeployment", &deployments.queue());
+
+    caches.configs.feed(&bootstraps.queue());
+    caches.feed_configs_of_machine(&bootstraps.queue());
+    caches.feed_configs_of_cluster(&bootstraps.queue());
+
+    caches.control_planes.feed(&control_planes.queue());
+    caches.machines.feed_owner("controlplane.cluster.x-k8s.io", "KubeadmControlPlane", &control_planes.queue());
+    caches.feed_control_plane_of_cluster(&control_planes.queue());
+    caches.feed_control_plane_of_secrets(&control_planes.queue());
+    workloads.feed_control_planes(&control_planes.queue());
+
+    let provider = openstack::Provider::new(&options, &caches, &writer);
+    provider.feed();
+    caches.synced().await;
+
+    let context = Arc::new(Context { caches, writer, workloads });
+    spawn(tasks, stop, clusters, cluster::Clusters(context.clone()));
+    spawn(tasks, stop, machines, machine::Machines(context.clone()));
+    spawn(tasks, stop, sets, machine_set::MachineSets(context.clone()));
+    spawn(tasks, stop, deployments, machine_deployment::MachineDeployments(context.clone()));
+    spawn(tasks, stop, bootstraps, bootstrap::KubeadmConfigs(context.clone()));
+    spawn(tasks, stop, control_planes, control_plane::ControlPlanes(context.clone()));
+    provider.spawn(tasks, stop);
+}
+
+fn spawn<R: Reconcile>(tasks: &TaskTracker, stop: &CancellationToken, runner: Runner, reconciler: R) {
+    tasks.spawn(runner.run(Arc::new(reconciler), stop.clone()));
+}
+
+/// What every core controller shares.
+pub(crate) struct Context {
+    pub caches: Arc<Caches>,
+    pub writer: Writer,
+    pub workloads: Arc<Workloads>,
+}

@@ -1,0 +1,521 @@
+//! The KubeadmConfig controller: turns a machine's bootstrap configuration into user data.
+//!
+//! Source: kubernetes-sigs/cluster-api bootstrap/kubeadm/reconcilers/kubeadmconfig.
+
+mod cloud_config;
+mod kubeadm;
+mod token;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use api::{
+    cluster::Cluster,
+    condition::{self, Statement},
+    kubeadm::{BootstrapFormat, ContentFormat, KubeadmConfig, KubeadmConfigInitialization, SecretSource},
+    machine::Machine,
+    meta::Time,
+    names::{self, Purpose},
+    node_configuration::{BootstrapTokenDiscovery, JoinConfiguration, JoinControlPlane, NodeTaint},
+};
+use control::{Error, Key, Outcome, Plan, Reconcile, Result};
+use jiff::Timestamp;
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{ConfigMap, Secret},
+};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, PostParams},
+    core::ObjectMeta,
+};
+use serde_json::json;
+
+use self::{cloud_config::FileEntry, kubeadm::KubeadmApi};
+use crate::{Context, certificates, cluster::is_valid, owner};
+
+const PAUSE_S: u64 = 15;
+/// Exit marker that the infrastructure may look for (contract of bootstrap providers).
+const SUCCESS: &str = "echo success > /run/cluster-api/bootstrap-success.complete";
+
+pub struct KubeadmConfigs(pub Arc<Context>);
+
+pub struct Seen {
+    pub config: Arc<KubeadmConfig>,
+    pub machine: Option<Arc<Machine>>,
+    pub cluster: Option<Arc<Cluster>>,
+    /// The cluster's key pairs that exist, by purpose.
+    pub certificates: Vec<(Purpose, Arc<Secret>)>,
+    pub data: Option<Arc<Secret>>,
+}
+
+/// What to do, and the configuration as it is to be written afterwards.
+pub struct ConfigPlan {
+    pub action: Action,
+    pub local: Plan,
+}
+
+pub enum Action {
+    /// Nothing outside the Management API.
+    None,
+    /// Take the lock on initialization, then store the user data.
+    Init,
+    /// Make a token in the workload cluster and write it into the configuration.
+    IssueToken,
+    /// Store the user data of a machine that joins.
+    Join,
+    /// Keep the token alive until the machine has joined.
+    RefreshToken,
+    /// The control plane runs: others may initialize nothing any more, but the lock has no use.
+    ReleaseLock,
+}
+
+impl Reconcile for KubeadmConfigs {
+    const NAME: &'static str = "kubeadmconfig";
+    type Seen = Seen;
+    type Plan = ConfigPlan;
+
+    async fn observe(&self, key: &Key) -> Result<Option<Seen>> {
+        let caches = &self.0.caches;
+        let Some(config) = caches.configs.get(key) else { return Ok(None) };
+        let namespace = key.namespace.as_str();
+        let machine = owner::owner_of_kind(&config.metadata, "Machine");
+        let machine = machine.and_then(|owner| caches.machines.get(&Key::new(namespace, owner.name.as_str())));
+        let cluster = owner::label_of(&config.metadata, names::CLUSTER_LABEL).unwrap_or_default();
+        let certificates = certificates::PURPOSES
+            .into_iter()
+            .filter_map(|purpose| Some((purpose, caches.secret(namespace, &purpose.secret_name(cluster))?)));
+        Ok(Some(Seen {
+            certificates: certificates.collect(),
+            data: caches.secret(namespace, &key.name),
+            cluster: caches.cluster(namespace, cluster),
+            machine,
+            config,
+        }))
+    }
+
+    fn plan(&self, seen: &Seen, now: Timestamp) -> ConfigPlan {
+        plan(seen, &Time(now))
+    }
+
+    async fn act(&self, key: &Key, seen: &Seen, plan: ConfigPlan) -> Result<Outcome> {
+        let context = &self.0;
+        let cluster = Key::new(key.namespace.as_str(), name(seen.cluster.as_deref().map(|cluster| &cluster.metadata)));
+        let now = Time(context.writer.clock().now());
+        let client = context.writer.client();
+        match plan.action {
+            Action::None => {}
+            Action::Init => {
+                if !take_lock(client, &cluster, name(seen.machine.as_deref().map(|machine| &machine.metadata))).await? {
+                    let plan = Plan::waiting("another machine to initialize the control plane", PAUSE_S);
+                    return context.writer.execute(plan).await;
+                }
+                return self.store(seen, plan.local).await;
+            }
+            Action::IssueToken => {
+                let workload = context.workloads.try_client(&cluster).await?;
+                let token = token::generate()?;
+                token::store(&workload, &token, &now).await?;
+                let mut after = seen.config.as_ref().clone();
+                discover(seen, &mut after, &token)?;
+                let mut local = plan.local;
+                local.update(seen.config.as_ref(), &after);
+                return context.writer.execute(local).await;
+            }
+            Action::Join => return self.store(seen, plan.local).await,
+            Action::RefreshToken => {
+                let workload = context.workloads.try_client(&cluster).await?;
+                let held = held_token(&seen.config).unwrap_or_default();
+                if !token::refresh(&workload, &held, &now).await? {
+                    // Expired before the machine came: a new one, and user data with it.
+                    let mut after = seen.config.as_ref().clone();
+                    forget_token(&mut after);
+                    let mut local = plan.local;
+                    local.update(seen.config.as_ref(), &after);
+                    return context.writer.execute(local).await;
+                }
+            }
+            Action::ReleaseLock => release_lock(client, &cluster).await?,
+        }
+        context.writer.execute(plan.local).await
+    }
+}
+
+impl KubeadmConfigs {
+    /// Renders the user data, stores it, and only then says that it is there.
+    async fn store(&self, seen: &Seen, mut local: Plan) -> Result<Outcome> {
+        let client = self.0.writer.client();
+        let config = seen.config.as_ref();
+        let now = Time(self.0.writer.clock().now());
+        let mut after = config.clone();
+        let rendered = match sources(client, config).await {
+            Ok(sources) => user_data(seen, &sources).map_err(|why| Error::blocked("DataSecretGenerationFailed", why)),
+            Err(error) => Err(error),
+        };
+        let generation = config.metadata.generation;
+        let status = after.status.get_or_insert_default();
+        status.observed_generation = generation;
+        match rendered {
+            Ok(value) => {
+                local.create_or_replace(&data_secret(seen, value), seen.data.as_deref());
+                status.initialization = Some(KubeadmConfigInitialization { data_secret_created: Some(true) });
+                status.data_secret_name = config.metadata.name.clone();
+                for type_ in ["DataSecretAvailable", "CertificatesAvailable", "Ready"] {
+                    let reason = if type_ == "Ready" { "Ready" } else { "Available" };
+                    condition::set(&mut status.conditions, Statement::yes(type_, reason), generation, &now);
+                }
+                local.update(config, &after);
+                self.0.writer.execute(local).await
+            }
+            Err(error) => {
+                let why = error.chain();
+                for type_ in ["DataSecretAvailable", "Ready"] {
+                    let statement = Statement::no(type_, "NotAvailable", why.as_str());
+                    condition::set(&mut status.conditions, statement, generation, &now);
+                }
+                local.update(config, &after);
+                self.0.writer.execute(local).await?;
+                Err(error)
+            }
+        }
+    }
+}
+
+pub fn plan(seen: &Seen, now: &Time) -> ConfigPlan {
+    let config = seen.config.as_ref();
+    let mut after = config.clone();
+    let mut local = Plan::nothing();
+    let paused = owner::is_paused(seen.cluster.as_deref(), &config.metadata);
+    let decided = if paused || config.metadata.deletion_timestamp.is_some() {
+        Ok(Action::None)
+    } else {
+        decide(seen, &mut after)
+    };
+    let generation = config.metadata.generation;
+    let created = is_created(config);
+    let status = after.status.get_or_insert_default();
+    let mut set = |statement| condition::set(&mut status.conditions, statement, generation, now);
+    set(Statement::of("Paused", paused, ("Paused", "NotPaused"), ""));
+    let action = match decided {
+        Ok(action) => action,
+        Err(wait) => {
+            if !created {
+                set(Statement::no("DataSecretAvailable", "NotAvailable", wait.as_str()));
+                set(Statement::no("Ready", "NotReady", wait.as_str()));
+            }
+            local.wait(wait, PAUSE_S);
+            Action::None
+        }
+    };
+    if matches!(action, Action::RefreshToken) {
+        local.wait("the machine to join", token::RECHECK_S);
+    }
+    if !matches!(action, Action::IssueToken) {
+        local.update(config, &after);
+    }
+    ConfigPlan { action, local }
+}
+
+/// What comes next; `Err` says what is waited for.
+fn decide(seen: &Seen, after: &mut KubeadmConfig) -> Result<Action, String> {
+    let config = seen.config.as_ref();
+    let machine = seen.machine.as_ref().ok_or("Waiting for a Machine to own this configuration")?;
+    let cluster = seen.cluster.as_ref().ok_or("Waiting for the Cluster to exist")?;
+    let started = cluster.status.as_ref().and_then(|status| status.initialization.clone()).unwrap_or_default();
+    let initialized = started.control_plane_initialized == Some(true);
+    let control_plane = owner::label_of(&machine.metadata, names::CONTROL_PLANE_LABEL).is_some();
+    owner::label(&mut after.metadata, names::CLUSTER_LABEL, machine.spec.cluster_name.as_str());
+    if machine.spec.bootstrap.data_secret_name.is_some() && !is_created(config) {
+        // Moved from another management cluster: the data is there, only the status was not moved.
+        let status = after.status.get_or_insert_default();
+        status.data_secret_name = machine.spec.bootstrap.data_secret_name.clone();
+        status.initialization = Some(KubeadmConfigInitialization { data_secret_created: Some(true) });
+        return Ok(Action::None);
+    }
+    if is_created(config) {
+        let joined = machine.status.as_ref().is_some_and(|status| status.node_ref.is_some());
+        if joined || machine.metadata.deletion_timestamp.is_some() {
+            let init = config.spec.init_configuration.is_some() && config.spec.join_configuration.is_none();
+            return Ok(if init && initialized { Action::ReleaseLock } else { Action::None });
+        }
+        return match held_token(config) {
+            Some(_) => Ok(Action::RefreshToken),
+            // The token was given up: a new one makes new user data.
+            None if config.spec.join_configuration.is_some() && !uses_file(config) => Ok(Action::IssueToken),
+            None => Ok(Action::None),
+        };
+    }
+    if config.spec.format == Some(BootstrapFormat::Ignition) {
+        return Err("spec.format ignition is stored but not acted upon yet: use cloud-config".to_owned());
+    }
+    if started.infrastructure_provisioned != Some(true) {
+        return Err("Waiting for Cluster status.infrastructureReady to be true".to_owned());
+    }
+    if !initialized {
+        if !control_plane {
+            return Err("Waiting for Cluster control plane to be initialized".to_owned());
+        }
+        certificates_ready(seen)?;
+        return Ok(Action::Init);
+    }
+    let has_join = config.spec.join_configuration.is_some() || config.spec.init_configuration.is_some();
+    if !has_join && config.spec.cluster_configuration.is_none() {
+        after.spec.join_configuration = Some(JoinConfiguration::default());
+    }
+    certificates_ready(seen)?;
+    if held_token(config).is_none() && !uses_file(config) {
+        return Ok(Action::IssueToken);
+    }
+    Ok(Action::Join)
+}
+
+fn certificates_ready(seen: &Seen) -> Result<(), String> {
+    let missing: Vec<_> = certificates::PURPOSES
+        .into_iter()
+        .filter(|purpose| !seen.certificates.iter().any(|(have, _)| have == purpose))
+        .map(|purpose| purpose.secret_name(name(seen.cluster.as_deref().map(|cluster| &cluster.metadata))))
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("Waiting for the certificates {} to exist", missing.join(", ")))
+    }
+}
+
+fn is_created(config: &KubeadmConfig) -> bool {
+    let started = config.status.as_ref().and_then(|status| status.initialization.as_ref());
+    started.is_some_and(|started| started.data_secret_created == Some(true))
+}
+
+fn held_token(config: &KubeadmConfig) -> Option<String> {
+    config.spec.join_configuration.as_ref()?.discovery.as_ref()?.bootstrap_token.as_ref()?.token.clone()
+}
+
+fn uses_file(config: &KubeadmConfig) -> bool {
+    let discovery = config.spec.join_configuration.as_ref().and_then(|join| join.discovery.as_ref());
+    discovery.is_some_and(|discovery| discovery.file.is_some())
+}
+
+fn forget_token(config: &mut KubeadmConfig) {
+    let discovery = config.spec.join_configuration.as_mut().and_then(|join| join.discovery.as_mut());
+    if let Some(token) = discovery.and_then(|discovery| discovery.bootstrap_token.as_mut()) {
+        token.token = None;
+    }
+    if let Some(status) = &mut config.status {
+        status.initialization = None;
+    }
+}
+
+/// Writes where and how to join into the configuration.
+fn discover(seen: &Seen, after: &mut KubeadmConfig, token: &str) -> Result<()> {
+    let cluster = seen.cluster.as_deref().and_then(endpoint);
+    let join = after.spec.join_configuration.get_or_insert_default();
+    let discovery = join.discovery.get_or_insert_default();
+    let bootstrap = discovery.bootstrap_token.get_or_insert_with(BootstrapTokenDiscovery::default);
+    bootstrap.token = Some(token.to_owned());
+    bootstrap.api_server_endpoint = bootstrap.api_server_endpoint.clone().or(cluster);
+    if bootstrap.ca_cert_hashes.is_empty() && bootstrap.unsafe_skip_ca_verification != Some(true) {
+        let ca = pem(seen, Purpose::Ca, "tls.crt").map_err(|why| Error::blocked("CertificatesCorrupted", why))?;
+        bootstrap.ca_cert_hashes = certificates::public_key_hashes(&ca)?;
+    }
+    Ok(())
+}
+
+/// `host:port` of the cluster's API.
+pub(crate) fn endpoint(cluster: &Cluster) -> Option<String> {
+    let endpoint = cluster.spec.control_plane_endpoint.as_ref().filter(|endpoint| is_valid(endpoint))?;
+    let host = endpoint.host.as_deref()?;
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    Some(format!("{host}:{}", endpoint.port?))
+}
+
+fn pem(seen: &Seen, purpose: Purpose, key: &str) -> Result<String, String> {
+    let (_, secret) = seen
+        .certificates
+        .iter()
+        .find(|(have, _)| *have == purpose)
+        .ok_or_else(|| format!("the {purpose:?} key pair does not exist"))?;
+    let named = || format!("secret {}", secret.metadata.name.as_deref().unwrap_or_default());
+    let value =
+        secret.data.as_ref().and_then(|data| data.get(key)).ok_or_else(|| format!("{} lacks {key}", named()))?;
+    String::from_utf8(value.0.clone()).map_err(|_| format!("{key} of {} is not PEM", named()))
+}
+
+/// Where the key pairs lie on a control plane machine (kubeadm's layout).
+const PKI: [(Purpose, &str, &str, &str); 4] = [
+    (Purpose::Ca, "/etc/kubernetes/pki/ca.crt", "0640", "/etc/kubernetes/pki/ca.key"),
+    (Purpose::Etcd, "/etc/kubernetes/pki/etcd/ca.crt", "0640", "/etc/kubernetes/pki/etcd/ca.key"),
+    (Purpose::FrontProxy, "/etc/kubernetes/pki/front-proxy-ca.crt", "0640", "/etc/kubernetes/pki/front-proxy-ca.key"),
+    (Purpose::ServiceAccount, "/etc/kubernetes/pki/sa.pub", "0640", "/etc/kubernetes/pki/sa.key"),
+];
+
+/// Contents that live in secrets, by (secret, key).
+type Sources = BTreeMap<(String, String), String>;
+
+/// The user data of the machine; `Err` says which field cannot be used.
+pub fn user_data(seen: &Seen, sources: &Sources) -> Result<String, String> {
+    let config = &seen.config.spec;
+    let machine = seen.machine.as_ref().ok_or("the configuration has no machine")?;
+    let cluster = seen.cluster.as_ref().ok_or("the configuration has no cluster")?;
+    let kubernetes = machine.spec.version.as_deref().ok_or("spec.version of the Machine is not set")?;
+    let api = KubeadmApi::of(kubernetes)?;
+    let control_plane = owner::label_of(&machine.metadata, names::CONTROL_PLANE_LABEL).is_some();
+    let token = held_token(&seen.config);
+    let joins = token.is_some() || uses_file(&seen.config);
+    let mut files = Vec::new();
+    if control_plane {
+        for (purpose, public, permissions, private) in PKI {
+            files.push(FileEntry::root(public, permissions, pem(seen, purpose, "tls.crt")?));
+            files.push(FileEntry::root(private, "0600", pem(seen, purpose, "tls.key")?));
+        }
+    }
+    for file in &config.files {
+        let content = match (&file.content, &file.content_from) {
+            (Some(content), _) => content.clone(),
+            (None, Some(source)) => looked_up(sources, source)?,
+            (None, None) => String::new(),
+        };
+        if file.content_format == Some(ContentFormat::Template) {
+            return Err(format!("file {}: contentFormat Template is not acted upon yet", file.path));
+        }
+        files.push(FileEntry {
+            path: file.path.clone(),
+            owner: file.owner.clone().unwrap_or_default(),
+            permissions: file.permissions.clone().unwrap_or_default(),
+            encoding: file.encoding,
+            append: file.append.unwrap_or(false),
+            content,
+        });
+    }
+    let yaml = |document: &serde_json::Value| serde_saphyr::to_string(document).map_err(|error| error.to_string());
+    let verbosity = config.verbosity.map(|level| format!(" --v {level}")).unwrap_or_default();
+    let command = if joins {
+        let mut join = config.join_configuration.clone().unwrap_or_default();
+        if control_plane {
+            join.control_plane.get_or_insert_with(JoinControlPlane::default);
+        } else {
+            let registration = join.node_registration.get_or_insert_default();
+            if !registration.taints.iter().any(|taint| taint.key == names::UNINITIALIZED_TAINT) {
+                registration.taints.push(NodeTaint {
+                    effect: "NoSchedule".into(),
+                    key: names::UNINITIALIZED_TAINT.into(),
+                    ..NodeTaint::default()
+                });
+            }
+        }
+        if uses_file(&seen.config)
+            && join.discovery.as_ref().and_then(|d| d.file.as_ref()?.kube_config.as_ref()).is_some()
+        {
+            return Err(
+                "joinConfiguration.discovery.file.kubeConfig is not acted upon yet: give the file itself".into()
+            );
+        }
+        let document = yaml(&kubeadm::join_configuration(api, &join))?;
+        files.push(FileEntry::root("/run/kubeadm/kubeadm-join-config.yaml", "0640", document));
+        format!("kubeadm join --config /run/kubeadm/kubeadm-join-config.yaml{verbosity} && {SUCCESS}")
+    } else {
+        let configuration = config.cluster_configuration.clone().unwrap_or_default();
+        let first = yaml(&kubeadm::cluster_configuration(api, &configuration, cluster, kubernetes))?;
+        let init = config.init_configuration.clone().unwrap_or_default();
+        let second = yaml(&kubeadm::init_configuration(api, &init))?;
+        let (first, second) = (first.trim_start_matches("---\n"), second.trim_start_matches("---\n"));
+        let document = format!("---\n{}\n---\n{}\n", first.trim_end(), second.trim_end());
+        files.push(FileEntry::root("/run/kubeadm/kubeadm.yaml", "0640", document));
+        format!("kubeadm init --config /run/kubeadm/kubeadm.yaml{verbosity} && {SUCCESS}")
+    };
+    let placeholder = "This placeholder file is used to create the /run/cluster-api sub directory\n";
+    files.push(FileEntry::root("/run/cluster-api/placeholder", "0640", placeholder));
+    let mut users = config.users.clone();
+    for user in &mut users {
+        if let Some(source) = user.passwd_from.take() {
+            user.passwd = Some(looked_up(sources, &source)?);
+        }
+    }
+    Ok(cloud_config::render(config, &files, &users, &command))
+}
+
+fn looked_up(sources: &Sources, source: &SecretSource) -> Result<String, String> {
+    let key = (source.secret.name.clone(), source.secret.key.clone());
+    sources.get(&key).cloned().ok_or_else(|| format!("secret {} has no text under the key {}", key.0, key.1))
+}
+
+/// Reads the secrets that files and users name.
+async fn sources(client: &Client, config: &KubeadmConfig) -> Result<Sources> {
+    let files = config.spec.files.iter().filter_map(|file| file.content_from.as_ref());
+    let users = config.spec.users.iter().filter_map(|user| user.passwd_from.as_ref());
+    let namespace = config.metadata.namespace.as_deref().unwrap_or("default");
+    let secrets = Api::<Secret>::namespaced(client.clone(), namespace);
+    let mut sources = Sources::new();
+    for SecretSource { secret } in files.chain(users) {
+        let found = secrets.get_opt(&secret.name).await;
+        let found = found.map_err(|source| Error::api("get", format!("secret {namespace}/{}", secret.name), source))?;
+        let value = found.and_then(|found| found.data?.remove(&secret.key));
+        if let Some(text) = value.and_then(|value| String::from_utf8(value.0).ok()) {
+            sources.insert((secret.name.clone(), secret.key.clone()), text);
+        }
+    }
+    Ok(sources)
+}
+
+fn data_secret(seen: &Seen, value: String) -> Secret {
+    let config = seen.config.as_ref();
+    let cluster = name(seen.cluster.as_deref().map(|cluster| &cluster.metadata)).to_owned();
+    Secret {
+        metadata: ObjectMeta {
+            name: config.metadata.name.clone(),
+            namespace: config.metadata.namespace.clone(),
+            labels: Some([(names::CLUSTER_LABEL.to_owned(), cluster)].into()),
+            owner_references: Some(vec![owner::reference(config, true)]),
+            ..ObjectMeta::default()
+        },
+        type_: Some(names::SECRET_TYPE.to_owned()),
+        data: Some(
+            [
+                ("value".to_owned(), ByteString(value.into_bytes())),
+                ("format".to_owned(), ByteString(b"cloud-config".to_vec())),
+            ]
+            .into(),
+        ),
+        ..Secret::default()
+    }
+}
+
+fn name(meta: Option<&ObjectMeta>) -> &str {
+    meta.and_then(|meta| meta.name.as_deref()).unwrap_or_default()
+}
+
+/// Takes the lock that lets one machine initialize the control plane; false if another has it.
+async fn take_lock(client: &Client, cluster: &Key, machine: &str) -> Result<bool> {
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), &cluster.namespace);
+    let lock = format!("{}-lock", cluster.name);
+    let information = json!({ "machineName": machine }).to_string();
+    let map = ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(lock.clone()),
+            namespace: Some(cluster.namespace.clone()),
+            labels: Some([(names::CLUSTER_LABEL.to_owned(), cluster.name.clone())].into()),
+            ..ObjectMeta::default()
+        },
+        data: Some([("lock-information".to_owned(), information.clone())].into()),
+        ..ConfigMap::default()
+    };
+    let failed = |operation, source| Error::api(operation, format!("configmap {}/{lock}", cluster.namespace), source);
+    match maps.create(&PostParams::default(), &map).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            let held = maps.get_opt(&lock).await.map_err(|source| failed("get", source))?;
+            let held = held.and_then(|map| map.data?.remove("lock-information"));
+            Ok(held.as_ref() == Some(&information))
+        }
+        Err(source) => Err(failed("create", source)),
+    }
+}
+
+async fn release_lock(client: &Client, cluster: &Key) -> Result<()> {
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), &cluster.namespace);
+    let lock = format!("{}-lock", cluster.name);
+    match maps.delete(&lock, &DeleteParams::default()).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(source) => Err(Error::api("delete", format!("configmap {}/{lock}", cluster.namespace), source)),
+    }
+}

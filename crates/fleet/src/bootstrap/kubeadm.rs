@@ -1,0 +1,229 @@
+//! kubeadm's own configuration documents, in the version that a Kubernetes release reads.
+//!
+//! Source: kubeadm API reference v1beta3 and v1beta4 (kubeadm.k8s.io).
+
+use api::{
+    cluster::Cluster,
+    cluster_configuration::ClusterConfiguration,
+    node_configuration::{InitConfiguration, JoinConfiguration},
+};
+use serde_json::{Map, Value, json};
+
+/// The versions of kubeadm's API that a supported Kubernetes release reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KubeadmApi {
+    /// Kubernetes 1.22 to 1.30.
+    V1beta3,
+    /// Kubernetes 1.31 and later.
+    V1beta4,
+}
+
+impl KubeadmApi {
+    /// For a Kubernetes version such as `v1.32.4`; `Err` says what is wrong with it.
+    pub fn of(kubernetes: &str) -> Result<Self, String> {
+        let minor = kubernetes
+            .strip_prefix('v')
+            .and_then(|text| text.strip_prefix("1."))
+            .and_then(|text| text.split('.').next())
+            .and_then(|text| text.parse::<u32>().ok());
+        match minor {
+            Some(minor) if minor >= 31 => Ok(Self::V1beta4),
+            Some(minor) if minor >= 22 => Ok(Self::V1beta3),
+            Some(_) => Err(format!("Kubernetes {kubernetes} is older than v1.22, which kubeadm v1beta3 begins with")),
+            None => Err(format!("{kubernetes:?} is not a Kubernetes version such as v1.32.0")),
+        }
+    }
+
+    fn version(self) -> &'static str {
+        match self {
+            Self::V1beta3 => "kubeadm.k8s.io/v1beta3",
+            Self::V1beta4 => "kubeadm.k8s.io/v1beta4",
+        }
+    }
+}
+
+/// ClusterConfiguration with what the Cluster and the Machine say filled in.
+pub fn cluster_configuration(
+    api: KubeadmApi,
+    configuration: &ClusterConfiguration,
+    cluster: &Cluster,
+    kubernetes: &str,
+) -> Value {
+    let mut document = to_map(configuration);
+    for component in ["apiServer", "controllerManager", "scheduler"] {
+        if let Some(Value::Object(component)) = document.get_mut(component) {
+            component_args(api, component);
+        }
+    }
+    if let Some(Value::Object(local)) = document.get_mut("etcd").and_then(|etcd| etcd.get_mut("local")) {
+        component_args(api, local);
+    }
+    for (field, target) in [
+        ("certificateValidityPeriodDays", "certificateValidityPeriod"),
+        ("caCertificateValidityPeriodDays", "caCertificateValidityPeriod"),
+    ] {
+        if let Some(days) = document.remove(field).and_then(|days| days.as_i64())
+            && api == KubeadmApi::V1beta4
+        {
+            document.insert(target.into(), format!("{}h0m0s", days * 24).into());
+        }
+    }
+    if api == KubeadmApi::V1beta3 {
+        document.remove("encryptionAlgorithm");
+    }
+    document.insert("clusterName".into(), cluster.metadata.name.clone().unwrap_or_default().into());
+    if !document.contains_key("controlPlaneEndpoint")
+        && let Some(endpoint) = super::endpoint(cluster)
+    {
+        document.insert("controlPlaneEndpoint".into(), endpoint.into());
+    }
+    document.insert("kubernetesVersion".into(), kubernetes.into());
+    let network = cluster.spec.cluster_network.clone().unwrap_or_default();
+    let ranges = |ranges: Option<api::cluster::NetworkRanges>| ranges.map(|ranges| ranges.cidr_blocks.join(","));
+    let mut networking = Map::new();
+    for (key, value) in [
+        ("dnsDomain", network.service_domain),
+        ("podSubnet", ranges(network.pods)),
+        ("serviceSubnet", ranges(network.services)),
+    ] {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            networking.insert(key.into(), value.into());
+        }
+    }
+    if !networking.is_empty() {
+        document.insert("networking".into(), networking.into());
+    }
+    headed(api, "ClusterConfiguration", document)
+}
+
+pub fn init_configuration(api: KubeadmApi, configuration: &InitConfiguration) -> Value {
+    let mut document = to_map(configuration);
+    node(api, &mut document);
+    if let Some(Value::Array(tokens)) = document.get_mut("bootstrapTokens") {
+        for token in tokens.iter_mut().filter_map(Value::as_object_mut) {
+            if let Some(seconds) = token.remove("ttlSeconds").and_then(|seconds| seconds.as_i64()) {
+                token.insert("ttl".into(), format!("{seconds}s").into());
+            }
+        }
+    }
+    headed(api, "InitConfiguration", document)
+}
+
+pub fn join_configuration(api: KubeadmApi, configuration: &JoinConfiguration) -> Value {
+    let mut document = to_map(configuration);
+    node(api, &mut document);
+    if let Some(Value::Object(discovery)) = document.get_mut("discovery") {
+        // A kubeconfig given in the API is written to a file; kubeadm gets the path.
+        if let Some(Value::Object(file)) = discovery.get_mut("file") {
+            file.remove("kubeConfig");
+        }
+        if discovery.get("bootstrapToken").is_some_and(|token| token.as_object().is_some_and(Map::is_empty)) {
+            discovery.remove("bootstrapToken");
+        }
+    }
+    headed(api, "JoinConfiguration", document)
+}
+
+/// The part that init and join share.
+fn node(api: KubeadmApi, document: &mut Map<String, Value>) {
+    if let Some(Value::Object(registration)) = document.get_mut("nodeRegistration") {
+        if api == KubeadmApi::V1beta3 {
+            registration.remove("imagePullSerial");
+            to_arg_map(registration, "kubeletExtraArgs");
+        }
+        if let Some(Value::Array(taints)) = registration.get_mut("taints") {
+            for taint in taints.iter_mut().filter_map(Value::as_object_mut) {
+                taint.remove("timeAdded");
+            }
+        }
+    }
+    let timeouts = document.remove("timeouts");
+    if let (KubeadmApi::V1beta4, Some(Value::Object(timeouts))) = (api, timeouts) {
+        let durations: Map<_, _> = timeouts
+            .into_iter()
+            .filter_map(|(key, seconds)| {
+                let key = match key.strip_suffix("Seconds")? {
+                    "controlPlaneComponentHealthCheck" => "controlPlaneComponentHealthCheck",
+                    "discovery" => "discovery",
+                    "etcdAPICall" => "etcdAPICall",
+                    "kubeletHealthCheck" => "kubeletHealthCheck",
+                    "kubernetesAPICall" => "kubernetesAPICall",
+                    "tlsBootstrap" => "tlsBootstrap",
+                    _ => return None,
+                };
+                Some((key.to_owned(), Value::from(format!("{}s", seconds.as_i64()?))))
+            })
+            .collect();
+        document.insert("timeouts".into(), durations.into());
+    }
+}
+
+fn component_args(api: KubeadmApi, component: &mut Map<String, Value>) {
+    if api == KubeadmApi::V1beta3 {
+        component.remove("extraEnvs");
+        to_arg_map(component, "extraArgs");
+    }
+}
+
+/// v1beta3 has arguments as a map.
+fn to_arg_map(parent: &mut Map<String, Value>, field: &str) {
+    let Some(Value::Array(args)) = parent.get(field) else { return };
+    let map: Map<String, Value> = args
+        .iter()
+        .filter_map(|arg| Some((arg.get("name")?.as_str()?.to_owned(), arg.get("value")?.clone())))
+        .collect();
+    parent.insert(field.into(), map.into());
+}
+
+fn to_map(value: &impl serde::Serialize) -> Map<String, Value> {
+    match serde_json::to_value(value) {
+        Ok(Value::Object(map)) => map,
+        _ => Map::new(),
+    }
+}
+
+fn headed(api: KubeadmApi, kind: &str, mut document: Map<String, Value>) -> Value {
+    let head = json!({"apiVersion": api.version(), "kind": kind});
+    if let Value::Object(head) = head {
+        document.extend(head);
+    }
+    Value::Object(document)
+}
+
+#[cfg(test)]
+mod tests {
+    use api::cluster_configuration::{Arg, ControlPlaneComponent};
+
+    use super::*;
+
+    fn arguments() -> ClusterConfiguration {
+        let args = vec![Arg { name: "cloud-provider".into(), value: "external".into() }];
+        let manager = ControlPlaneComponent { extra_args: args, ..Default::default() };
+        ClusterConfiguration {
+            controller_manager: Some(manager),
+            certificate_validity_period_days: Some(30),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn arguments_are_a_list_for_new_releases_and_a_map_for_old_ones() {
+        let cluster = Cluster::new("demo", Default::default());
+        let new = cluster_configuration(KubeadmApi::of("v1.31.0").unwrap(), &arguments(), &cluster, "v1.31.0");
+        assert_eq!(new["controllerManager"]["extraArgs"][0]["name"], "cloud-provider");
+        assert_eq!(new["certificateValidityPeriod"], "720h0m0s");
+        let old = cluster_configuration(KubeadmApi::of("v1.30.9").unwrap(), &arguments(), &cluster, "v1.30.9");
+        assert_eq!(old["controllerManager"]["extraArgs"]["cloud-provider"], "external");
+        assert_eq!(
+            (&old["apiVersion"], old.get("certificateValidityPeriod")),
+            (&json!("kubeadm.k8s.io/v1beta3"), None)
+        );
+    }
+
+    #[test]
+    fn a_version_that_is_none_is_refused() {
+        for text in ["", "1.30.0", "v1", "v2.0.0", "v1.21.0"] {
+            assert!(KubeadmApi::of(text).is_err(), "{text}");
+        }
+    }
+}

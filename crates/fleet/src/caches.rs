@@ -1,0 +1,219 @@
+//! The shared copies of every kind that the fleet's controllers read, and which change wakes which controller.
+
+use std::{collections::HashMap, sync::Arc};
+
+use api::{
+    cluster::Cluster,
+    control_plane::KubeadmControlPlane,
+    kubeadm::{KubeadmConfig, KubeadmConfigTemplate},
+    machine::{Machine, MachineDeployment, MachineSet},
+    meta::ContractRef,
+    names,
+    openstack_cluster::OpenStackCluster,
+    openstack_machine::{OpenStackMachine, OpenStackMachineTemplate},
+};
+use control::{Cache, Cached, Key, Queue, Writer};
+use k8s_openapi::api::core::v1::Secret;
+use kube::Client;
+use parking_lot::Mutex;
+
+use crate::{
+    external::{External, Kinds},
+    owner,
+};
+
+/// One cache a kind.
+pub struct Caches {
+    pub clusters: Arc<Cache<Cluster>>,
+    pub machines: Arc<Cache<Machine>>,
+    pub sets: Arc<Cache<MachineSet>>,
+    pub deployments: Arc<Cache<MachineDeployment>>,
+    pub configs: Arc<Cache<KubeadmConfig>>,
+    pub config_templates: Arc<Cache<KubeadmConfigTemplate>>,
+    pub control_planes: Arc<Cache<KubeadmControlPlane>>,
+    pub openstack_clusters: Arc<Cache<OpenStackCluster>>,
+    pub openstack_machines: Arc<Cache<OpenStackMachine>>,
+    pub openstack_templates: Arc<Cache<OpenStackMachineTemplate>>,
+    /// Only those with the cluster label: certificates, kubeconfigs, bootstrap data.
+    pub secrets: Arc<Cache<Secret>>,
+    /// What references may point at.
+    pub kinds: Kinds,
+}
+
+impl Caches {
+    pub fn start(client: &Client, writer: &Writer) -> Arc<Self> {
+        fn cache<K: Cached>(client: &Client, writer: &Writer) -> Arc<Cache<K>> {
+            Cache::start(client.clone(), None, writer)
+        }
+        let mut caches = Self {
+            clusters: cache(client, writer),
+            machines: cache(client, writer),
+            sets: cache(client, writer),
+            deployments: cache(client, writer),
+            configs: cache(client, writer),
+            config_templates: cache(client, writer),
+            control_planes: cache(client, writer),
+            openstack_clusters: cache(client, writer),
+            openstack_machines: cache(client, writer),
+            openstack_templates: cache(client, writer),
+            secrets: Cache::start(client.clone(), Some(names::CLUSTER_LABEL), writer),
+            kinds: Kinds::default(),
+        };
+        caches.kinds.add(&caches.configs);
+        caches.kinds.add(&caches.config_templates);
+        caches.kinds.add(&caches.control_planes);
+        caches.kinds.add(&caches.openstack_clusters);
+        caches.kinds.add(&caches.openstack_machines);
+        caches.kinds.add(&caches.openstack_templates);
+        Arc::new(caches)
+    }
+
+    pub async fn synced(&self) {
+        self.clusters.synced().await;
+        self.machines.synced().await;
+        self.sets.synced().await;
+        self.deployments.synced().await;
+        self.configs.synced().await;
+        self.config_templates.synced().await;
+        self.control_planes.synced().await;
+        self.openstack_clusters.synced().await;
+        self.openstack_machines.synced().await;
+        self.openstack_templates.synced().await;
+        self.secrets.synced().await;
+    }
+
+    pub fn external(&self, namespace: &str, reference: Option<&ContractRef>) -> Option<External> {
+        self.kinds.get(namespace, reference?)
+    }
+
+    pub fn cluster(&self, namespace: &str, name: &str) -> Option<Arc<Cluster>> {
+        self.clusters.get(&Key::new(namespace, name))
+    }
+
+    /// A secret of the cluster, by name.
+    pub fn secret(&self, namespace: &str, name: &str) -> Option<Arc<Secret>> {
+        self.secrets.get(&Key::new(namespace, name))
+    }
+
+    pub(crate) fn infra_clusters_feed_owner(&self, queue: &Queue) {
+        self.openstack_clusters.feed_owner("cluster.x-k8s.io", "Cluster", queue);
+    }
+
+    pub(crate) fn infra_machines_feed_owner(&self, queue: &Queue) {
+        self.infra_machines_feed_owner_kind("Machine", queue);
+    }
+
+    pub(crate) fn infra_machines_feed_owner_kind(&self, kind: &'static str, queue: &Queue) {
+        self.openstack_machines.feed_owner("cluster.x-k8s.io", kind, queue);
+    }
+
+    /// Machines, sets and deployments wake the controller of their cluster.
+    pub(crate) fn feed_cluster_of_children(&self, queue: &Queue) {
+        feed_cluster(&self.machines, queue);
+        feed_cluster(&self.sets, queue);
+        feed_cluster(&self.deployments, queue);
+        feed_cluster(&self.secrets, queue);
+    }
+
+    pub(crate) fn feed_machines_of_cluster(self: &Arc<Self>, queue: &Queue) {
+        self.feed_of_cluster(queue, |caches, namespace, cluster| keys(&caches.machines.in_cluster(namespace, cluster)));
+    }
+
+    pub(crate) fn feed_sets_of_cluster(self: &Arc<Self>, queue: &Queue) {
+        self.feed_of_cluster(queue, |caches, namespace, cluster| keys(&caches.sets.in_cluster(namespace, cluster)));
+        // Workers wait until the control plane is stable.
+        let (caches, queue) = (self.clone(), queue.clone());
+        self.control_planes.on_change(move |control_plane| {
+            let meta = &control_plane.metadata;
+            let Some(cluster) = owner::label_of(meta, names::CLUSTER_LABEL) else { return };
+            for key in keys(&caches.sets.in_cluster(meta.namespace.as_deref().unwrap_or_default(), cluster)) {
+                queue.add(key);
+            }
+        });
+    }
+
+    pub(crate) fn feed_configs_of_cluster(self: &Arc<Self>, queue: &Queue) {
+        self.feed_of_cluster(queue, |caches, namespace, cluster| keys(&caches.configs.in_cluster(namespace, cluster)));
+    }
+
+    /// A machine wakes its own bootstrap configuration.
+    pub(crate) fn feed_configs_of_machine(&self, queue: &Queue) {
+        let queue = queue.clone();
+        self.machines.on_change(move |machine| {
+            if let Some(reference) = &machine.spec.bootstrap.config_ref {
+                let namespace = machine.metadata.namespace.clone().unwrap_or_default();
+                queue.add(Key::new(namespace, reference.name.clone()));
+            }
+        });
+    }
+
+    pub(crate) fn feed_control_plane_of_cluster(self: &Arc<Self>, queue: &Queue) {
+        self.feed_of_cluster(queue, |caches, namespace, cluster| {
+            keys(&caches.control_planes.in_cluster(namespace, cluster))
+        });
+    }
+
+    /// A certificate or kubeconfig that is deleted is made again.
+    pub(crate) fn feed_control_plane_of_secrets(self: &Arc<Self>, queue: &Queue) {
+        self.secrets.feed_owner("controlplane.cluster.x-k8s.io", "KubeadmControlPlane", queue);
+    }
+
+    /// Wakes what `select` names when something about the cluster changes that others wait for. Its counters, which
+    /// change with every machine, wake nobody.
+    fn feed_of_cluster(
+        self: &Arc<Self>,
+        queue: &Queue,
+        select: impl Fn(&Self, &str, &str) -> Vec<Key> + Send + Sync + 'static,
+    ) {
+        let (caches, queue) = (Arc::downgrade(self), queue.clone());
+        let gates: Mutex<HashMap<Key, Gates>> = Mutex::default();
+        self.clusters.on_change(move |cluster| {
+            let Some(caches) = caches.upgrade() else { return };
+            let (key, now) = (Key::of(cluster.as_ref()), Gates::of(cluster));
+            if gates.lock().insert(key.clone(), now.clone()).as_ref() != Some(&now) {
+                for key in select(&caches, &key.namespace, &key.name) {
+                    queue.add(key);
+                }
+            }
+        });
+    }
+}
+
+/// What others wait for at a cluster.
+#[derive(Clone, PartialEq)]
+struct Gates {
+    uid: Option<String>,
+    paused: bool,
+    deleting: bool,
+    infrastructure: bool,
+    control_plane: bool,
+    endpoint: Option<api::cluster::Endpoint>,
+}
+
+impl Gates {
+    fn of(cluster: &Cluster) -> Self {
+        let started = cluster.status.as_ref().and_then(|status| status.initialization.as_ref());
+        Self {
+            uid: cluster.metadata.uid.clone(),
+            paused: owner::is_paused(Some(cluster), &cluster.metadata),
+            deleting: cluster.metadata.deletion_timestamp.is_some(),
+            infrastructure: started.is_some_and(|started| started.infrastructure_provisioned == Some(true)),
+            control_plane: started.is_some_and(|started| started.control_plane_initialized == Some(true)),
+            endpoint: cluster.spec.control_plane_endpoint.clone(),
+        }
+    }
+}
+
+fn feed_cluster<K: Cached>(cache: &Cache<K>, queue: &Queue) {
+    let queue = queue.clone();
+    cache.on_change(move |object| {
+        let meta = object.meta();
+        if let Some(cluster) = owner::label_of(meta, names::CLUSTER_LABEL) {
+            queue.add(Key::new(meta.namespace.clone().unwrap_or_default(), cluster));
+        }
+    });
+}
+
+fn keys<K: Cached>(objects: &[Arc<K>]) -> Vec<Key> {
+    objects.iter().map(|object| Key::of(object.as_ref())).collect()
+}

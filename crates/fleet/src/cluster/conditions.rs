@@ -1,0 +1,142 @@
+//! What a Cluster says about itself.
+//!
+//! Source: kubernetes-sigs/cluster-api api/core/v1beta2/cluster_types.go (types and reasons).
+
+use api::{
+    cluster::Cluster,
+    condition::{self, Statement},
+    machine::Machine,
+    meta::{Condition, ConditionStatus, Time},
+};
+
+use super::{Seen, is_control_plane, name};
+use crate::{external::External, summary, workload::Probe};
+
+pub fn set(seen: &Seen, after: &mut Cluster, deletion: Option<&(&'static str, String)>, paused: bool, now: &Time) {
+    let generation = after.metadata.generation;
+    let status = after.status.get_or_insert_default();
+    let mut set = |statement| condition::set(&mut status.conditions, statement, generation, now);
+    set(Statement::of("Paused", paused, ("Paused", "NotPaused"), ""));
+    if paused && deletion.is_none() {
+        return;
+    }
+    set(mirrored(
+        "InfrastructureReady",
+        "Ready",
+        seen.infrastructure.as_ref(),
+        seen.cluster.spec.infrastructure_ref.is_some(),
+    ));
+    set(mirrored(
+        "ControlPlaneAvailable",
+        "Available",
+        seen.control_plane.as_ref(),
+        seen.cluster.spec.control_plane_ref.is_some(),
+    ));
+    let started =
+        seen.control_plane.as_ref().and_then(|part| part.read("/status/initialization/controlPlaneInitialized"));
+    set(Statement::of(
+        "ControlPlaneInitialized",
+        started == Some(true),
+        ("Initialized", "NotInitialized"),
+        "Control plane not yet initialized",
+    ));
+    let (control_plane, workers): (Vec<_>, Vec<_>) =
+        seen.machines.iter().partition(|machine| is_control_plane(machine));
+    for (type_, machines, part, reasons) in [
+        ("ControlPlaneMachinesReady", &control_plane, "Ready", summary::READY),
+        ("ControlPlaneMachinesUpToDate", &control_plane, "UpToDate", summary::UP_TO_DATE),
+        ("WorkerMachinesReady", &workers, "Ready", summary::READY),
+        ("WorkerMachinesUpToDate", &workers, "UpToDate", summary::UP_TO_DATE),
+    ] {
+        let machines = machines.iter().map(|machine| (name(&machine.metadata), of_machine(machine)));
+        set(summary::all(type_, "Machine", part, reasons, machines));
+    }
+    let deployments = seen.deployments.iter().map(|deployment| {
+        let conditions = deployment.status.as_ref().map_or(&[][..], |status| &status.conditions);
+        (name(&deployment.metadata), conditions)
+    });
+    set(summary::all("WorkersAvailable", "MachineDeployment", "Available", summary::AVAILABLE, deployments));
+    for (type_, reasons) in [
+        ("RollingOut", ("RollingOut", "NotRollingOut")),
+        ("ScalingUp", ("ScalingUp", "NotScalingUp")),
+        ("ScalingDown", ("ScalingDown", "NotScalingDown")),
+        ("Remediating", ("Remediating", "NotRemediating")),
+    ] {
+        set(any(seen, type_, reasons));
+    }
+    set(match &seen.probe {
+        Some(Probe::Succeeded) => Statement::yes("RemoteConnectionProbe", "ProbeSucceeded"),
+        Some(Probe::Failed(why)) => Statement::no("RemoteConnectionProbe", "ProbeFailed", why.as_str()),
+        None => Statement::no("RemoteConnectionProbe", "ProbeFailed", "Remote connection not established yet"),
+    });
+    match deletion {
+        Some((reason, message)) => {
+            set(Statement { reason: (*reason).into(), message: message.clone(), ..Statement::yes("Deleting", *reason) })
+        }
+        None => set(Statement::no("Deleting", "NotDeleting", "")),
+    }
+    let mut parts = vec!["RemoteConnectionProbe", "InfrastructureReady", "ControlPlaneAvailable", "WorkersAvailable"];
+    if seen.cluster.spec.topology.is_some() {
+        let message = "spec.topology is stored but not acted upon: no ClusterClass controller runs here";
+        set(Statement::no("TopologyReconciled", "ReconcileFailed", message));
+        parts.push("TopologyReconciled");
+    }
+    let gates: Vec<_> = seen.cluster.spec.availability_gates.iter().map(|gate| gate.condition_type.as_str()).collect();
+    parts.extend(gates);
+    let available = match deletion {
+        Some(_) => Statement::no("Available", "NotAvailable", "* Deleting: the cluster is being deleted"),
+        None => summary::both("Available", summary::AVAILABLE, &status.conditions, &parts),
+    };
+    condition::set(&mut status.conditions, available, generation, now);
+}
+
+/// A part's own condition under the cluster's name for it.
+fn mirrored(type_: &'static str, part: &str, external: Option<&External>, wanted: bool) -> Statement {
+    let Some(external) = external else {
+        return if wanted {
+            Statement::unknown(type_, "DoesNotExist", "The referenced object does not exist")
+        } else {
+            Statement::yes(type_, part)
+        };
+    };
+    match external.condition(part) {
+        Some(Condition { status, reason, message, .. }) => {
+            let reason = if status == ConditionStatus::True { part.to_owned() } else { reason };
+            Statement { type_, status, reason, message }
+        }
+        None => {
+            let message = format!("Condition {part} not yet reported by {}", external.resource.kind);
+            Statement::unknown(type_, "NotYetReported", message)
+        }
+    }
+}
+
+/// True if it is true of the control plane or of any set of workers.
+fn any(seen: &Seen, type_: &'static str, reasons: (&'static str, &'static str)) -> Statement {
+    let control_plane = seen.control_plane.as_ref().map(|part| {
+        let conditions: Vec<Condition> = part.read("/status/conditions").unwrap_or_default();
+        (part.resource.kind.as_str(), name(&part.meta), conditions)
+    });
+    let deployments = seen.deployments.iter().map(|deployment| {
+        let conditions = deployment.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
+        ("MachineDeployment", name(&deployment.metadata), conditions)
+    });
+    let messages: Vec<_> = control_plane
+        .into_iter()
+        .chain(deployments)
+        .filter(|(_, _, conditions)| condition::is_true(conditions, type_))
+        .map(|(kind, name, conditions)| {
+            let why = condition::get(&conditions, type_).map(|found| found.message.clone()).unwrap_or_default();
+            format!("* {kind} {name}: {why}")
+        })
+        .collect();
+    if messages.is_empty() {
+        Statement::no(type_, reasons.1, "")
+    } else {
+        Statement { message: messages.join("\n"), ..Statement::yes(type_, reasons.0) }
+    }
+}
+
+fn of_machine(machine: &Machine) -> &[Condition] {
+    machine.status.as_ref().map_or(&[], |status| &status.conditions)
+}

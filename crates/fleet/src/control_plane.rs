@@ -1,0 +1,319 @@
+//! The KubeadmControlPlane controller: certificates, the administrator's kubeconfig, and the machines that serve the
+//! API, one operation at a time.
+//!
+//! Source: kubernetes-sigs/cluster-api controlplane/kubeadm/reconcilers/kubeadmcontrolplane.
+
+mod conditions;
+mod machines;
+mod rollout;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use api::{
+    cluster::Cluster,
+    control_plane::KubeadmControlPlane,
+    kubeadm::KubeadmConfig,
+    machine::Machine,
+    meta::Time,
+    names::{self, Purpose},
+};
+use control::{Error, Key, Outcome, Plan, Reconcile, Result};
+use jiff::Timestamp;
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{Pod, Secret},
+};
+use kube::core::ObjectMeta;
+
+use crate::{Context, bootstrap, certificates, external::External, naming::Suffixes, owner, workload::Probe};
+
+/// Pause while something is waited for whose end no event tells.
+const PAUSE_S: u64 = 15;
+/// Pause while the static pods of a new machine come up.
+const HEALTH_PAUSE_S: u64 = 1;
+/// In a settled state the pods are looked at this often.
+const SETTLED_PAUSE_S: u64 = 60;
+
+pub struct ControlPlanes(pub Arc<Context>);
+
+pub struct Seen {
+    pub control_plane: Arc<KubeadmControlPlane>,
+    pub cluster: Option<Arc<Cluster>>,
+    /// Those that the control plane controls, oldest first.
+    pub machines: Vec<Arc<Machine>>,
+    /// Workers and machines of nobody: a control plane goes last.
+    pub others: usize,
+    /// Clones that carry the control plane's label, by name.
+    pub configs: BTreeMap<String, Arc<KubeadmConfig>>,
+    pub infrastructures: BTreeMap<String, External>,
+    pub template: Option<External>,
+    pub certificates: Vec<(Purpose, Arc<Secret>)>,
+    pub kubeconfig: Option<Arc<Secret>>,
+    /// The static pods, by name; `Err` says why they are not known.
+    pub pods: std::result::Result<BTreeMap<String, Pod>, String>,
+    /// The API answers and kubeadm has left its configuration there.
+    pub initialized: bool,
+    pub suffixes: Suffixes,
+}
+
+/// Changes in the Management API, and keys to make first.
+#[derive(Default)]
+pub struct ControlPlanePlan {
+    pub local: Plan,
+    pub keys: Vec<Purpose>,
+    pub kubeconfig: bool,
+}
+
+impl Reconcile for ControlPlanes {
+    const NAME: &'static str = "kubeadmcontrolplane";
+    type Seen = Seen;
+    type Plan = ControlPlanePlan;
+
+    async fn observe(&self, key: &Key) -> Result<Option<Seen>> {
+        let caches = &self.0.caches;
+        let Some(control_plane) = caches.control_planes.get(key) else { return Ok(None) };
+        let namespace = key.namespace.as_str();
+        let owning = owner::owner_of_kind(&control_plane.metadata, "Cluster");
+        let cluster = owning.and_then(|owner| caches.cluster(namespace, &owner.name));
+        let name = owning.map(|owner| owner.name.clone()).unwrap_or_default();
+        let (mut machines, others): (Vec<_>, Vec<_>) = caches
+            .machines
+            .in_cluster(namespace, &name)
+            .into_iter()
+            .partition(|machine| owner::is_controlled_by(&machine.metadata, &control_plane.metadata));
+        machines.sort_by_key(|machine| {
+            (machine.metadata.creation_timestamp.as_ref().map(|time| time.0), Key::of(machine.as_ref()))
+        });
+        let label = Some(key.name.as_str());
+        let mine = |meta: &ObjectMeta| owner::label_of(meta, names::CONTROL_PLANE_NAME_LABEL) == label;
+        let reference = &control_plane.spec.machine_template.spec.infrastructure_ref;
+        let kind = reference.kind.strip_suffix("Template").unwrap_or(&reference.kind);
+        let certificates = certificates::PURPOSES
+            .into_iter()
+            .filter_map(|purpose| Some((purpose, caches.secret(namespace, &purpose.secret_name(&name))?)));
+        let target = Key::new(namespace, name.as_str());
+        let pods = if machines
+            .iter()
+            .any(|machine| machine.status.as_ref().is_some_and(|status| status.node_ref.is_some()))
+            || machines.iter().any(|machine| machine.spec.provider_id.is_some())
+        {
+            match self.0.workloads.control_plane_pods(&target).await {
+                Ok(pods) => Ok(pods.into_iter().filter_map(|pod| Some((pod.metadata.name.clone()?, pod))).collect()),
+                Err(error) => Err(error.chain()),
+            }
+        } else {
+            Ok(BTreeMap::new())
+        };
+        let before = control_plane.status.as_ref().and_then(|status| status.initialization.as_ref());
+        let initialized = before.is_some_and(|before| before.control_plane_initialized == Some(true))
+            || (self.0.workloads.probe(&target) == Some(Probe::Succeeded)
+                && self.0.workloads.is_initialized(&target).await?);
+        Ok(Some(Seen {
+            cluster,
+            others: others.len(),
+            configs: caches
+                .configs
+                .in_cluster(namespace, &name)
+                .into_iter()
+                .filter(|config| mine(&config.metadata))
+                .map(|config| (Key::of(config.as_ref()).name, config))
+                .collect(),
+            infrastructures: caches
+                .kinds
+                .in_cluster(&reference.api_group, kind, namespace, &name)
+                .into_iter()
+                .filter(|infrastructure| mine(&infrastructure.meta))
+                .map(|infrastructure| (infrastructure.key().name, infrastructure))
+                .collect(),
+            template: caches.external(namespace, Some(reference)),
+            certificates: certificates.collect(),
+            kubeconfig: caches.secret(namespace, &Purpose::Kubeconfig.secret_name(&name)),
+            pods,
+            initialized,
+            suffixes: Suffixes::random(),
+            machines,
+            control_plane,
+        }))
+    }
+
+    fn plan(&self, seen: &Seen, now: Timestamp) -> ControlPlanePlan {
+        plan(seen, &Time(now))
+    }
+
+    async fn act(&self, _: &Key, seen: &Seen, mut plan: ControlPlanePlan) -> Result<Outcome> {
+        let now = self.0.writer.clock().now();
+        for purpose in std::mem::take(&mut plan.keys) {
+            let (algorithm, days) = key_options(&seen.control_plane);
+            let pair = tokio::task::spawn_blocking(move || certificates::generate(purpose, algorithm, days, now)).await;
+            let pair = pair.map_err(|error| Error::bug(format!("making keys ended early: {error}")))??;
+            let data = [("tls.crt", pair.public), ("tls.key", pair.private)];
+            plan.local.create(&secret(seen, purpose, &data));
+        }
+        if plan.kubeconfig {
+            let secret = self.kubeconfig(seen, now).await?;
+            plan.local.create_or_replace(&secret, seen.kubeconfig.as_deref());
+        }
+        self.0.writer.execute(plan.local).await
+    }
+}
+
+impl ControlPlanes {
+    async fn kubeconfig(&self, seen: &Seen, now: Timestamp) -> Result<Secret> {
+        let cluster = seen.cluster.clone().ok_or_else(|| Error::bug("a kubeconfig is planned for no cluster"))?;
+        let name = cluster.metadata.name.clone().unwrap_or_default();
+        let endpoint = bootstrap::endpoint(&cluster).ok_or_else(|| Error::bug("a kubeconfig needs an endpoint"))?;
+        let read = |key: &str| {
+            let (_, secret) = seen.certificates.iter().find(|(purpose, _)| *purpose == Purpose::Ca)?;
+            String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok()
+        };
+        let missing = || {
+            Error::blocked(
+                "CertificatesCorrupted",
+                format!("{} lacks tls.crt or tls.key", Purpose::Ca.secret_name(&name)),
+            )
+        };
+        let public = read("tls.crt").ok_or_else(missing)?;
+        let private = read("tls.key").ok_or_else(missing)?;
+        let algorithm = key_options(&seen.control_plane).0;
+        let made = tokio::task::spawn_blocking(move || {
+            let ca = certificates::Pair { public, private };
+            certificates::kubeconfig(&name, &endpoint, &ca, algorithm, now)
+        });
+        let text = made.await.map_err(|error| Error::bug(format!("making a kubeconfig ended early: {error}")))??;
+        Ok(secret(seen, Purpose::Kubeconfig, &[("value", text)]))
+    }
+}
+
+type KeyOptions = (Option<api::cluster_configuration::EncryptionAlgorithm>, Option<i32>);
+
+/// What the user says about keys: their algorithm, and the authorities' validity in days.
+fn key_options(control_plane: &KubeadmControlPlane) -> KeyOptions {
+    let spec = control_plane.spec.kubeadm_config_spec.as_ref();
+    let configuration = spec.and_then(|spec| spec.cluster_configuration.as_ref());
+    let configuration =
+        configuration.map(|found| (found.encryption_algorithm, found.ca_certificate_validity_period_days));
+    configuration.unwrap_or_default()
+}
+
+/// A secret of the cluster, owned by its control plane.
+fn secret(seen: &Seen, purpose: Purpose, data: &[(&str, String)]) -> Secret {
+    let cluster = seen.cluster.as_ref().and_then(|cluster| cluster.metadata.name.clone()).unwrap_or_default();
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(purpose.secret_name(&cluster)),
+            namespace: seen.control_plane.metadata.namespace.clone(),
+            labels: Some([(names::CLUSTER_LABEL.to_owned(), cluster)].into()),
+            owner_references: Some(vec![owner::reference(seen.control_plane.as_ref(), true)]),
+            ..ObjectMeta::default()
+        },
+        type_: Some(names::SECRET_TYPE.to_owned()),
+        data: Some(data.iter().map(|(key, text)| ((*key).to_owned(), ByteString(text.clone().into_bytes()))).collect()),
+        ..Secret::default()
+    }
+}
+
+pub fn plan(seen: &Seen, now: &Time) -> ControlPlanePlan {
+    let control_plane = seen.control_plane.as_ref();
+    let mut plan = ControlPlanePlan::default();
+    let mut after = control_plane.clone();
+    let Some(cluster) = &seen.cluster else {
+        if control_plane.metadata.deletion_timestamp.is_some() {
+            // Its cluster is gone: nothing can be left that this control plane made without it.
+            owner::remove_finalizer(&mut after.metadata, names::CONTROL_PLANE_FINALIZER);
+            plan.local.update(control_plane, &after);
+        }
+        // Its cluster's controller makes itself the owner, which brings it here again.
+        return plan;
+    };
+    let paused = owner::is_paused(Some(cluster), &control_plane.metadata);
+    let deleting = control_plane.metadata.deletion_timestamp.is_some();
+    let mut blocked = None;
+    if paused {
+        conditions::set(seen, &mut after, None, true, now);
+        plan.local.update(control_plane, &after);
+        return plan;
+    }
+    if deleting {
+        if delete(seen, &mut plan) {
+            owner::remove_finalizer(&mut after.metadata, names::CONTROL_PLANE_FINALIZER);
+            plan.local.update(control_plane, &after);
+            return plan;
+        }
+    } else if !owner::has_finalizer(&control_plane.metadata, names::CONTROL_PLANE_FINALIZER) {
+        owner::add_finalizer(&mut after.metadata, names::CONTROL_PLANE_FINALIZER);
+    } else {
+        blocked = advance(seen, cluster, now, &mut plan).err();
+        if let Some(why) = &blocked {
+            plan.local.wait(why.as_str(), PAUSE_S);
+        }
+    }
+    adopt_template(seen, cluster, &mut plan.local);
+    machines::update_conditions(seen, now, &mut plan.local);
+    conditions::set(seen, &mut after, blocked.as_deref(), false, now);
+    plan.local.update(control_plane, &after);
+    let healthy = seen.machines.iter().all(|machine| machines::is_healthy(machine));
+    if !seen.machines.is_empty() && !deleting {
+        let pause_s = if healthy { SETTLED_PAUSE_S } else { HEALTH_PAUSE_S };
+        plan.local.wait("the control plane's health", pause_s);
+    }
+    plan
+}
+
+/// The cluster owns the template, so that it moves and goes with it.
+fn adopt_template(seen: &Seen, cluster: &Cluster, plan: &mut Plan) {
+    if let Some(template) = &seen.template {
+        let mut meta = template.meta.clone();
+        owner::ensure(&mut meta, owner::reference(cluster, false));
+        plan.update_metadata(&template.resource, &template.meta, &meta);
+    }
+}
+
+/// The next step towards what is declared; `Err` says what it waits for.
+fn advance(seen: &Seen, cluster: &Cluster, now: &Time, plan: &mut ControlPlanePlan) -> Result<(), String> {
+    let started = cluster.status.as_ref().and_then(|status| status.initialization.clone()).unwrap_or_default();
+    if started.infrastructure_provisioned != Some(true) {
+        return Err("Waiting for Cluster infrastructure to be ready".to_owned());
+    }
+    let have = |purpose: &Purpose| seen.certificates.iter().any(|(found, _)| found == purpose);
+    plan.keys = certificates::PURPOSES.into_iter().filter(|purpose| !have(purpose)).collect();
+    if !plan.keys.is_empty() {
+        return Ok(());
+    }
+    if bootstrap::endpoint(cluster).is_none() {
+        return Err("Waiting for Cluster to have a valid spec.controlPlaneEndpoint".to_owned());
+    }
+    plan.kubeconfig = match &seen.kubeconfig {
+        None => true,
+        // Only its own: a kubeconfig that somebody else made is left alone.
+        Some(secret) if owner::is_controlled_by(&secret.metadata, &seen.control_plane.metadata) => {
+            let text = secret.data.as_ref().and_then(|data| std::str::from_utf8(&data.get("value")?.0).ok());
+            text.is_none_or(|text| certificates::is_stale(text, now.0))
+        }
+        Some(_) => false,
+    };
+    rollout::step(seen, cluster, now, &mut plan.local)
+}
+
+/// Deletes all machines at once when nothing but the control plane is left; true when none is left.
+fn delete(seen: &Seen, plan: &mut ControlPlanePlan) -> bool {
+    if seen.others > 0 {
+        plan.local.wait(format!("{} worker machines to go", seen.others), PAUSE_S);
+        return false;
+    }
+    for machine in &seen.machines {
+        machines::release(machine, &mut plan.local);
+        if machine.metadata.deletion_timestamp.is_none() {
+            plan.local.delete(machine.as_ref());
+        }
+    }
+    let unbound = rollout::unfinished(seen);
+    for name in &unbound {
+        if let Some(config) = seen.configs.get(name) {
+            plan.local.delete(config.as_ref());
+        }
+        if let Some(infrastructure) = seen.infrastructures.get(name) {
+            plan.local.delete_external(&infrastructure.resource, &infrastructure.meta);
+        }
+    }
+    seen.machines.is_empty() && unbound.is_empty()
+}

@@ -1,0 +1,324 @@
+//! One operation at a time: the first machine, one more, one less, or the next one to replace.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::{
+    cluster::Cluster,
+    kubeadm::{KubeadmConfig, KubeadmConfigSpec},
+    machine::{Bootstrap, Machine, MachineSpec},
+    meta::{ContractRef, Time},
+    names,
+};
+use control::{EventType, Plan};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::core::ObjectMeta;
+
+use super::{Seen, machines};
+use crate::{
+    machine_set::{clone, renamed},
+    naming::{self, MACHINE_NAME_MAX},
+    owner,
+};
+
+/// Holds a machine's infrastructure back until its etcd member is gone.
+pub const CLEANUP_HOOK: &str = "pre-terminate.delete.hook.machine.cluster.x-k8s.io/kcp-cleanup";
+
+/// Plans the next operation; `Err` says what holds it back.
+pub fn step(seen: &Seen, cluster: &Cluster, now: &Time, plan: &mut Plan) -> Result<(), String> {
+    let control_plane = seen.control_plane.as_ref();
+    let wanted = usize::try_from(control_plane.spec.replicas.unwrap_or(1)).unwrap_or(1);
+    let unfinished = unfinished(seen);
+    if let Some(name) = unfinished.first() {
+        // A create that was cut short comes first, so that it is never done twice.
+        return create(seen, cluster, name, plan);
+    }
+    if seen.machines.is_empty() {
+        return create(seen, cluster, &new_name(seen)?, plan);
+    }
+    if let Some(going) = seen.machines.iter().find(|machine| machine.metadata.deletion_timestamp.is_some()) {
+        finish_removal(going, plan);
+        return Err(format!("Waiting for Machine {} to be deleted", name_of(going)));
+    }
+    let started = control_plane.status.as_ref().and_then(|status| status.initialization.as_ref());
+    if started.is_none_or(|started| started.control_plane_initialized != Some(true)) {
+        return Err("Waiting for the first control plane machine to be initialized".to_owned());
+    }
+    let outdated: Vec<&Machine> =
+        seen.machines.iter().map(AsRef::as_ref).filter(|machine| outdated(seen, machine, now).is_some()).collect();
+    let have = seen.machines.len();
+    let up = if outdated.is_empty() {
+        match have.cmp(&wanted) {
+            std::cmp::Ordering::Equal => return Ok(()),
+            std::cmp::Ordering::Less => true,
+            std::cmp::Ordering::Greater => false,
+        }
+    } else {
+        have < wanted + surge(seen)
+    };
+    preflight(seen)?;
+    if up {
+        return create(seen, cluster, &new_name(seen)?, plan);
+    }
+    remove(seen, cluster, &outdated, plan);
+    Ok(())
+}
+
+fn surge(seen: &Seen) -> usize {
+    let strategy = seen.control_plane.spec.rollout.as_ref().and_then(|rollout| rollout.strategy.as_ref());
+    let surge = strategy.and_then(|strategy| strategy.rolling_update.as_ref()?.max_surge.as_ref());
+    match surge {
+        Some(IntOrString::Int(0)) => 0,
+        Some(IntOrString::String(text)) if text == "0" => 0,
+        _ => 1,
+    }
+}
+
+/// Every machine must be well before another comes or goes.
+fn preflight(seen: &Seen) -> Result<(), String> {
+    let troubles: Vec<String> = seen
+        .machines
+        .iter()
+        .filter(|machine| !machines::is_healthy(machine))
+        .map(|machine| format!("Machine {} is not healthy yet", name_of(machine)))
+        .collect();
+    if troubles.is_empty() { Ok(()) } else { Err(troubles.join("; ")) }
+}
+
+/// Clones without a machine.
+pub fn unfinished(seen: &Seen) -> Vec<String> {
+    let bound: BTreeSet<&str> = seen.machines.iter().map(|machine| name_of(machine)).collect();
+    let configs = seen.configs.iter().map(|(name, config)| (name, &config.metadata));
+    let infrastructures = seen.infrastructures.iter().map(|(name, infrastructure)| (name, &infrastructure.meta));
+    let names: BTreeSet<&String> = configs
+        .chain(infrastructures)
+        .filter(|(name, meta)| {
+            !bound.contains(name.as_str())
+                && meta.deletion_timestamp.is_none()
+                && owner::owner_of_kind(meta, "Machine").is_none()
+        })
+        .map(|(name, _)| name)
+        .collect();
+    names.into_iter().cloned().collect()
+}
+
+fn new_name(seen: &Seen) -> Result<String, String> {
+    let own = seen.control_plane.metadata.name.as_deref().unwrap_or_default();
+    let cluster = seen.cluster.as_ref().and_then(|cluster| cluster.metadata.name.as_deref()).unwrap_or_default();
+    let suffix = seen.suffixes.get(0);
+    match seen.control_plane.spec.machine_naming.as_ref().and_then(|naming| naming.template.as_deref()) {
+        Some(template) => naming::from_template(template, cluster, ("kubeadmControlPlane", own), &suffix),
+        None => Ok(naming::with_suffix(own, &suffix, MACHINE_NAME_MAX)),
+    }
+}
+
+/// The steps that make one machine, without those that have been done.
+fn create(seen: &Seen, cluster: &Cluster, name: &str, plan: &mut Plan) -> Result<(), String> {
+    let control_plane = seen.control_plane.as_ref();
+    let reference = &control_plane.spec.machine_template.spec.infrastructure_ref;
+    let template =
+        seen.template.as_ref().ok_or_else(|| format!("{} {} does not exist", reference.kind, reference.name))?;
+    let namespace = control_plane.metadata.namespace.clone().unwrap_or_default();
+    let own = control_plane.metadata.name.clone().unwrap_or_default();
+    let meta = control_plane.spec.machine_template.metadata.clone().unwrap_or_default();
+    let mut labels: BTreeMap<String, String> = meta.labels;
+    labels.insert(names::CLUSTER_LABEL.into(), cluster.metadata.name.clone().unwrap_or_default());
+    labels.insert(names::CONTROL_PLANE_LABEL.into(), String::new());
+    labels.insert(names::CONTROL_PLANE_NAME_LABEL.into(), own);
+    let maker = owner::reference(control_plane, false);
+    let spec = control_plane.spec.kubeadm_config_spec.clone().unwrap_or_default();
+    let first = seen.machines.is_empty();
+    if !seen.configs.contains_key(name) {
+        plan.create(&KubeadmConfig {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                namespace: Some(namespace.clone()),
+                labels: Some(labels.clone()),
+                owner_references: Some(vec![maker.clone()]),
+                ..ObjectMeta::default()
+            },
+            spec: if first { for_init(spec.clone()) } else { for_join(spec.clone()) },
+            status: None,
+        });
+    }
+    let kind = reference.kind.strip_suffix("Template").unwrap_or(&reference.kind).to_owned();
+    if !seen.infrastructures.contains_key(name) {
+        let resource = kube::api::ApiResource {
+            plural: format!("{}s", kind.to_lowercase()),
+            kind: kind.clone(),
+            ..template.resource.clone()
+        };
+        let body = clone(template, name, &namespace, &labels, &maker);
+        plan.create_external(&resource, control::Key::new(namespace.as_str(), name), body);
+    }
+    let mut annotations = meta.annotations;
+    annotations.insert(CLEANUP_HOOK.into(), String::new());
+    let configuration = serde_json::to_string(&spec.cluster_configuration).unwrap_or_default();
+    annotations.insert(names::KUBEADM_CLUSTER_CONFIGURATION_ANNOTATION.into(), configuration);
+    let machine = &control_plane.spec.machine_template.spec;
+    plan.create(&Machine {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(namespace),
+            labels: Some(labels),
+            annotations: Some(annotations),
+            owner_references: Some(vec![owner::reference(control_plane, true)]),
+            finalizers: Some(vec![names::MACHINE_FINALIZER.to_owned()]),
+            ..ObjectMeta::default()
+        },
+        spec: MachineSpec {
+            cluster_name: cluster.metadata.name.clone().unwrap_or_default(),
+            bootstrap: Bootstrap {
+                config_ref: Some(ContractRef {
+                    api_group: "bootstrap.cluster.x-k8s.io".into(),
+                    kind: "KubeadmConfig".into(),
+                    name: name.to_owned(),
+                }),
+                data_secret_name: None,
+            },
+            infrastructure_ref: renamed(reference, &kind, name),
+            version: Some(control_plane.spec.version.clone()),
+            failure_domain: failure_domain(seen, cluster),
+            deletion: machine.deletion.clone(),
+            readiness_gates: machine.readiness_gates.clone(),
+            taints: machine.taints.clone(),
+            ..MachineSpec::default()
+        },
+        status: None,
+    });
+    plan.event(control_plane, EventType::Normal, "SuccessfulCreate", format!("Created Machine {name}"));
+    Ok(())
+}
+
+/// The domain for control planes with the fewest machines; `None` if the cluster has none.
+fn failure_domain(seen: &Seen, cluster: &Cluster) -> Option<String> {
+    let domains = cluster.status.as_ref().map(|status| status.failure_domains.as_slice()).unwrap_or_default();
+    let count = |name: &str| {
+        seen.machines.iter().filter(|machine| machine.spec.failure_domain.as_deref() == Some(name)).count()
+    };
+    domains
+        .iter()
+        .filter(|domain| domain.control_plane == Some(true))
+        .min_by_key(|domain| (count(&domain.name), domain.name.as_str()))
+        .map(|domain| domain.name.clone())
+}
+
+/// Deletes one machine: outdated ones first, of the domain that has most.
+fn remove(seen: &Seen, cluster: &Cluster, outdated: &[&Machine], plan: &mut Plan) {
+    let named: Vec<&Machine> = seen
+        .machines
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|machine| owner::annotation_of(&machine.metadata, names::DELETE_MACHINE_ANNOTATION).is_some())
+        .collect();
+    let all: Vec<&Machine> = seen.machines.iter().map(AsRef::as_ref).collect();
+    let both: Vec<&Machine> = outdated
+        .iter()
+        .filter(|machine| named.iter().any(|other| name_of(other) == name_of(machine)))
+        .copied()
+        .collect();
+    let candidates = [both.as_slice(), named.as_slice(), outdated, all.as_slice()];
+    let candidates = candidates.into_iter().find(|candidates| !candidates.is_empty()).unwrap_or_default();
+    let in_domain =
+        |machine: &Machine| all.iter().filter(|other| other.spec.failure_domain == machine.spec.failure_domain).count();
+    // Oldest first among equals: the list is in that order, and `max_by_key` would take the last.
+    let Some(machine) = candidates.iter().rev().max_by_key(|machine| in_domain(machine)) else { return };
+    let control_plane = seen.control_plane.as_ref();
+    plan.delete(*machine);
+    plan.event(control_plane, EventType::Normal, "SuccessfulDelete", format!("Deleted Machine {}", name_of(machine)));
+    let external = control_plane
+        .spec
+        .kubeadm_config_spec
+        .as_ref()
+        .and_then(|spec| spec.cluster_configuration.as_ref()?.etcd.as_ref()?.external.as_ref());
+    if external.is_none() {
+        let message = format!(
+            "The etcd member of Machine {} of cluster {} is not removed by this controller: remove it by hand",
+            name_of(machine),
+            cluster.metadata.name.as_deref().unwrap_or_default()
+        );
+        plan.event(control_plane, EventType::Warning, "EtcdMemberNotRemoved", message);
+    }
+}
+
+/// Lets the machine go on once it has been drained.
+fn finish_removal(machine: &Machine, plan: &mut Plan) {
+    let conditions = machine.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let reason = api::condition::get(conditions, "Deleting").map(|found| found.reason.as_str());
+    if reason == Some("WaitingForPreTerminateHook") {
+        machines::release(machine, plan);
+    }
+}
+
+/// Why the machine has to be replaced; `None` if it is as declared.
+pub fn outdated(seen: &Seen, machine: &Machine, now: &Time) -> Option<String> {
+    let spec = &seen.control_plane.spec;
+    let version = machine.spec.version.as_deref().unwrap_or_default();
+    if version != spec.version {
+        return Some(format!("Version {version}, {} required", spec.version));
+    }
+    let after = spec.rollout.as_ref().and_then(|rollout| rollout.after.as_ref());
+    if let Some(after) = after.filter(|after| after.0 <= now.0)
+        && machine.metadata.creation_timestamp.as_ref().is_some_and(|made| made.0 < after.0)
+    {
+        return Some("KubeadmControlPlane spec.rolloutAfter expired".to_owned());
+    }
+    if let Some(infrastructure) = seen.infrastructures.get(name_of(machine)) {
+        let from = owner::annotation_of(&infrastructure.meta, names::CLONED_FROM_NAME_ANNOTATION);
+        let reference = &spec.machine_template.spec.infrastructure_ref;
+        if from.is_some_and(|from| from != reference.name) {
+            return Some(format!("{} is not up-to-date", infrastructure.resource.kind));
+        }
+    }
+    let wanted = spec.kubeadm_config_spec.clone().unwrap_or_default();
+    let made = owner::annotation_of(&machine.metadata, names::KUBEADM_CLUSTER_CONFIGURATION_ANNOTATION);
+    let made = made.and_then(|text| serde_json::from_str(text).ok());
+    if made.is_some_and(|made: Option<api::cluster_configuration::ClusterConfiguration>| {
+        made != wanted.cluster_configuration
+    }) {
+        return Some("KubeadmConfig is not up-to-date: clusterConfiguration differs".to_owned());
+    }
+    let config = seen.configs.get(name_of(machine))?;
+    let init = config.spec.init_configuration.is_some() || config.spec.cluster_configuration.is_some();
+    let (have, wanted) = if init {
+        (for_init(config.spec.clone()), for_init(wanted))
+    } else {
+        (for_join(config.spec.clone()), for_join(wanted))
+    };
+    (comparable(have) != comparable(wanted)).then(|| "KubeadmConfig is not up-to-date".to_owned())
+}
+
+/// The configuration of the machine that initializes the control plane.
+fn for_init(mut spec: KubeadmConfigSpec) -> KubeadmConfigSpec {
+    spec.join_configuration = None;
+    spec.init_configuration.get_or_insert_default();
+    spec.cluster_configuration.get_or_insert_default();
+    spec
+}
+
+/// The configuration of one that joins it.
+fn for_join(mut spec: KubeadmConfigSpec) -> KubeadmConfigSpec {
+    spec.init_configuration = None;
+    spec.cluster_configuration = None;
+    spec.join_configuration.get_or_insert_default();
+    spec
+}
+
+/// Without what the bootstrap controller fills in.
+fn comparable(mut spec: KubeadmConfigSpec) -> KubeadmConfigSpec {
+    if let Some(join) = &mut spec.join_configuration {
+        if let Some(discovery) = &mut join.discovery {
+            discovery.bootstrap_token = None;
+            if *discovery == Default::default() {
+                join.discovery = None;
+            }
+        }
+        if join.control_plane.as_ref().is_some_and(|control_plane| *control_plane == Default::default()) {
+            join.control_plane = None;
+        }
+    }
+    spec
+}
+
+pub fn name_of(machine: &Machine) -> &str {
+    machine.metadata.name.as_deref().unwrap_or_default()
+}

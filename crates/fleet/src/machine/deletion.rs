@@ -1,0 +1,161 @@
+//! The order in which a machine goes: hooks, drain, volumes, hooks, infrastructure, bootstrap, node.
+
+use api::{
+    machine::{Machine, MachineDeletionStatus},
+    meta::Time,
+    names,
+};
+use control::EventType;
+use kube::core::ObjectMeta;
+
+use super::{MachinePlan, Seen, node::Remote, node_name};
+use crate::owner;
+
+/// How long a node's deletion is tried (Machine.spec.deletion.nodeDeletionTimeoutSeconds, default of the published API).
+const NODE_DELETION_TIMEOUT_S: i64 = 10;
+const PAUSE_S: u64 = 5;
+
+/// Where the deletion stands: for the Deleting condition.
+pub struct Step {
+    pub reason: &'static str,
+    pub message: String,
+    pub done: bool,
+}
+
+impl Step {
+    fn at(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), done: false }
+    }
+}
+
+/// The next step; each waits for the one before it.
+pub fn plan(seen: &Seen, now: &Time, plan: &mut MachinePlan, after: &mut Machine) -> Step {
+    let machine = seen.machine.as_ref();
+    let cluster_goes = seen.cluster.as_ref().is_none_or(|cluster| cluster.metadata.deletion_timestamp.is_some());
+    let mut times = machine.status.as_ref().and_then(|status| status.deletion.clone()).unwrap_or_default();
+    if let Some(hooks) = hooks(&machine.metadata, names::PRE_DRAIN_HOOK_PREFIX) {
+        times.wait_for_pre_drain_hook_start_time.get_or_insert_with(|| now.clone());
+        store(after, times);
+        plan.local.wait("pre-drain hooks", PAUSE_S);
+        return Step::at("WaitingForPreDrainHook", format!("Waiting for pre-drain hooks to complete (hooks: {hooks})"));
+    }
+    let node = node_name(machine).filter(|_| !cluster_goes);
+    if let Some(node) = node
+        && let Some(step) = drain(seen, node, now, &mut times, plan)
+    {
+        store(after, times);
+        return step;
+    }
+    if let Some(hooks) = hooks(&machine.metadata, names::PRE_TERMINATE_HOOK_PREFIX) {
+        times.wait_for_pre_terminate_hook_start_time.get_or_insert_with(|| now.clone());
+        store(after, times);
+        plan.local.wait("pre-terminate hooks", PAUSE_S);
+        let message = format!("Waiting for pre-terminate hooks to complete (hooks: {hooks})");
+        return Step::at("WaitingForPreTerminateHook", message);
+    }
+    store(after, times);
+    for (part, reason) in
+        [(&seen.infrastructure, "WaitingForInfrastructureDeletion"), (&seen.bootstrap, "WaitingForBootstrapDeletion")]
+    {
+        let Some(part) = part else { continue };
+        if !part.deleting() {
+            plan.local.delete_external(&part.resource, &part.meta);
+        }
+        plan.local.wait(format!("the deletion of {}", part.resource.kind), PAUSE_S);
+        return Step::at(reason, format!("Waiting for {} {} to be deleted", part.resource.kind, part.key().name));
+    }
+    if let Some(node) = node.filter(|_| seen.node.is_some()) {
+        let required = !is_over(machine, now);
+        plan.remote.push(Remote::Delete { node: node.to_owned(), required });
+        if required {
+            plan.local.wait("the node's deletion", 1);
+            return Step::at("DeletingNode", format!("Deleting node {node}"));
+        }
+    }
+    owner::remove_finalizer(&mut after.metadata, names::MACHINE_FINALIZER);
+    Step { reason: "DeletionCompleted", message: String::new(), done: true }
+}
+
+/// Drains unless told not to, out of time, or done; then waits for volumes to be detached.
+fn drain(
+    seen: &Seen,
+    node: &str,
+    now: &Time,
+    times: &mut MachineDeletionStatus,
+    plan: &mut MachinePlan,
+) -> Option<Step> {
+    let machine = seen.machine.as_ref();
+    let limits = machine.spec.deletion.clone().unwrap_or_default();
+    let infrastructure_gone = seen.infrastructure.as_ref().is_none_or(|part| part.deleting());
+    if infrastructure_gone || times.wait_for_pre_terminate_hook_start_time.is_some() {
+        return None;
+    }
+    let excluded = owner::annotation_of(&machine.metadata, names::EXCLUDE_DRAIN_ANNOTATION).is_some();
+    let out_of_time = is_past(&times.node_drain_start_time, limits.node_drain_timeout_seconds, now);
+    if !excluded && !out_of_time && seen.node.is_some() {
+        times.node_drain_start_time.get_or_insert_with(|| now.clone());
+        match &seen.pods {
+            Ok(pods) if pods.is_empty() => {}
+            Ok(pods) => {
+                let names: Vec<_> = pods.iter().take(3).filter_map(|pod| pod.metadata.name.as_deref()).collect();
+                let more = pods.len().saturating_sub(names.len());
+                let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+                plan.remote.push(Remote::Drain { node: node.to_owned(), pods: pods.clone() });
+                let message =
+                    format!("Drain not completed yet: pods {}{more} have to leave the node", names.join(", "));
+                return Some(Step::at("DrainingNode", message));
+            }
+            Err(why) => {
+                plan.local.wait("the workload cluster's API", PAUSE_S);
+                return Some(Step::at("DrainingNode", why.as_str()));
+            }
+        }
+    } else if out_of_time && !excluded {
+        plan.local.event(
+            machine,
+            EventType::Warning,
+            "NodeDrainTimeout",
+            format!("Drain of node {node} ran out of time"),
+        );
+    }
+    let volumes = seen.node.as_ref().and_then(|node| node.status.as_ref()?.volumes_attached.as_ref());
+    let attached = volumes.map_or(0, Vec::len);
+    let start = &times.wait_for_node_volume_detach_start_time;
+    if attached > 0 && !is_past(start, limits.node_volume_detach_timeout_seconds, now) {
+        times.wait_for_node_volume_detach_start_time.get_or_insert_with(|| now.clone());
+        plan.local.wait("volumes to be detached", PAUSE_S);
+        return Some(Step::at("WaitingForVolumeDetach", format!("Waiting for {attached} volumes to be detached")));
+    }
+    None
+}
+
+/// Names of the hooks that hold the deletion back.
+fn hooks(meta: &ObjectMeta, prefix: &str) -> Option<String> {
+    let hooks: Vec<_> =
+        meta.annotations.iter().flatten().filter_map(|(key, _)| key.strip_prefix(prefix)?.strip_prefix('/')).collect();
+    (!hooks.is_empty()).then(|| hooks.join(","))
+}
+
+fn store(after: &mut Machine, times: MachineDeletionStatus) {
+    if times != MachineDeletionStatus::default() {
+        after.status.get_or_insert_default().deletion = Some(times);
+    }
+}
+
+/// A timeout of 0 or none never ends.
+fn is_past(start: &Option<Time>, timeout_s: Option<i32>, now: &Time) -> bool {
+    match (start, timeout_s) {
+        (Some(start), Some(timeout_s)) if timeout_s > 0 => {
+            now.0.duration_since(start.0).as_secs() >= i64::from(timeout_s)
+        }
+        _ => false,
+    }
+}
+
+/// The node's deletion was tried long enough: it is tried once more, and the machine goes whatever comes of it.
+fn is_over(machine: &Machine, now: &Time) -> bool {
+    let limit = machine.spec.deletion.as_ref().and_then(|deletion| deletion.node_deletion_timeout_seconds);
+    let limit_s = limit.map_or(NODE_DELETION_TIMEOUT_S, i64::from);
+    let since = machine.metadata.deletion_timestamp.as_ref();
+    limit_s > 0 && since.is_some_and(|since| now.0.duration_since(since.0).as_secs() >= limit_s)
+}

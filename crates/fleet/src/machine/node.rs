@@ -1,0 +1,232 @@
+//! The machine's node: found by its provider ID, labelled, freed of its first taint, drained, deleted.
+
+use std::collections::BTreeMap;
+
+use api::{
+    machine::{Machine, NodeInfo, NodeRef, NodeSwap, TaintPropagation},
+    names,
+};
+use control::{Error, Key, Outcome, Result};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Node, Pod, Taint};
+use kube::{
+    Api,
+    api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+use tracing::{debug, warn};
+
+use super::{MachinePlan, NODE_PAUSE_S, Seen};
+use crate::{owner, workload::Workloads};
+
+/// Label prefixes that are carried from a machine to its node (Cluster API book, metadata propagation).
+const SYNCED_PREFIX: &str = "node-role.kubernetes.io";
+const SYNCED_DOMAINS: [&str; 2] = ["node-restriction.kubernetes.io", "node.cluster.x-k8s.io"];
+const LABELS_FROM_MACHINE: &str = "cluster.x-k8s.io/labels-from-machine";
+/// Pods that are evicted at once.
+const EVICTIONS_AT_ONCE: usize = 10;
+/// Pause between two looks at a node that is drained.
+const DRAIN_PAUSE_S: u64 = 5;
+/// Largest list of pods on one node that is read.
+const PODS_MAX: u32 = 500;
+
+/// A change in the workload cluster.
+#[derive(Debug)]
+pub enum Remote {
+    /// Merge patch of a node, against the resourceVersion that it carries.
+    Patch { node: String, patch: serde_json::Value },
+    /// Cordon, and ask the pods to leave as their disruption budgets allow.
+    Drain { node: String, pods: Vec<Pod> },
+    /// Not required: a failure is logged and the machine goes all the same.
+    Delete { node: String, required: bool },
+}
+
+/// Finds the node and brings its metadata in line.
+pub fn plan(seen: &Seen, plan: &mut MachinePlan, after: &mut Machine) {
+    let Some(node) = &seen.node else {
+        if after.spec.provider_id.is_some() {
+            plan.local.wait("the node", NODE_PAUSE_S);
+        }
+        return;
+    };
+    let status = after.status.get_or_insert_default();
+    status.node_ref = Some(NodeRef { name: node.metadata.name.clone().unwrap_or_default() });
+    status.node_info = node.status.as_ref().and_then(|status| status.node_info.as_ref()).map(info);
+    if let Some(patch) = metadata(&seen.machine, node) {
+        plan.remote.push(Remote::Patch { node: node.metadata.name.clone().unwrap_or_default(), patch });
+    }
+}
+
+/// The patch that gives the node what its machine says about it; `None` if it has it.
+fn metadata(machine: &Machine, node: &Node) -> Option<serde_json::Value> {
+    let meta = &node.metadata;
+    let name = |meta: &kube::core::ObjectMeta| meta.name.clone().unwrap_or_default();
+    let wanted: BTreeMap<&str, &str> = machine
+        .metadata
+        .labels
+        .iter()
+        .flatten()
+        .filter(|(key, _)| is_synced(key))
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect();
+    let earlier = owner::annotation_of(meta, LABELS_FROM_MACHINE).unwrap_or_default();
+    let mut labels = serde_json::Map::new();
+    for key in earlier.split(',').filter(|key| !key.is_empty() && !wanted.contains_key(key)) {
+        if owner::label_of(meta, key).is_some() {
+            labels.insert(key.to_owned(), serde_json::Value::Null);
+        }
+    }
+    for (key, value) in &wanted {
+        if owner::label_of(meta, key) != Some(value) {
+            labels.insert((*key).to_owned(), (*value).into());
+        }
+    }
+    let maker = owner::controller(&machine.metadata);
+    let annotations: BTreeMap<&str, String> = [
+        (names::CLUSTER_NAME_ANNOTATION, machine.spec.cluster_name.clone()),
+        (names::CLUSTER_NAMESPACE_ANNOTATION, machine.metadata.namespace.clone().unwrap_or_default()),
+        (names::MACHINE_ANNOTATION, name(&machine.metadata)),
+        (names::OWNER_KIND_ANNOTATION, maker.map(|owner| owner.kind.clone()).unwrap_or_default()),
+        (names::OWNER_NAME_ANNOTATION, maker.map(|owner| owner.name.clone()).unwrap_or_default()),
+        (LABELS_FROM_MACHINE, wanted.keys().copied().collect::<Vec<_>>().join(",")),
+    ]
+    .into_iter()
+    .filter(|(key, value)| owner::annotation_of(meta, key) != Some(value.as_str()))
+    .collect();
+    let taints = taints(machine, node);
+    if labels.is_empty() && annotations.is_empty() && taints.is_none() {
+        return None;
+    }
+    let mut patch = json!({"metadata": {
+        "resourceVersion": meta.resource_version, "labels": labels, "annotations": annotations,
+    }});
+    if let Some(taints) = taints {
+        patch["spec"] = json!({ "taints": taints });
+    }
+    Some(patch)
+}
+
+fn is_synced(key: &str) -> bool {
+    let Some((domain, _)) = key.split_once('/') else { return false };
+    domain == SYNCED_PREFIX
+        || SYNCED_DOMAINS.iter().any(|synced| domain == *synced || domain.ends_with(&format!(".{synced}")))
+}
+
+/// The node's taints without the one that it registered with, and with those that the machine declares.
+fn taints(machine: &Machine, node: &Node) -> Option<Vec<Taint>> {
+    let old = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+    let first = old.iter().any(|taint| taint.key == names::UNINITIALIZED_TAINT);
+    let mut new: Vec<Taint> = old.iter().filter(|taint| taint.key != names::UNINITIALIZED_TAINT).cloned().collect();
+    for taint in &machine.spec.taints {
+        // Those for the start are set together with the removal of the first taint, and never again.
+        if taint.propagation == TaintPropagation::OnInitialization && !first {
+            continue;
+        }
+        let effect = format!("{:?}", taint.effect);
+        let same = |other: &&mut Taint| other.key == taint.key && other.effect == effect;
+        match new.iter_mut().find(same) {
+            Some(other) => other.value = taint.value.clone(),
+            None => new.push(Taint { effect, key: taint.key.clone(), time_added: None, value: taint.value.clone() }),
+        }
+    }
+    (new != old).then_some(new)
+}
+
+fn info(info: &k8s_openapi::api::core::v1::NodeSystemInfo) -> NodeInfo {
+    NodeInfo {
+        architecture: info.architecture.clone(),
+        boot_id: info.boot_id.clone(),
+        container_runtime_version: info.container_runtime_version.clone(),
+        kernel_version: info.kernel_version.clone(),
+        kube_proxy_version: info.kube_proxy_version.clone(),
+        kubelet_version: info.kubelet_version.clone(),
+        machine_id: info.machine_id.clone(),
+        operating_system: info.operating_system.clone(),
+        os_image: info.os_image.clone(),
+        swap: info.swap.as_ref().map(|swap| NodeSwap { capacity: swap.capacity }),
+        system_uuid: info.system_uuid.clone(),
+    }
+}
+
+impl Remote {
+    pub async fn carry_out(self, workloads: &Workloads, cluster: &Key) -> Result<Outcome> {
+        let Some(client) = workloads.client(cluster) else {
+            return Ok(Outcome::waiting(format!("the API of cluster {cluster}"), NODE_PAUSE_S));
+        };
+        let nodes = Api::<Node>::all(client.clone());
+        match self {
+            Self::Patch { node, patch } => {
+                match nodes.patch(&node, &PatchParams::default(), &Patch::Merge(patch)).await {
+                    Ok(_) => Ok(Outcome::Settled),
+                    // Changed or gone since: the watch tells, and the machine comes again.
+                    Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
+                        Ok(Outcome::waiting("the node's next state", 1))
+                    }
+                    Err(source) => Err(Error::api("patch", format!("node {node} of {cluster}"), source)),
+                }
+            }
+            Self::Delete { node, required } => match nodes.delete(&node, &DeleteParams::default()).await {
+                Ok(_) => Ok(Outcome::Settled),
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(Outcome::Settled),
+                Err(error) if !required => {
+                    warn!(node, %cluster, %error, "the node stays behind: it could not be deleted in time");
+                    Ok(Outcome::Settled)
+                }
+                Err(source) => Err(Error::api("delete", format!("node {node} of {cluster}"), source)),
+            },
+            Self::Drain { node, pods } => drain(client, &node, pods, cluster).await,
+        }
+    }
+}
+
+/// Pods that a drain leaves: DaemonSet's and static ones come back at once, finished ones do not matter.
+pub fn stays(pod: &Pod) -> bool {
+    let meta = &pod.metadata;
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    owner::owner_of_kind(meta, "DaemonSet").is_some()
+        || owner::owner_of_kind(meta, "Node").is_some()
+        || owner::annotation_of(meta, "kubernetes.io/config.mirror").is_some()
+        || matches!(owner::label_of(meta, "cluster.x-k8s.io/drain"), Some("skip"))
+        || matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Pods on the node that a drain has to move, counting those that are leaving.
+pub async fn leaving(workloads: &Workloads, cluster: &Key, node: &str) -> Result<Vec<Pod>> {
+    let Some(client) = workloads.client(cluster) else {
+        return Err(Error::Retry(format!(
+            "the API of cluster {cluster} is not reached, so node {node} is not drained"
+        )));
+    };
+    let params = ListParams::default().fields(&format!("spec.nodeName={node}")).limit(PODS_MAX);
+    let pods = Api::<Pod>::all(client).list(&params).await;
+    let pods = pods.map_err(|source| Error::api("list", format!("pods on node {node} of {cluster}"), source))?;
+    Ok(pods.items.into_iter().filter(|pod| !stays(pod)).collect())
+}
+
+async fn drain(client: kube::Client, node: &str, pods: Vec<Pod>, cluster: &Key) -> Result<Outcome> {
+    match Api::<Node>::all(client.clone()).cordon(node).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Outcome::Settled),
+        Err(source) => return Err(Error::api("cordon", format!("node {node} of {cluster}"), source)),
+    }
+    let left = pods.len();
+    let refused: Vec<String> = futures::stream::iter(pods)
+        .filter(|pod| futures::future::ready(pod.metadata.deletion_timestamp.is_none()))
+        .map(|pod| {
+            let pods = Api::<Pod>::namespaced(client.clone(), pod.metadata.namespace.as_deref().unwrap_or("default"));
+            async move {
+                let name = pod.metadata.name.clone().unwrap_or_default();
+                match pods.evict(&name, &EvictParams::default()).await {
+                    Ok(_) => None,
+                    Err(kube::Error::Api(status)) if status.code == 404 => None,
+                    Err(error) => Some(format!("{name}: {error}")),
+                }
+            }
+        })
+        .buffer_unordered(EVICTIONS_AT_ONCE)
+        .filter_map(futures::future::ready)
+        .collect()
+        .await;
+    debug!(node, left, ?refused, "evicted");
+    Ok(Outcome::waiting(format!("{left} pods to leave node {node}"), DRAIN_PAUSE_S))
+}

@@ -1,0 +1,373 @@
+//! The MachineDeployment controller: one MachineSet for each version of the template, rolled over within limits.
+//!
+//! Source: kubernetes-sigs/cluster-api core/reconcilers/machinedeployment.
+
+mod status;
+
+use std::sync::Arc;
+
+use api::{
+    cluster::Cluster,
+    machine::{
+        Machine, MachineDeployment, MachineSet, MachineSetSpec, MachineTemplate, RollingUpdate, RolloutStrategyType,
+    },
+    meta::Time,
+    names,
+};
+use control::{EventType, Key, Outcome, Plan, Reconcile, Result};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::core::ObjectMeta;
+
+use crate::{
+    Context,
+    naming::{self, Suffixes},
+    owner,
+};
+
+/// Longest name of a set: its machines' names add a suffix.
+const SET_NAME_MAX: usize = 57;
+/// Longest pause until a machine has been ready for long enough or a rollout time has come.
+const PAUSE_S: u64 = 30;
+
+pub struct MachineDeployments(pub Arc<Context>);
+
+pub struct Seen {
+    pub deployment: Arc<MachineDeployment>,
+    pub cluster: Option<Arc<Cluster>>,
+    /// Those that the deployment controls, oldest first.
+    pub sets: Vec<Arc<MachineSet>>,
+    pub machines: Vec<Arc<Machine>>,
+    pub suffixes: Suffixes,
+}
+
+impl Reconcile for MachineDeployments {
+    const NAME: &'static str = "machinedeployment";
+    type Seen = Seen;
+    type Plan = Plan;
+
+    async fn observe(&self, key: &Key) -> Result<Option<Seen>> {
+        let caches = &self.0.caches;
+        let Some(deployment) = caches.deployments.get(key) else { return Ok(None) };
+        let (namespace, cluster) = (key.namespace.as_str(), deployment.spec.cluster_name.as_str());
+        let mut sets = caches.sets.in_cluster(namespace, cluster);
+        sets.retain(|set| owner::is_controlled_by(&set.metadata, &deployment.metadata));
+        sets.sort_by_key(|set| {
+            (set.metadata.creation_timestamp.as_ref().map(|time| time.0), revision(set), Key::of(set.as_ref()))
+        });
+        let mut machines = caches.machines.in_cluster(namespace, cluster);
+        machines.retain(|machine| sets.iter().any(|set| owner::is_controlled_by(&machine.metadata, &set.metadata)));
+        let (cluster, suffixes) = (caches.cluster(namespace, cluster), Suffixes::random());
+        Ok(Some(Seen { deployment, cluster, sets, machines, suffixes }))
+    }
+
+    fn plan(&self, seen: &Seen, now: Timestamp) -> Plan {
+        plan(seen, &Time(now))
+    }
+
+    async fn act(&self, _: &Key, _: &Seen, plan: Plan) -> Result<Outcome> {
+        self.0.writer.execute(plan).await
+    }
+}
+
+pub fn plan(seen: &Seen, now: &Time) -> Plan {
+    let deployment = seen.deployment.as_ref();
+    let mut plan = Plan::nothing();
+    let mut after = deployment.clone();
+    let deleting = deployment.metadata.deletion_timestamp.is_some();
+    let paused =
+        owner::is_paused(seen.cluster.as_deref(), &deployment.metadata) || deployment.spec.paused == Some(true);
+    if deleting {
+        if !owner::has_finalizer(&deployment.metadata, names::MACHINE_DEPLOYMENT_FINALIZER) {
+            return plan;
+        }
+        for set in seen.sets.iter().filter(|set| set.metadata.deletion_timestamp.is_none()) {
+            plan.delete(set.as_ref());
+        }
+        if seen.sets.is_empty() {
+            owner::remove_finalizer(&mut after.metadata, names::MACHINE_DEPLOYMENT_FINALIZER);
+            plan.update(deployment, &after);
+            return plan;
+        }
+    } else if !paused {
+        owner::add_finalizer(&mut after.metadata, names::MACHINE_DEPLOYMENT_FINALIZER);
+        owner::label(&mut after.metadata, names::CLUSTER_LABEL, deployment.spec.cluster_name.as_str());
+        if let Some(cluster) = &seen.cluster {
+            owner::ensure(&mut after.metadata, owner::reference(cluster.as_ref(), false));
+        }
+        if owner::has_finalizer(&deployment.metadata, names::MACHINE_DEPLOYMENT_FINALIZER) {
+            roll(seen, now, &mut plan, &mut after);
+        }
+    }
+    status::set(seen, &mut after, paused, now);
+    plan.update(deployment, &after);
+    plan
+}
+
+/// The set that has the current template; `None` if it has to be made.
+pub fn current(seen: &Seen, now: &Time) -> Option<Arc<MachineSet>> {
+    let after = seen.deployment.spec.rollout.as_ref().and_then(|rollout| rollout.after.as_ref());
+    let due = after.filter(|after| after.0 <= now.0);
+    let fresh = |set: &MachineSet| {
+        due.is_none_or(|due| set.metadata.creation_timestamp.as_ref().is_some_and(|made| made.0 >= due.0))
+    };
+    let mut found = seen.sets.iter().filter(|set| {
+        set.metadata.deletion_timestamp.is_none()
+            && fresh(set)
+            && difference(&seen.deployment.spec.template, &set.spec.template).is_none()
+    });
+    found.next_back().cloned()
+}
+
+fn roll(seen: &Seen, now: &Time, plan: &mut Plan, after: &mut MachineDeployment) {
+    let deployment = seen.deployment.as_ref();
+    let wanted = deployment.spec.replicas.unwrap_or(1).max(0);
+    if let Some(due) = deployment.spec.rollout.as_ref().and_then(|rollout| rollout.after.as_ref()) {
+        let left_s = due.0.duration_since(now.0).as_secs();
+        if let Some(left_s) = u64::try_from(left_s).ok().filter(|left_s| *left_s > 0) {
+            plan.wait("the time of the rollout", left_s.min(PAUSE_S * 120));
+        }
+    }
+    let Some(current) = current(seen, now) else {
+        create(seen, wanted, plan, after);
+        return;
+    };
+    let number = revision(&current);
+    owner::annotate(&mut after.metadata, names::REVISION_ANNOTATION, number.to_string());
+    let strategy = deployment.spec.rollout.as_ref().and_then(|rollout| rollout.strategy.clone()).unwrap_or_default();
+    let old: Vec<_> = seen.sets.iter().filter(|set| set.metadata.uid != current.metadata.uid).collect();
+    let replicas = match strategy.type_ {
+        RolloutStrategyType::RollingUpdate => {
+            let (surge, unavailable) = limits(strategy.rolling_update.as_ref(), wanted);
+            rolling(seen, &current, &old, wanted, surge, unavailable)
+        }
+        RolloutStrategyType::OnDelete => on_delete(seen, &old, wanted),
+    };
+    let max = wanted + limits(strategy.rolling_update.as_ref(), wanted).0;
+    for set in &seen.sets {
+        let is_current = set.metadata.uid == current.metadata.uid;
+        let target = replicas.iter().find(|(uid, _)| *uid == set.metadata.uid).map(|(_, replicas)| *replicas);
+        let have = set.spec.replicas.unwrap_or(0);
+        let running = set.status.as_ref().and_then(|status| status.replicas).unwrap_or(0);
+        if !is_current && have == 0 && target.unwrap_or(0) == 0 && running == 0 {
+            // Kept only while it has machines: the deployment itself keeps no history of templates.
+            if set.metadata.deletion_timestamp.is_none() {
+                plan.delete(set.as_ref());
+            }
+            continue;
+        }
+        let mut changed = set.as_ref().clone();
+        changed.spec.replicas = Some(target.unwrap_or(have));
+        owner::annotate(&mut changed.metadata, names::DESIRED_REPLICAS_ANNOTATION, wanted.to_string());
+        owner::annotate(&mut changed.metadata, names::MAX_REPLICAS_ANNOTATION, max.to_string());
+        if is_current {
+            in_place(&deployment.spec.template, &mut changed);
+            changed.spec.deletion = deployment.spec.deletion.clone();
+            changed.spec.machine_naming = deployment.spec.machine_naming.clone();
+        } else if strategy.type_ == RolloutStrategyType::OnDelete {
+            owner::annotate(&mut changed.metadata, names::DISABLE_MACHINE_CREATE_ANNOTATION, "true");
+        }
+        if changed.spec.replicas != set.spec.replicas {
+            let (name, to) = (set.metadata.name.as_deref().unwrap_or_default(), changed.spec.replicas.unwrap_or(0));
+            let direction = if to > have { "up" } else { "down" };
+            let message = format!("Scaled {direction} MachineSet {name}: {have} -> {to}");
+            plan.event(deployment, EventType::Normal, "SuccessfulScale", message);
+        }
+        plan.update(set.as_ref(), &changed);
+    }
+}
+
+/// Replicas of each set for the next step of a rolling update.
+fn rolling(
+    seen: &Seen,
+    current: &Arc<MachineSet>,
+    old: &[&Arc<MachineSet>],
+    wanted: i32,
+    surge: i32,
+    unavailable: i32,
+) -> Vec<(Option<String>, i32)> {
+    let spec = |set: &MachineSet| set.spec.replicas.unwrap_or(0);
+    let available = |set: &MachineSet| set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0);
+    let total: i32 = seen.sets.iter().map(|set| spec(set)).sum();
+    let have = spec(current);
+    let fresh = match have.cmp(&wanted) {
+        std::cmp::Ordering::Greater => wanted,
+        std::cmp::Ordering::Equal => have,
+        std::cmp::Ordering::Less => have + (wanted + surge - total).clamp(0, wanted - have),
+    };
+    let mut targets = vec![(current.metadata.uid.clone(), fresh)];
+    let minimum = wanted - unavailable;
+    // Machines that may go without falling below the minimum, should all the new ones that are not available stay so.
+    let mut spare = (total - have + fresh) - minimum - (fresh - available(current)).max(0);
+    let mut left: Vec<i32> = old.iter().map(|set| spec(set)).collect();
+    // What does not serve goes first.
+    for (set, left) in old.iter().zip(&mut left) {
+        let idle = (*left - available(set)).max(0).min(spare.max(0));
+        *left -= idle;
+        spare -= idle;
+    }
+    let serving: i32 = seen.sets.iter().map(|set| available(set)).sum();
+    let mut spare = spare.min(serving - minimum);
+    for left in &mut left {
+        let gone = (*left).min(spare.max(0));
+        *left -= gone;
+        spare -= gone;
+    }
+    targets.extend(old.iter().zip(left).map(|(set, left)| (set.metadata.uid.clone(), left)));
+    targets
+}
+
+/// Old machines stay until somebody deletes them; the new set fills what is missing.
+fn on_delete(seen: &Seen, old: &[&Arc<MachineSet>], wanted: i32) -> Vec<(Option<String>, i32)> {
+    let mut room = wanted;
+    let mut targets: Vec<_> = old
+        .iter()
+        .map(|set| {
+            let alive = seen.machines.iter().filter(|machine| {
+                owner::is_controlled_by(&machine.metadata, &set.metadata)
+                    && machine.metadata.deletion_timestamp.is_none()
+            });
+            let alive = i32::try_from(alive.count()).unwrap_or(i32::MAX).min(room);
+            room -= alive;
+            (set.metadata.uid.clone(), alive)
+        })
+        .collect();
+    let is_old = |set: &Arc<MachineSet>| old.iter().any(|other| other.metadata.uid == set.metadata.uid);
+    targets.extend(seen.sets.iter().filter(|set| !is_old(set)).map(|set| (set.metadata.uid.clone(), room)));
+    targets
+}
+
+/// Surge and unavailability in machines; percentages round up and down, and never are both zero.
+fn limits(update: Option<&RollingUpdate>, wanted: i32) -> (i32, i32) {
+    let surge = update.and_then(|update| update.max_surge.as_ref()).map_or(1, |value| resolve(value, wanted, true));
+    let unavailable =
+        update.and_then(|update| update.max_unavailable.as_ref()).map_or(0, |value| resolve(value, wanted, false));
+    if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable.min(wanted)) }
+}
+
+fn resolve(value: &IntOrString, of: i32, up: bool) -> i32 {
+    match value {
+        IntOrString::Int(count) => (*count).max(0),
+        IntOrString::String(text) => {
+            let percent = text.strip_suffix('%').and_then(|digits| digits.parse::<i64>().ok()).unwrap_or(0).max(0);
+            let product = percent * i64::from(of);
+            i32::try_from(if up { (product + 99) / 100 } else { product / 100 }).unwrap_or(i32::MAX)
+        }
+    }
+}
+
+fn create(seen: &Seen, wanted: i32, plan: &mut Plan, after: &mut MachineDeployment) {
+    let deployment = seen.deployment.as_ref();
+    let number = seen.sets.iter().map(|set| revision(set)).max().unwrap_or(0) + 1;
+    let hash = template_hash(&deployment.spec.template);
+    // A rollout time makes a second set of the same template: its hash must differ.
+    let taken = |hash: &str| {
+        seen.sets.iter().any(|set| owner::label_of(&set.metadata, names::TEMPLATE_HASH_LABEL) == Some(hash))
+    };
+    let hash = if taken(&hash) { format!("{hash}-{number}") } else { hash };
+    let name = naming::with_suffix(
+        deployment.metadata.name.as_deref().unwrap_or_default(),
+        &seen.suffixes.get(0),
+        SET_NAME_MAX,
+    );
+    let mut template = deployment.spec.template.clone();
+    let deployment_name = deployment.metadata.name.clone().unwrap_or_default();
+    let meta = template.metadata.get_or_insert_default();
+    meta.labels.insert(names::TEMPLATE_HASH_LABEL.into(), hash.clone());
+    meta.labels.insert(names::DEPLOYMENT_LABEL.into(), deployment_name.clone());
+    meta.labels.insert(names::CLUSTER_LABEL.into(), deployment.spec.cluster_name.clone());
+    let labels = meta.labels.clone();
+    let mut selector = deployment.spec.selector.clone();
+    selector.match_labels.insert(names::TEMPLATE_HASH_LABEL.into(), hash);
+    let total: i32 = seen.sets.iter().map(|set| set.spec.replicas.unwrap_or(0)).sum();
+    let strategy = deployment.spec.rollout.as_ref().and_then(|rollout| rollout.strategy.clone()).unwrap_or_default();
+    let (surge, _) = limits(strategy.rolling_update.as_ref(), wanted);
+    let first = (wanted + surge - total).clamp(0, wanted);
+    let replicas = if strategy.type_ == RolloutStrategyType::OnDelete && total > 0 { 0 } else { first };
+    let mut metadata = ObjectMeta {
+        name: Some(name.clone()),
+        namespace: deployment.metadata.namespace.clone(),
+        labels: Some(labels),
+        owner_references: Some(vec![owner::reference(deployment, true)]),
+        finalizers: Some(vec![names::MACHINE_SET_FINALIZER.to_owned()]),
+        ..ObjectMeta::default()
+    };
+    owner::annotate(&mut metadata, names::REVISION_ANNOTATION, number.to_string());
+    owner::annotate(&mut metadata, names::DESIRED_REPLICAS_ANNOTATION, wanted.to_string());
+    owner::annotate(&mut metadata, names::MAX_REPLICAS_ANNOTATION, (wanted + surge).to_string());
+    owner::annotate(&mut after.metadata, names::REVISION_ANNOTATION, number.to_string());
+    plan.create(&MachineSet {
+        metadata,
+        spec: MachineSetSpec {
+            cluster_name: deployment.spec.cluster_name.clone(),
+            deletion: deployment.spec.deletion.clone(),
+            machine_naming: deployment.spec.machine_naming.clone(),
+            replicas: Some(replicas),
+            selector,
+            template,
+        },
+        status: None,
+    });
+    plan.event(deployment, EventType::Normal, "SuccessfulCreate", format!("Created MachineSet {name}"));
+}
+
+pub fn revision(set: &MachineSet) -> i64 {
+    owner::annotation_of(&set.metadata, names::REVISION_ANNOTATION).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// What of the two templates calls for new machines; `None` if nothing does.
+pub fn difference(wanted: &MachineTemplate, have: &MachineTemplate) -> Option<String> {
+    let (wanted, have) = (&wanted.spec, &have.spec);
+    let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".into());
+    if wanted.version != have.version {
+        return Some(format!("Version {}, {} required", shown(&have.version), shown(&wanted.version)));
+    }
+    if wanted.failure_domain != have.failure_domain {
+        let (have, wanted) = (shown(&have.failure_domain), shown(&wanted.failure_domain));
+        return Some(format!("Failure domain {have}, {wanted} required"));
+    }
+    if wanted.bootstrap != have.bootstrap {
+        let name = |bootstrap: &api::machine::Bootstrap| {
+            bootstrap.config_ref.as_ref().map(|reference| format!("{} {}", reference.kind, reference.name))
+        };
+        return Some(format!("{}, {} required", shown(&name(&have.bootstrap)), shown(&name(&wanted.bootstrap))));
+    }
+    if wanted.infrastructure_ref != have.infrastructure_ref {
+        let (have, wanted) = (&have.infrastructure_ref, &wanted.infrastructure_ref);
+        return Some(format!("{} {}, {} {} required", have.kind, have.name, wanted.kind, wanted.name));
+    }
+    (wanted.cluster_name != have.cluster_name)
+        .then(|| format!("Cluster {}, {} required", have.cluster_name, wanted.cluster_name))
+}
+
+/// Gives the set what changes without replacing machines (Cluster API: in-place propagation).
+fn in_place(template: &MachineTemplate, set: &mut MachineSet) {
+    let spec = &mut set.spec.template.spec;
+    spec.deletion = template.spec.deletion.clone();
+    spec.min_ready_seconds = template.spec.min_ready_seconds;
+    spec.readiness_gates = template.spec.readiness_gates.clone();
+    spec.taints = template.spec.taints.clone();
+    let own = set.spec.template.metadata.get_or_insert_default();
+    let mut labels = template.metadata.as_ref().map(|meta| meta.labels.clone()).unwrap_or_default();
+    for key in [names::TEMPLATE_HASH_LABEL, names::DEPLOYMENT_LABEL, names::CLUSTER_LABEL] {
+        if let Some(value) = own.labels.get(key) {
+            labels.insert(key.to_owned(), value.clone());
+        }
+    }
+    own.labels = labels;
+    own.annotations = template.metadata.as_ref().map(|meta| meta.annotations.clone()).unwrap_or_default();
+}
+
+/// A short name of a template: equal templates have equal names.
+fn template_hash(template: &MachineTemplate) -> String {
+    let mut rolled = template.clone();
+    rolled.metadata = None;
+    let spec = &mut rolled.spec;
+    (spec.deletion, spec.min_ready_seconds) = (None, None);
+    spec.readiness_gates.clear();
+    spec.taints.clear();
+    let text = serde_json::to_vec(&rolled).expect("API types serialize to JSON: string keys only");
+    // FNV-1a, 32 bits: stable between releases.
+    let hash = text.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    hash.to_string()
+}

@@ -1,0 +1,434 @@
+//! The MachineSet controller: keeps a number of equal machines.
+//!
+//! A machine is three objects of one name: infrastructure and bootstrap configuration, cloned from the templates and
+//! carrying the set's label, then the Machine that binds them. A set that finds clones without a machine finishes them
+//! before it makes new ones, so a crash between any two steps leaves nothing behind.
+//!
+//! Source: kubernetes-sigs/cluster-api core/reconcilers/machineset.
+
+pub mod status;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use api::{
+    cluster::Cluster,
+    condition::{self, Statement},
+    control_plane::KubeadmControlPlane,
+    machine::{DeletionOrder, Machine, MachineDeployment, MachineSet, MachineSpec},
+    meta::{ContractRef, Time},
+    names,
+};
+use control::{EventType, Key, Outcome, Plan, Reconcile, Result};
+use jiff::Timestamp;
+use kube::core::ObjectMeta;
+use serde_json::{Value, json};
+
+use crate::{
+    Context,
+    external::External,
+    naming::{self, MACHINE_NAME_MAX, Suffixes},
+    owner,
+};
+
+/// Machines that are made in one reconcile; the next one goes on.
+const CREATED_AT_ONCE: usize = 20;
+/// Pause while the control plane or a template is waited for.
+const PAUSE_S: u64 = 15;
+
+pub struct MachineSets(pub Arc<Context>);
+
+pub struct Seen {
+    pub set: Arc<MachineSet>,
+    pub cluster: Option<Arc<Cluster>>,
+    pub control_plane: Option<Arc<KubeadmControlPlane>>,
+    pub deployment: Option<Arc<MachineDeployment>>,
+    /// Those that the set controls.
+    pub machines: Vec<Arc<Machine>>,
+    pub bootstrap_template: Option<External>,
+    pub infrastructure_template: Option<External>,
+    /// Clones that carry the set's label, by name.
+    pub bootstraps: BTreeMap<String, External>,
+    pub infrastructures: BTreeMap<String, External>,
+    /// What the clones are served as.
+    pub kinds: CloneKinds,
+    pub suffixes: Suffixes,
+}
+
+/// The resources that a set's two templates are cloned into.
+#[derive(Clone, Debug, Default)]
+pub struct CloneKinds {
+    pub bootstrap: Option<kube::api::ApiResource>,
+    pub infrastructure: Option<kube::api::ApiResource>,
+}
+
+impl Reconcile for MachineSets {
+    const NAME: &'static str = "machineset";
+    type Seen = Seen;
+    type Plan = Plan;
+
+    async fn observe(&self, key: &Key) -> Result<Option<Seen>> {
+        let caches = &self.0.caches;
+        let Some(set) = caches.sets.get(key) else { return Ok(None) };
+        let (namespace, cluster) = (key.namespace.as_str(), set.spec.cluster_name.as_str());
+        let spec = &set.spec.template.spec;
+        let config = spec.bootstrap.config_ref.as_ref();
+        let clones = |reference: Option<&ContractRef>| -> BTreeMap<String, External> {
+            let Some(reference) = reference else { return BTreeMap::new() };
+            let found = caches.kinds.in_cluster(&reference.api_group, clone_kind(&reference.kind), namespace, cluster);
+            let mine =
+                found.into_iter().filter(|clone| owner::label_of(&clone.meta, names::SET_LABEL) == Some(&key.name));
+            mine.map(|clone| (clone.key().name, clone)).collect()
+        };
+        let resource =
+            |reference: &ContractRef| caches.kinds.resource(&reference.api_group, clone_kind(&reference.kind)).cloned();
+        let deployment = owner::owner_of_kind(&set.metadata, "MachineDeployment");
+        Ok(Some(Seen {
+            cluster: caches.cluster(namespace, cluster),
+            control_plane: caches.control_planes.in_cluster(namespace, cluster).into_iter().next(),
+            deployment: deployment.and_then(|owner| caches.deployments.get(&Key::new(namespace, owner.name.as_str()))),
+            machines: caches
+                .machines
+                .in_cluster(namespace, cluster)
+                .into_iter()
+                .filter(|machine| owner::is_controlled_by(&machine.metadata, &set.metadata))
+                .collect(),
+            bootstrap_template: caches.external(namespace, config),
+            infrastructure_template: caches.external(namespace, Some(&spec.infrastructure_ref)),
+            bootstraps: clones(config),
+            infrastructures: clones(Some(&spec.infrastructure_ref)),
+            kinds: CloneKinds {
+                bootstrap: config.and_then(resource),
+                infrastructure: resource(&spec.infrastructure_ref),
+            },
+            suffixes: Suffixes::random(),
+            set,
+        }))
+    }
+
+    fn plan(&self, seen: &Seen, now: Timestamp) -> Plan {
+        plan(seen, &Time(now))
+    }
+
+    async fn act(&self, _: &Key, _: &Seen, plan: Plan) -> Result<Outcome> {
+        self.0.writer.execute(plan).await
+    }
+}
+
+/// `OpenStackMachineTemplate` is cloned into `OpenStackMachine`.
+fn clone_kind(template: &str) -> &str {
+    template.strip_suffix("Template").unwrap_or(template)
+}
+
+pub fn plan(seen: &Seen, now: &Time) -> Plan {
+    let set = seen.set.as_ref();
+    let mut plan = Plan::nothing();
+    let mut after = set.clone();
+    let deleting = set.metadata.deletion_timestamp.is_some();
+    let paused = owner::is_paused(seen.cluster.as_deref(), &set.metadata);
+    let mut trouble = None;
+    if deleting {
+        if !owner::has_finalizer(&set.metadata, names::MACHINE_SET_FINALIZER) {
+            return plan;
+        }
+        if !paused && delete(seen, &mut plan) {
+            owner::remove_finalizer(&mut after.metadata, names::MACHINE_SET_FINALIZER);
+            plan.update(set, &after);
+            return plan;
+        }
+    } else if !paused {
+        owner::add_finalizer(&mut after.metadata, names::MACHINE_SET_FINALIZER);
+        owner::label(&mut after.metadata, names::CLUSTER_LABEL, set.spec.cluster_name.as_str());
+        if let Some(cluster) = seen.cluster.as_ref().filter(|_| owner::controller(&set.metadata).is_none()) {
+            owner::ensure(&mut after.metadata, owner::reference(cluster.as_ref(), false));
+        }
+        // The finalizer comes first: nothing is made on behalf of an object that could vanish.
+        if owner::has_finalizer(&set.metadata, names::MACHINE_SET_FINALIZER) {
+            trouble = scale(seen, &mut plan).err();
+            propagate(seen, now, &mut plan);
+        }
+    }
+    status::set(seen, &mut after, trouble, paused, now, &mut plan);
+    plan.update(set, &after);
+    plan
+}
+
+/// Makes machines or removes them; `Err` says why it can't make any now.
+fn scale(seen: &Seen, plan: &mut Plan) -> Result<(), String> {
+    let wanted = usize::try_from(seen.set.spec.replicas.unwrap_or(1)).unwrap_or(0);
+    let have = seen.machines.len();
+    let unfinished = unfinished(seen);
+    if have > wanted {
+        for machine in to_remove(seen, have - wanted) {
+            plan.delete(machine.as_ref());
+        }
+        for name in &unfinished {
+            for clone in [seen.bootstraps.get(name), seen.infrastructures.get(name)].into_iter().flatten() {
+                if !clone.deleting() {
+                    plan.delete_external(&clone.resource, &clone.meta);
+                }
+            }
+        }
+        return Ok(());
+    }
+    if have == wanted {
+        return Ok(());
+    }
+    if owner::annotation_of(&seen.set.metadata, names::DISABLE_MACHINE_CREATE_ANNOTATION) == Some("true") {
+        return Err("creation of machines is disabled by annotation".to_owned());
+    }
+    preflight(seen).inspect_err(|why| {
+        plan.wait(why.as_str(), PAUSE_S);
+    })?;
+    let missing = wanted - have;
+    let fresh = missing.saturating_sub(unfinished.len());
+    let mut names: Vec<String> = unfinished.into_iter().take(missing).collect();
+    for index in 0..fresh {
+        names.push(new_name(seen, index)?);
+    }
+    if names.len() > CREATED_AT_ONCE {
+        names.truncate(CREATED_AT_ONCE);
+        plan.wait("the next machines' turn", 1);
+    }
+    for name in names {
+        create(seen, &name, plan)?;
+    }
+    Ok(())
+}
+
+/// Clones without a machine: a create that was cut short.
+fn unfinished(seen: &Seen) -> BTreeSet<String> {
+    let bound: BTreeSet<&str> = seen.machines.iter().filter_map(|machine| machine.metadata.name.as_deref()).collect();
+    seen.bootstraps
+        .iter()
+        .chain(&seen.infrastructures)
+        .filter(|(name, clone)| {
+            !bound.contains(name.as_str())
+                && !clone.deleting()
+                && owner::owner_of_kind(&clone.meta, "Machine").is_none()
+        })
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
+/// Gates before a worker is made (Cluster API MachineSetPreflightChecks: ControlPlaneIsStable, version skews).
+fn preflight(seen: &Seen) -> Result<(), String> {
+    let Some(cluster) = &seen.cluster else {
+        return Err(format!("Cluster {} does not exist", seen.set.spec.cluster_name));
+    };
+    if cluster.spec.control_plane_ref.is_none() {
+        return Ok(());
+    }
+    let Some(control_plane) = &seen.control_plane else {
+        return Err("the control plane does not exist".to_owned());
+    };
+    let skip = owner::annotation_of(&seen.set.metadata, "machineset.cluster.x-k8s.io/skip-preflight-checks");
+    let skipped = |check: &str| skip.is_some_and(|list| list.split(',').any(|one| one == "All" || one == check));
+    let status = control_plane.status.clone().unwrap_or_default();
+    let started = status.initialization.as_ref().and_then(|started| started.control_plane_initialized) == Some(true);
+    if started && !skipped("ControlPlaneIsStable") {
+        let running = status.version.as_deref();
+        if running.is_some_and(|running| running != control_plane.spec.version) {
+            return Err(format!(
+                "KubeadmControlPlane {} is upgrading from {} to {} (\"ControlPlaneIsStable\" preflight check failed)",
+                control_plane.metadata.name.as_deref().unwrap_or_default(),
+                running.unwrap_or_default(),
+                control_plane.spec.version
+            ));
+        }
+    }
+    let version = |text: &str| {
+        let mut parts = text.trim_start_matches('v').split('.').map(|part| part.parse::<i64>().ok());
+        Some((parts.next()??, parts.next()??))
+    };
+    let own = seen.set.spec.template.spec.version.as_deref().and_then(version);
+    if let (Some((_, own)), Some((_, theirs))) = (own, version(&control_plane.spec.version)) {
+        let (newer, skew) = (own > theirs, theirs - own);
+        if !skipped("KubernetesVersionSkew") && (newer || skew > 3) {
+            return Err(format!(
+                "MachineSet version {} and control plane version {} do not conform to the Kubernetes version skew policy \
+                 (\"KubernetesVersionSkew\" preflight check failed)",
+                seen.set.spec.template.spec.version.as_deref().unwrap_or_default(),
+                control_plane.spec.version
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn new_name(seen: &Seen, index: usize) -> Result<String, String> {
+    let suffix = seen.suffixes.get(index);
+    let set = seen.set.metadata.name.as_deref().unwrap_or_default();
+    match seen.set.spec.machine_naming.as_ref().and_then(|naming| naming.template.as_deref()) {
+        Some(template) => naming::from_template(template, &seen.set.spec.cluster_name, ("machineSet", set), &suffix),
+        None => Ok(naming::with_suffix(set, &suffix, MACHINE_NAME_MAX)),
+    }
+}
+
+/// The steps that make one machine, without those that have been done.
+fn create(seen: &Seen, name: &str, plan: &mut Plan) -> Result<(), String> {
+    let set = seen.set.as_ref();
+    let namespace = set.metadata.namespace.clone().unwrap_or_default();
+    let mut labels = set.spec.template.metadata.as_ref().map(|meta| meta.labels.clone()).unwrap_or_default();
+    labels.insert(names::CLUSTER_LABEL.into(), set.spec.cluster_name.clone());
+    labels.insert(names::SET_LABEL.into(), set.metadata.name.clone().unwrap_or_default());
+    if let Some(deployment) = owner::label_of(&set.metadata, names::DEPLOYMENT_LABEL) {
+        labels.insert(names::DEPLOYMENT_LABEL.into(), deployment.to_owned());
+    }
+    let maker = owner::reference(set, false);
+    let template = &set.spec.template.spec;
+    let mut bootstrap = template.bootstrap.clone();
+    if let Some(reference) = &template.bootstrap.config_ref {
+        let source = seen.bootstrap_template.as_ref();
+        let (source, resource) = found(source, &seen.kinds.bootstrap, reference)?;
+        if !seen.bootstraps.contains_key(name) {
+            let body = clone(source, name, &namespace, &labels, &maker);
+            plan.create_external(resource, Key::new(namespace.as_str(), name), body);
+        }
+        bootstrap.config_ref = Some(renamed(reference, &resource.kind, name));
+    }
+    let reference = &template.infrastructure_ref;
+    let (source, resource) = found(seen.infrastructure_template.as_ref(), &seen.kinds.infrastructure, reference)?;
+    if !seen.infrastructures.contains_key(name) {
+        let body = clone(source, name, &namespace, &labels, &maker);
+        plan.create_external(resource, Key::new(namespace.as_str(), name), body);
+    }
+    let annotations = set.spec.template.metadata.as_ref().map(|meta| meta.annotations.clone()).unwrap_or_default();
+    plan.create(&Machine {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(namespace),
+            labels: Some(labels),
+            annotations: (!annotations.is_empty()).then_some(annotations),
+            owner_references: Some(vec![owner::reference(set, true)]),
+            finalizers: Some(vec![names::MACHINE_FINALIZER.to_owned()]),
+            ..ObjectMeta::default()
+        },
+        spec: MachineSpec {
+            bootstrap,
+            infrastructure_ref: renamed(reference, &resource.kind, name),
+            cluster_name: set.spec.cluster_name.clone(),
+            ..template.clone()
+        },
+        status: None,
+    });
+    plan.event(set, EventType::Normal, "SuccessfulCreate", format!("Created Machine {name}"));
+    Ok(())
+}
+
+fn found<'a>(
+    template: Option<&'a External>,
+    resource: &'a Option<kube::api::ApiResource>,
+    reference: &ContractRef,
+) -> Result<(&'a External, &'a kube::api::ApiResource), String> {
+    let resource = resource
+        .as_ref()
+        .ok_or_else(|| format!("no provider here knows {}.{}", reference.kind, reference.api_group))?;
+    let template = template.ok_or_else(|| format!("{} {} does not exist", reference.kind, reference.name))?;
+    Ok((template, resource))
+}
+
+pub fn renamed(reference: &ContractRef, kind: &str, name: &str) -> ContractRef {
+    ContractRef { api_group: reference.api_group.clone(), kind: kind.to_owned(), name: name.to_owned() }
+}
+
+/// A template's copy as an object of its own.
+pub fn clone(
+    template: &External,
+    name: &str,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+    maker: &k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference,
+) -> Value {
+    let mut all: BTreeMap<String, String> = template.read("/spec/template/metadata/labels").unwrap_or_default();
+    all.extend(labels.iter().map(|(key, value)| (key.clone(), value.clone())));
+    let mut annotations: BTreeMap<String, String> =
+        template.read("/spec/template/metadata/annotations").unwrap_or_default();
+    annotations.insert(names::CLONED_FROM_NAME_ANNOTATION.into(), template.key().name);
+    annotations.insert(
+        names::CLONED_FROM_KIND_ANNOTATION.into(),
+        format!("{}.{}", template.resource.kind, template.resource.group),
+    );
+    json!({
+        "metadata": {
+            "name": name, "namespace": namespace, "labels": all, "annotations": annotations, "ownerReferences": [maker],
+        },
+        "spec": template.value.pointer("/spec/template/spec").cloned().unwrap_or_else(|| json!({})),
+    })
+}
+
+/// Picks machines to remove: those that go anyway first, then those that were named, then unhealthy ones, then by order.
+fn to_remove(seen: &Seen, count: usize) -> Vec<&Arc<Machine>> {
+    let order = seen.set.spec.deletion.as_ref().and_then(|deletion| deletion.order).unwrap_or_default();
+    let mut machines: Vec<_> = seen.machines.iter().collect();
+    let urgency = |machine: &Machine| {
+        let conditions = machine.status.as_ref().map_or(&[][..], |status| &status.conditions);
+        let healthy = condition::is_true(conditions, "NodeHealthy");
+        let meta = &machine.metadata;
+        match () {
+            () if meta.deletion_timestamp.is_some() => 0,
+            () if owner::annotation_of(meta, names::DELETE_MACHINE_ANNOTATION).is_some() => 1,
+            () if machine.status.as_ref().is_none_or(|status| status.node_ref.is_none()) || !healthy => 2,
+            () => 3,
+        }
+    };
+    machines.sort_by(|a, b| {
+        let age = || {
+            a.metadata
+                .creation_timestamp
+                .as_ref()
+                .map(|t| t.0)
+                .cmp(&b.metadata.creation_timestamp.as_ref().map(|t| t.0))
+        };
+        let within = match order {
+            DeletionOrder::Random => a.metadata.name.cmp(&b.metadata.name),
+            DeletionOrder::Newest => age().reverse(),
+            DeletionOrder::Oldest => age(),
+        };
+        urgency(a).cmp(&urgency(b)).then(within).then_with(|| a.metadata.name.cmp(&b.metadata.name))
+    });
+    machines.into_iter().take(count).filter(|machine| machine.metadata.deletion_timestamp.is_none()).collect()
+}
+
+/// Deletes what is left; true when there is nothing.
+fn delete(seen: &Seen, plan: &mut Plan) -> bool {
+    for machine in seen.machines.iter().filter(|machine| machine.metadata.deletion_timestamp.is_none()) {
+        plan.delete(machine.as_ref());
+    }
+    let names = unfinished(seen);
+    for clone in names.iter().flat_map(|name| [seen.bootstraps.get(name), seen.infrastructures.get(name)]).flatten() {
+        plan.delete_external(&clone.resource, &clone.meta);
+    }
+    seen.machines.is_empty() && names.is_empty()
+}
+
+/// Carries to existing machines what changes without replacing them, and tells them whether they are up to date.
+fn propagate(seen: &Seen, now: &Time, plan: &mut Plan) {
+    let template = &seen.set.spec.template;
+    for machine in &seen.machines {
+        let mut after = machine.as_ref().clone();
+        if machine.metadata.deletion_timestamp.is_none() {
+            if let Some(meta) = &template.metadata {
+                owner::extend(&mut after.metadata.labels, &meta.labels);
+                owner::extend(&mut after.metadata.annotations, &meta.annotations);
+            }
+            after.spec.deletion = template.spec.deletion.clone();
+            after.spec.min_ready_seconds = template.spec.min_ready_seconds;
+            after.spec.readiness_gates = template.spec.readiness_gates.clone();
+            after.spec.taints = template.spec.taints.clone();
+        }
+        if let Some(status) = &mut after.status {
+            let statement = status::up_to_date(seen);
+            condition::set(&mut status.conditions, statement, machine.metadata.generation, now);
+        }
+        plan.update(machine.as_ref(), &after);
+    }
+}
+
+pub(crate) fn statement_of(type_: &'static str, holds: bool, names: (&str, &str), message: String) -> Statement {
+    let mut statement = Statement::of(type_, holds, names, "");
+    statement.message = message;
+    statement
+}

@@ -1,0 +1,96 @@
+//! Names of objects that controllers make.
+
+/// Letters and digits that cannot be taken for one another or form words (apimachinery `util/rand`).
+const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+/// Longest name of a machine: it becomes the host name (RFC 1123).
+pub const MACHINE_NAME_MAX: usize = 63;
+const SUFFIX_CHARS: usize = 5;
+
+/// Random suffixes for a plan: made when the world is observed, so that the plan itself stays a pure function.
+#[derive(Clone, Debug)]
+pub struct Suffixes(u64);
+
+impl Suffixes {
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+
+    pub fn seeded(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The `index`th suffix: five characters.
+    pub fn get(&self, index: usize) -> String {
+        // SplitMix64: each seed and index gives an independent value.
+        let mut x = self.0.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^= x >> 31;
+        let mut text = String::with_capacity(SUFFIX_CHARS);
+        for _ in 0..SUFFIX_CHARS {
+            let letters = ALPHABET.len() as u64;
+            text.push(char::from(ALPHABET[(x % letters) as usize]));
+            x /= letters;
+        }
+        text
+    }
+}
+
+/// `<base>-<suffix>`, with the base cut so that the whole fits.
+pub fn with_suffix(base: &str, suffix: &str, max: usize) -> String {
+    let room = max.saturating_sub(suffix.len() + 1);
+    let end = base.floor_char_boundary(room.min(base.len()));
+    format!("{}-{suffix}", base[..end].trim_end_matches(['-', '.']))
+}
+
+/// The name by a user's naming template: `{{ .cluster.name }}`, `{{ .machineSet.name }}` (or `.kubeadmControlPlane.name`)
+/// and `{{ .random }}`.
+pub fn from_template(template: &str, cluster: &str, owner: (&str, &str), random: &str) -> Result<String, String> {
+    let mut name = String::new();
+    let mut rest = template;
+    while let Some(open) = rest.find("{{") {
+        name.push_str(&rest[..open]);
+        let close = rest[open..].find("}}").ok_or_else(|| format!("naming template {template:?} lacks a `}}}}`"))?;
+        let expression = rest[open + 2..open + close].trim().trim_matches('-').trim();
+        name.push_str(match expression {
+            ".cluster.name" => cluster,
+            ".random" => random,
+            _ if expression.strip_prefix('.').and_then(|text| text.strip_suffix(".name")) == Some(owner.0) => owner.1,
+            _ => return Err(format!("naming template {template:?}: `{expression}` is not known here")),
+        });
+        rest = &rest[open + close + 2..];
+    }
+    name.push_str(rest);
+    if name.len() > MACHINE_NAME_MAX {
+        let kept = name.strip_suffix(random).unwrap_or(&name).trim_end_matches('-').to_owned();
+        name = with_suffix(&kept, random, MACHINE_NAME_MAX);
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_base_is_cut_and_the_suffix_kept() {
+        let name = with_suffix(&"a".repeat(80), "x2z4w", MACHINE_NAME_MAX);
+        assert_eq!(name.len(), MACHINE_NAME_MAX);
+        assert!(name.ends_with("-x2z4w"));
+    }
+
+    #[test]
+    fn suffixes_differ_by_index_and_repeat_by_seed() {
+        let (a, b) = (Suffixes::seeded(7), Suffixes::seeded(7));
+        assert_ne!(a.get(0), a.get(1));
+        assert_eq!(a.get(3), b.get(3));
+        assert!(a.get(0).bytes().all(|byte| ALPHABET.contains(&byte)));
+    }
+
+    #[test]
+    fn a_naming_template_is_filled_in_or_refused() {
+        let owner = ("machineSet", "ms");
+        assert_eq!(from_template("{{ .cluster.name }}-w-{{.random}}", "c", owner, "abcde").unwrap(), "c-w-abcde");
+        assert!(from_template("{{ .other }}", "c", owner, "abcde").unwrap_err().contains(".other"));
+    }
+}

@@ -1,0 +1,288 @@
+//! Connections to workload clusters: one client and one watch of the nodes for each cluster that has an API.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use api::names::Purpose;
+use control::{Clock, Error, Key, Queue, Result};
+use futures::{StreamExt, future::BoxFuture, pin_mut};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use kube::{
+    Api, Client, Config,
+    api::ListParams,
+    config::{KubeConfigOptions, Kubeconfig},
+    runtime::watcher::{self, watcher},
+};
+use parking_lot::{Mutex, RwLock};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::Caches;
+
+/// Pauses between attempts to connect; the first ones are short because an API that starts is waited for.
+const RECONNECT_MIN: Duration = Duration::from_millis(500);
+const RECONNECT_MAX: Duration = Duration::from_secs(30);
+/// Longest pause while an API has never answered yet.
+const STARTING_MAX: Duration = Duration::from_secs(2);
+/// One call to a workload cluster.
+const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// Pages of a pod list.
+const PODS_MAX: u32 = 500;
+
+/// Turns a kubeconfig into a client.
+pub trait Connect: Send + Sync + 'static {
+    fn connect<'a>(&'a self, kubeconfig: &'a str) -> BoxFuture<'a, Result<Client>>;
+}
+
+/// Over the network, as the kubeconfig says.
+#[derive(Clone, Copy, Debug)]
+pub struct Direct;
+
+impl Connect for Direct {
+    fn connect<'a>(&'a self, kubeconfig: &'a str) -> BoxFuture<'a, Result<Client>> {
+        Box::pin(async move {
+            let unreadable =
+                |error: &dyn std::fmt::Display| Error::Retry(format!("the kubeconfig cannot be used: {error}"));
+            let kubeconfig = Kubeconfig::from_yaml(kubeconfig).map_err(|error| unreadable(&error))?;
+            let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+            let mut config = config.map_err(|error| unreadable(&error))?;
+            config.connect_timeout = Some(CALL_LIMIT);
+            Client::try_from(config).map_err(|error| unreadable(&error))
+        })
+    }
+}
+
+/// Whether a cluster's API answered when it was last asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    Succeeded,
+    Failed(String),
+}
+
+pub struct Workloads {
+    caches: Arc<Caches>,
+    connect: Arc<dyn Connect>,
+    clock: Clock,
+    stop: CancellationToken,
+    links: RwLock<HashMap<Key, Arc<Link>>>,
+    machines: Mutex<Vec<Queue>>,
+    control_planes: Mutex<Vec<Queue>>,
+    clusters: Mutex<Vec<Queue>>,
+}
+
+/// One cluster's connection.
+struct Link {
+    stop: CancellationToken,
+    state: RwLock<State>,
+}
+
+#[derive(Default)]
+struct State {
+    client: Option<Client>,
+    probe: Option<Probe>,
+    nodes: HashMap<String, Arc<Node>>,
+    /// The first list of nodes is complete.
+    listed: bool,
+}
+
+impl Workloads {
+    pub fn new(caches: Arc<Caches>, connect: Arc<dyn Connect>, clock: Clock, stop: CancellationToken) -> Arc<Self> {
+        let (links, machines, control_planes, clusters) = Default::default();
+        Arc::new(Self { caches, connect, clock, stop, links, machines, control_planes, clusters })
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// A change of a node wakes the machines of its cluster; a new connection wakes its control plane too.
+    pub fn feed_machines(&self, queue: &Queue) {
+        self.machines.lock().push(queue.clone());
+    }
+
+    pub fn feed_control_planes(&self, queue: &Queue) {
+        self.control_planes.lock().push(queue.clone());
+    }
+
+    /// A connection that is made or lost wakes the cluster.
+    pub fn feed_clusters(&self, queue: &Queue) {
+        self.clusters.lock().push(queue.clone());
+    }
+
+    /// Connects to the cluster and stays connected until [`Self::forget`].
+    pub fn follow(self: &Arc<Self>, cluster: &Key) {
+        if self.links.read().contains_key(cluster) {
+            return;
+        }
+        let link = Arc::new(Link { stop: self.stop.child_token(), state: RwLock::default() });
+        if self.links.write().insert(cluster.clone(), link.clone()).is_some() {
+            return;
+        }
+        let (workloads, cluster) = (Arc::downgrade(self), cluster.clone());
+        tokio::task::spawn(async move {
+            let stop = link.stop.clone();
+            let mut pause = RECONNECT_MIN;
+            loop {
+                let Some(workloads) = workloads.upgrade() else { return };
+                let ended = tokio::select! {
+                    () = stop.cancelled() => return,
+                    ended = workloads.watch(&cluster, &link) => ended,
+                };
+                let was_up = link.state.read().probe == Some(Probe::Succeeded);
+                let why = ended.err().map_or_else(|| "the watch of the nodes ended".into(), |error| error.chain());
+                debug!(%cluster, why, "workload cluster is not reached");
+                if std::mem::replace(&mut link.state.write().probe, Some(Probe::Failed(why))) == Some(Probe::Succeeded)
+                {
+                    workloads.clusters.lock().iter().for_each(|queue| queue.add(cluster.clone()));
+                }
+                let starts = !link.state.read().listed;
+                let max = if starts { STARTING_MAX } else { RECONNECT_MAX };
+                pause = if was_up { RECONNECT_MIN } else { max.min(pause * 2) };
+                drop(workloads);
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+        });
+    }
+
+    /// Ends the connection of a cluster that is gone.
+    pub fn forget(&self, cluster: &Key) {
+        if let Some(link) = self.links.write().remove(cluster) {
+            link.stop.cancel();
+        }
+    }
+
+    pub fn probe(&self, cluster: &Key) -> Option<Probe> {
+        self.links.read().get(cluster)?.state.read().probe.clone()
+    }
+
+    /// A client, if the cluster is connected.
+    pub fn client(&self, cluster: &Key) -> Option<Client> {
+        let link = self.links.read().get(cluster)?.clone();
+        let state = link.state.read();
+        (state.probe == Some(Probe::Succeeded)).then(|| state.client.clone()).flatten()
+    }
+
+    /// A client for a cluster whose API is only starting: made from its kubeconfig, connected or not.
+    pub async fn try_client(&self, cluster: &Key) -> Result<Client> {
+        if let Some(client) = self.client(cluster) {
+            return Ok(client);
+        }
+        self.connect.connect(&self.kubeconfig(cluster)?).await
+    }
+
+    /// The node that calls itself by the provider ID (exact match), and whether the nodes are known at all.
+    pub fn node(&self, cluster: &Key, provider_id: &str) -> Option<Arc<Node>> {
+        let link = self.links.read().get(cluster)?.clone();
+        let state = link.state.read();
+        let wanted = Some(provider_id);
+        let found = state
+            .nodes
+            .values()
+            .find(|node| node.spec.as_ref().is_some_and(|spec| spec.provider_id.as_deref() == wanted));
+        found.cloned()
+    }
+
+    /// True once the nodes have been listed, so that a node that is not there does not exist.
+    pub fn knows_nodes(&self, cluster: &Key) -> bool {
+        self.links.read().get(cluster).is_some_and(|link| link.state.read().listed)
+    }
+
+    /// The static pods of the control plane, by name.
+    pub async fn control_plane_pods(&self, cluster: &Key) -> Result<Vec<Pod>> {
+        let client = self.try_client(cluster).await?;
+        let params = ListParams::default().labels("tier=control-plane").limit(PODS_MAX);
+        let pods = Api::<Pod>::namespaced(client, "kube-system");
+        let listed = tokio::time::timeout(CALL_LIMIT, pods.list(&params)).await;
+        let listed = listed.map_err(|_| Error::Retry(format!("listing pods of {cluster} took too long")))?;
+        Ok(listed.map_err(|source| Error::api("list", format!("pods of {cluster}"), source))?.items)
+    }
+
+    /// Whether kubeadm has finished its first machine: it leaves its configuration in the cluster.
+    pub async fn is_initialized(&self, cluster: &Key) -> Result<bool> {
+        let maps = Api::<ConfigMap>::namespaced(self.try_client(cluster).await?, "kube-system");
+        let found = tokio::time::timeout(CALL_LIMIT, maps.get_opt("kubeadm-config")).await;
+        let found = found.map_err(|_| Error::Retry(format!("the API of {cluster} took too long")))?;
+        Ok(found
+            .map_err(|source| Error::api("get", format!("configmap kubeadm-config of {cluster}"), source))?
+            .is_some())
+    }
+
+    fn kubeconfig(&self, cluster: &Key) -> Result<String> {
+        let name = Purpose::Kubeconfig.secret_name(&cluster.name);
+        let secret = self.caches.secret(&cluster.namespace, &name);
+        let value = secret.as_ref().and_then(|secret| secret.data.as_ref()?.get("value"));
+        let value =
+            value.ok_or_else(|| Error::Retry(format!("secret {}/{name} does not exist yet", cluster.namespace)))?;
+        String::from_utf8(value.0.clone()).map_err(|_| {
+            Error::blocked("InvalidKubeconfig", format!("secret {}/{name} is not text", cluster.namespace))
+        })
+    }
+
+    /// Connects and keeps the nodes up to date until the connection breaks.
+    async fn watch(&self, cluster: &Key, link: &Link) -> Result<()> {
+        let client = self.connect.connect(&self.kubeconfig(cluster)?).await?;
+        let version = tokio::time::timeout(CALL_LIMIT, client.apiserver_version()).await;
+        let version = version.map_err(|_| Error::Retry("the API does not answer".into()))?;
+        version.map_err(|source| Error::api("probe", cluster, source))?;
+        let events = watcher(Api::<Node>::all(client.clone()), watcher::Config::default());
+        pin_mut!(events);
+        let mut fresh = HashMap::new();
+        while let Some(event) = events.next().await {
+            match event.map_err(|error| Error::Retry(format!("watching nodes: {error}")))? {
+                watcher::Event::Init => fresh.clear(),
+                watcher::Event::InitApply(node) => drop(fresh.insert(name(&node), Arc::new(trimmed(node)))),
+                watcher::Event::InitDone => {
+                    let mut state = link.state.write();
+                    state.nodes = std::mem::take(&mut fresh);
+                    state.client = Some(client.clone());
+                    state.probe = Some(Probe::Succeeded);
+                    state.listed = true;
+                    drop(state);
+                    self.wake(cluster, None);
+                }
+                watcher::Event::Apply(node) => {
+                    let provider_id = node.spec.as_ref().and_then(|spec| spec.provider_id.clone());
+                    link.state.write().nodes.insert(name(&node), Arc::new(trimmed(node)));
+                    self.wake(cluster, provider_id.as_deref());
+                }
+                watcher::Event::Delete(node) => {
+                    let provider_id = node.spec.as_ref().and_then(|spec| spec.provider_id.clone());
+                    link.state.write().nodes.remove(&name(&node));
+                    self.wake(cluster, provider_id.as_deref());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Wakes the machine of one node, or all machines and the control plane of the cluster.
+    fn wake(&self, cluster: &Key, provider_id: Option<&str>) {
+        for machine in self.caches.machines.in_cluster(&cluster.namespace, &cluster.name) {
+            if provider_id.is_none() || machine.spec.provider_id.as_deref() == provider_id {
+                self.machines.lock().iter().for_each(|queue| queue.add(Key::of(machine.as_ref())));
+            }
+        }
+        if provider_id.is_none() {
+            for control_plane in self.caches.control_planes.in_cluster(&cluster.namespace, &cluster.name) {
+                self.control_planes.lock().iter().for_each(|queue| queue.add(Key::of(control_plane.as_ref())));
+            }
+            self.clusters.lock().iter().for_each(|queue| queue.add(cluster.clone()));
+        }
+    }
+}
+
+fn name(node: &Node) -> String {
+    node.metadata.name.clone().unwrap_or_default()
+}
+
+/// What no controller reads is not kept: image lists are most of a node.
+fn trimmed(mut node: Node) -> Node {
+    node.metadata.managed_fields = None;
+    if let Some(status) = &mut node.status {
+        status.images = None;
+        status.volumes_in_use = None;
+    }
+    node
+}
