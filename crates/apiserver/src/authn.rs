@@ -1,0 +1,144 @@
+//! Who sends a request: a client certificate, a bearer token, or nobody in particular.
+
+use axum::http::{header, request::Parts};
+use policy::User;
+use rustls_pki_types::CertificateDer;
+use serde_json::Value;
+
+use crate::{
+    object::{self, decode_kv, text_at},
+    server::Server,
+    status::{Error, Result},
+    write::get,
+};
+
+/// The certificates of a TLS client, verified by the listener: an extension of each request of the connection.
+#[derive(Clone, Debug)]
+pub struct PeerCertificates(pub Vec<CertificateDer<'static>>);
+
+/// Longer bearer tokens are refused unread.
+pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
+
+pub(crate) async fn authenticate(server: &Server, parts: &Parts) -> Result<User> {
+    if let Some(user) = parts.extensions.get::<PeerCertificates>().and_then(|peer| peer.0.first()).and_then(certificate) {
+        return Ok(user);
+    }
+    let Some(value) = parts.headers.get(header::AUTHORIZATION) else {
+        return if server.state().options.anonymous { Ok(User::anonymous()) } else { Err(Error::unauthorized()) };
+    };
+    let token = value.to_str().ok().and_then(|v| v.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let Some((_, token)) = token else { return Err(Error::unauthorized()) };
+    match bearer(server, token.trim(), &[]).await? {
+        Some((user, _)) => Ok(user),
+        None => Err(Error::unauthorized()),
+    }
+}
+
+/// The subject of a client certificate: its common name is the user, its organizations are the groups.
+fn certificate(der: &CertificateDer<'_>) -> Option<User> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    let subject = certificate.subject();
+    let name = subject.iter_common_name().next()?.as_str().ok()?;
+    let groups: Vec<&str> = subject.iter_organization().filter_map(|o| o.as_str().ok()).collect();
+    (!name.is_empty()).then(|| User::new(name, groups))
+}
+
+/// Who a token is, and for which of the audiences (empty: the server's own) it is good; `None` if it is good for nothing.
+pub(crate) async fn bearer(server: &Server, token: &str, audiences: &[String]) -> Result<Option<(User, Vec<String>)>> {
+    if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
+        return Ok(None);
+    }
+    if let Some((id, secret)) = bootstrap_token(token) {
+        let user = if server.state().options.bootstrap_tokens { bootstrap_user(server, id, secret).await? } else { None };
+        return Ok(user.map(|user| (user, Vec::new())));
+    }
+    service_account(server, token, audiences).await
+}
+
+/// `<6 characters>.<16 characters>` of lower case letters and digits.
+fn bootstrap_token(token: &str) -> Option<(&str, &str)> {
+    let (id, secret) = token.split_once('.')?;
+    let fits = |part: &str, length| {
+        part.len() == length && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    };
+    (fits(id, 6) && fits(secret, 16)).then_some((id, secret))
+}
+
+/// Groups that a bootstrap token may give.
+const BOOTSTRAP_GROUP_PREFIX: &str = "system:bootstrappers:";
+
+async fn bootstrap_user(server: &Server, id: &str, secret: &str) -> Result<Option<User>> {
+    let key = format!("{}core/secrets/kube-system/bootstrap-token-{id}", crate::kinds::ROOT);
+    let Some(kv) = get(server, key).await? else { return Ok(None) };
+    let object = decode_kv(&kv)?;
+    let data = |key: &str| {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        let bytes = STANDARD.decode(text_at(&object, &["data", key])).unwrap_or_default();
+        String::from_utf8(bytes).unwrap_or_default()
+    };
+    let fits = text_at(&object, &["type"]) == "bootstrap.kubernetes.io/token"
+        && !object::is_deleting(&object)
+        && data("token-id") == id
+        && same(data("token-secret").as_bytes(), secret.as_bytes())
+        && data("usage-bootstrap-authentication") == "true";
+    if !fits {
+        return Ok(None);
+    }
+    let expiration = data("expiration");
+    if !expiration.is_empty() {
+        match expiration.parse::<jiff::Timestamp>() {
+            Ok(end) if server.now() < end => {}
+            _ => return Ok(None),
+        }
+    }
+    let mut groups = vec!["system:bootstrappers".to_owned()];
+    let extra = data("auth-extra-groups");
+    groups.extend(extra.split(',').map(str::trim).filter(|g| g.starts_with(BOOTSTRAP_GROUP_PREFIX)).map(str::to_owned));
+    Ok(Some(User::new(format!("system:bootstrap:{id}"), groups)))
+}
+
+/// Compares without telling by its time where the first difference is.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(a, b).is_ok()
+}
+
+async fn service_account(server: &Server, token: &str, audiences: &[String]) -> Result<Option<(User, Vec<String>)>> {
+    let Some(keys) = &server.state().keys else { return Ok(None) };
+    let Some(claims) = keys.verify(token) else { return Ok(None) };
+    let now = server.now().as_second();
+    if claims.exp <= now || claims.nbf.is_some_and(|nbf| nbf > now) {
+        return Ok(None);
+    }
+    let own = [keys.issuer().to_owned()];
+    let wanted = if audiences.is_empty() { &own[..] } else { audiences };
+    let good: Vec<String> = wanted.iter().filter(|a| claims.aud.contains(a)).cloned().collect();
+    if good.is_empty() {
+        return Ok(None);
+    }
+    let bound = &claims.kubernetes;
+    let (namespace, name, uid) = (&bound.namespace, &bound.serviceaccount.name, &bound.serviceaccount.uid);
+    if !stands(server, "serviceaccounts", namespace, name, uid).await? {
+        return Ok(None);
+    }
+    let mut user = User::service_account(namespace, name, uid);
+    user.extra.insert("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("JTI={}", claims.jti)]);
+    for (resource, title, reference) in [("pods", "pod", &bound.pod), ("secrets", "secret", &bound.secret)] {
+        let Some(reference) = reference else { continue };
+        if !stands(server, resource, namespace, &reference.name, &reference.uid).await? {
+            return Ok(None);
+        }
+        if title == "pod" {
+            user.extra.insert("authentication.kubernetes.io/pod-name".to_owned(), vec![reference.name.clone()]);
+            user.extra.insert("authentication.kubernetes.io/pod-uid".to_owned(), vec![reference.uid.clone()]);
+        }
+    }
+    Ok(Some((user, good)))
+}
+
+/// Whether the very object that a token is bound to is still there.
+async fn stands(server: &Server, plural: &str, namespace: &str, name: &str, uid: &str) -> Result<bool> {
+    let key = format!("{}core/{plural}/{namespace}/{name}", crate::kinds::ROOT);
+    let Some(kv) = get(server, key).await? else { return Ok(false) };
+    let object: Value = decode_kv(&kv)?;
+    Ok(object::uid(&object) == uid)
+}

@@ -1,0 +1,92 @@
+//! What every cluster begins with: its namespaces, the default roles and bindings, and the CRDs of the options.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use policy::User;
+use store::{Commit, Expect, Guard, Op, Revision};
+
+use crate::{
+    crd, object,
+    rest::{self, Edit},
+    server::Server,
+    status::{Error, Result},
+    strategy::{NAMESPACE_FINALIZER, NAMESPACE_LABEL},
+    write::{Draft, RETRIES_MAX, Scope, get, rfc3339, store_error},
+};
+
+mod roles;
+
+/// The namespaces that are always there.
+pub(crate) const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// Plural and object, of the kinds of their group's v1.
+fn objects(server: &Server) -> Vec<(&'static str, Value)> {
+    let mut list: Vec<(&'static str, Value)> = NAMESPACES
+        .iter()
+        .map(|name| {
+            let namespace = json!({
+                "kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name, "labels": {NAMESPACE_LABEL: name}},
+                "spec": {"finalizers": [NAMESPACE_FINALIZER]}, "status": {"phase": "Active"},
+            });
+            ("namespaces", namespace)
+        })
+        .collect();
+    list.extend(roles::objects(server.state().options.profile));
+    if let Some(pem) = &server.state().options.client_ca_pem {
+        let config = json!({
+            "kind": "ConfigMap", "apiVersion": "v1",
+            "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+            "data": {"client-ca-file": pem},
+        });
+        list.push(("configmaps", config));
+    }
+    list
+}
+
+/// Makes what is missing, all in one commit; what is there stays as it is.
+pub(crate) async fn ensure(server: &Server) -> Result<Revision> {
+    let catalog = server.catalog();
+    let now = rfc3339(server.now());
+    for _ in 0..RETRIES_MAX {
+        let (mut guard, mut ops) = (Vec::new(), Vec::new());
+        for (plural, mut object) in objects(server) {
+            let (group, _) = crate::kinds::split_api_version(object::text_at(&object, &["apiVersion"]));
+            let kind = catalog.find(group, "v1", plural).ok_or_else(Error::no_such_path)?;
+            let key = kind.storage.key(object::namespace(&object), object::name(&object));
+            if get(server, key.clone()).await?.is_some() {
+                continue;
+            }
+            let metadata = object::meta_mut(&mut object);
+            metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+            metadata.insert("creationTimestamp".into(), now.as_str().into());
+            let key = Bytes::from(key);
+            guard.push((key.clone(), Expect::Absent));
+            ops.push(Op::Put { key, value: object::encode(&kind.storage_head, &object).into() });
+        }
+        if ops.is_empty() {
+            return Ok(server.store().revision());
+        }
+        match server.store().commit(Guard(guard), ops).await.map_err(store_error)? {
+            Commit::Done(revision) => return Ok(revision),
+            Commit::Conflict { .. } => {}
+        }
+    }
+    Err(Error::unavailable("another server keeps changing the objects that every cluster has"))
+}
+
+/// Makes a CRD, or brings the one that is there up to date.
+pub(crate) async fn install_crd(server: &Server, definition: &Value) -> Result<()> {
+    let catalog = server.catalog();
+    let kind = catalog.find(crd::GROUP, "v1", "customresourcedefinitions").ok_or_else(Error::no_such_path)?;
+    let user = Arc::new(User::master("system:apiserver"));
+    let mut scope = Scope::internal(server, &user, kind, "", object::name(definition));
+    let mut object = definition.clone();
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove("status");
+    }
+    match scope.current().await? {
+        None => rest::create(&mut scope, Draft { object }).await.map(drop),
+        Some(_) => rest::modify(&mut scope, &Edit::Replace(object)).await.map(drop),
+    }
+}

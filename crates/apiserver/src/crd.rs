@@ -1,0 +1,141 @@
+//! CustomResourceDefinitions (apiextensions.k8s.io/v1) turned into kinds.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::{
+    catalog::CustomKinds,
+    field::FieldError,
+    kinds::{Custom, Kind, Scale, Shape, Storage, api_version, version_rank},
+    object::{self, at, text_at},
+    schema::Schema,
+    strategy,
+    table::Column,
+};
+
+pub(crate) const GROUP: &str = "apiextensions.k8s.io";
+/// Holds a CRD until its objects are gone.
+pub(crate) const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
+
+fn texts(value: Option<&Value>) -> Vec<std::borrow::Cow<'static, str>> {
+    let list = value.and_then(Value::as_array).into_iter().flatten();
+    list.filter_map(Value::as_str).map(|s| s.to_owned().into()).collect()
+}
+
+pub(crate) fn versions(crd: &Value) -> &[Value] {
+    at(crd, &["spec", "versions"]).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// The version that is stored.
+pub(crate) fn storage_version(crd: &Value) -> &str {
+    versions(crd).iter().find(|v| v.get("storage") == Some(&Value::Bool(true))).map_or("", |v| text_at(v, &["name"]))
+}
+
+/// The kinds that a CRD serves; what is wrong with its schemas if they cannot be served.
+pub(crate) fn compile(crd: &Value, revision: u64) -> Result<CustomKinds, Vec<FieldError>> {
+    let group = text_at(crd, &["spec", "group"]);
+    let names = |key: &str| text_at(crd, &["spec", "names", key]);
+    let namespaced = text_at(crd, &["spec", "scope"]) == "Namespaced";
+    let storage = Storage { group: group.to_owned().into(), plural: names("plural").to_owned().into() };
+    let storage_api_version = api_version(group, storage_version(crd));
+    let mut served = Vec::new();
+    for (i, version) in versions(crd).iter().enumerate() {
+        if version.get("served") != Some(&Value::Bool(true)) {
+            continue;
+        }
+        let path = format!("spec.versions[{i}].schema.openAPIV3Schema");
+        let schema = at(version, &["schema", "openAPIV3Schema"]).cloned().unwrap_or(Value::Null);
+        let schema = Schema::parse(&schema).map_err(|errors| below(&path, errors))?;
+        let kind = Kind {
+            group: group.to_owned().into(),
+            version: text_at(version, &["name"]).to_owned().into(),
+            kind: names("kind").to_owned().into(),
+            list_kind: names("listKind").to_owned().into(),
+            plural: storage.plural.clone(),
+            singular: names("singular").to_owned().into(),
+            short_names: texts(at(crd, &["spec", "names", "shortNames"])),
+            categories: texts(at(crd, &["spec", "names", "categories"])),
+            namespaced,
+            status: at(version, &["subresources", "status"]).is_some_and(|s| !s.is_null()),
+            scale: at(version, &["subresources", "scale"]).and_then(scale),
+            review: false,
+            strategy: &strategy::CUSTOM,
+            storage: storage.clone(),
+            convert: None,
+            storage_api_version: storage_api_version.clone().into(),
+            shape: Shape::Parsed(Arc::new(schema)),
+            custom: Some(Custom {
+                crd: object::name(crd).to_owned(),
+                columns: columns(version),
+                deprecation: deprecation(crd, version),
+            }),
+            head: Box::default(),
+            storage_head: Box::default(),
+        };
+        served.push(Arc::new(kind.with_heads()));
+    }
+    served.sort_by_key(|kind| version_rank(&kind.version));
+    Ok(CustomKinds {
+        revision,
+        group: group.to_owned(),
+        plural: names("plural").to_owned(),
+        served,
+        storage,
+        namespaced,
+        terminating: object::is_deleting(crd),
+    })
+}
+
+/// The errors of a schema, with its place in the CRD put before their paths.
+pub(crate) fn below(path: &str, errors: Vec<FieldError>) -> Vec<FieldError> {
+    let join = |error: &FieldError| {
+        if error.path.is_empty() {
+            path.to_owned()
+        } else if error.path.starts_with('[') {
+            format!("{path}{}", error.path)
+        } else {
+            format!("{path}.{}", error.path)
+        }
+    };
+    errors.into_iter().map(|error| FieldError { path: join(&error), ..error }).collect()
+}
+
+fn scale(scale: &Value) -> Option<Scale> {
+    let path = |key: &str| {
+        let text = text_at(scale, &[key]).strip_prefix('.')?;
+        Some(text.split('.').map(|part| part.to_owned().into()).collect::<Vec<_>>())
+    };
+    Some(Scale {
+        spec_replicas: path("specReplicasPath")?,
+        status_replicas: path("statusReplicasPath")?,
+        selector: path("labelSelectorPath"),
+    })
+}
+
+fn columns(version: &Value) -> Vec<Column> {
+    let list = version.get("additionalPrinterColumns").and_then(Value::as_array);
+    let Some(list) = list.filter(|list| !list.is_empty()) else {
+        return vec![Column::new("Age", "date", ".metadata.creationTimestamp")];
+    };
+    let column = |entry: &Value| {
+        let mut column = Column::new(text_at(entry, &["name"]), text_at(entry, &["type"]), text_at(entry, &["jsonPath"]));
+        column.format = text_at(entry, &["format"]).to_owned();
+        column.description = text_at(entry, &["description"]).to_owned();
+        column.priority = entry.get("priority").and_then(Value::as_i64).and_then(|p| i32::try_from(p).ok()).unwrap_or(0);
+        column
+    };
+    list.iter().map(column).collect()
+}
+
+fn deprecation(crd: &Value, version: &Value) -> Option<String> {
+    if version.get("deprecated") != Some(&Value::Bool(true)) {
+        return None;
+    }
+    let own = text_at(version, &["deprecationWarning"]);
+    if !own.is_empty() {
+        return Some(own.to_owned());
+    }
+    let api = api_version(text_at(crd, &["spec", "group"]), text_at(version, &["name"]));
+    Some(format!("{api} {} is deprecated", text_at(crd, &["spec", "names", "kind"])))
+}

@@ -1,0 +1,529 @@
+//! One HTTP request, from who sent it to the answer: authentication, authorization, limits, and then the registry.
+
+use std::sync::Arc;
+
+use axum::{body::Body, extract::Request, response::Response};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use policy::{User, rbac::Attributes};
+use serde_json::Value;
+
+use crate::{
+    authn,
+    body::{self, BODY_BYTES_MAX, Media},
+    discovery, documents,
+    kinds::Kind,
+    negotiate::{self, Answer, Form, PatchType},
+    object,
+    path::{self, Query, Resource, Target, Verb},
+    read::{self, Subject},
+    rest::{self, DeleteOptions, Deleted, Edit, scale_view},
+    reviews,
+    server::Server,
+    status::{self, Error, Result},
+    subresource, watch,
+    write::{self, Draft, FieldValidation, Raw, Scope, Stored},
+};
+
+/// Names and values of all headers together.
+pub const HEADERS_BYTES_MAX: usize = 64 * 1024;
+/// A field manager's name.
+pub const MANAGER_BYTES_MAX: usize = 128;
+
+/// A request that is allowed.
+pub(crate) struct Call {
+    pub server: Server,
+    pub user: Arc<User>,
+    pub kind: Arc<Kind>,
+    pub verb: Verb,
+    pub target: Resource,
+    pub query: Query,
+    pub headers: HeaderMap,
+}
+
+/// `caller`: who calls, if that is settled already.
+pub(crate) async fn handle(server: Server, request: Request, caller: Option<Arc<User>>) -> Response {
+    let head = request.method() == Method::HEAD;
+    let (parts, body) = request.into_parts();
+    let response = match serve(&server, parts, body, caller).await {
+        Ok(response) => response,
+        Err(error) => failure(&error),
+    };
+    if head { response.map(|_| Body::empty()) } else { response }
+}
+
+async fn serve(server: &Server, parts: Parts, body: Body, caller: Option<Arc<User>>) -> Result<Response> {
+    let size: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if size > HEADERS_BYTES_MAX {
+        return Err(Error::headers_too_large());
+    }
+    let target = path::parse(parts.uri.path())?;
+    let query = Query::parse(parts.uri.query())?;
+    let in_process = caller.is_some();
+    let user = match caller {
+        Some(user) => user,
+        None => Arc::new(authn::authenticate(server, &parts).await?),
+    };
+    let resource = match target {
+        Target::Resource(resource) => resource,
+        Target::Other(segments) => {
+            let verb = parts.method.as_str().to_ascii_lowercase();
+            authorize_path(server, &user, &verb, parts.uri.path())?;
+            if !matches!(parts.method, Method::GET | Method::HEAD) {
+                return Err(Error::method_not_allowed_on_path());
+            }
+            return other(server, &segments, &parts.headers).await;
+        }
+    };
+    let wants_watch = query.flag("watch");
+    let verb = Verb::of(&parts.method, &resource, wants_watch).ok_or_else(Error::method_not_allowed_on_path)?;
+    authorize(server, &user, verb, &resource, &query)?;
+    let catalog = server.catalog();
+    let kind = catalog.find(&resource.group, &resource.version, &resource.resource).ok_or_else(Error::no_such_path)?;
+    check_place(&kind, &resource, verb)?;
+    if !kind.has_subresource(&resource.subresource) {
+        return Err(Error::no_such_path());
+    }
+    let call = Call { server: server.clone(), user, kind, verb, target: resource, query, headers: parts.headers };
+    if verb == Verb::Watch {
+        return call.watch().await;
+    }
+    let _permit = match in_process {
+        true => None,
+        false => Some(Arc::clone(&server.state().requests).try_acquire_owned().map_err(|_| {
+            Error::too_many_requests("too many requests, please try again later", 1)
+        })?),
+    };
+    call.run(body).await
+}
+
+/// Whether the path has a namespace where the kind wants one.
+fn check_place(kind: &Kind, target: &Resource, verb: Verb) -> Result<()> {
+    if !kind.namespaced {
+        let fits = target.namespace.is_empty() || (kind.is_namespace() && target.namespace == target.name);
+        return if fits { Ok(()) } else { Err(Error::no_such_path()) };
+    }
+    if !target.namespace.is_empty() {
+        return Ok(());
+    }
+    match verb {
+        Verb::List | Verb::Watch if target.name.is_empty() => Ok(()),
+        Verb::Create | Verb::DeleteCollection => {
+            Err(Error::method_not_allowed(&kind.group, &kind.plural, verb.as_str()))
+        }
+        _ => Err(Error::no_such_path()),
+    }
+}
+
+fn authorize_path(server: &Server, user: &User, verb: &str, path: &str) -> Result<()> {
+    let wanted = Attributes::Path { verb, path };
+    if server.state().access.read().rbac.authorize(user, &wanted).is_allowed() {
+        return Ok(());
+    }
+    Err(Error::forbidden("", "", "", format!("User \"{}\" cannot {verb} path \"{path}\"", user.name)))
+}
+
+fn authorize(server: &Server, user: &User, verb: Verb, target: &Resource, query: &Query) -> Result<()> {
+    // A list that asks for one name needs the right to that name alone.
+    let mut name = target.name.clone();
+    if name.is_empty() && matches!(verb, Verb::List | Verb::Watch | Verb::DeleteCollection) {
+        let fields = crate::selector::Fields::parse(query.text("fieldSelector").unwrap_or_default(), &[]);
+        name = fields.ok().and_then(|f| f.name().map(str::to_owned)).unwrap_or_default();
+    }
+    let wanted = Attributes::Resource {
+        verb: verb.as_str(),
+        group: &target.group,
+        resource: &target.resource,
+        subresource: &target.subresource,
+        namespace: &target.namespace,
+        name: &name,
+    };
+    if server.state().access.read().rbac.authorize(user, &wanted).is_allowed() {
+        return Ok(());
+    }
+    let mut resource = target.resource.clone();
+    if !target.subresource.is_empty() {
+        resource = format!("{resource}/{}", target.subresource);
+    }
+    let mut why = format!(
+        "User \"{}\" cannot {} resource \"{resource}\" in API group \"{}\"",
+        user.name,
+        verb.as_str(),
+        target.group
+    );
+    if target.namespace.is_empty() {
+        why.push_str(" at the cluster scope");
+    } else {
+        why.push_str(&format!(" in the namespace \"{}\"", target.namespace));
+    }
+    Err(Error::forbidden(&target.group, &target.resource, &target.name, why))
+}
+
+/// What is no resource: discovery, documents, health.
+async fn other(server: &Server, segments: &[String], headers: &HeaderMap) -> Result<Response> {
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    if let ["healthz" | "livez" | "readyz", ..] = segments[..] {
+        return Ok(respond(StatusCode::OK, "text/plain; charset=utf-8", Bytes::from_static(b"ok")));
+    }
+    if let ["openapi", rest @ ..] = &segments[..] {
+        return documents::serve(server, rest, headers).await;
+    }
+    let (content_type, value) = discovery::serve(server, &segments, headers)?;
+    let answer = negotiate::answer(headers, false).unwrap_or(Answer { form: Form::Object, media: Media::Json });
+    if answer.media == Media::Yaml {
+        return yaml(StatusCode::OK, &value);
+    }
+    let bytes = serde_json::to_vec(&value).map_err(Error::internal)?;
+    Ok(respond(StatusCode::OK, &content_type, bytes.into()))
+}
+
+pub(crate) async fn read_body(body: Body, headers: &HeaderMap) -> Result<Bytes> {
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|bytes| bytes > BODY_BYTES_MAX) {
+        return Err(Error::body_too_large(BODY_BYTES_MAX));
+    }
+    match Limited::new(body, BODY_BYTES_MAX).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Error::body_too_large(BODY_BYTES_MAX)),
+        Err(error) => Err(Error::bad_request(format!("the body could not be read: {error}"))),
+    }
+}
+
+impl Call {
+    fn method_not_allowed(&self) -> Error {
+        Error::method_not_allowed(&self.kind.group, &self.kind.plural, self.verb.as_str())
+    }
+
+    async fn run(self, body: Body) -> Result<Response> {
+        if self.kind.review {
+            if self.verb != Verb::Create {
+                return Err(self.method_not_allowed());
+            }
+            let body = read_body(body, &self.headers).await?;
+            return self.review(body).await;
+        }
+        match (self.verb, self.target.subresource.as_str()) {
+            (Verb::Get, "" | "status" | "scale" | "approval") => self.get().await,
+            (Verb::List, "") => self.list().await,
+            (Verb::Create, "") if self.target.name.is_empty() => {
+                let body = read_body(body, &self.headers).await?;
+                self.create(body).await
+            }
+            (Verb::Create, "binding" | "eviction" | "token") => {
+                let body = read_body(body, &self.headers).await?;
+                self.create_subresource(body).await
+            }
+            (Verb::Update, "" | "status" | "scale" | "approval" | "finalize") if !self.target.name.is_empty() => {
+                let body = read_body(body, &self.headers).await?;
+                self.update(body).await
+            }
+            (Verb::Patch, "" | "status" | "scale" | "approval") if !self.target.name.is_empty() => {
+                let body = read_body(body, &self.headers).await?;
+                self.patch(body).await
+            }
+            (Verb::Delete, "") => {
+                let body = read_body(body, &self.headers).await?;
+                self.delete(body).await
+            }
+            (Verb::DeleteCollection, "") => {
+                let body = read_body(body, &self.headers).await?;
+                self.delete_collection(body).await
+            }
+            _ => Err(self.method_not_allowed()),
+        }
+    }
+
+    pub(crate) fn scope(&self) -> Result<Scope> {
+        let validation = match self.query.text("fieldValidation") {
+            None | Some("Warn") => FieldValidation::Warn,
+            Some("Ignore") => FieldValidation::Ignore,
+            Some("Strict") => FieldValidation::Strict,
+            Some(other) => {
+                let text = format!("fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\"");
+                return Err(Error::bad_request(text));
+            }
+        };
+        let manager = match self.query.text("fieldManager") {
+            Some(manager) => manager.to_owned(),
+            None => default_manager(&self.headers),
+        };
+        if manager.len() > MANAGER_BYTES_MAX {
+            return Err(Error::bad_request(format!("fieldManager: Too long: may not be more than {MANAGER_BYTES_MAX} bytes")));
+        }
+        let namespace = if self.kind.namespaced { self.target.namespace.clone() } else { String::new() };
+        let mut warnings = Vec::new();
+        if let Some(text) = self.kind.custom.as_ref().and_then(|c| c.deprecation.clone()) {
+            warnings.push(text);
+        }
+        Ok(Scope {
+            server: self.server.clone(),
+            user: Arc::clone(&self.user),
+            kind: Arc::clone(&self.kind),
+            namespace,
+            name: self.target.name.clone(),
+            subresource: self.target.subresource.clone(),
+            dry_run: self.query.dry_run()?,
+            manager,
+            validation,
+            warnings,
+        })
+    }
+
+    fn answer(&self) -> Result<Answer> {
+        negotiate::answer(&self.headers, true)
+    }
+
+    async fn get(&self) -> Result<Response> {
+        let answer = self.answer()?;
+        let scope = self.scope()?;
+        let kv = scope.current().await?.ok_or_else(|| scope.not_found())?;
+        self.render(&scope, &Stored::of(&kv), StatusCode::OK, answer)
+    }
+
+    async fn list(&self) -> Result<Response> {
+        let answer = self.answer()?;
+        let namespace = if self.kind.namespaced { self.target.namespace.as_str() } else { "" };
+        let subject = Subject::new(&self.server, &self.kind, namespace, &self.query)?;
+        let listed = read::list(&subject, &self.query).await?;
+        let bytes = listed.render(&subject, answer.form, read::include_object(&self.query)?)?;
+        let mut response = in_media(StatusCode::OK, bytes, answer.media)?;
+        warn(&mut response, &self.scope()?.warnings);
+        Ok(response)
+    }
+
+    async fn watch(&self) -> Result<Response> {
+        let answer = self.answer()?;
+        if self.kind.review || !self.target.subresource.is_empty() {
+            return Err(self.method_not_allowed());
+        }
+        if answer.media == Media::Yaml {
+            return Err(Error::not_acceptable(&["application/json"]));
+        }
+        let mut query = self.query.clone();
+        if !self.target.name.is_empty() {
+            query.restrict_to_name(&self.target.name);
+        }
+        let namespace = if self.kind.namespaced { self.target.namespace.as_str() } else { "" };
+        let watcher = watch::open(&self.server, &self.kind, namespace, &query, answer.form).await?;
+        let body = Body::from_stream(watcher.into_stream());
+        let mut response = Response::new(body);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(response)
+    }
+
+    async fn create(&self, body: Bytes) -> Result<Response> {
+        let answer = self.answer()?;
+        let mut scope = self.scope()?;
+        let raw = Raw { bytes: body, media: negotiate::body_media(&self.headers)? };
+        let draft = raw.decode(&mut scope)?;
+        self.check_not_terminating()?;
+        let stored = rest::create(&mut scope, draft).await?;
+        self.render(&scope, &stored, StatusCode::CREATED, answer)
+    }
+
+    /// A CRD that is being deleted takes no new objects.
+    fn check_not_terminating(&self) -> Result<()> {
+        let Some(custom) = &self.kind.custom else { return Ok(()) };
+        if self.server.catalog().custom(&custom.crd).is_some_and(|c| c.terminating) {
+            return Err(Error::method_not_allowed(&self.kind.group, &self.kind.plural, "create"));
+        }
+        Ok(())
+    }
+
+    async fn create_subresource(&self, body: Bytes) -> Result<Response> {
+        let answer = self.answer()?;
+        let mut scope = self.scope()?;
+        let media = negotiate::body_media(&self.headers)?;
+        let parsed = body::parse(&body, media).map_err(|why| body::unrecognized(&self.kind.kind, &why))?;
+        let value = subresource::create(&mut scope, parsed.value).await?;
+        let mut response = in_media(StatusCode::CREATED, to_vec(&value)?, answer.media)?;
+        warn(&mut response, &scope.warnings);
+        Ok(response)
+    }
+
+    async fn review(&self, body: Bytes) -> Result<Response> {
+        let answer = self.answer()?;
+        let mut scope = self.scope()?;
+        let raw = Raw { bytes: body, media: negotiate::body_media(&self.headers)? };
+        let Draft { object } = raw.decode(&mut scope)?;
+        let value = reviews::answer(&self.server, &self.user, &self.kind, &self.target.namespace, object).await?;
+        in_media(StatusCode::CREATED, to_vec(&value)?, answer.media)
+    }
+
+    async fn update(&self, body: Bytes) -> Result<Response> {
+        let answer = self.answer()?;
+        let mut scope = self.scope()?;
+        let raw = Raw { bytes: body, media: negotiate::body_media(&self.headers)? };
+        let edit = if scope.subresource == "scale" {
+            let parsed = body::parse(&raw.bytes, raw.media).map_err(|why| body::unrecognized("Scale", &why))?;
+            let mut scale = parsed.value;
+            write::check_type(&mut scale, "autoscaling/v1", "Scale")?;
+            Edit::Replace(scale)
+        } else {
+            Edit::Replace(raw.decode(&mut scope)?.object)
+        };
+        let (stored, _) = rest::modify(&mut scope, &edit).await?;
+        self.render(&scope, &stored, StatusCode::OK, answer)
+    }
+
+    async fn patch(&self, bytes: Bytes) -> Result<Response> {
+        let answer = self.answer()?;
+        let mut scope = self.scope()?;
+        let patch_type = negotiate::patch_type(&self.headers, !self.kind.is_custom())?;
+        let media = if patch_type == PatchType::Apply { Media::Yaml } else { Media::Json };
+        // JSON is YAML, but reading it as what it is costs less.
+        let media = if bytes.first() == Some(&b'{') { Media::Json } else { media };
+        let patch = match body::parse(&bytes, media).or_else(|e| match patch_type {
+            PatchType::Apply if media == Media::Json => body::parse(&bytes, Media::Yaml),
+            _ => Err(e),
+        }) {
+            Ok(parsed) => parsed.value,
+            Err(why) => return Err(Error::bad_request(format!("error decoding patch: {why}"))),
+        };
+        let edit = match patch_type {
+            PatchType::Json => Edit::JsonPatch(patch),
+            PatchType::Merge => Edit::MergePatch(patch),
+            PatchType::Strategic => Edit::StrategicMergePatch(patch),
+            PatchType::Apply => {
+                let Some(manager) = self.query.text("fieldManager") else {
+                    return Err(Error::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"));
+                };
+                manager.clone_into(&mut scope.manager);
+                Edit::Apply { config: patch, force: self.query.flag("force") }
+            }
+        };
+        if matches!(edit, Edit::MergePatch(_) | Edit::StrategicMergePatch(_)) && !edit.is_object_patch() {
+            return Err(Error::bad_request("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}"));
+        }
+        let (stored, made) = rest::modify(&mut scope, &edit).await?;
+        self.render(&scope, &stored, if made { StatusCode::CREATED } else { StatusCode::OK }, answer)
+    }
+
+    fn delete_options(&self, body: &Bytes) -> Result<DeleteOptions> {
+        let value = if body.is_empty() {
+            Value::Null
+        } else {
+            let media = negotiate::body_media(&self.headers)?;
+            body::parse(body, media).map_err(|why| body::unrecognized("DeleteOptions", &why))?.value
+        };
+        DeleteOptions::read(&value, &self.query)
+    }
+
+    async fn delete(&self, body: Bytes) -> Result<Response> {
+        let answer = self.answer()?;
+        let mut scope = self.scope()?;
+        let options = self.delete_options(&body)?;
+        match rest::delete(&mut scope, &options).await? {
+            Deleted::Going(stored) => self.render(&scope, &stored, StatusCode::OK, answer),
+            Deleted::Gone(stored) => {
+                let object = stored.value(&self.kind)?;
+                let value = status::success(&self.kind.group, &self.kind.plural, &scope.name, object::uid(&object));
+                let mut response = in_media(StatusCode::OK, to_vec(&value)?, answer.media)?;
+                warn(&mut response, &scope.warnings);
+                Ok(response)
+            }
+        }
+    }
+
+    async fn delete_collection(&self, body: Bytes) -> Result<Response> {
+        let answer = self.answer()?;
+        let options = self.delete_options(&body)?;
+        let namespace = if self.kind.namespaced { self.target.namespace.as_str() } else { "" };
+        let subject = Subject::new(&self.server, &self.kind, namespace, &self.query)?;
+        let listed = read::list(&subject, &self.query).await?;
+        let mut scope = self.scope()?;
+        for kv in &listed.items {
+            let Some((_, _, namespace, name)) = crate::kinds::split_key(&kv.key) else { continue };
+            namespace.clone_into(&mut scope.namespace);
+            name.clone_into(&mut scope.name);
+            match rest::delete(&mut scope, &options).await {
+                Err(error) if error.is_not_found() => {}
+                other => drop(other?),
+            }
+        }
+        let bytes = listed.render(&subject, Form::Object, read::include_object(&self.query)?)?;
+        in_media(StatusCode::OK, bytes, answer.media)
+    }
+
+    /// One object in the form that is wanted.
+    fn render(&self, scope: &Scope, stored: &Stored, code: StatusCode, answer: Answer) -> Result<Response> {
+        let bytes = match (scope.subresource.as_str(), answer.form, &self.kind.scale) {
+            ("scale", _, Some(paths)) => to_vec(&scale_view(paths, &stored.value(&self.kind)?))?,
+            (_, Form::Object, _) => match stored.revision {
+                Some(revision) => {
+                    let mut out = Vec::new();
+                    read::served_bytes(&self.kind, &stored.bytes, revision, &mut out)?;
+                    out
+                }
+                None => to_vec(&stored.value(&self.kind)?)?,
+            },
+            (_, Form::Metadata, _) => to_vec(&read::partial_metadata(&mut stored.value(&self.kind)?))?,
+            (_, Form::Table, _) => {
+                let object = stored.value(&self.kind)?;
+                let metadata = serde_json::json!({"resourceVersion": object::resource_version(&object)});
+                let include = read::include_object(&self.query)?;
+                to_vec(&crate::table::table(&self.kind.columns(), &[&object], include, self.server.now(), metadata))?
+            }
+        };
+        let mut response = in_media(code, bytes, answer.media)?;
+        warn(&mut response, &scope.warnings);
+        Ok(response)
+    }
+}
+
+/// The manager that a request without one is booked to: the program's name in User-Agent.
+fn default_manager(headers: &HeaderMap) -> String {
+    let agent = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let program = agent.split('/').next().unwrap_or_default();
+    let program: String = program.chars().filter(|c| !c.is_control()).take(MANAGER_BYTES_MAX / 4).collect();
+    if program.is_empty() { "unknown".to_owned() } else { program }
+}
+
+fn to_vec(value: &Value) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(Error::internal)
+}
+
+fn in_media(code: StatusCode, json: Vec<u8>, media: Media) -> Result<Response> {
+    if media == Media::Json {
+        return Ok(respond(code, "application/json", json.into()));
+    }
+    let value: Value = serde_json::from_slice(&json).map_err(Error::internal)?;
+    yaml(code, &value)
+}
+
+fn yaml(code: StatusCode, value: &Value) -> Result<Response> {
+    let text = serde_saphyr::to_string(value).map_err(Error::internal)?;
+    Ok(respond(code, "application/yaml", text.into()))
+}
+
+pub(crate) fn respond(code: StatusCode, content_type: &str, bytes: Bytes) -> Response {
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = code;
+    let content_type = HeaderValue::from_str(content_type).unwrap_or(HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// A Warning header for each text (RFC 7234, code 299, as Kubernetes sends them).
+fn warn(response: &mut Response, warnings: &[String]) {
+    for warning in warnings {
+        let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+}
+
+fn failure(error: &Error) -> Response {
+    let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if code.is_server_error() {
+        tracing::warn!(code = code.as_u16(), "{error}");
+    }
+    let mut response = respond(code, "application/json", error.to_value().to_string().into());
+    if let Some(retry_after_s) = error.retry_after_s() {
+        response.headers_mut().insert(header::RETRY_AFTER, retry_after_s.into());
+    }
+    response
+}

@@ -1,0 +1,115 @@
+//! Questions that are answered and not stored: may somebody do something, who is it (authorization.k8s.io,
+//! authentication.k8s.io).
+
+use std::collections::BTreeMap;
+
+use policy::{
+    User,
+    rbac::{Attributes, Decision, Rule},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    authn,
+    kinds::Kind,
+    object::text_at,
+    server::Server,
+    status::{Error, Result},
+    write::rfc3339,
+};
+
+pub(crate) async fn answer(server: &Server, user: &User, kind: &Kind, namespace: &str, mut review: Value) -> Result<Value> {
+    let status = match kind.kind.as_ref() {
+        "SelfSubjectReview" => {
+            json!({"userInfo": user})
+        }
+        "SelfSubjectAccessReview" => access(server, user, &review)?,
+        "SubjectAccessReview" => access(server, &asked_user(&review)?, &review)?,
+        "LocalSubjectAccessReview" => {
+            if text_at(&review, &["spec", "resourceAttributes", "namespace"]) != namespace {
+                return Err(Error::bad_request("spec.resourceAttributes.namespace must match metadata.namespace"));
+            }
+            access(server, &asked_user(&review)?, &review)?
+        }
+        "SelfSubjectRulesReview" => rules(server, user, &review)?,
+        "TokenReview" => token(server, &review).await?,
+        _ => return Err(Error::no_such_path()),
+    };
+    if review.get("metadata").is_none_or(|m| !m.is_object()) {
+        review["metadata"] = json!({});
+    }
+    review["metadata"]["creationTimestamp"] = match kind.kind.as_ref() {
+        "SelfSubjectReview" => rfc3339(server.now()).into(),
+        _ => Value::Null,
+    };
+    review["status"] = status;
+    Ok(review)
+}
+
+fn asked_user(review: &Value) -> Result<User> {
+    let spec = review.get("spec").cloned().unwrap_or_default();
+    let texts = |value: Option<&Value>| {
+        let list = value.and_then(Value::as_array).into_iter().flatten();
+        list.filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let user = User {
+        name: text_at(&spec, &["user"]).to_owned(),
+        uid: text_at(&spec, &["uid"]).to_owned(),
+        groups: texts(spec.get("groups")),
+        extra: BTreeMap::new(),
+    };
+    if user.name.is_empty() && user.groups.is_empty() {
+        return Err(Error::bad_request("spec.user: at least one of user or group must be specified"));
+    }
+    Ok(user)
+}
+
+fn access(server: &Server, user: &User, review: &Value) -> Result<Value> {
+    let spec = review.get("spec").cloned().unwrap_or_default();
+    let resource = spec.get("resourceAttributes").filter(|a| a.is_object());
+    let path = spec.get("nonResourceAttributes").filter(|a| a.is_object());
+    let wanted = match (resource, path) {
+        (Some(a), None) => Attributes::Resource {
+            verb: text_at(a, &["verb"]),
+            group: text_at(a, &["group"]),
+            resource: text_at(a, &["resource"]),
+            subresource: text_at(a, &["subresource"]),
+            namespace: text_at(a, &["namespace"]),
+            name: text_at(a, &["name"]),
+        },
+        (None, Some(a)) => Attributes::Path { verb: text_at(a, &["verb"]), path: text_at(a, &["path"]) },
+        _ => {
+            let text = "spec: exactly one of nonResourceAttributes or resourceAttributes must be specified";
+            return Err(Error::bad_request(text));
+        }
+    };
+    let decision = server.state().access.read().rbac.authorize(user, &wanted);
+    Ok(match decision {
+        Decision::Allowed(reason) if reason.is_empty() => json!({"allowed": true}),
+        Decision::Allowed(reason) => json!({"allowed": true, "reason": reason}),
+        Decision::NoOpinion => json!({"allowed": false}),
+    })
+}
+
+fn rules(server: &Server, user: &User, review: &Value) -> Result<Value> {
+    let namespace = text_at(review, &["spec", "namespace"]);
+    if namespace.is_empty() {
+        return Err(Error::bad_request("no namespace on request"));
+    }
+    let rules = server.state().access.read().rbac.rules_for(user, namespace);
+    let (paths, resources): (Vec<Rule>, Vec<Rule>) = rules.into_iter().partition(|r| !r.non_resource_urls.is_empty());
+    Ok(json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false}))
+}
+
+async fn token(server: &Server, review: &Value) -> Result<Value> {
+    let token = text_at(review, &["spec", "token"]);
+    if token.is_empty() {
+        return Err(Error::bad_request("token is required for TokenReview in authentication"));
+    }
+    let audiences = review.pointer("/spec/audiences").and_then(Value::as_array).into_iter().flatten();
+    let audiences: Vec<String> = audiences.filter_map(Value::as_str).map(str::to_owned).collect();
+    Ok(match authn::bearer(server, token, &audiences).await? {
+        Some((user, audiences)) => json!({"authenticated": true, "user": user, "audiences": audiences}),
+        None => json!({"authenticated": false, "user": {}, "error": "the token is not valid"}),
+    })
+}

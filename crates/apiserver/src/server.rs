@@ -1,0 +1,229 @@
+//! One API server: its options, its state, how it starts and stops, and the ways to call it.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+};
+
+use axum::{Router, extract::Request as HttpRequest, response::Response};
+use jiff::Timestamp;
+use parking_lot::{Mutex, RwLock};
+use policy::User;
+use serde_json::Value;
+use store::{Revision, SharedStore};
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    access::Access,
+    admission::Admission,
+    bootstrap,
+    catalog::Catalog,
+    collector::Collector,
+    crd, http,
+    kinds::{builtin::Profile, split_key},
+    token::Keys,
+};
+
+/// Requests in progress, watches not counted; more wait no longer than it takes to say 429.
+pub const REQUESTS_MAX: usize = 600;
+
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// How service account tokens are signed and checked.
+#[derive(Clone)]
+pub struct ServiceAccountKeys {
+    /// RSA (at least 2048 bits) or EC P-256, in PEM (PKCS#1, SEC1 or PKCS#8).
+    pub signing_key_pem: String,
+    /// Further public keys whose tokens are accepted, each a PEM `PUBLIC KEY`.
+    pub verifying_keys_pem: Vec<String>,
+    /// The `iss` of tokens, and their audience if none is asked for: `https://kubernetes.default.svc`.
+    pub issuer: String,
+}
+
+#[derive(Clone)]
+pub struct Options {
+    pub clock: Clock,
+    pub profile: Profile,
+    /// The authority whose client certificates the listener checks; published as Kubernetes does, for extensions.
+    pub client_ca_pem: Option<String>,
+    /// None: no service account tokens are issued or accepted.
+    pub service_account: Option<ServiceAccountKeys>,
+    /// Whether secrets `kube-system/bootstrap-token-*` let nodes in.
+    pub bootstrap_tokens: bool,
+    pub admission: Vec<Arc<dyn Admission>>,
+    /// CRDs that are made or brought up to date at start.
+    pub crds: Vec<Value>,
+    /// Whether requests without credentials go on as `system:anonymous` (else 401).
+    pub anonymous: bool,
+    /// What `/version` says, as in `v1.36.0`.
+    pub version: String,
+    pub requests_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(wall_clock),
+            profile: Profile::Management,
+            client_ca_pem: None,
+            service_account: None,
+            bootstrap_tokens: false,
+            admission: Vec::new(),
+            crds: Vec::new(),
+            anonymous: true,
+            version: "v1.36.0".to_owned(),
+            requests_max: REQUESTS_MAX,
+        }
+    }
+}
+
+/// The one place where this crate reads the machine's clock.
+fn wall_clock() -> Timestamp {
+    Timestamp::now()
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("read the service account keys: {0}")]
+    Keys(#[source] crate::token::KeyError),
+    #[error("make the objects that every cluster has")]
+    Bootstrap(#[source] crate::status::Error),
+    #[error("install the CRD {name}")]
+    Crd {
+        name: String,
+        #[source]
+        source: crate::status::Error,
+    },
+    #[error("read the objects that are kept")]
+    Load(#[source] crate::status::Error),
+}
+
+pub(crate) struct State {
+    pub store: SharedStore,
+    pub options: Options,
+    pub catalog: RwLock<Catalog>,
+    pub access: RwLock<Access>,
+    pub keys: Option<Keys>,
+    pub requests: Arc<Semaphore>,
+    pub collector: Collector,
+    pub documents: Mutex<HashMap<String, crate::documents::Document>>,
+    /// The last revision at which each role, binding and CRD was taken in.
+    seen: Mutex<HashMap<Vec<u8>, Revision>>,
+    pub stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// A running API server; clones are the same server. It lives until [`Server::shutdown`].
+#[derive(Clone)]
+pub struct Server(Arc<State>);
+
+impl Server {
+    /// Opens the API over `store`: makes the namespaces, roles and CRDs that are missing, and starts the garbage
+    /// collector and what empties namespaces.
+    pub async fn start(store: SharedStore, options: Options) -> Result<Self, StartError> {
+        let keys = options.service_account.as_ref().map(Keys::new).transpose().map_err(StartError::Keys)?;
+        let state = State {
+            catalog: RwLock::new(Catalog::new(options.profile)),
+            access: RwLock::default(),
+            keys,
+            requests: Arc::new(Semaphore::new(options.requests_max)),
+            collector: Collector::default(),
+            documents: Mutex::default(),
+            seen: Mutex::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            store,
+            options,
+        };
+        let server = Self(Arc::new(state));
+        let after = bootstrap::ensure(&server).await.map_err(StartError::Bootstrap)?;
+        tracing::debug!(%after, "the objects that every cluster has are there");
+        let watch = crate::collector::load(&server).await.map_err(StartError::Load)?;
+        for crd in &server.0.options.crds {
+            let name = crate::object::name(crd).to_owned();
+            bootstrap::install_crd(&server, crd).await.map_err(|source| StartError::Crd { name, source })?;
+        }
+        server.0.tasks.spawn(crate::collector::observe(server.clone(), watch));
+        server.0.tasks.spawn(crate::collector::work(server.clone()));
+        Ok(server)
+    }
+
+    /// The whole API. Who calls is taken from the request's extensions ([`crate::PeerCertificates`]) or its
+    /// Authorization header.
+    pub fn router(&self) -> Router {
+        let server = self.clone();
+        Router::new().fallback(move |request: HttpRequest| {
+            let server = server.clone();
+            async move { http::handle(server, request, None).await }
+        })
+    }
+
+    /// The whole API for a caller in this process, whose identity is fixed and whose headers are not asked. Give it to
+    /// `kube::Client::new`.
+    pub fn service_as(&self, user: User) -> Router {
+        let server = self.clone();
+        let user = Arc::new(user);
+        Router::new().fallback(move |request: HttpRequest| {
+            let (server, user) = (server.clone(), Arc::clone(&user));
+            async move { http::handle(server, request, Some(user)).await }
+        })
+    }
+
+    /// One request, in process.
+    pub async fn call_as(&self, user: Arc<User>, request: HttpRequest) -> Response {
+        http::handle(self.clone(), request, Some(user)).await
+    }
+
+    /// Ends the watches and the background tasks; the store stays.
+    pub async fn shutdown(&self) {
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    pub fn store(&self) -> &SharedStore {
+        &self.0.store
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.0
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.0.options.clock)()
+    }
+
+    pub(crate) fn catalog(&self) -> Catalog {
+        self.0.catalog.read().clone()
+    }
+
+    /// Takes a role, binding or CRD, as it is since `revision`, into the indexes. Both the request that wrote it and the
+    /// watch bring it here; the older is dropped. `settled`: no older news of the key can follow.
+    pub(crate) fn take_in(&self, key: &[u8], revision: Revision, value: Option<&[u8]>, settled: bool) {
+        let Some((group, plural, namespace, name)) = split_key(key) else { return };
+        let is_crd = plural == "customresourcedefinitions" && group == crd::GROUP;
+        if !is_crd && group != crate::access::GROUP {
+            return;
+        }
+        let mut seen = self.0.seen.lock();
+        let known = seen.get(key).is_some_and(|known| *known >= revision);
+        if settled && value.is_none() {
+            seen.remove(key);
+        } else if !known {
+            seen.insert(key.to_vec(), revision);
+        }
+        if known {
+            return;
+        }
+        let object: Option<Value> = value.and_then(|value| serde_json::from_slice(value).ok());
+        if is_crd {
+            let kinds = object.as_ref().and_then(|crd| crd::compile(crd, revision.0).ok());
+            let mut catalog = self.0.catalog.write();
+            *catalog = catalog.with(name, kinds);
+        } else {
+            self.0.access.write().take_in(plural, namespace, name, object.as_ref());
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Where a built-in kind differs from all others, as data and plain functions: what happens to an object before it is
+//! validated, and what must hold of it beyond its schema. Everything else is the registry's.
+
+use jiff::Timestamp;
+use policy::User;
+use serde_json::{Value, json};
+
+use crate::{
+    field::FieldError,
+    kinds::Kind,
+    names::{self, NameRule},
+    object::{self, at, default_at, set_at, text_at},
+    server::Server,
+    status::Result,
+};
+
+pub(crate) mod access;
+mod crd;
+mod event;
+mod workload;
+
+pub(crate) use self::{
+    access::{BINDING, ROLE},
+    crd::CRD,
+    event::{EVENT, EVENT_V1, from_core as event_from_core, to_core as event_to_core},
+    workload::{CSR, NODE, POD, SERVICE, WORKLOAD},
+};
+
+/// A write in progress, as far as a strategy may see it.
+pub(crate) struct Cx<'a> {
+    pub server: &'a Server,
+    pub user: &'a User,
+    pub kind: &'a Kind,
+    pub subresource: &'a str,
+    pub now: Timestamp,
+}
+
+/// A subresource beyond `status` and `scale`, for discovery.
+pub(crate) struct Subresource {
+    pub name: &'static str,
+    /// Group, version and kind of what it takes; the parent's if none.
+    pub kind: Option<(&'static str, &'static str, &'static str)>,
+    pub verbs: &'static [&'static str],
+}
+
+pub(crate) struct Strategy {
+    pub names: NameRule,
+    /// Whether `metadata.generation` counts the changes of the spec.
+    pub generation: bool,
+    /// Whether a new object may come with a status, as nodes do.
+    pub status_on_create: bool,
+    /// Fields that may be selected by.
+    pub fields: &'static [&'static str],
+    pub subresources: &'static [Subresource],
+    /// Before validation.
+    pub create: fn(&Cx<'_>, &mut Value) -> Result<()>,
+    /// Before validation: the new object, the old one.
+    pub update: fn(&Cx<'_>, &mut Value, &Value) -> Result<()>,
+    /// What is wrong with the (new) object; the old one, if there is one.
+    pub check: fn(&Cx<'_>, &Value, Option<&Value>) -> Vec<FieldError>,
+}
+
+const fn plain() -> Strategy {
+    Strategy {
+        names: NameRule::Subdomain,
+        generation: false,
+        status_on_create: false,
+        fields: &[],
+        subresources: &[],
+        create: |_, _| Ok(()),
+        update: |_, _, _| Ok(()),
+        check: |_, _, _| Vec::new(),
+    }
+}
+
+pub(crate) static PLAIN: Strategy = plain();
+pub(crate) static GENERATION: Strategy = Strategy { generation: true, ..plain() };
+/// For every kind that a CRD makes.
+pub(crate) static CUSTOM: Strategy = Strategy { generation: true, ..plain() };
+
+/// The finalizer in a namespace's spec that stands for its content.
+pub(crate) const NAMESPACE_FINALIZER: &str = "kubernetes";
+/// The label that every namespace carries its own name in.
+pub(crate) const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
+
+pub(crate) static NAMESPACE: Strategy = Strategy {
+    names: NameRule::Label,
+    fields: &["status.phase"],
+    subresources: &[Subresource { name: "finalize", kind: None, verbs: &["update"] }],
+    create: |_, namespace| {
+        set_at(namespace, &["status"], json!({"phase": "Active"}));
+        let mut list: Vec<Value> =
+            at(namespace, &["spec", "finalizers"]).and_then(Value::as_array).cloned().unwrap_or_default();
+        if !list.iter().any(|f| f == NAMESPACE_FINALIZER) {
+            list.push(NAMESPACE_FINALIZER.into());
+        }
+        set_at(namespace, &["spec", "finalizers"], list.into());
+        label_with_name(namespace);
+        Ok(())
+    },
+    update: |cx, namespace, old| {
+        if cx.subresource != "finalize" {
+            match old.get("spec") {
+                Some(spec) => set_at(namespace, &["spec"], spec.clone()),
+                None => drop(namespace.as_object_mut().and_then(|o| o.remove("spec"))),
+            }
+        }
+        label_with_name(namespace);
+        Ok(())
+    },
+    ..plain()
+};
+
+fn label_with_name(namespace: &mut Value) {
+    let name = object::name(namespace).to_owned();
+    if !name.is_empty() {
+        set_at(namespace, &["metadata", "labels", NAMESPACE_LABEL], name.into());
+    }
+}
+
+pub(crate) static CONFIG_MAP: Strategy = Strategy {
+    check: |_, new, old| {
+        let mut errors = Vec::new();
+        check_data_keys(new, &["data", "binaryData"], &mut errors);
+        for key in new.get("data").and_then(Value::as_object).into_iter().flatten().map(|(key, _)| key) {
+            if new.get("binaryData").is_some_and(|b| b.get(key).is_some()) {
+                errors.push(FieldError::invalid(format!("data[{key}]"), key.as_str(), "duplicate of key present in binaryData"));
+            }
+        }
+        check_immutable(new, old, &["data", "binaryData"], &mut errors);
+        errors
+    },
+    ..plain()
+};
+
+pub(crate) static SECRET: Strategy = Strategy {
+    fields: &["type"],
+    create: |_, secret| {
+        take_string_data(secret);
+        default_at(secret, &["type"], "Opaque".into());
+        Ok(())
+    },
+    update: |_, secret, old| {
+        take_string_data(secret);
+        if text_at(secret, &["type"]).is_empty() {
+            set_at(secret, &["type"], old.get("type").cloned().unwrap_or_else(|| "Opaque".into()));
+        }
+        Ok(())
+    },
+    check: check_secret,
+    ..plain()
+};
+
+/// Secrets and config maps hold no more than this (`MaxSecretSize`).
+pub(crate) const DATA_BYTES_MAX: usize = 1024 * 1024;
+
+fn take_string_data(secret: &mut Value) {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let Some(Value::Object(texts)) = secret.as_object_mut().and_then(|o| o.remove("stringData")) else { return };
+    for (key, text) in texts {
+        let encoded = STANDARD.encode(text.as_str().unwrap_or_default());
+        set_at(secret, &["data", &key], encoded.into());
+    }
+}
+
+fn check_secret(_: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let mut errors = Vec::new();
+    check_data_keys(new, &["data"], &mut errors);
+    let mut bytes = 0;
+    for (key, value) in new.get("data").and_then(Value::as_object).into_iter().flatten() {
+        match value.as_str().map(|text| STANDARD.decode(text)) {
+            Some(Ok(decoded)) => bytes += decoded.len(),
+            _ if value.is_null() => {}
+            _ => errors.push(FieldError::invalid(format!("data[{key}]"), "<secret contents redacted>", "illegal base64 data")),
+        }
+    }
+    if bytes > DATA_BYTES_MAX {
+        errors.push(FieldError::too_long("data", DATA_BYTES_MAX));
+    }
+    let required: &[&str] = match text_at(new, &["type"]) {
+        "kubernetes.io/tls" => &["tls.crt", "tls.key"],
+        "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
+        "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
+        _ => &[],
+    };
+    for key in required {
+        if at(new, &["data", key]).is_none() {
+            errors.push(FieldError::required(format!("data[{key}]"), ""));
+        }
+    }
+    if let Some(old) = old
+        && old.get("type") != new.get("type")
+    {
+        errors.push(FieldError::invalid("type", new.get("type").cloned().unwrap_or_default(), "field is immutable"));
+    }
+    check_immutable(new, old, &["data"], &mut errors);
+    errors
+}
+
+/// Keys of data become file names.
+fn check_data_keys(new: &Value, fields: &[&str], errors: &mut Vec<FieldError>) {
+    for field in fields {
+        for key in new.get(field).and_then(Value::as_object).into_iter().flatten().map(|(key, _)| key) {
+            let path = format!("{field}[{key}]");
+            if key.len() > names::SUBDOMAIN_BYTES_MAX {
+                errors.push(FieldError::invalid(path.as_str(), key.as_str(), "must be no more than 253 characters"));
+            }
+            let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+            if key.is_empty() || !key.bytes().all(fits) || matches!(key.as_str(), "." | "..") {
+                let text = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  \
+                            or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
+                errors.push(FieldError::invalid(path, key.as_str(), text));
+            }
+        }
+    }
+}
+
+fn check_immutable(new: &Value, old: Option<&Value>, fields: &[&str], errors: &mut Vec<FieldError>) {
+    let Some(old) = old.filter(|old| old.get("immutable") == Some(&Value::Bool(true))) else { return };
+    if new.get("immutable") != Some(&Value::Bool(true)) {
+        errors.push(FieldError::forbidden("immutable", "field is immutable when `immutable` is set"));
+    }
+    for field in fields {
+        if new.get(field) != old.get(field) {
+            errors.push(FieldError::forbidden(*field, "field is immutable when `immutable` is set"));
+        }
+    }
+}
+
+pub(crate) static SERVICE_ACCOUNT: Strategy = Strategy {
+    subresources: &[Subresource {
+        name: "token",
+        kind: Some(("authentication.k8s.io", "v1", "TokenRequest")),
+        verbs: &["create"],
+    }],
+    ..plain()
+};
+
+/// Webhooks are not called, so a configuration that expects it is refused rather than ignored.
+pub(crate) static WEBHOOKS: Strategy = Strategy {
+    generation: true,
+    check: |_, new, _| {
+        let count = new.get("webhooks").and_then(Value::as_array).map_or(0, Vec::len);
+        if count == 0 {
+            return Vec::new();
+        }
+        vec![FieldError::forbidden("webhooks", "this server does not call admission webhooks; the list must be empty")]
+    },
+    ..plain()
+};
+
+/// Neither are admission policies evaluated.
+pub(crate) static ADMISSION_POLICY: Strategy = Strategy {
+    generation: true,
+    check: |_, _, old| match old {
+        Some(_) => Vec::new(),
+        None => vec![FieldError::forbidden("spec", "this server does not evaluate admission policies")],
+    },
+    ..plain()
+};

@@ -1,0 +1,262 @@
+//! Watch: the store's events as a stream of lines (meta/v1 WatchEvent), with bookmarks, selectors and initial events.
+
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{FutureExt, Stream, StreamExt};
+use serde_json::{Value, json};
+use store::{Event, KeyValue, Revision, WatchItem};
+use tokio::time::{Instant, Sleep};
+
+use crate::{
+    kinds::Kind,
+    negotiate::Form,
+    path::Query,
+    read::{self, Subject, parse_version, partial_metadata, served_bytes},
+    rest::served_value,
+    selector::Selector,
+    server::Server,
+    status::{Error, Result},
+    table::{self, Column, IncludeObject},
+    write::store_error,
+};
+
+/// A watch without a timeout of its own ends after this.
+const TIMEOUT_S: u64 = 3600;
+/// How often a watcher that allows it learns how far it is.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// Events that are put into one frame if they are there at once.
+const FRAME_EVENTS_MAX: usize = 256;
+
+/// Marks the bookmark behind the initial events.
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+pub(crate) struct Watcher {
+    server: Server,
+    kind: Arc<Kind>,
+    selector: Selector,
+    form: Form,
+    include: IncludeObject,
+    columns: Vec<Column>,
+    columns_sent: bool,
+    bookmarks: bool,
+    source: Option<store::Watch>,
+    ready: VecDeque<Bytes>,
+    next_bookmark: Pin<Box<Sleep>>,
+    deadline: Pin<Box<Sleep>>,
+}
+
+/// Opens a watch; what can be refused is refused before the first byte.
+pub(crate) async fn open(server: &Server, kind: &Arc<Kind>, namespace: &str, query: &Query, form: Form) -> Result<Watcher> {
+    let subject = Subject::new(server, kind, namespace, query)?;
+    let range = subject.range();
+    let timeout_s = query.number("timeoutSeconds")?.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
+    let version = query.text("resourceVersion").map(parse_version).transpose()?;
+    let initial = query.optional_flag("sendInitialEvents");
+    let matching = query.text("resourceVersionMatch");
+    if initial == Some(true) && matching != Some("NotOlderThan") {
+        let text = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        return Err(Error::bad_request(text));
+    }
+    if initial.is_none() && matching.is_some() {
+        return Err(Error::bad_request("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+    }
+    let current = server.store().revision();
+    if let Some(version) = version.filter(|version| *version > current) {
+        return Err(Error::future_version(version.0, current.0));
+    }
+    let mut watcher = Watcher {
+        server: server.clone(),
+        kind: Arc::clone(kind),
+        selector: Selector::default(),
+        form,
+        include: read::include_object(query)?,
+        columns: if form == Form::Table { kind.columns().into_owned() } else { Vec::new() },
+        columns_sent: false,
+        bookmarks: query.flag("allowWatchBookmarks"),
+        source: None,
+        ready: VecDeque::new(),
+        next_bookmark: Box::pin(tokio::time::sleep(BOOKMARK_INTERVAL)),
+        deadline: Box::pin(tokio::time::sleep(Duration::from_secs(timeout_s.unwrap_or(TIMEOUT_S)))),
+    };
+    let from_now = version.is_none_or(|v| v.0 == 0);
+    let after = if initial.unwrap_or(from_now) {
+        let listed = read::list(&subject, &Query::default()).await?;
+        for kv in &listed.items {
+            let line = watcher.line("ADDED", kv, kv.modified)?;
+            watcher.ready.push_back(line);
+        }
+        if initial == Some(true) && watcher.bookmarks {
+            let line = watcher.bookmark(listed.revision, true);
+            watcher.ready.push_back(line);
+        }
+        listed.revision
+    } else if from_now {
+        current
+    } else {
+        version.unwrap_or(current)
+    };
+    watcher.selector = subject.selector;
+    match server.store().watch(range, after) {
+        Ok(source) => watcher.source = Some(source),
+        Err(store::Error::Compacted { requested, compacted }) => watcher.expire(Some((requested, compacted))),
+        Err(error) => return Err(store_error(error)),
+    }
+    Ok(watcher)
+}
+
+impl Watcher {
+    /// The lines, until the timeout, the end of the server, or a history that was lost.
+    pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send {
+        futures::stream::unfold(self, |mut watcher| async move {
+            let frame = watcher.frame().await?;
+            Some((Ok(frame), watcher))
+        })
+    }
+
+    /// The next lines; `None` at the end.
+    async fn frame(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(first) = self.ready.pop_front() {
+                if self.ready.is_empty() {
+                    return Some(first);
+                }
+                let mut frame = Vec::from(first);
+                for line in self.ready.drain(..) {
+                    frame.extend_from_slice(&line);
+                }
+                return Some(frame.into());
+            }
+            let source = self.source.as_mut()?;
+            let stop = self.server.state().stop.clone();
+            tokio::select! {
+                biased;
+                item = source.next() => self.take(item),
+                () = &mut self.next_bookmark => {
+                    if self.bookmarks {
+                        source.progress();
+                    }
+                    self.next_bookmark.as_mut().reset(Instant::now() + BOOKMARK_INTERVAL);
+                }
+                () = &mut self.deadline => return None,
+                () = stop.cancelled() => return None,
+            }
+            self.take_what_is_there();
+        }
+    }
+
+    /// Adds what needs no waiting to the frame.
+    fn take_what_is_there(&mut self) {
+        while self.ready.len() < FRAME_EVENTS_MAX {
+            let Some(item) = self.source.as_mut().and_then(|source| source.next().now_or_never()) else { return };
+            self.take(item);
+        }
+    }
+
+    fn take(&mut self, item: Option<WatchItem>) {
+        match item {
+            None => self.source = None,
+            Some(WatchItem::Compacted) => self.expire(None),
+            Some(WatchItem::Bookmark(revision)) => {
+                let line = self.bookmark(revision, false);
+                self.ready.push_back(line);
+            }
+            Some(WatchItem::Event(event)) => match self.event(event) {
+                Ok(Some(line)) => self.ready.push_back(line),
+                Ok(None) => {}
+                Err(error) => {
+                    self.ready.push_back(error_line(&error));
+                    self.source = None;
+                }
+            },
+        }
+    }
+
+    fn expire(&mut self, versions: Option<(Revision, Revision)>) {
+        let text = match versions {
+            Some((requested, compacted)) => format!("too old resource version: {requested} ({compacted})"),
+            None => "The resourceVersion for the provided watch is too old.".to_owned(),
+        };
+        self.ready.push_back(error_line(&Error::expired(text)));
+        self.source = None;
+    }
+
+    /// An event as this watcher sees it: an object that comes to satisfy the selector is added, one that ceases to is
+    /// deleted.
+    fn event(&mut self, event: Event) -> Result<Option<Bytes>> {
+        let (kind, object, revision) = match event {
+            Event::Put { item, prev } => {
+                let now = self.selector.matches(&item.value)?;
+                let before = match &prev {
+                    Some(prev) => self.selector.matches(&prev.value)?,
+                    None => false,
+                };
+                let revision = item.modified;
+                match (before, now, prev) {
+                    (false, true, _) => ("ADDED", item, revision),
+                    (true, true, _) => ("MODIFIED", item, revision),
+                    (true, false, Some(prev)) => ("DELETED", prev, revision),
+                    _ => return Ok(None),
+                }
+            }
+            Event::Delete { revision, prev } => {
+                if !self.selector.matches(&prev.value)? {
+                    return Ok(None);
+                }
+                ("DELETED", prev, revision)
+            }
+        };
+        self.line(kind, &object, revision).map(Some)
+    }
+
+    fn line(&mut self, event: &str, kv: &KeyValue, revision: Revision) -> Result<Bytes> {
+        let mut out = Vec::with_capacity(kv.value.len() + 96);
+        out.extend_from_slice(format!("{{\"type\":\"{event}\",\"object\":").as_bytes());
+        if self.form == Form::Object {
+            served_bytes(&self.kind, &kv.value, revision, &mut out)?;
+        } else {
+            let kv = KeyValue { modified: revision, ..kv.clone() };
+            let mut object = served_value(&self.kind, &kv)?;
+            let view = if self.form == Form::Metadata { partial_metadata(&mut object) } else { self.table(&object, revision) };
+            serde_json::to_writer(&mut out, &view).map_err(Error::internal)?;
+        }
+        out.extend_from_slice(b"}\n");
+        Ok(out.into())
+    }
+
+    /// A table of one row; the columns are told once.
+    fn table(&mut self, object: &Value, revision: Revision) -> Value {
+        let metadata = json!({"resourceVersion": revision.to_string()});
+        let mut table = table::table(&self.columns, &[object], self.include, self.server.now(), metadata);
+        if std::mem::replace(&mut self.columns_sent, true) {
+            table["columnDefinitions"] = Value::Null;
+        }
+        table
+    }
+
+    fn bookmark(&self, revision: Revision, initial_end: bool) -> Bytes {
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if initial_end {
+            metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
+        }
+        let (kind, api_version) = match self.form {
+            Form::Object => (self.kind.kind.as_ref(), self.kind.api_version()),
+            Form::Metadata => ("PartialObjectMetadata", "meta.k8s.io/v1".to_owned()),
+            Form::Table => ("Table", "meta.k8s.io/v1".to_owned()),
+        };
+        let mut object = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
+        if self.form == Form::Table {
+            object["columnDefinitions"] = Value::Null;
+            object["rows"] = json!([]);
+        }
+        let mut line = json!({"type": "BOOKMARK", "object": object}).to_string();
+        line.push('\n');
+        line.into()
+    }
+}
+
+fn error_line(error: &Error) -> Bytes {
+    let mut line = json!({"type": "ERROR", "object": error.to_value()}).to_string();
+    line.push('\n');
+    line.into()
+}

@@ -1,0 +1,641 @@
+//! The one way into the store: raw bytes become a draft, a draft becomes admitted, and only what is admitted is
+//! committed. Each step takes the one before it, so none can be left out.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use policy::User;
+use serde_json::{Map, Value};
+use store::{Commit, Expect, Guard, KeyValue, Op, Range, Revision};
+
+use crate::{
+    admission::{Operation, Request},
+    apply,
+    body::{self, Media},
+    field::FieldError,
+    kinds::Kind,
+    names::{self, check_metadata},
+    object::{self, meta, meta_mut},
+    server::Server,
+    status::{Cause, Error, Result},
+    strategy::Cx,
+};
+
+/// Stored objects, in bytes (etcd's request limit, as Kubernetes runs it).
+pub const OBJECT_BYTES_MAX: usize = 1_572_864;
+/// How often a write is tried again because another came first.
+pub(crate) const RETRIES_MAX: usize = 64;
+/// How often another name is made up for a `generateName` whose name is taken.
+pub(crate) const NAMES_TRIED_MAX: usize = 8;
+
+/// The time as Kubernetes writes it: whole seconds, UTC.
+pub(crate) fn rfc3339(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// What becomes of fields that the schema does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+/// What a write is about, and on whose behalf.
+pub(crate) struct Scope {
+    pub server: Server,
+    pub user: Arc<User>,
+    pub kind: Arc<Kind>,
+    pub namespace: String,
+    /// Empty when the body is to say it.
+    pub name: String,
+    pub subresource: String,
+    pub dry_run: bool,
+    pub manager: String,
+    pub validation: FieldValidation,
+    /// Texts for Warning headers.
+    pub warnings: Vec<String>,
+}
+
+impl Scope {
+    /// For the server's own writes.
+    pub(crate) fn internal(server: &Server, user: &Arc<User>, kind: Arc<Kind>, namespace: &str, name: &str) -> Self {
+        Self {
+            server: server.clone(),
+            user: Arc::clone(user),
+            kind,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            subresource: String::new(),
+            dry_run: false,
+            manager: "kube-apiserver".to_owned(),
+            validation: FieldValidation::Ignore,
+            warnings: Vec::new(),
+        }
+    }
+
+    pub(crate) fn key(&self) -> String {
+        self.kind.storage.key(&self.namespace, &self.name)
+    }
+
+    pub(crate) fn not_found(&self) -> Error {
+        Error::not_found(&self.kind.group, &self.kind.plural, &self.name)
+    }
+
+    pub(crate) fn conflict(&self, why: &str) -> Error {
+        Error::conflict(&self.kind.group, &self.kind.plural, &self.name, why)
+    }
+
+    fn invalid(&self, name: &str, errors: &[FieldError]) -> Error {
+        Error::invalid(&self.kind.group, &self.kind.kind, name, errors)
+    }
+
+    pub(crate) fn admission_request(&self, operation: Operation, old: Option<&Value>) -> Request {
+        Request {
+            operation,
+            group: self.kind.group.to_string(),
+            version: self.kind.version.to_string(),
+            kind: self.kind.kind.to_string(),
+            resource: self.kind.plural.to_string(),
+            subresource: self.subresource.clone(),
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            user: (*self.user).clone(),
+            dry_run: self.dry_run,
+            old: old.cloned(),
+        }
+    }
+
+    /// The object as it stands in the store.
+    pub(crate) async fn current(&self) -> Result<Option<KeyValue>> {
+        get(&self.server, self.key()).await
+    }
+}
+
+pub(crate) async fn get(server: &Server, key: String) -> Result<Option<KeyValue>> {
+    let page = server.store().range(Range::key(key), store::At::Latest, 1).await.map_err(store_error)?;
+    Ok(page.items.into_iter().next())
+}
+
+pub(crate) fn store_error(error: store::Error) -> Error {
+    match error {
+        store::Error::TooLarge { .. } => Error::object_too_large(),
+        store::Error::Compacted { .. } => Error::expired("The resourceVersion for the provided list is too old."),
+        store::Error::Future { requested, current } => Error::future_version(requested.0, current.0),
+        store::Error::Closed => Error::unavailable("the store was closed"),
+        store::Error::TooManyWatchers { .. } => Error::too_many_requests(error.to_string(), 1),
+        other => Error::internal(other),
+    }
+}
+
+/// A body as it came.
+pub(crate) struct Raw {
+    pub bytes: Bytes,
+    pub media: Media,
+}
+
+impl Raw {
+    /// Reads the object; its kind must be the one that the path names, or be left out.
+    pub(crate) fn decode(self, scope: &mut Scope) -> Result<Draft> {
+        let kind = Arc::clone(&scope.kind);
+        let parsed = body::parse(&self.bytes, self.media)
+            .map_err(|why| body::unrecognized(&kind.kind, &format!("couldn't get version/kind; {why}")))?;
+        let mut object = parsed.value;
+        check_type(&mut object, &kind.api_version(), &kind.kind)?;
+        let duplicates = parsed.duplicates.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
+        report_fields(scope, duplicates)?;
+        Ok(Draft { object })
+    }
+}
+
+/// Checks, and where they are left out sets, apiVersion and kind of a body.
+pub(crate) fn check_type(object: &mut Value, api_version: &str, kind: &str) -> Result<()> {
+    let Some(fields) = object.as_object_mut() else {
+        return Err(body::unrecognized(kind, "couldn't get version/kind; the body is not a JSON object"));
+    };
+    for (key, expected) in [("apiVersion", api_version), ("kind", kind)] {
+        match fields.get(key) {
+            None => drop(fields.insert(key.into(), expected.into())),
+            Some(Value::String(found)) if found == expected => {}
+            Some(found) if key == "apiVersion" => {
+                let found = found.as_str().unwrap_or_default();
+                return Err(Error::bad_request(format!(
+                    "the API version in the data ({found}) does not match the expected API version ({expected})"
+                )));
+            }
+            Some(found) => {
+                let found = found.as_str().unwrap_or_default();
+                let text = format!("the kind in the data ({found}) does not match the expected kind ({expected})");
+                return Err(body::unrecognized(kind, &text));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses fields that should not be there, or warns of them, or lets them go.
+fn report_fields(scope: &mut Scope, problems: Vec<String>) -> Result<()> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    match scope.validation {
+        FieldValidation::Ignore => {}
+        FieldValidation::Warn => {
+            for problem in problems {
+                if !scope.warnings.contains(&problem) {
+                    scope.warnings.push(problem);
+                }
+            }
+        }
+        FieldValidation::Strict => {
+            let kind = &scope.kind.kind;
+            return Err(Error::bad_request(format!(
+                "{kind} in version \"{}\" cannot be handled as a {kind}: strict decoding error: {}",
+                scope.kind.version,
+                problems.join(", ")
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// An object that somebody wants stored.
+pub(crate) struct Draft {
+    pub object: Value,
+}
+
+/// Fields of the metadata that the server alone sets.
+const SERVER_SET: [&str; 7] = [
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "selfLink",
+    "resourceVersion",
+];
+
+impl Draft {
+    /// Removes what the schema does not know.
+    pub(crate) fn prune(&mut self, scope: &mut Scope) -> Result<()> {
+        let Some(schema) = scope.kind.schema() else { return Ok(()) };
+        let unknown = schema.prune(&mut self.object);
+        report_fields(scope, unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect())
+    }
+
+    /// Removes what the schema does not know and sets its defaults.
+    fn shape(&mut self, scope: &mut Scope) -> Result<()> {
+        self.prune(scope)?;
+        if let Some(schema) = scope.kind.schema() {
+            schema.default(&mut self.object);
+        }
+        Ok(())
+    }
+
+    /// Everything that must hold before a new object may be stored.
+    pub(crate) async fn admit_new(mut self, scope: &mut Scope) -> Result<Admitted> {
+        let kind = Arc::clone(&scope.kind);
+        let now = scope.server.now();
+        self.place(scope)?;
+        let generate = self.name_new(scope);
+        if !object::resource_version(&self.object).is_empty() {
+            return Err(Error::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        let metadata = meta_mut(&mut self.object);
+        for key in SERVER_SET {
+            metadata.remove(key);
+        }
+        metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+        metadata.insert("creationTimestamp".into(), rfc3339(now).into());
+        if kind.strategy.generation {
+            metadata.insert("generation".into(), 1.into());
+        }
+        if kind.status && !kind.strategy.status_on_create {
+            self.object.as_object_mut().and_then(|o| o.remove("status"));
+        }
+        self.shape(scope)?;
+        let (server, user) = (scope.server.clone(), Arc::clone(&scope.user));
+        let cx = Cx { server: &server, user: &user, kind: &kind, subresource: "", now };
+        (kind.strategy.create)(&cx, &mut self.object)?;
+        let name = object::name(&self.object).to_owned();
+        let request = self.mutate(scope, Operation::Create, None).await?;
+        let mut errors = match meta(&self.object) {
+            Some(metadata) => check_metadata(metadata, kind.strategy.names, kind.namespaced),
+            None => vec![FieldError::required("metadata", "")],
+        };
+        if let Some(schema) = kind.schema() {
+            errors.extend(schema.validate(&self.object));
+        }
+        if errors.is_empty() {
+            errors = (kind.strategy.check)(&cx, &self.object, None);
+        }
+        if !errors.is_empty() {
+            return Err(scope.invalid(&name, &errors));
+        }
+        self.track(scope, None, now);
+        validate(scope, &request, &self.object).await?;
+        name.clone_into(&mut scope.name);
+        Admitted::new(scope, self.object, None, generate)
+    }
+
+    /// The namespace of the path and that of the body must agree.
+    fn place(&mut self, scope: &Scope) -> Result<()> {
+        let metadata = meta_mut(&mut self.object);
+        if !scope.kind.namespaced {
+            metadata.remove("namespace");
+            return Ok(());
+        }
+        let own = metadata.get("namespace").and_then(Value::as_str).unwrap_or_default();
+        if scope.namespace.is_empty() {
+            return Err(Error::bad_request("an empty namespace may not be set during creation"));
+        }
+        if !own.is_empty() && own != scope.namespace {
+            return Err(Error::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        metadata.insert("namespace".into(), scope.namespace.as_str().into());
+        Ok(())
+    }
+
+    /// Makes a name up if only its beginning was given.
+    fn name_new(&mut self, scope: &Scope) -> bool {
+        let metadata = meta_mut(&mut self.object);
+        let text = |key: &str| metadata.get(key).and_then(Value::as_str).unwrap_or_default();
+        if !text("name").is_empty() {
+            return false;
+        }
+        if !scope.name.is_empty() {
+            metadata.insert("name".into(), scope.name.as_str().into());
+            return false;
+        }
+        let base = text("generateName");
+        if base.is_empty() {
+            return false;
+        }
+        let mut end = base.len().min(names::GENERATE_NAME_BYTES_MAX);
+        while !base.is_char_boundary(end) {
+            end -= 1;
+        }
+        let name = format!("{}{}", &base[..end], random_suffix());
+        metadata.insert("name".into(), name.into());
+        true
+    }
+
+    async fn mutate(&mut self, scope: &mut Scope, operation: Operation, old: Option<&Value>) -> Result<Request> {
+        let mut request = scope.admission_request(operation, old);
+        object::name(&self.object).clone_into(&mut request.name);
+        let chain = scope.server.state().options.admission.clone();
+        let before = (!chain.is_empty()).then(|| self.object.clone());
+        for admission in &chain {
+            let warnings = admission.mutate(&request, &mut self.object).await.map_err(|d| d.into_error(&request))?;
+            scope.warnings.extend(warnings);
+        }
+        if before.is_some_and(|before| before != self.object) {
+            self.shape(scope)?;
+        }
+        Ok(request)
+    }
+
+    fn track(&mut self, scope: &Scope, old: Option<&Value>, now: Timestamp) {
+        let kind = &scope.kind;
+        let Some(schema) = kind.schema() else { return };
+        let (api_version, now) = (kind.api_version(), rfc3339(now));
+        apply::track_update(old, &mut self.object, &scope.manager, &scope.subresource, &api_version, &now, &schema);
+    }
+
+    /// Everything that must hold before `old` may be replaced. `applied`: managedFields are made already.
+    pub(crate) async fn admit_change(mut self, scope: &mut Scope, old: &Value, base: &KeyValue, applied: bool) -> Result<Admitted> {
+        let kind = Arc::clone(&scope.kind);
+        let now = scope.server.now();
+        self.check_identity(scope, old)?;
+        self.carry_over(scope, old);
+        self.shape(scope)?;
+        let (server, user) = (scope.server.clone(), Arc::clone(&scope.user));
+        let subresource = scope.subresource.clone();
+        let cx = Cx { server: &server, user: &user, kind: &kind, subresource: &subresource, now };
+        (kind.strategy.update)(&cx, &mut self.object, old)?;
+        let request = self.mutate(scope, Operation::Update, Some(old)).await?;
+        let mut errors = match meta(&self.object) {
+            Some(metadata) => check_metadata(metadata, kind.strategy.names, kind.namespaced),
+            None => vec![FieldError::required("metadata", "")],
+        };
+        check_metadata_change(&self.object, old, &mut errors);
+        if let Some(schema) = kind.schema() {
+            errors.extend(schema.validate(&self.object));
+        }
+        if errors.is_empty() {
+            errors = (kind.strategy.check)(&cx, &self.object, Some(old));
+        }
+        if !errors.is_empty() {
+            return Err(scope.invalid(object::name(old), &errors));
+        }
+        if kind.strategy.generation && spec_differs(&kind, &self.object, old) {
+            let generation = meta(old).and_then(|m| m.get("generation")).and_then(Value::as_i64).unwrap_or(0);
+            meta_mut(&mut self.object).insert("generation".into(), (generation + 1).into());
+        }
+        if !applied {
+            self.track(scope, Some(old), now);
+        }
+        validate(scope, &request, &self.object).await?;
+        Admitted::new(scope, self.object, Some(base), false)
+    }
+
+    fn check_identity(&self, scope: &Scope, old: &Value) -> Result<()> {
+        let named = object::name(&self.object);
+        if !named.is_empty() && named != scope.name {
+            return Err(Error::bad_request(format!(
+                "the name of the object ({named}) does not match the name on the URL ({})",
+                scope.name
+            )));
+        }
+        let namespace = object::namespace(&self.object);
+        if scope.kind.namespaced && !namespace.is_empty() && namespace != scope.namespace {
+            return Err(Error::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        let (asked, stands) = (object::uid(&self.object), object::uid(old));
+        if !asked.is_empty() && asked != stands {
+            let text = format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {stands}");
+            return Err(scope.conflict(&text));
+        }
+        let version = object::resource_version(&self.object);
+        if !version.is_empty() && version != object::resource_version(old) {
+            let text = "the object has been modified; please apply your changes to the latest version and try again";
+            return Err(scope.conflict(text));
+        }
+        Ok(())
+    }
+
+    /// Keeps of the old object what this request may not touch.
+    fn carry_over(&mut self, scope: &Scope, old: &Value) {
+        let kind = &scope.kind;
+        let old_meta = meta(old).cloned().unwrap_or_default();
+        if scope.subresource == "status" && kind.is_custom() {
+            // Of the metadata, a status update may touch only who manages which fields.
+            let managed = meta_mut(&mut self.object).remove("managedFields");
+            let mut metadata = old_meta.clone();
+            metadata.extend(managed.map(|m| ("managedFields".to_owned(), m)));
+            self.object["metadata"] = Value::Object(metadata);
+        }
+        let metadata = meta_mut(&mut self.object);
+        for key in SERVER_SET.into_iter().chain(["name", "namespace", "generateName"]) {
+            match old_meta.get(key) {
+                Some(value) => drop(metadata.insert(key.into(), value.clone())),
+                None => drop(metadata.remove(key)),
+            }
+        }
+        if !metadata.contains_key("managedFields")
+            && let Some(managed) = old_meta.get("managedFields")
+        {
+            metadata.insert("managedFields".into(), managed.clone());
+        }
+        match scope.subresource.as_str() {
+            "status" => {
+                let status = self.object.get("status").cloned();
+                let metadata = self.object["metadata"].take();
+                self.object = old.clone();
+                self.object["metadata"] = metadata;
+                replace(&mut self.object, "status", status);
+            }
+            "" | "finalize" if kind.status => replace(&mut self.object, "status", old.get("status").cloned()),
+            _ => {}
+        }
+    }
+}
+
+fn replace(object: &mut Value, key: &str, value: Option<Value>) {
+    let Some(fields) = object.as_object_mut() else { return };
+    match value {
+        Some(value) => drop(fields.insert(key.to_owned(), value)),
+        None => drop(fields.remove(key)),
+    }
+}
+
+/// Five letters and digits that make no words (`apimachinery/pkg/util/rand`).
+fn random_suffix() -> String {
+    use rand::Rng;
+    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let mut random = rand::rng();
+    (0..names::SUFFIX_BYTES).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect()
+}
+
+/// Whether what `metadata.generation` counts is different.
+fn spec_differs(kind: &Kind, new: &Value, old: &Value) -> bool {
+    let parts = |object: &Value| {
+        let fields = object.as_object().into_iter().flatten();
+        let counted = fields.filter(|(key, _)| {
+            !matches!(key.as_str(), "metadata" | "apiVersion" | "kind") && !(kind.status && *key == "status")
+        });
+        counted.map(|(key, value)| (key.clone(), value.clone())).collect::<Map<_, _>>()
+    };
+    parts(new) != parts(old)
+}
+
+fn check_metadata_change(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
+    if !object::is_deleting(old) {
+        return;
+    }
+    let added: Vec<_> = object::finalizers(new).filter(|f| !object::has_finalizer(old, f)).collect();
+    if !added.is_empty() {
+        let list = added.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(", ");
+        let text = format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}"
+        );
+        errors.push(FieldError::forbidden("metadata.finalizers", text));
+    }
+}
+
+async fn validate(scope: &mut Scope, request: &Request, object: &Value) -> Result<()> {
+    let chain = scope.server.state().options.admission.clone();
+    for admission in &chain {
+        let warnings = admission.validate(request, object).await.map_err(|denied| denied.into_error(request))?;
+        scope.warnings.extend(warnings);
+    }
+    Ok(())
+}
+
+/// Asks admission whether an object may be deleted.
+pub(crate) async fn admit_deletion(scope: &mut Scope, object: &Value) -> Result<()> {
+    let request = scope.admission_request(Operation::Delete, Some(object));
+    validate(scope, &request, object).await
+}
+
+enum Action {
+    Put,
+    Delete,
+    /// What would be stored is stored already.
+    Nothing,
+}
+
+/// An object that has passed everything; the only thing that can be committed.
+pub(crate) struct Admitted {
+    bytes: Bytes,
+    key: String,
+    action: Action,
+    /// The revision that is replaced; none for a new object.
+    base: Option<Revision>,
+    /// The name was made up, so that another can be tried.
+    pub generated: bool,
+}
+
+/// What became of a commit.
+pub(crate) enum Outcome {
+    Stored(Stored),
+    /// Somebody was faster.
+    Conflict { on_self: bool },
+}
+
+/// An object as it lies in the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub bytes: Bytes,
+    /// None if nothing was stored, because only a dry run was asked for.
+    pub revision: Option<Revision>,
+    pub deleted: bool,
+}
+
+impl Stored {
+    pub(crate) fn of(kv: &KeyValue) -> Self {
+        Self { bytes: kv.value.clone(), revision: Some(kv.modified), deleted: false }
+    }
+}
+
+impl Admitted {
+    fn new(scope: &Scope, mut object: Value, base: Option<&KeyValue>, generated: bool) -> Result<Self> {
+        let kind = &scope.kind;
+        let gone = base.is_some() && is_done(kind, &object);
+        if let Some((_, to_stored)) = kind.convert {
+            to_stored(&mut object);
+        }
+        let bytes: Bytes = object::encode(&kind.storage_head, &object).into();
+        if bytes.len() > OBJECT_BYTES_MAX {
+            return Err(Error::object_too_large());
+        }
+        let action = match base {
+            _ if gone => Action::Delete,
+            Some(base) if base.value == bytes => Action::Nothing,
+            _ => Action::Put,
+        };
+        Ok(Self { bytes, key: scope.key(), action, base: base.map(|kv| kv.modified), generated })
+    }
+
+    /// An object that is made or changed by the server itself.
+    pub(crate) fn internal(scope: &Scope, object: Value, base: Option<&KeyValue>) -> Result<Self> {
+        Self::new(scope, object, base, false)
+    }
+
+    /// What stands, about to be deleted.
+    pub(crate) fn deletion(scope: &Scope, base: &KeyValue) -> Self {
+        let base_revision = Some(base.modified);
+        Self { bytes: base.value.clone(), key: scope.key(), action: Action::Delete, base: base_revision, generated: false }
+    }
+
+    pub(crate) async fn commit(self, scope: &Scope) -> Result<Outcome> {
+        let deleted = matches!(self.action, Action::Delete);
+        if matches!(self.action, Action::Nothing) {
+            return Ok(Outcome::Stored(Stored { bytes: self.bytes, revision: self.base, deleted }));
+        }
+        let mut guard = vec![(Bytes::from(self.key.clone()), self.base.map_or(Expect::Absent, Expect::ModifiedAt))];
+        if self.base.is_none() && scope.kind.namespaced {
+            guard.push(namespace_guard(scope).await?);
+        }
+        if scope.dry_run {
+            let stands = get(&scope.server, self.key).await?;
+            return Ok(match (stands.map(|kv| kv.modified), self.base) {
+                (stands, base) if stands == base => {
+                    Outcome::Stored(Stored { bytes: self.bytes, revision: self.base, deleted })
+                }
+                _ => Outcome::Conflict { on_self: true },
+            });
+        }
+        let key = Bytes::from(self.key);
+        let op = if deleted {
+            Op::Delete { key: key.clone() }
+        } else {
+            Op::Put { key: key.clone(), value: self.bytes.clone() }
+        };
+        match scope.server.store().commit(Guard(guard), vec![op]).await.map_err(store_error)? {
+            Commit::Done(revision) => {
+                scope.server.take_in(&key, revision, (!deleted).then_some(&self.bytes[..]), false);
+                Ok(Outcome::Stored(Stored { bytes: self.bytes, revision: Some(revision), deleted }))
+            }
+            Commit::Conflict { key: at, .. } => Ok(Outcome::Conflict { on_self: at == key }),
+        }
+    }
+}
+
+/// Whether nothing holds a deleted object any more.
+pub(crate) fn is_done(kind: &Kind, object: &Value) -> bool {
+    let grace = meta(object).and_then(|m| m.get("deletionGracePeriodSeconds")).and_then(Value::as_i64).unwrap_or(0);
+    object::is_deleting(object)
+        && grace == 0
+        && object::finalizers(object).next().is_none()
+        && !(kind.is_namespace() && has_namespace_finalizers(object))
+}
+
+pub(crate) fn has_namespace_finalizers(namespace: &Value) -> bool {
+    namespace.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|list| !list.is_empty())
+}
+
+/// Nothing is made in a namespace that is not there or is going; the guard keeps it so until the commit.
+async fn namespace_guard(scope: &Scope) -> Result<(Bytes, Expect)> {
+    let key = format!("{}core/namespaces/{}", crate::kinds::ROOT, scope.namespace);
+    let Some(found) = get(&scope.server, key.clone()).await? else {
+        return Err(Error::not_found("", "namespaces", &scope.namespace));
+    };
+    if object::Partial::read(&found.value)?.metadata.deletion_timestamp.is_some() {
+        let namespace = &scope.namespace;
+        let cause = Cause {
+            reason: "NamespaceTerminating".to_owned(),
+            message: format!("namespace {namespace} is being terminated"),
+            field: "metadata.namespace".to_owned(),
+        };
+        let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let error = Error::forbidden(&scope.kind.group, &scope.kind.plural, &scope.name, why);
+        return Err(error.with_causes(vec![cause]));
+    }
+    Ok((key.into(), Expect::ModifiedAt(found.modified)))
+}
