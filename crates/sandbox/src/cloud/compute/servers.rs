@@ -1,0 +1,730 @@
+//! Servers: from BUILD to ACTIVE or ERROR, their ports and volumes, and how they are shown.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use serde_json::{Map, Value, json};
+
+use super::{actions, links};
+use crate::cloud::{
+    block_storage,
+    fault::{Fault, Result},
+    generic,
+    http::{Caller, Reply, Request, next_link, page, shown, visible},
+    kind::Kind,
+    network::{groups, ports},
+    state::State,
+    table::{Row, flag, list, number, text, values},
+};
+
+/// Base64 characters, as Nova's schema has it.
+pub const USER_DATA_LIMIT: usize = 65_535;
+/// Pairs of metadata, and characters of a value.
+pub const METADATA_LIMIT: usize = 128;
+pub const METADATA_VALUE_LIMIT: usize = 255;
+/// Ports and volumes of one server.
+pub const DEVICES_LIMIT: usize = 32;
+
+pub fn handle(state: &mut State, request: &Request, caller: &Arc<Caller>, rest: &[&str]) -> Result<Reply> {
+    match (request.method.as_str(), rest) {
+        ("GET", []) => all(state, request, caller, false),
+        ("GET", ["detail"]) => all(state, request, caller, true),
+        ("POST", []) => create(state, request, caller),
+        (_, [id, rest @ ..]) => {
+            let row = state.get(Kind::Server, id).filter(|r| visible(caller, r)).ok_or_else(|| missing(id))?;
+            match (request.method.as_str(), rest) {
+                ("GET", []) => Ok(Reply::one(200, "server", Value::Object(view(state, request, caller, &row)))),
+                ("PUT", []) => {
+                    let body = request.object("server")?;
+                    if let Some(name) = body.get("name").and_then(Value::as_str) {
+                        state.set(
+                            Kind::Server,
+                            id,
+                            json!({"name": checked_name(name)?, "updated": state.options.now_text()}),
+                        );
+                    }
+                    let row = state.get(Kind::Server, id).unwrap_or(row);
+                    Ok(Reply::one(200, "server", Value::Object(view(state, request, caller, &row))))
+                }
+                ("DELETE", []) => {
+                    delete(state, id);
+                    Ok(Reply::empty(204))
+                }
+                (_, rest) => actions::handle(state, request, caller, &row, rest),
+            }
+        }
+        _ => Err(Fault::method()),
+    }
+}
+
+pub fn missing(id: &str) -> Fault {
+    Fault::not_found("InstanceNotFound", format!("Instance {id} could not be found."))
+}
+
+/// Nova reads names as regular expressions; the forms that people use are anchors and a part of the name.
+fn name_matches(pattern: &str, name: &str) -> bool {
+    let plain = pattern.replace('\\', "");
+    match (plain.strip_prefix('^'), plain.strip_suffix('$')) {
+        (Some(p), Some(_)) => p.strip_suffix('$') == Some(name),
+        (Some(start), None) => name.starts_with(start.trim_end_matches(".*")),
+        (None, Some(end)) => name.ends_with(end),
+        (None, None) => name.contains(plain.as_str()),
+    }
+}
+
+fn all(state: &State, request: &Request, caller: &Caller, detail: bool) -> Result<Reply> {
+    let everybody = caller.admin && (request.is_set("all_tenants") || request.is_set("all_projects"));
+    let project = request.query("project_id").or(request.query("tenant_id"));
+    let table = state.table(Kind::Server);
+    let mut rows: Vec<Arc<Row>> = match (everybody, project) {
+        (true, None) => table.all().cloned().collect(),
+        (true, Some(project)) => table.find("project_id", project).cloned().collect(),
+        (false, _) => table.find("project_id", &caller.project).cloned().collect(),
+    };
+    if let Some(since) = request.query("changes-since") {
+        let since: jiff::Timestamp =
+            since.parse().map_err(|_| Fault::bad("Invalid input for query parameters changes-since."))?;
+        let gone = state.tombstones().filter(|r| everybody || text(r, "project_id") == caller.project).cloned();
+        rows.extend(gone.map(|r| {
+            let mut r = Row::clone(&r);
+            r.insert("status".into(), json!("DELETED"));
+            Arc::new(r)
+        }));
+        rows.retain(|r| text(r, "updated").parse::<jiff::Timestamp>().is_ok_and(|t| t >= since));
+    }
+    let has_tags = |r: &Row, name: &str, all: bool, want: bool| {
+        request.query(name).is_none_or(|wanted| {
+            let have = values(r, "tags[]");
+            let mut wanted = wanted.split(',');
+            let found = if all {
+                wanted.all(|t| have.iter().any(|h| h == t))
+            } else {
+                wanted.any(|t| have.iter().any(|h| h == t))
+            };
+            found == want
+        })
+    };
+    let is =
+        |r: &Row, query: &str, field: &str| request.query(query).is_none_or(|v| text(r, field).eq_ignore_ascii_case(v));
+    rows.retain(|r| {
+        request.query("name").is_none_or(|p| name_matches(p, text(r, "name")))
+            && is(r, "status", "status")
+            && is(r, "uuid", "id")
+            && is(r, "host", "~host")
+            && is(r, "flavor", "~flavor_id")
+            && is(r, "image", "~image_id")
+            && is(r, "key_name", "key_name")
+            && is(r, "availability_zone", "OS-EXT-AZ:availability_zone")
+            && has_tags(r, "tags", true, true)
+            && has_tags(r, "tags-any", false, true)
+            && has_tags(r, "not-tags", true, false)
+            && has_tags(r, "not-tags-any", false, false)
+            && request.query("ip").is_none_or(|ip| {
+                let mut ports = state.table(Kind::Port).find("device_id", text(r, "id"));
+                ports.any(|p| {
+                    values(p, "fixed_ips[].ip_address").iter().any(|a| a.contains(ip.trim_matches(['^', '$'])))
+                })
+            })
+    });
+    // Nova lists the newest first.
+    rows.reverse();
+    let (rows, next) = page(request, rows)?;
+    let show = |r: &Arc<Row>| {
+        if detail {
+            Value::Object(view(state, request, caller, r))
+        } else {
+            json!({"id": text(r, "id"), "name": text(r, "name"), "links": links(&state.options, "servers", text(r, "id"))})
+        }
+    };
+    let mut body = json!({"servers": rows.iter().map(show).collect::<Vec<_>>()});
+    if let Some(marker) = next {
+        body["servers_links"] = json!([{"rel": "next", "href": next_link(state, request, &marker)}]);
+    }
+    Ok(Reply::ok(body))
+}
+
+fn checked_name(name: &str) -> Result<String> {
+    let name = name.trim();
+    if name.is_empty() || name.len() > generic::TEXT_LIMIT {
+        return Err(Fault::bad(format!(
+            "Invalid input for field/attribute name. Value: {name}. The name has 1 to 255 characters"
+        )));
+    }
+    Ok(name.to_owned())
+}
+
+const KNOWN: &[&str] = &[
+    "name",
+    "flavorRef",
+    "imageRef",
+    "networks",
+    "key_name",
+    "user_data",
+    "metadata",
+    "availability_zone",
+    "security_groups",
+    "config_drive",
+    "tags",
+    "block_device_mapping_v2",
+    "min_count",
+    "max_count",
+    "adminPass",
+    "OS-DCF:diskConfig",
+    "description",
+    "return_reservation_id",
+    "hostname",
+    "accessIPv4",
+    "accessIPv6",
+];
+
+fn create(state: &mut State, request: &Request, caller: &Arc<Caller>) -> Result<Reply> {
+    let body = request.object("server")?.clone();
+    if let Some(unknown) = body.keys().find(|k| !KNOWN.contains(&k.as_str())) {
+        let message = format!("Additional properties are not allowed ('{unknown}' was unexpected)");
+        return Err(Fault::bad(format!("Invalid input for field/attribute server. {message}")));
+    }
+    let count = |key: &str| body.get(key).and_then(|v| v.as_i64().or_else(|| v.as_str()?.parse().ok()));
+    if count("min_count").unwrap_or(1) != 1 || count("max_count").unwrap_or(1) != 1 {
+        return Err(Fault::bad("Invalid input: this cloud makes one server per request (min_count, max_count)"));
+    }
+    if body.contains_key("tags") && request.microversion < 52 {
+        return Err(Fault::bad("Additional properties are not allowed ('tags' was unexpected)"));
+    }
+    let hints = request.body.get("os:scheduler_hints").or_else(|| request.body.get("OS-SCH-HNT:scheduler_hints"));
+    let hints = hints.and_then(Value::as_object).cloned().unwrap_or_default();
+    groups::ensure_default(state, &caller.project);
+    let id = state.uuid();
+    let row = draft(state, caller, &id, &body, &hints)?;
+    state.put(Kind::Server, row);
+    attach_ports(state, request, caller, &id, &body)?;
+    attach_volumes(state, caller, &id, &body)?;
+    state.schedule(Kind::Server, &id, state.options.boot_latency);
+    let password = state.random();
+    let answer = json!({
+        "id": id, "links": links(&state.options, "servers", &id), "OS-DCF:diskConfig": "MANUAL",
+        "adminPass": format!("{password:x}"), "security_groups": [{"name": "default"}],
+    });
+    Ok(Reply::one(202, "server", answer))
+}
+
+fn draft(
+    state: &mut State,
+    caller: &Caller,
+    id: &str,
+    body: &Map<String, Value>,
+    hints: &Map<String, Value>,
+) -> Result<Row> {
+    let given = |key: &str| body.get(key).and_then(Value::as_str).filter(|s| !s.is_empty());
+    let name = checked_name(given("name").unwrap_or_default())?;
+    let flavor_ref = given("flavorRef").map(|r| r.rsplit('/').next().unwrap_or(r)).unwrap_or_default();
+    let flavor = state
+        .get(Kind::Flavor, flavor_ref)
+        .ok_or_else(|| Fault::bad(format!("Flavor {flavor_ref} could not be found.")))?;
+    let image = match given("imageRef").map(|r| r.rsplit('/').next().unwrap_or(r)) {
+        Some(image) => {
+            let found = state.get(Kind::Image, image).filter(|r| visible(caller, r));
+            let found = found.ok_or_else(|| Fault::bad("Can not find requested image"))?;
+            if text(&found, "status") != "active" {
+                return Err(Fault::bad(format!("Image {image} is not active.")));
+            }
+            check_fits(&flavor, &found)?;
+            image.to_owned()
+        }
+        None if list(body, "block_device_mapping_v2").is_empty() => {
+            return Err(Fault::bad("Invalid imageRef provided."));
+        }
+        None => String::new(),
+    };
+    if let Some(key) = given("key_name")
+        && state.get(Kind::Keypair, &format!("{}/{key}", caller.user)).is_none()
+    {
+        return Err(Fault::bad("Invalid key_name provided."));
+    }
+    let user_data = given("user_data").map(str::to_owned);
+    if let Some(data) = &user_data {
+        if data.len() > USER_DATA_LIMIT {
+            return Err(Fault::bad(format!(
+                "Invalid input for field/attribute user_data. It is longer than {USER_DATA_LIMIT} characters"
+            )));
+        }
+        let decoded = base64::engine::general_purpose::STANDARD.decode(data.replace('\n', ""));
+        decoded.map_err(|_| Fault::bad("Userdata content must be base64 encoded."))?;
+    }
+    let metadata = metadata(body.get("metadata"))?;
+    let zone = given("availability_zone").map(str::to_owned);
+    if let Some(zone) = zone.as_deref().and_then(|z| z.split(':').next())
+        && !state.options.zone_names().iter().any(|z| z == zone)
+    {
+        return Err(Fault::bad("The requested availability zone is not available"));
+    }
+    let group = hints.get("group").and_then(Value::as_str).map(str::to_owned);
+    if let Some(group) = &group
+        && state.get(Kind::ServerGroup, group).is_none_or(|g| !visible(caller, &g))
+    {
+        return Err(Fault::bad(format!("Instance group {group} could not be found.")));
+    }
+    check_quota(state, caller, &flavor)?;
+    let tags: Vec<&str> = list(body, "tags").iter().filter_map(Value::as_str).collect();
+    if tags.len() > generic::TAGS_LIMIT {
+        return Err(Fault::bad(format!("Number of tags exceeds {}", generic::TAGS_LIMIT)));
+    }
+    let now = state.options.now_text();
+    let row = json!({
+        "id": id, "name": name, "status": "BUILD", "tenant_id": caller.project, "project_id": caller.project,
+        "user_id": caller.user, "metadata": metadata, "tags": tags, "key_name": given("key_name"),
+        "created": now, "updated": now, "config_drive": if body.get("config_drive").is_some_and(truthy) { "True" } else { "" },
+        "OS-EXT-STS:task_state": "scheduling", "OS-EXT-STS:vm_state": "building", "OS-EXT-STS:power_state": 0,
+        "OS-EXT-AZ:availability_zone": zone.as_deref().and_then(|z| z.split(':').next()).unwrap_or_default(),
+        "~zone": zone, "~flavor_id": text(&flavor, "id"), "~image_id": image, "~user_data": user_data, "~group": group,
+        "~host": "", "~vcpus": number(&flavor, "vcpus"), "~ram": number(&flavor, "ram"), "~disk": number(&flavor, "disk"),
+        "~flavor_name": text(&flavor, "name"), "~description": given("description"),
+        "~hostname": given("hostname").map_or_else(|| hostname(&name), str::to_owned),
+    });
+    Ok(row.as_object().cloned().unwrap_or_default())
+}
+
+/// What Nova makes of a display name.
+fn hostname(name: &str) -> String {
+    let clean = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '.' { c.to_ascii_lowercase() } else { '-' });
+    clean.take(63).collect::<String>().trim_matches(['-', '.']).to_owned()
+}
+
+fn truthy(value: &Value) -> bool {
+    value.as_bool().unwrap_or_else(|| value.as_str().is_some_and(|s| s.eq_ignore_ascii_case("true")))
+}
+
+fn check_fits(flavor: &Row, image: &Row) -> Result<()> {
+    if number(image, "min_ram") > number(flavor, "ram") {
+        return Err(Fault::bad("Flavor's memory is too small for requested image."));
+    }
+    if number(image, "min_disk") > number(flavor, "disk") && number(flavor, "disk") > 0 {
+        return Err(Fault::bad("Flavor's disk is too small for requested image."));
+    }
+    Ok(())
+}
+
+pub fn metadata(value: Option<&Value>) -> Result<Map<String, Value>> {
+    let map = match value {
+        None | Some(Value::Null) => return Ok(Map::new()),
+        Some(Value::Object(map)) => map.clone(),
+        Some(_) => return Err(Fault::bad("Invalid input for field/attribute metadata.")),
+    };
+    if map.len() > METADATA_LIMIT {
+        return Err(Fault::forbidden(format!("Maximum number of metadata items exceeds {METADATA_LIMIT}")));
+    }
+    if let Some((key, _)) =
+        map.iter().find(|(k, v)| k.len() > 255 || v.as_str().is_none_or(|v| v.len() > METADATA_VALUE_LIMIT))
+    {
+        return Err(Fault::bad(format!(
+            "Invalid input for field/attribute {key}. A value is text of at most 255 characters"
+        )));
+    }
+    Ok(map)
+}
+
+fn check_quota(state: &State, caller: &Caller, flavor: &Row) -> Result<()> {
+    state.check_quota(Kind::Server, &caller.project)?;
+    let used = state.used(&caller.project);
+    for (name, have, more) in
+        [("cores", used.cores, number(flavor, "vcpus")), ("ram", used.ram_mib, number(flavor, "ram"))]
+    {
+        let limit = state.quota("compute", &caller.project, name);
+        if limit >= 0 && have + more > limit {
+            return Err(Fault::forbidden(format!(
+                "Quota exceeded for {name}: Requested {more}, but already used {have} of {limit} {name}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn attach_ports(
+    state: &mut State,
+    request: &Request,
+    caller: &Caller,
+    server: &str,
+    body: &Map<String, Value>,
+) -> Result<()> {
+    let wanted: Vec<Value> = match body.get("networks") {
+        Some(Value::String(s)) if s == "none" => return Ok(()),
+        Some(Value::Array(list)) if !list.is_empty() => list.clone(),
+        None if request.microversion >= 37 => {
+            return Err(Fault::bad("Invalid input for field/attribute server. 'networks' is a required property"));
+        }
+        _ => {
+            let own = state.table(Kind::Network).find("project_id", &caller.project);
+            let own: Vec<String> =
+                own.filter(|n| !flag(n, "router:external")).map(|n| text(n, "id").to_owned()).collect();
+            match own.as_slice() {
+                [] => return Ok(()),
+                [one] => vec![json!({ "uuid": one })],
+                _ => {
+                    let message = "Multiple possible networks found, use a Network ID to be more specific.";
+                    return Err(Fault::conflict("NetworkAmbiguous", message));
+                }
+            }
+        }
+    };
+    if wanted.len() > DEVICES_LIMIT {
+        return Err(Fault::bad(format!("A server has at most {DEVICES_LIMIT} networks")));
+    }
+    let names: Vec<&str> =
+        list(body, "security_groups").iter().filter_map(|g| g.get("name").and_then(Value::as_str)).collect();
+    for one in &wanted {
+        let given = |key: &str| one.get(key).and_then(Value::as_str);
+        attach_port(state, caller, server, given("port"), given("uuid"), given("fixed_ip"), &names)?;
+    }
+    Ok(())
+}
+
+/// Ties a port to a server: one that exists, or a new one on a network, which is then deleted with the server.
+pub fn attach_port(
+    state: &mut State,
+    caller: &Caller,
+    server: &str,
+    port: Option<&str>,
+    network: Option<&str>,
+    ip: Option<&str>,
+    group_names: &[&str],
+) -> Result<String> {
+    let zone = state.get(Kind::Server, server).map(|s| text(&s, "OS-EXT-AZ:availability_zone").to_owned());
+    let owner = format!("compute:{}", zone.filter(|z| !z.is_empty()).unwrap_or_else(|| "nova".to_owned()));
+    if let Some(port) = port {
+        let found = state.get(Kind::Port, port).filter(|p| visible(caller, p));
+        let found = found.ok_or_else(|| Fault::bad(format!("Port {port} could not be found.")))?;
+        if !text(&found, "device_id").is_empty() {
+            return Err(Fault::conflict("PortInUse", format!("Port {port} is still in use.")));
+        }
+        if list(&found, "fixed_ips").is_empty() {
+            return Err(Fault::bad(format!("Port {port} requires a FixedIP in order to be used.")));
+        }
+        state.set(Kind::Port, port, json!({"device_id": server, "device_owner": owner}));
+        return Ok(port.to_owned());
+    }
+    let network = network.ok_or_else(|| Fault::bad("Bad networks format: network uuid or port is needed"))?;
+    let found = state.get(Kind::Network, network).filter(|n| visible(caller, n));
+    found.ok_or_else(|| Fault::bad(format!("Network {network} could not be found.")))?;
+    let mut body = json!({"network_id": network, "device_id": server, "device_owner": owner});
+    if let Some(ip) = ip {
+        body["fixed_ips"] = json!([{ "ip_address": ip }]);
+    }
+    if !group_names.is_empty() {
+        body["security_groups"] = json!(group_ids(state, caller, group_names)?);
+    }
+    let made = crate::cloud::network::create(state, caller, Kind::Port, body.as_object().unwrap_or(&Map::new()))?;
+    let id = text(&made, "id").to_owned();
+    state.set(Kind::Port, &id, json!({"~owned": true}));
+    Ok(id)
+}
+
+fn group_ids(state: &State, caller: &Caller, names: &[&str]) -> Result<Vec<String>> {
+    let find = |name: &&str| {
+        let mut groups = state.table(Kind::SecurityGroup).find("project_id", &caller.project);
+        let found =
+            groups.find(|g| text(g, "name") == *name || text(g, "id") == *name).map(|g| text(g, "id").to_owned());
+        found.ok_or_else(|| Fault::bad(format!("Security group {name} not found for project {}.", caller.project)))
+    };
+    names.iter().map(find).collect()
+}
+
+fn attach_volumes(state: &mut State, caller: &Caller, server: &str, body: &Map<String, Value>) -> Result<()> {
+    let devices = list(body, "block_device_mapping_v2");
+    if devices.len() > DEVICES_LIMIT {
+        return Err(Fault::bad(format!("A server has at most {DEVICES_LIMIT} block devices")));
+    }
+    let zone =
+        state.get(Kind::Server, server).map(|s| text(&s, "OS-EXT-AZ:availability_zone").to_owned()).unwrap_or_default();
+    for device in devices {
+        let given = |key: &str| device.get(key).and_then(Value::as_str).unwrap_or_default();
+        if given("destination_type") != "volume" && given("source_type") != "volume" {
+            continue;
+        }
+        let ends = device.get("delete_on_termination").is_some_and(truthy);
+        let volume = match given("source_type") {
+            "volume" => {
+                let found = state.get(Kind::Volume, given("uuid")).filter(|v| visible(caller, v));
+                let found = found.ok_or_else(|| {
+                    Fault::bad(format!("Block Device Mapping is Invalid: failed to get volume {}.", given("uuid")))
+                })?;
+                if text(&found, "status") != "available" {
+                    return Err(Fault::bad(format!(
+                        "Invalid volume: volume {} status must be 'available'. Currently in '{}'",
+                        given("uuid"),
+                        text(&found, "status")
+                    )));
+                }
+                given("uuid").to_owned()
+            }
+            "image" | "blank" => {
+                let size = device.get("volume_size").and_then(|v| v.as_i64().or_else(|| v.as_str()?.parse().ok()));
+                let size = size.ok_or_else(|| Fault::bad("Block Device Mapping is Invalid: volume_size is needed"))?;
+                let mut draft = json!({"size": size, "name": "", "availability_zone": zone});
+                if given("source_type") == "image" {
+                    draft["imageRef"] = json!(given("uuid"));
+                }
+                if !given("volume_type").is_empty() {
+                    draft["volume_type"] = json!(given("volume_type"));
+                }
+                block_storage::make(state, caller, draft.as_object().unwrap_or(&Map::new()))?
+            }
+            other => {
+                return Err(Fault::bad(format!(
+                    "Block Device Mapping is Invalid: source_type {other:?} is not supported"
+                )));
+            }
+        };
+        block_storage::attach(state, &volume, server, ends);
+    }
+    Ok(())
+}
+
+pub fn delete(state: &mut State, id: &str) {
+    let fields = json!({"OS-EXT-STS:task_state": "deleting", "~deleting": true, "updated": state.options.now_text()});
+    state.set(Kind::Server, id, fields);
+    state.schedule(Kind::Server, id, state.options.delete_latency);
+}
+
+/// Moves a server on when its time has come: deleted, or built.
+pub fn advance(state: &mut State, id: &str) {
+    let Some(row) = state.get(Kind::Server, id) else { return };
+    if flag(&row, "~deleting") {
+        release(state, id, true);
+        state.remove(Kind::Server, id);
+        return;
+    }
+    if text(&row, "status") != "BUILD" {
+        return;
+    }
+    let now = state.options.now_text();
+    let Some((zone, host)) = place(state, &row) else {
+        release(state, id, false);
+        let message = "No valid host was found. There are not enough hosts available.";
+        state.set(
+            Kind::Server,
+            id,
+            json!({
+                "status": "ERROR", "OS-EXT-STS:task_state": null, "OS-EXT-STS:vm_state": "error", "updated": now,
+                "fault": {"code": 500, "message": message, "created": now},
+            }),
+        );
+        return;
+    };
+    state.set(Kind::Server, id, json!({
+        "status": "ACTIVE", "OS-EXT-STS:task_state": null, "OS-EXT-STS:vm_state": "active", "OS-EXT-STS:power_state": 1,
+        "OS-EXT-AZ:availability_zone": zone, "~host": host, "updated": now, "OS-SRV-USG:launched_at": now,
+    }));
+    for port in ports_of(state, id) {
+        let fields = json!({"status": "ACTIVE", "binding:host_id": host, "binding:vif_type": "ovs", "device_owner": format!("compute:{zone}")});
+        state.set(Kind::Port, text(&port, "id"), fields);
+    }
+}
+
+pub fn ports_of(state: &State, server: &str) -> Vec<Arc<Row>> {
+    state.table(Kind::Port).find("device_id", server).cloned().collect()
+}
+
+/// Frees ports and volumes; deletes those that were made for the server.
+fn release(state: &mut State, server: &str, volumes: bool) {
+    for port in ports_of(state, server) {
+        detach_port(state, &port);
+    }
+    if volumes {
+        let ids: Vec<(String, bool)> = state
+            .table(Kind::Volume)
+            .find("~server_id", server)
+            .map(|v| (text(v, "id").to_owned(), flag(v, "~ends_with_server")))
+            .collect();
+        for (volume, ends) in ids {
+            block_storage::detach(state, &volume);
+            if ends {
+                state.remove(Kind::Volume, &volume);
+            }
+        }
+    }
+}
+
+pub fn detach_port(state: &mut State, port: &Row) {
+    let id = text(port, "id");
+    if flag(port, "~owned") {
+        ports::remove(state, id);
+    } else {
+        let fields = json!({"device_id": "", "device_owner": "", "status": "DOWN", "binding:host_id": "", "binding:vif_type": "unbound"});
+        state.set(Kind::Port, id, fields);
+    }
+}
+
+/// The host with the most room that satisfies zone and server group: (zone, host).
+fn place(state: &State, server: &Row) -> Option<(String, String)> {
+    let (zone, forced) = match text(server, "~zone").split_once(':') {
+        Some((zone, host)) => (zone, Some(host)),
+        None => (text(server, "~zone"), None),
+    };
+    let group = state.get(Kind::ServerGroup, text(server, "~group"));
+    let policy = group.as_ref().map(|g| text(g, "policy")).unwrap_or_default();
+    let members = |host: &str| {
+        let group = text(server, "~group");
+        if group.is_empty() {
+            0
+        } else {
+            state.table(Kind::Server).find("~group", group).filter(|s| text(s, "~host") == host).count()
+        }
+    };
+    let grouped = |host: &str| {
+        let elsewhere = || {
+            let mut placed = state.table(Kind::Server).find("~group", text(server, "~group"));
+            placed.any(|s| !text(s, "~host").is_empty() && text(s, "~host") != host)
+        };
+        match policy {
+            "anti-affinity" => members(host) == 0,
+            "affinity" => !elsewhere(),
+            _ => true,
+        }
+    };
+    let options = &state.options;
+    let fits = |host: &str| {
+        let used = state.used(host);
+        used.cores + number(server, "~vcpus") <= options.host_vcpus
+            && used.ram_mib + number(server, "~ram") <= options.host_ram_mib
+    };
+    let candidates = super::hosts(state).into_iter().filter(|(z, host)| {
+        (zone.is_empty() || z == zone) && forced.is_none_or(|f| f == host) && fits(host) && grouped(host)
+    });
+    candidates.min_by_key(|(_, host)| {
+        let weight = match policy {
+            "soft-anti-affinity" => members(host) as i64,
+            "soft-affinity" => -(members(host) as i64),
+            _ => 0,
+        };
+        (weight, state.used(host).cores)
+    })
+}
+
+/// A server as `GET /servers/{id}` shows it at the caller's microversion.
+pub fn view(state: &State, request: &Request, caller: &Caller, row: &Row) -> Row {
+    let version = request.microversion;
+    let mut out = shown(row);
+    let id = text(row, "id");
+    out.remove("project_id");
+    out.insert("links".into(), links(&state.options, "servers", id));
+    let ports = ports_of(state, id);
+    out.insert("addresses".into(), addresses(state, &ports));
+    let mut names: Vec<String> = ports.iter().flat_map(|p| values(p, "security_groups[]")).collect();
+    names.sort();
+    names.dedup();
+    let name = |g: &String| state.get(Kind::SecurityGroup, g).map(|g| json!({"name": text(&g, "name")}));
+    if text(row, "status") != "ERROR" {
+        out.insert("security_groups".into(), names.iter().filter_map(name).collect());
+    }
+    let flavor = text(row, "~flavor_id");
+    out.insert("flavor".into(), if version >= 47 {
+        json!({"original_name": text(row, "~flavor_name"), "vcpus": number(row, "~vcpus"), "ram": number(row, "~ram"),
+               "disk": number(row, "~disk"), "ephemeral": 0, "swap": 0, "extra_specs": {}})
+    } else {
+        json!({"id": flavor, "links": links(&state.options, "flavors", flavor)})
+    });
+    let image = text(row, "~image_id");
+    out.insert(
+        "image".into(),
+        if image.is_empty() {
+            json!("")
+        } else {
+            json!({"id": image, "links": links(&state.options, "images", image)})
+        },
+    );
+    let volumes = state.table(Kind::Volume).find("~server_id", id);
+    let volumes: Vec<Value> =
+        volumes.map(|v| json!({"id": text(v, "id"), "delete_on_termination": flag(v, "~ends_with_server")})).collect();
+    out.insert("os-extended-volumes:volumes_attached".into(), json!(volumes));
+    let host = text(row, "~host");
+    let host_id = if host.is_empty() {
+        String::new()
+    } else {
+        uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, host.as_bytes()).simple().to_string()
+    };
+    for (key, value) in [
+        ("hostId", json!(host_id)),
+        ("accessIPv4", json!("")),
+        ("accessIPv6", json!("")),
+        ("progress", json!(0)),
+        ("OS-DCF:diskConfig", json!("MANUAL")),
+    ] {
+        out.insert(key.into(), value);
+    }
+    out.entry("OS-SRV-USG:launched_at").or_insert(Value::Null);
+    out.insert("OS-SRV-USG:terminated_at".into(), Value::Null);
+    if version < 26 {
+        out.remove("tags");
+    }
+    if version >= 9 {
+        out.insert("locked".into(), json!(flag(row, "~locked")));
+    }
+    if version >= 19 {
+        out.insert("description".into(), row.get("~description").cloned().unwrap_or_default());
+    }
+    if version >= 63 {
+        out.insert("trusted_image_certificates".into(), Value::Null);
+    }
+    if version >= 71 {
+        let group = text(row, "~group");
+        out.insert("server_groups".into(), if group.is_empty() { json!([]) } else { json!([group]) });
+    }
+    if version >= 90 || (version >= 3 && caller.admin) {
+        out.insert("OS-EXT-SRV-ATTR:hostname".into(), json!(text(row, "~hostname")));
+    }
+    if caller.admin {
+        out.insert("OS-EXT-SRV-ATTR:host".into(), json!(host));
+        out.insert("OS-EXT-SRV-ATTR:hypervisor_hostname".into(), json!(host));
+        out.insert("OS-EXT-SRV-ATTR:instance_name".into(), json!(format!("instance-{:08x}", number(row, "~seq"))));
+        if version >= 3 {
+            out.insert("OS-EXT-SRV-ATTR:user_data".into(), row.get("~user_data").cloned().unwrap_or_default());
+            for key in ["reservation_id", "kernel_id", "ramdisk_id"] {
+                out.insert(format!("OS-EXT-SRV-ATTR:{key}"), json!(""));
+            }
+            out.insert("OS-EXT-SRV-ATTR:launch_index".into(), json!(0));
+            out.insert("OS-EXT-SRV-ATTR:root_device_name".into(), json!("/dev/vda"));
+        }
+    }
+    out
+}
+
+/// By network name: the ports' addresses, and the floating ones behind them.
+fn addresses(state: &State, ports: &[Arc<Row>]) -> Value {
+    let mut all: Map<String, Value> = Map::new();
+    for port in ports {
+        let network = state.get(Kind::Network, text(port, "network_id"));
+        let name = network.as_ref().map(|n| text(n, "name")).unwrap_or_default().to_owned();
+        let Value::Array(here) = all.entry(name).or_insert_with(|| json!([])) else { continue };
+        let mac = text(port, "mac_address");
+        let one = |ip: &str, kind: &str| json!({"addr": ip, "version": if ip.contains(':') { 6 } else { 4 }, "OS-EXT-IPS:type": kind, "OS-EXT-IPS-MAC:mac_addr": mac});
+        here.extend(values(port, "fixed_ips[].ip_address").iter().map(|ip| one(ip, "fixed")));
+        let floating = state.table(Kind::FloatingIp).find("port_id", text(port, "id"));
+        here.extend(floating.map(|f| one(text(f, "floating_ip_address"), "floating")));
+    }
+    Value::Object(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_matched_as_nova_users_write_them() {
+        for (pattern, name, want) in [
+            ("^a-1$", "a-1", true),
+            ("^a-1$", "a-10", false),
+            ("a", "ba", true),
+            ("^a", "ba", false),
+            ("b$", "ab", true),
+            ("x\\.y", "x.y", true),
+        ] {
+            assert_eq!(name_matches(pattern, name), want, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn hostnames_are_made_of_names() {
+        assert_eq!(hostname("Demo_cp 1."), "demo-cp-1");
+    }
+}

@@ -1,0 +1,235 @@
+//! kubeadm's configuration as kubeadm reads it.
+//!
+//! Source: kubeadm API reference v1beta3 and v1beta4.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+const VERSIONS: [&str; 2] = ["kubeadm.k8s.io/v1beta3", "kubeadm.k8s.io/v1beta4"];
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("error reading the configuration {path}: it was not written")]
+    Missing { path: String },
+    #[error("error unmarshaling configuration {path}: {what}")]
+    Unreadable { path: String, what: String },
+    #[error("no kind {kind:?} is registered for version {version:?} in kubeadm")]
+    Unknown { kind: String, version: String },
+    #[error("invalid configuration: {0}")]
+    Invalid(String),
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClusterConfiguration {
+    pub cluster_name: String,
+    pub control_plane_endpoint: String,
+    pub kubernetes_version: String,
+    pub networking: Networking,
+    pub api_server: ApiServer,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Networking {
+    pub dns_domain: String,
+    pub pod_subnet: String,
+    pub service_subnet: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApiServer {
+    #[serde(rename = "certSANs")]
+    pub cert_sans: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeRegistration {
+    pub name: String,
+    pub taints: Option<Vec<Taint>>,
+    pub kubelet_extra_args: Value,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Taint {
+    pub key: String,
+    pub value: Option<String>,
+    pub effect: String,
+}
+
+impl NodeRegistration {
+    /// A kubelet flag: a list of name and value in v1beta4, a map in v1beta3. Quotes are the shell's, as the kubelet's
+    /// environment file is read by one.
+    pub fn kubelet_arg(&self, name: &str) -> Option<String> {
+        let raw = match &self.kubelet_extra_args {
+            Value::Array(args) => args.iter().rev().find(|arg| arg["name"] == name)?["value"].as_str()?,
+            Value::Object(args) => args.get(name)?.as_str()?,
+            _ => return None,
+        };
+        Some(unquoted(raw))
+    }
+}
+
+/// Removes shell quotes; what is between them stays.
+fn unquoted(text: &str) -> String {
+    let mut out = String::new();
+    let mut quote = None;
+    for letter in text.chars() {
+        match quote {
+            Some(open) if letter == open => quote = None,
+            None if letter == '\'' || letter == '"' => quote = Some(letter),
+            _ => out.push(letter),
+        }
+    }
+    out
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Endpoint {
+    pub advertise_address: String,
+    pub bind_port: Option<u16>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct InitConfiguration {
+    pub node_registration: NodeRegistration,
+    #[serde(rename = "localAPIEndpoint")]
+    pub local_api_endpoint: Endpoint,
+    pub bootstrap_tokens: Vec<Token>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Token {
+    pub token: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct JoinConfiguration {
+    pub node_registration: NodeRegistration,
+    pub discovery: Discovery,
+    pub control_plane: Option<ControlPlane>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ControlPlane {
+    #[serde(rename = "localAPIEndpoint")]
+    pub local_api_endpoint: Endpoint,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Discovery {
+    pub bootstrap_token: Option<BootstrapToken>,
+    pub tls_bootstrap_token: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BootstrapToken {
+    pub token: String,
+    pub api_server_endpoint: String,
+    pub ca_cert_hashes: Vec<String>,
+    #[serde(rename = "unsafeSkipCAVerification")]
+    pub unsafe_skip_ca_verification: bool,
+}
+
+/// The documents of `kubeadm init --config`.
+pub fn init(path: &str, text: Option<&str>) -> Result<(ClusterConfiguration, InitConfiguration), Error> {
+    let (mut cluster, mut init) = (None, None);
+    for (kind, document) in documents(path, text)? {
+        match kind.as_str() {
+            "ClusterConfiguration" => cluster = Some(parsed(path, document)?),
+            "InitConfiguration" => init = Some(parsed(path, document)?),
+            // Components' own configuration goes along; nothing here runs them.
+            _ => {}
+        }
+    }
+    let cluster: ClusterConfiguration = cluster.unwrap_or_default();
+    if !cluster.kubernetes_version.starts_with('v') {
+        return Err(Error::Invalid(format!("kubernetesVersion {:?} is not a version", cluster.kubernetes_version)));
+    }
+    if cluster.control_plane_endpoint.is_empty() {
+        return Err(Error::Invalid("controlPlaneEndpoint is empty: a cluster of several members needs one".into()));
+    }
+    Ok((cluster, init.unwrap_or_default()))
+}
+
+/// The document of `kubeadm join --config`.
+pub fn join(path: &str, text: Option<&str>) -> Result<JoinConfiguration, Error> {
+    for (kind, document) in documents(path, text)? {
+        if kind == "JoinConfiguration" {
+            return parsed(path, document);
+        }
+    }
+    Err(Error::Invalid(format!("no JoinConfiguration found in config file {path}")))
+}
+
+/// Each document with its kind; kubeadm's own must be of a version that it knows.
+fn documents(path: &str, text: Option<&str>) -> Result<Vec<(String, Value)>, Error> {
+    let text = text.ok_or_else(|| Error::Missing { path: path.to_owned() })?;
+    let mut found = Vec::new();
+    let mut part = String::new();
+    for line in text.lines().chain(["---"]) {
+        if line.trim_end() != "---" {
+            part.push_str(line);
+            part.push('\n');
+            continue;
+        }
+        if !part.trim().is_empty() {
+            let unreadable = |what: String| Error::Unreadable { path: path.to_owned(), what };
+            let document: Value = serde_saphyr::from_str(&part).map_err(|error| unreadable(error.to_string()))?;
+            let of = |field: &str| document[field].as_str().unwrap_or_default().to_owned();
+            let (kind, version) = (of("kind"), of("apiVersion"));
+            let component = matches!(kind.as_str(), "KubeletConfiguration" | "KubeProxyConfiguration");
+            if !component && !VERSIONS.contains(&version.as_str()) {
+                return Err(Error::Unknown { kind, version });
+            }
+            found.push((kind, document));
+        }
+        part.clear();
+    }
+    Ok(found)
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(path: &str, document: Value) -> Result<T, Error> {
+    serde_json::from_value(document).map_err(|error| Error::Unreadable { path: path.to_owned(), what: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JOIN: &str = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: JoinConfiguration\nnodeRegistration:\n  kubeletExtraArgs:\n  \
+                        - name: provider-id\n    value: openstack:///'6a0e'\n";
+
+    #[test]
+    fn a_kubelet_argument_loses_the_shells_quotes() {
+        let join = join("/x", Some(JOIN)).unwrap();
+        assert_eq!(join.node_registration.kubelet_arg("provider-id").as_deref(), Some("openstack:///6a0e"));
+    }
+
+    #[test]
+    fn a_version_that_kubeadm_does_not_know_is_an_error() {
+        let text = JOIN.replace("v1beta4", "v1alpha1");
+        assert!(matches!(join("/x", Some(&text)), Err(Error::Unknown { .. })));
+        assert!(matches!(join("/x", None), Err(Error::Missing { .. })));
+        assert!(matches!(join("/x", Some("a: [")), Err(Error::Unreadable { .. })));
+    }
+
+    #[test]
+    fn init_wants_a_version_and_an_endpoint() {
+        let text = |endpoint: &str| {
+            format!("---\napiVersion: kubeadm.k8s.io/v1beta3\nkind: ClusterConfiguration\nkubernetesVersion: v1.30.0\ncontrolPlaneEndpoint: '{endpoint}'\n")
+        };
+        assert!(init("/x", Some(&text("a:6443"))).is_ok());
+        assert!(matches!(init("/x", Some(&text(""))), Err(Error::Invalid(_))));
+    }
+}
