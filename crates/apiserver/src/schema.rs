@@ -42,6 +42,11 @@ impl Schema {
         prune::default(&self.root, object);
     }
 
+    /// Drops nulls that mean "absent" alone.
+    pub(crate) fn drop_nulls(&self, object: &mut Value) {
+        prune::drop_nulls(&self.root, object);
+    }
+
     /// Everything that is wrong with an object. Call [`Schema::prune`] and [`Schema::default`] first.
     pub fn validate(&self, object: &Value) -> Vec<FieldError> {
         validate::object(&self.root, object)

@@ -1,0 +1,292 @@
+//! Server-side apply and `metadata.managedFields` (KEP-555): who owns which field, what an applied configuration changes, and
+//! where it conflicts. Pure: nothing here knows of requests.
+//!
+//! Upstream: `structured-merge-diff/merge/update.go`, `apimachinery/pkg/util/managedfields`. Left out: conversion of owned
+//! paths between the versions of a kind (paths are taken as they were written).
+
+mod managers;
+mod set;
+mod typed;
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+pub use self::managers::UPDATE_MANAGERS_LIMIT;
+use self::{
+    managers::{BEFORE_FIRST_APPLY, Manager, Operation},
+    set::Set,
+};
+use crate::{
+    field::FieldError,
+    schema::{Node, Schema},
+};
+
+/// Where `kubectl apply` without `--server-side` keeps what it applied last.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+const KUBECTL: &str = "kubectl";
+
+pub struct ApplyInput<'a> {
+    /// None: the object is to be made.
+    pub live: Option<&'a Value>,
+    /// What is applied, unknown fields pruned already.
+    pub config: &'a Value,
+    pub manager: &'a str,
+    /// Take fields from other managers instead of failing.
+    pub force: bool,
+    /// Empty for the object itself.
+    pub subresource: &'a str,
+    pub api_version: &'a str,
+    /// RFC 3339.
+    pub now: &'a str,
+    pub schema: &'a Schema,
+}
+
+/// A field that another manager owns with another value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The manager as upstream words it: `"name" using v1`.
+    pub manager: String,
+    /// As in `.spec.containers[name="x"].image`.
+    pub path: String,
+}
+
+impl Conflict {
+    /// The text of the Status cause.
+    pub fn message(&self) -> String {
+        format!("conflict with {}", self.manager)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum ApplyError {
+    /// At least one.
+    Conflicts(Vec<Conflict>),
+    Invalid(FieldError),
+}
+
+impl fmt::Display for ApplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let conflicts = match self {
+            Self::Invalid(error) => return write!(f, "failed to create typed patch object: {error}"),
+            Self::Conflicts(conflicts) => conflicts,
+        };
+        if let [only] = &conflicts[..] {
+            return write!(f, "Apply failed with 1 conflict: conflict with {}: {}", only.manager, only.path);
+        }
+        let mut lines = Vec::new();
+        let mut last = None;
+        for conflict in conflicts {
+            if last != Some(&conflict.manager) {
+                lines.push(format!("conflicts with {}:", conflict.manager));
+                last = Some(&conflict.manager);
+            }
+            lines.push(format!("- {}", conflict.path));
+        }
+        write!(f, "Apply failed with {} conflicts: {}", conflicts.len(), lines.join("\n"))
+    }
+}
+
+impl std::error::Error for ApplyError {}
+
+/// Merges a configuration into the live object, and returns what the object becomes, its managedFields included. The live
+/// object comes back unchanged when nothing is to change.
+pub fn apply(input: ApplyInput<'_>) -> Result<Value, ApplyError> {
+    let node: &Node = input.schema.root();
+    let mut config = input.config.clone();
+    input.schema.drop_nulls(&mut config);
+    without_managers(&mut config);
+    typed::check(Some(node), &config, "").map_err(ApplyError::Invalid)?;
+    let applier = Manager::new(input.manager, Operation::Apply, input.api_version, input.subresource);
+    let mut wanted = typed::fields_of(Some(node), &config);
+    managers::strip(&mut wanted);
+
+    let mut live = input.live.cloned().unwrap_or_else(|| json!({}));
+    let before = managers::read(&live);
+    without_managers(&mut live);
+    let mut all = before.clone().unwrap_or_default();
+    if input.live.is_some() && before.is_none() {
+        let mut unknown = Manager::new(BEFORE_FIRST_APPLY, Operation::Update, input.api_version, "");
+        unknown.fields = typed::fields_of(Some(node), &live);
+        managers::strip(&mut unknown.fields);
+        input.now.clone_into(&mut unknown.time);
+        all.push(unknown);
+    }
+
+    let mut merged = typed::merge(Some(node), &live, &config);
+    let last = all.iter().find(|manager| manager.is(&applier)).map(|manager| manager.fields.clone());
+    if let Some(last) = &last {
+        let mut kept = wanted.clone();
+        all.iter().filter(|manager| !manager.is(&applier)).for_each(|other| kept.union(&other.fields));
+        typed::remove(Some(node), &mut merged, &dropped(&last.with_parents(), &kept));
+    }
+    let change = typed::difference(Some(node), Some(&live), Some(&merged));
+    let mut written = change.added.clone();
+    written.union(&change.modified);
+    let conflicts = conflicts(&all, &applier, &written);
+    if !conflicts.is_empty() && !input.force && !may_take(&input, &live, &conflicts) {
+        return Err(ApplyError::Conflicts(listed(&all, &conflicts)));
+    }
+    for (index, fields) in &conflicts {
+        if let Some(manager) = all.get_mut(*index) {
+            manager.fields.subtract(fields);
+        }
+    }
+    for manager in all.iter_mut().filter(|manager| !manager.is(&applier)) {
+        manager.fields.subtract(&change.removed);
+    }
+    let same_fields = last.is_some_and(|last| last == wanted);
+    if let (true, true, Some(live)) = (change.is_empty(), same_fields, input.live) {
+        return Ok(live.clone());
+    }
+    all.retain(|manager| !manager.is(&applier));
+    all.push(Manager { fields: wanted, time: input.now.to_owned(), ..applier });
+    managers::tidy(&mut all);
+    keep_last_applied(&input, &live, &config, &mut merged);
+    managers::write(&mut merged, &all);
+    Ok(merged)
+}
+
+/// Brings the managedFields of an object up to date that was created, replaced or patched by `manager`. `new` may carry
+/// managedFields of its own, which then count instead of the old ones; a list of one empty entry forgets all managers.
+pub fn track_update(
+    old: Option<&Value>,
+    new: &mut Value,
+    manager: &str,
+    subresource: &str,
+    api_version: &str,
+    now: &str,
+    schema: &Schema,
+) {
+    let node: &Node = schema.root();
+    let old_managers = old.and_then(managers::read);
+    let reset = subresource.is_empty() && managers::asks_for_reset(new);
+    let sent = if subresource.is_empty() { managers::read(new) } else { None };
+    let edited = sent.is_some() && sent != old_managers;
+    without_managers(new);
+    let mut all = if reset { Vec::new() } else { sent.or_else(|| old_managers.clone()).unwrap_or_default() };
+    if old.is_some() && all.is_empty() {
+        // Nobody was tracked when the object was made, so nobody is from here on (or all were just forgotten).
+        return;
+    }
+    // A new object is compared with one whose parts are there but empty, as typed objects of upstream are.
+    let base = match old {
+        Some(old) => {
+            let mut base = old.clone();
+            without_managers(&mut base);
+            base
+        }
+        None => new
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(_, value)| value.is_object())
+            .map(|(name, _)| (name.clone(), json!({})))
+            .collect(),
+    };
+    let change = typed::difference(Some(node), Some(&base), Some(new));
+    let mut written = change.added;
+    written.union(&change.modified);
+    managers::strip(&mut written);
+    let updater = Manager::new(manager, Operation::Update, api_version, subresource);
+    for other in &mut all {
+        if !other.is(&updater) {
+            other.fields.subtract(&written);
+        }
+        other.fields.subtract(&change.removed);
+    }
+    if !written.is_empty() {
+        let found = all.iter().position(|other| other.is(&updater));
+        let mut mine = found.map_or(updater, |index| all.swap_remove(index));
+        mine.fields.union(&written);
+        now.clone_into(&mut mine.time);
+        all.push(mine);
+    }
+    if !edited && old_managers.as_ref().is_some_and(|old| *old == all) {
+        if let (Some(old), Some(metadata)) =
+            (old.and_then(|old| old.pointer("/metadata/managedFields")), new.get_mut("metadata"))
+        {
+            metadata["managedFields"] = old.clone();
+        }
+        return;
+    }
+    managers::tidy(&mut all);
+    managers::write(new, &all);
+}
+
+fn without_managers(object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+}
+
+/// The members of `last` that nothing of `kept` is at or below.
+fn dropped(last: &Set, kept: &Set) -> Set {
+    let mut out = Set::default();
+    for (element, child) in last.children() {
+        match kept.child(element) {
+            Some(kept) => out.put(element.clone(), dropped(child, kept)),
+            None => out.put(element.clone(), child.clone()),
+        }
+    }
+    out
+}
+
+/// What other managers own of the fields that change.
+fn conflicts(all: &[Manager], applier: &Manager, written: &Set) -> Vec<(usize, Set)> {
+    all.iter()
+        .enumerate()
+        .filter(|(_, manager)| !manager.is(applier))
+        .map(|(index, manager)| (index, manager.fields.intersection(written)))
+        .filter(|(_, fields)| !fields.is_empty())
+        .collect()
+}
+
+fn listed(all: &[Manager], conflicts: &[(usize, Set)]) -> Vec<Conflict> {
+    let mut out: Vec<_> = conflicts
+        .iter()
+        .filter_map(|(index, fields)| Some((all.get(*index)?.described(), fields)))
+        .flat_map(|(manager, fields)| {
+            fields.paths().into_iter().map(move |path| Conflict { manager: manager.clone(), path })
+        })
+        .collect();
+    out.sort_by(|a, b| (&a.manager, &a.path).cmp(&(&b.manager, &b.path)));
+    out
+}
+
+/// `kubectl` may take what it applied itself in the days before server-side apply: the annotation says what that was.
+fn may_take(input: &ApplyInput<'_>, live: &Value, conflicts: &[(usize, Set)]) -> bool {
+    if input.manager != KUBECTL {
+        return false;
+    }
+    let Some(before) = last_applied(live).and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
+        return false;
+    };
+    let before = typed::fields_of(Some(input.schema.root()), &before);
+    conflicts.iter().all(|(_, fields)| {
+        let mut rest = fields.clone();
+        rest.subtract(&before);
+        rest.is_empty()
+    })
+}
+
+fn last_applied(object: &Value) -> Option<&str> {
+    object.pointer("/metadata/annotations")?.get(LAST_APPLIED)?.as_str()
+}
+
+/// Where the annotation of client-side apply is, server-side apply of kubectl keeps it true, so that both can be used.
+fn keep_last_applied(input: &ApplyInput<'_>, live: &Value, config: &Value, merged: &mut Value) {
+    if input.manager != KUBECTL || !input.subresource.is_empty() || last_applied(live).is_none() {
+        return;
+    }
+    let mut config = config.clone();
+    if let Some(annotations) = config.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.remove(LAST_APPLIED);
+    }
+    if let Some(annotations) = merged.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.insert(LAST_APPLIED.to_owned(), format!("{config}\n").into());
+    }
+}
+
+#[cfg(test)]
+mod tests;
