@@ -1,11 +1,14 @@
-//! Request bodies read into values: JSON with its repeated keys noticed and its depth bounded, and YAML.
+//! Request bodies read into values: JSON with its repeated keys noticed and its depth bounded, YAML, and protobuf.
 
 use std::{cell::RefCell, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::status::{Error, Result};
+use crate::{
+    protobuf,
+    status::{Error, Result},
+};
 
 /// Request bodies, in bytes (`MaxRequestBodyBytes` of Kubernetes).
 pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
@@ -16,6 +19,8 @@ pub const DEPTH_MAX: usize = 100;
 pub(crate) enum Media {
     Json,
     Yaml,
+    /// Of request bodies alone.
+    Protobuf,
 }
 
 /// A value, and the keys that occurred twice in it (`spec.a`, `spec.list[0].b`).
@@ -29,6 +34,7 @@ pub(crate) struct Parsed {
 pub(crate) fn parse(bytes: &[u8], media: Media) -> Result<Parsed, String> {
     match media {
         Media::Json => parse_json(bytes),
+        Media::Protobuf => protobuf::parse(bytes).map(|value| Parsed { value, duplicates: Vec::new() }),
         Media::Yaml => {
             let text = std::str::from_utf8(bytes).map_err(|e| format!("the body is not UTF-8: {e}"))?;
             let value: Value = serde_saphyr::from_str(text).map_err(|e| format!("yaml parse error: {e}"))?;

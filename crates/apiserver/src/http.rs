@@ -485,7 +485,7 @@ fn to_vec(value: &Value) -> Result<Vec<u8>> {
 }
 
 fn in_media(code: StatusCode, json: Vec<u8>, media: Media) -> Result<Response> {
-    if media == Media::Json {
+    if media != Media::Yaml {
         return Ok(respond(code, "application/json", json.into()));
     }
     let value: Value = serde_json::from_slice(&json).map_err(Error::internal)?;

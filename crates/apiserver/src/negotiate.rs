@@ -105,7 +105,8 @@ pub(crate) fn body_media(headers: &HeaderMap) -> Result<Media> {
     match text.split(';').next().unwrap_or_default().trim() {
         "" | "application/json" => Ok(Media::Json),
         "application/yaml" => Ok(Media::Yaml),
-        _ => Err(Error::unsupported_media_type(&ACCEPTED)),
+        "application/vnd.kubernetes.protobuf" => Ok(Media::Protobuf),
+        _ => Err(Error::unsupported_media_type(&[ACCEPTED[0], ACCEPTED[1], "application/vnd.kubernetes.protobuf"])),
     }
 }
 
