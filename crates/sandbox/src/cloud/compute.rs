@@ -46,7 +46,9 @@ pub fn handle(state: &mut State, request: &Request) -> Result<Reply> {
         ("GET", ["os-hypervisors"] | ["os-hypervisors", "detail"]) if caller.admin => Ok(Reply::ok(hypervisors(state))),
         ("GET", ["os-services"]) if caller.admin => Ok(Reply::ok(services(state))),
         ("GET", ["os-aggregates"]) if caller.admin => Ok(Reply::ok(json!({"aggregates": []}))),
-        ("GET", ["os-hypervisors" | "os-services" | "os-aggregates", ..] | ["os-availability-zone", _]) if !caller.admin => {
+        ("GET", ["os-hypervisors" | "os-services" | "os-aggregates", ..] | ["os-availability-zone", _])
+            if !caller.admin =>
+        {
             Err(Fault::forbidden("Policy doesn't allow this to be performed."))
         }
         _ => Err(Fault::no_route()),
