@@ -29,7 +29,8 @@ const KUBECTL: &str = "kubectl";
 pub struct ApplyInput<'a> {
     /// None: the object is to be made.
     pub live: Option<&'a Value>,
-    /// What is applied, unknown fields pruned already.
+    /// What is applied, unknown fields pruned already, and without what writes to this (sub)resource do not reach: a field
+    /// that is there is owned.
     pub config: &'a Value,
     pub manager: &'a str,
     /// Take fields from other managers instead of failing.
@@ -162,6 +163,13 @@ pub fn track_update(
     let old_managers = old.and_then(managers::read);
     let reset = subresource.is_empty() && managers::asks_for_reset(new);
     let sent = if subresource.is_empty() { managers::read(new) } else { None };
+    if old.is_none()
+        && let Some([only]) = sent.as_deref()
+        && only.is(&Manager::new(manager, Operation::Apply, api_version, subresource))
+    {
+        // Made by `apply`, which has said already who owns what.
+        return;
+    }
     let edited = sent.is_some() && sent != old_managers;
     without_managers(new);
     let mut all = if reset { Vec::new() } else { sent.or_else(|| old_managers.clone()).unwrap_or_default() };

@@ -10,6 +10,7 @@ mod validate;
 
 use std::sync::{Arc, OnceLock};
 
+pub(crate) use self::print::{Dialect, Printer};
 use regex::Regex;
 use serde_json::Value;
 
@@ -54,7 +55,7 @@ impl Schema {
 
     /// The schema as a document, with what a CRD's `openAPIV3Schema` may hold and the patch hints of built-in kinds.
     pub fn to_open_api(&self) -> Value {
-        print::node(&self.root, print::Dialect::V3)
+        Printer::new(Dialect::V3).node(&self.root)
     }
 
     pub(crate) fn root(&self) -> &Arc<Node> {
@@ -69,6 +70,11 @@ impl Schema {
 /// The schema of a built-in kind; made when first asked for, and kept for the process.
 pub fn builtin(group: &str, version: &str, kind: &str) -> Option<Arc<Schema>> {
     builtin::find(group, version, kind)
+}
+
+/// The definition of that name, if a schema that was made uses it.
+pub(crate) fn definition(name: &str) -> Option<Arc<Node>> {
+    builtin::definition(name)
 }
 
 /// The schema of `metadata`, which every kind has.
@@ -125,6 +131,8 @@ pub(crate) enum Additional {
 /// One place of a schema.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Node {
+    /// The definition of a built-in kind that this is (`io.k8s.api.core.v1.PodSpec`); documents refer to it.
+    pub name: Option<Arc<str>>,
     pub type_: Option<Type>,
     pub nullable: bool,
     pub preserve_unknown: bool,

@@ -71,6 +71,7 @@ fn what_is_applied_is_owned() {
         false,
         T2,
     );
+    assert_eq!(update(None, made.clone(), "m", T2), made, "an object made by apply is not taken for an update");
     assert_eq!(again.unwrap(), made, "the same again changes nothing, not even the time");
 }
 

@@ -100,6 +100,10 @@ pub(super) fn find(group: &str, version: &str, kind: &str) -> Option<Arc<Schema>
     Some(schema)
 }
 
+pub(super) fn definition(name: &str) -> Option<Arc<Node>> {
+    CACHE.lock().nodes.get(name).cloned()
+}
+
 pub(super) fn object_meta() -> Arc<Node> {
     static META_NODE: LazyLock<Arc<Node>> = LazyLock::new(|| {
         let mut generator = generator();
@@ -172,6 +176,7 @@ impl Builder<'_> {
             "RawExtension" | "FieldsV1" => node.preserve_unknown = true,
             _ => apply_tables(short(name), &mut node),
         }
+        node.name = Some(name.into());
         let node = Arc::new(node);
         self.nodes.insert(name.to_owned(), node.clone());
         node
