@@ -200,7 +200,8 @@ fn documents(path: &str, text: Option<&str>) -> Result<Vec<(String, Value)>, Err
 }
 
 fn parsed<T: serde::de::DeserializeOwned>(path: &str, document: Value) -> Result<T, Error> {
-    serde_json::from_value(document).map_err(|error| Error::Unreadable { path: path.to_owned(), what: error.to_string() })
+    serde_json::from_value(document)
+        .map_err(|error| Error::Unreadable { path: path.to_owned(), what: error.to_string() })
 }
 
 #[cfg(test)]
@@ -227,7 +228,9 @@ mod tests {
     #[test]
     fn init_wants_a_version_and_an_endpoint() {
         let text = |endpoint: &str| {
-            format!("---\napiVersion: kubeadm.k8s.io/v1beta3\nkind: ClusterConfiguration\nkubernetesVersion: v1.30.0\ncontrolPlaneEndpoint: '{endpoint}'\n")
+            format!(
+                "---\napiVersion: kubeadm.k8s.io/v1beta3\nkind: ClusterConfiguration\nkubernetesVersion: v1.30.0\ncontrolPlaneEndpoint: '{endpoint}'\n"
+            )
         };
         assert!(init("/x", Some(&text("a:6443"))).is_ok());
         assert!(matches!(init("/x", Some(&text(""))), Err(Error::Invalid(_))));

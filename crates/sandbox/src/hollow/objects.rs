@@ -169,9 +169,7 @@ pub fn kubeadm(configuration: &ClusterConfiguration, raw: &str, ca_pem: &str) ->
         json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
                "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": role}, "subjects": [subject]})
     };
-    let cluster_role = |name: &str, rules: Value| {
-        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules})
-    };
+    let cluster_role = |name: &str, rules: Value| json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules});
     let role = |namespace: &str, name: &str, map: &str| {
         json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": name, "namespace": namespace},
                "rules": [{"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [map], "verbs": ["get"]}]})
@@ -180,9 +178,7 @@ pub fn kubeadm(configuration: &ClusterConfiguration, raw: &str, ca_pem: &str) ->
         json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": name, "namespace": namespace},
                "roleRef": {"apiGroup": rbac, "kind": "Role", "name": name}, "subjects": subjects})
     };
-    let map = |namespace: &str, name: &str, data: Value| {
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}, "data": data})
-    };
+    let map = |namespace: &str, name: &str, data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}, "data": data});
     let anonymous = json!([{"apiGroup": rbac, "kind": "User", "name": "system:anonymous"}]);
     let nodes = json!([group(token_group), group("system:nodes")]);
     let node_rules = json!([

@@ -47,9 +47,10 @@ impl Authority {
         let certificate_pem = certificate_pem.ok_or_else(|| failed("the certificate was not written".into()))?;
         let key_pem = key_pem.ok_or_else(|| failed("the key was not written".into()))?;
         let key = KeyPair::from_pem(key_pem).map_err(|error| failed(error.to_string()))?;
-        let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes()).map_err(|error| failed(error.to_string()))?;
-        let (_, certificate) =
-            x509_parser::certificate::X509Certificate::from_der(&pem.contents).map_err(|error| failed(error.to_string()))?;
+        let (_, pem) =
+            x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes()).map_err(|error| failed(error.to_string()))?;
+        let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(&pem.contents)
+            .map_err(|error| failed(error.to_string()))?;
         if certificate.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
             return Err(Error::Mismatch { name });
         }
@@ -77,8 +78,8 @@ impl Authority {
 
     /// Signs a request as the kubelet's client certificate: its subject, and client authentication only.
     pub fn sign_request(&self, request_pem: &str, now: Timestamp) -> Result<String, Error> {
-        let mut request =
-            CertificateSigningRequestParams::from_pem(request_pem).map_err(|error| Error::Request(error.to_string()))?;
+        let mut request = CertificateSigningRequestParams::from_pem(request_pem)
+            .map_err(|error| Error::Request(error.to_string()))?;
         let subject = request.params.distinguished_name.clone();
         request.params = base(now, "", &[]);
         request.params.distinguished_name = subject;
@@ -125,7 +126,8 @@ pub fn public_key_hash(certificate_pem: &str) -> Option<String> {
 fn base(now: Timestamp, name: &str, groups: &[&str]) -> CertificateParams {
     const BACKDATED_S: i64 = 300;
     const LIFE_S: i64 = 365 * 86_400;
-    let at = |second: i64| time::OffsetDateTime::from_unix_timestamp(second).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    let at =
+        |second: i64| time::OffsetDateTime::from_unix_timestamp(second).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
     let mut params = CertificateParams::default();
     params.not_before = at(now.as_second() - BACKDATED_S);
     params.not_after = at(now.as_second() + LIFE_S);

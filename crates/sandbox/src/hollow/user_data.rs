@@ -99,7 +99,8 @@ impl CloudConfig {
             for command in document[section].as_array().into_iter().flatten() {
                 config.commands.push(match command {
                     Value::Array(words) => {
-                        let words = words.iter().map(|word| word.as_str().map_or_else(|| word.to_string(), str::to_owned));
+                        let words =
+                            words.iter().map(|word| word.as_str().map_or_else(|| word.to_string(), str::to_owned));
                         words.collect::<Vec<_>>().join(" ")
                     }
                     Value::String(line) => line.clone(),

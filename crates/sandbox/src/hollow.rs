@@ -1,0 +1,378 @@
+//! Hollow machines: what stands in for the inside of a server.
+//!
+//! For each server that is ACTIVE, the machine's user data is rendered and read as cloud-init and kubeadm would, with the
+//! certificates, tokens and configuration in it. A control plane machine serves a real Kubernetes API with those
+//! certificates; a joining one authenticates with its token. What is hollow is the hardware and the containers: pods are
+//! placed and reported Running, and nothing runs. The cloud is spoken to over its API only, so hollow machines stand
+//! beside any OpenStack whose servers do not boot.
+
+mod balance;
+mod cluster;
+mod join;
+mod kubeadm;
+mod machine;
+mod objects;
+mod pki;
+mod user_data;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use openstack::{
+    Client, Query,
+    compute::{Flavor, Server},
+    image::Image,
+};
+use parking_lot::Mutex;
+use store::{At, Commit, Guard, Op, Range, SharedStore};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info, warn};
+
+pub use self::user_data::USER_DATA_MAX_BYTES;
+use self::{
+    balance::Balancer,
+    cluster::{Cluster, Keys},
+    machine::{Machine, Record},
+};
+
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+/// Takes what a server has written to its console: id, whole text.
+pub type Console = Arc<dyn Fn(&str, &str) + Send + Sync>;
+
+const RECORDS: &str = "hollow/machines/";
+const CLUSTERS: &str = "hollow/clusters/";
+/// Between two looks at changes, and between two whole lists.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+const WHOLE_LIST_EVERY: Duration = Duration::from_secs(60);
+/// How far the cloud's clock may be behind.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(5);
+/// Machines that boot at once.
+const BOOTS_MAX: usize = 16;
+/// A machine that cannot reach its cluster tries again after these pauses, as kubeadm does.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// kubeadm gives up joining after this long (timeouts.discovery and tlsBootstrap, 5 minutes each).
+const BOOT_LIMIT: Duration = Duration::from_secs(600);
+/// Longest console text that is kept of a machine.
+const CONSOLE_MAX_BYTES: usize = 16 * 1024;
+
+#[derive(Clone)]
+pub struct Options {
+    /// Of an administrator: user data is shown to nobody else.
+    pub cloud: Client,
+    pub region: String,
+    /// Where the machines' and the clusters' state is kept.
+    pub store: SharedStore,
+    pub clock: Clock,
+    pub console: Console,
+    /// Tells that something changed in the cloud; without it the cloud is only polled.
+    pub changed: Option<watch::Receiver<u64>>,
+    /// Pause between two looks at the list of servers.
+    pub poll: Duration,
+}
+
+/// The hollow machines of one cloud.
+pub struct Hollow {
+    region: String,
+    store: SharedStore,
+    clock: Clock,
+    console: Console,
+    cloud: Client,
+    balancer: Arc<Balancer>,
+    clusters: Mutex<BTreeMap<String, Arc<Cluster>>>,
+    /// One opening at a time, so that two machines of a cluster never open it twice.
+    opening: tokio::sync::Mutex<()>,
+    machines: Mutex<HashMap<String, CancellationToken>>,
+    consoles: Mutex<HashMap<String, String>>,
+    boots: tokio::sync::Semaphore,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Hollow {
+    /// Starts to stand in for the cloud's servers.
+    pub fn start(options: Options) -> Arc<Self> {
+        let stop = CancellationToken::new();
+        let hollow = Arc::new(Self {
+            region: options.region,
+            store: options.store,
+            clock: options.clock,
+            console: options.console,
+            balancer: Balancer::new(options.cloud.clone(), stop.clone()),
+            cloud: options.cloud,
+            clusters: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+            machines: Mutex::default(),
+            consoles: Mutex::default(),
+            boots: tokio::sync::Semaphore::new(BOOTS_MAX),
+            stop: stop.clone(),
+            tasks: TaskTracker::new(),
+        });
+        let (running, poll, changed) = (hollow.clone(), options.poll, options.changed);
+        hollow.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = running.follow(poll, changed) => {}
+            }
+        });
+        hollow
+    }
+
+    pub async fn shutdown(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        let clusters = std::mem::take(&mut *self.clusters.lock());
+        for cluster in clusters.values() {
+            cluster.shutdown().await;
+        }
+    }
+
+    /// Watches the list of servers: all of them now and then, otherwise only what has changed.
+    async fn follow(self: Arc<Self>, poll: Duration, mut changed: Option<watch::Receiver<u64>>) {
+        let (mut trouble, mut whole, mut since) = (false, None::<Instant>, None::<Timestamp>);
+        loop {
+            let started = (self.clock)();
+            let full = whole.is_none_or(|whole| whole.elapsed() > WHOLE_LIST_EVERY);
+            match self.look(since.filter(|_| !full)).await {
+                Ok(()) => {
+                    trouble = false;
+                    since = Some(started - CLOCK_SKEW);
+                    if full {
+                        self.sweep().await;
+                        whole = Some(Instant::now());
+                    }
+                }
+                Err(error) if !trouble => {
+                    trouble = true;
+                    warn!(%error, "the cloud does not list its servers");
+                }
+                Err(_) => {}
+            }
+            match &mut changed {
+                Some(changed) => {
+                    let _ = tokio::time::timeout(poll, changed.changed()).await;
+                    // Changes come in bursts: one look for many.
+                    tokio::time::sleep(LOOK_PAUSE).await;
+                    changed.mark_unchanged();
+                }
+                None => tokio::time::sleep(poll).await,
+            }
+        }
+    }
+
+    /// Boots what is new and forgets what is gone; `since` limits the list to what changed after it.
+    async fn look(self: &Arc<Self>, since: Option<Timestamp>) -> openstack::Result<()> {
+        let since = since.map(|since| since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        let query = Query::new().with("all_tenants", 1).with_some("changes-since", since.as_ref());
+        let servers = self.cloud.list::<Server>(&query).await?;
+        let gone: Vec<String> = if since.is_some() {
+            servers.iter().filter(|server| is_gone(server)).map(|server| server.id.clone()).collect()
+        } else {
+            let alive: BTreeSet<&str> =
+                servers.iter().filter(|server| !is_gone(server)).map(|server| server.id.as_str()).collect();
+            self.machines.lock().keys().filter(|id| !alive.contains(id.as_str())).cloned().collect()
+        };
+        for id in gone {
+            let known = self.machines.lock().remove(&id);
+            if let Some(stop) = known {
+                stop.cancel();
+                self.tasks.spawn(self.clone().forget(id));
+            }
+        }
+        for server in servers {
+            if server.status != "ACTIVE" || self.machines.lock().contains_key(&server.id) {
+                continue;
+            }
+            let stop = self.stop.child_token();
+            self.machines.lock().insert(server.id.clone(), stop.clone());
+            let hollow = self.clone();
+            self.tasks.spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = hollow.run(&server) => {}
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Forgets the machines that went while nobody looked.
+    async fn sweep(self: &Arc<Self>) {
+        let Ok(page) = self.store.range(Range::prefix(RECORDS), At::Latest, 0).await else { return };
+        for item in page.items {
+            let id = String::from_utf8_lossy(&item.key[RECORDS.len()..]).into_owned();
+            if !self.machines.lock().contains_key(&id) {
+                self.clone().forget(id).await;
+            }
+        }
+    }
+
+    async fn run(self: &Arc<Self>, server: &Server) {
+        let known = self.record(&server.id).await;
+        if let Some(failure) = known.as_ref().and_then(|known| known.failure.clone()) {
+            self.log(&server.id, &failure);
+            return;
+        }
+        let started = tokio::time::Instant::now();
+        let (mut pause, mut told) = (RETRY_MIN, String::new());
+        loop {
+            let booted = {
+                let Ok(_turn) = self.boots.acquire().await else { return };
+                let size = self.size(server).await;
+                let image_version = self.image_version(server).await;
+                Machine { hollow: self, server, size, image_version }.boot(known.clone()).await
+            };
+            let record = match booted {
+                Ok(record) => record,
+                Err(error) if error.passes() && started.elapsed() < BOOT_LIMIT => {
+                    let text = chain(&error);
+                    debug!(server = server.name, text, "boot goes on");
+                    if told != text {
+                        self.log(&server.id, &text);
+                        told = text;
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = RETRY_MAX.min(pause * 2);
+                    continue;
+                }
+                Err(error) => {
+                    let text = format!("{}\nboot failed: error execution phase: {}", chain(&error), chain(&error));
+                    info!(server = server.name, error = chain(&error), "hollow machine does not boot");
+                    Record { failure: Some(text), ..Record::default() }
+                }
+            };
+            if let Some(failure) = &record.failure {
+                self.log(&server.id, failure);
+            }
+            if Some(&record) != known.as_ref() && self.remember(&server.id, &record).await.is_err() {
+                warn!(server = server.name, "a machine's state is not kept");
+            }
+            return;
+        }
+    }
+
+    async fn size(&self, server: &Server) -> (u32, u32) {
+        let inline = |field: &str| server.flavor[field].as_u64().and_then(|count| u32::try_from(count).ok());
+        if let (Some(vcpus), Some(ram)) = (inline("vcpus"), inline("ram")) {
+            return (vcpus, ram);
+        }
+        let Some(id) = server.flavor["id"].as_str() else { return (1, 1024) };
+        let flavor = self.cloud.look::<Flavor>(id).await.ok().flatten();
+        flavor.map_or((1, 1024), |flavor| (flavor.vcpus, u32::try_from(flavor.ram).unwrap_or(u32::MAX)))
+    }
+
+    /// `v1.32.4` out of an image named `ubuntu-2404-kube-v1.32.4`.
+    async fn image_version(&self, server: &Server) -> Option<String> {
+        let image = self.cloud.look::<Image>(server.image["id"].as_str()?).await.ok().flatten()?;
+        let start = image.name.rfind("v1.")?;
+        let version: String =
+            image.name[start..].chars().take_while(|c| c.is_ascii_digit() || matches!(c, 'v' | '.')).collect();
+        Some(version.trim_end_matches('.').to_owned())
+    }
+
+    /// A machine that is gone: its node is lost, and with the last control plane machine the cluster.
+    async fn forget(self: Arc<Self>, id: String) {
+        self.consoles.lock().remove(&id);
+        let record = self.record(&id).await.unwrap_or_default();
+        let cluster = self.clusters.lock().get(&record.cluster).cloned();
+        if let Some(cluster) = cluster {
+            cluster.lose_node(&record.node).await;
+            if record.control_plane && cluster.leave(&id) {
+                self.clusters.lock().remove(&record.cluster);
+                self.balancer.close(&cluster.endpoint);
+                cluster.shutdown().await;
+                self.erase(&record.cluster).await;
+            }
+        }
+        let ops = vec![Op::Delete { key: Bytes::from(format!("{RECORDS}{id}")) }];
+        if let Err(error) = self.store.commit(Guard::default(), ops).await {
+            warn!(server = id, %error, "a machine's record stays");
+        }
+    }
+
+    async fn erase(&self, cluster: &str) {
+        for prefix in [cluster::data_prefix(cluster), format!("{CLUSTERS}{cluster}")] {
+            let Ok(page) = self.store.range(Range::prefix(prefix), At::Latest, 0).await else { return };
+            let ops = page.items.into_iter().map(|item| Op::Delete { key: item.key }).collect();
+            if let Err(error) = self.store.commit(Guard::default(), ops).await {
+                warn!(cluster, %error, "a cluster's data stays");
+            }
+        }
+    }
+
+    /// The cluster with this id, opened if it does not run yet.
+    async fn open(&self, id: &str, endpoint: &str, version: &str, keys: Keys) -> Result<Arc<Cluster>, machine::Error> {
+        let _turn = self.opening.lock().await;
+        if let Some(cluster) = self.clusters.lock().get(id) {
+            return Ok(cluster.clone());
+        }
+        let cluster = Cluster::open(id, endpoint, version, keys, &self.store, self.clock.clone()).await?;
+        let key = Bytes::from(format!("{CLUSTERS}{id}"));
+        let ops = vec![Op::Put { key, value: Bytes::from(version.to_owned()) }];
+        self.store.commit(Guard::default(), ops).await?;
+        self.clusters.lock().insert(id.to_owned(), cluster.clone());
+        Ok(cluster)
+    }
+
+    async fn version_of(&self, cluster: &str) -> Result<String, store::Error> {
+        let page = self.store.range(Range::key(format!("{CLUSTERS}{cluster}")), At::Latest, 1).await?;
+        let version = page.items.first().map(|item| String::from_utf8_lossy(&item.value).into_owned());
+        Ok(version.unwrap_or_else(|| "v1.36.0".to_owned()))
+    }
+
+    fn cluster_at(&self, endpoint: &str) -> Option<Arc<Cluster>> {
+        self.clusters.lock().values().find(|cluster| cluster.endpoint == endpoint).cloned()
+    }
+
+    async fn record(&self, id: &str) -> Option<Record> {
+        let page = self.store.range(Range::key(format!("{RECORDS}{id}")), At::Latest, 1).await.ok()?;
+        serde_json::from_slice(&page.items.first()?.value).ok()
+    }
+
+    async fn remember(&self, id: &str, record: &Record) -> Result<Commit, store::Error> {
+        let value = serde_json::to_vec(record).expect("a record of strings and booleans is JSON");
+        let op = Op::Put { key: Bytes::from(format!("{RECORDS}{id}")), value: Bytes::from(value) };
+        self.store.commit(Guard::default(), vec![op]).await
+    }
+
+    /// Adds a line to the server's console.
+    fn log(&self, server: &str, line: &str) {
+        let mut consoles = self.consoles.lock();
+        let text = consoles.entry(server.to_owned()).or_default();
+        text.push_str(line);
+        text.push('\n');
+        if text.len() > CONSOLE_MAX_BYTES {
+            let start = text.ceil_char_boundary(text.len() - CONSOLE_MAX_BYTES);
+            text.drain(..start);
+        }
+        let text = text.clone();
+        drop(consoles);
+        (self.console)(server, &text);
+    }
+}
+
+fn is_gone(server: &Server) -> bool {
+    matches!(server.status.as_str(), "DELETED" | "SOFT_DELETED")
+}
+
+/// An error with its sources, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let inner = error.to_string();
+        // Transparent layers repeat what they wrap.
+        if !text.contains(&inner) {
+            text = format!("{text}: {inner}");
+        }
+        source = error.source();
+    }
+    text
+}

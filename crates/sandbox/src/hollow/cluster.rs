@@ -1,0 +1,334 @@
+//! One hollow cluster: an API server over its own part of the store, and a TLS front for each control plane machine.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use apiserver::{Options, Profile, Server, ServiceAccountKeys, User};
+use futures::{StreamExt, pin_mut};
+use k8s_openapi::api::{
+    certificates::v1::CertificateSigningRequest,
+    core::v1::{Node, Pod},
+};
+use kube::{
+    Api, Client,
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, watcher},
+    },
+};
+use parking_lot::RwLock;
+use rustls::ServerConfig;
+use serde_json::{Value, json};
+use store::{Prefixed, SharedStore};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{
+    Clock, objects,
+    pki::{self, Authority},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("start the API of hollow cluster {cluster}")]
+    Start {
+        cluster: String,
+        #[source]
+        source: apiserver::StartError,
+    },
+    #[error("make the TLS front of {machine}")]
+    Tls {
+        machine: String,
+        #[source]
+        source: apiserver::ListenError,
+    },
+    #[error("write {what} in hollow cluster {cluster}")]
+    Write {
+        cluster: String,
+        what: String,
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+/// A control plane machine's share in the cluster.
+#[derive(Clone)]
+pub struct Member {
+    pub address: String,
+    pub tls: Arc<ServerConfig>,
+}
+
+pub struct Cluster {
+    pub id: String,
+    /// `host:port` that the members are reached at together.
+    pub endpoint: String,
+    pub server: Server,
+    pub client: Client,
+    pub ca: Authority,
+    pub etcd_ca_pem: String,
+    /// By machine.
+    pub members: RwLock<BTreeMap<String, Member>>,
+    clock: Clock,
+    stop: CancellationToken,
+}
+
+/// What a control plane machine brings: the authorities and keys that lie in its /etc/kubernetes/pki.
+pub struct Keys {
+    pub ca: Authority,
+    pub etcd_ca_pem: String,
+    pub service_account_key_pem: String,
+}
+
+impl Cluster {
+    /// Opens the cluster's data, or begins it.
+    pub async fn open(
+        id: &str,
+        endpoint: &str,
+        version: &str,
+        keys: Keys,
+        store: &SharedStore,
+        clock: Clock,
+    ) -> Result<Arc<Self>, Error> {
+        let part: SharedStore = Arc::new(Prefixed::new(store.clone(), data_prefix(id)));
+        let options = Options {
+            clock: clock.clone(),
+            profile: Profile::Workload,
+            client_ca_pem: Some(keys.ca.certificate_pem.clone()),
+            service_account: Some(ServiceAccountKeys {
+                signing_key_pem: keys.service_account_key_pem,
+                verifying_keys_pem: Vec::new(),
+                issuer: "https://kubernetes.default.svc".to_owned(),
+            }),
+            bootstrap_tokens: true,
+            version: version.to_owned(),
+            ..Options::default()
+        };
+        let server = Server::start(part, options).await;
+        let server = server.map_err(|source| Error::Start { cluster: id.to_owned(), source })?;
+        let client = Client::new(server.service_as(User::master("system:hollow")), "default");
+        let cluster = Arc::new(Self {
+            id: id.to_owned(),
+            endpoint: endpoint.to_owned(),
+            server,
+            client,
+            ca: keys.ca,
+            etcd_ca_pem: keys.etcd_ca_pem,
+            members: RwLock::default(),
+            clock,
+            stop: CancellationToken::new(),
+        });
+        tokio::spawn(cluster.stop.clone().run_until_cancelled_owned(sign(Arc::downgrade(&cluster))));
+        tokio::spawn(cluster.stop.clone().run_until_cancelled_owned(run_pods(Arc::downgrade(&cluster))));
+        Ok(cluster)
+    }
+
+    /// Adds the TLS front of a machine.
+    pub fn join(&self, machine: &str, address: &str, serving: &pki::Signed) -> Result<(), Error> {
+        let tls = apiserver::server_tls(&serving.certificate_pem, &serving.key_pem, Some(&self.ca.certificate_pem));
+        let tls = tls.map_err(|source| Error::Tls { machine: machine.to_owned(), source })?;
+        self.members.write().insert(machine.to_owned(), Member { address: address.to_owned(), tls });
+        Ok(())
+    }
+
+    /// Takes a machine away; true if none is left.
+    pub fn leave(&self, machine: &str) -> bool {
+        let mut members = self.members.write();
+        members.remove(machine);
+        members.is_empty()
+    }
+
+    pub async fn shutdown(&self) {
+        self.stop.cancel();
+        self.server.shutdown().await;
+    }
+
+    /// Creates objects; what exists already is left as it is.
+    pub async fn apply_new(&self, objects: Vec<Value>) -> Result<(), Error> {
+        for value in objects {
+            create(&self.client, value).await.map_err(|(what, source)| Error::Write {
+                cluster: self.id.clone(),
+                what,
+                source: Box::new(source),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Marks a node whose machine is gone.
+    pub async fn lose_node(&self, node: &str) {
+        let patch = Patch::Strategic(objects::lost(&self.now()));
+        let patched = Api::<Node>::all(self.client.clone()).patch_status(node, &PatchParams::default(), &patch).await;
+        if let Err(error) = patched {
+            debug!(node, %error, "a lost node is not marked");
+        }
+    }
+
+    pub fn now(&self) -> String {
+        (self.clock)().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    }
+}
+
+/// Where a cluster's objects lie in the sandbox's store.
+pub fn data_prefix(id: &str) -> String {
+    format!("hollow/data/{id}/")
+}
+
+/// Creates one object of any kind that the hollow API serves.
+pub async fn create(client: &Client, value: Value) -> Result<Option<DynamicObject>, (String, kube::Error)> {
+    let text = |field: &str| value[field].as_str().unwrap_or_default().to_owned();
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    let (group, short) = version.split_once('/').unwrap_or(("", &version));
+    let plural = format!("{}s", kind.to_lowercase());
+    let resource = ApiResource {
+        group: group.into(),
+        version: short.into(),
+        api_version: version.clone(),
+        kind: kind.clone(),
+        plural,
+    };
+    let namespace = value["metadata"]["namespace"].as_str().map(str::to_owned);
+    let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let what = format!("{kind} {name}");
+    let object: DynamicObject =
+        serde_json::from_value(value).map_err(|error| (what.clone(), kube::Error::SerdeError(error)))?;
+    let api = match &namespace {
+        Some(namespace) => Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    match api.create(&PostParams::default(), &object).await {
+        Ok(created) => Ok(Some(created)),
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            Ok(api.get_opt(&name).await.map_err(|source| (what, source))?)
+        }
+        Err(source) => Err((what, source)),
+    }
+}
+
+/// What kube-controller-manager's signer does with kubelets' requests.
+async fn sign(cluster: std::sync::Weak<Cluster>) {
+    let Some(client) = cluster.upgrade().map(|cluster| cluster.client.clone()) else { return };
+    let requests = Api::<CertificateSigningRequest>::all(client.clone());
+    let events = watcher(requests.clone(), watcher::Config::default()).default_backoff().applied_objects();
+    pin_mut!(events);
+    while let Some(event) = events.next().await {
+        let (Some(cluster), Ok(request)) = (cluster.upgrade(), event) else { continue };
+        let signed = request.status.as_ref().is_some_and(|status| status.certificate.is_some());
+        if signed || request.spec.signer_name != "kubernetes.io/kube-apiserver-client-kubelet" {
+            continue;
+        }
+        let name = request.metadata.name.clone().unwrap_or_default();
+        let groups = request.spec.groups.clone().unwrap_or_default();
+        let may = groups.iter().any(|group| group == "system:bootstrappers" || group == "system:nodes");
+        let subject = pki::subject(&request.spec.request.0);
+        let node = subject.is_some_and(|(name, groups)| name.starts_with("system:node:") && groups == ["system:nodes"]);
+        if !may || !node {
+            warn!(request = name, "a certificate request is left alone: it is not a kubelet's");
+            continue;
+        }
+        let pem = String::from_utf8_lossy(&request.spec.request.0).into_owned();
+        let now = cluster.now();
+        let approval = json!({"status": {"conditions": [{
+            "type": "Approved", "status": "True", "reason": "AutoApproved", "lastUpdateTime": now, "lastTransitionTime": now,
+            "message": "Auto approving kubelet client certificate after SubjectAccessReview.",
+        }]}});
+        let certificate = match cluster.ca.sign_request(&pem, (cluster.clock)()) {
+            Ok(certificate) => certificate,
+            Err(error) => {
+                warn!(request = name, %error, "a kubelet's request is not signed");
+                continue;
+            }
+        };
+        let params = PatchParams::default();
+        let approved = requests.patch_subresource("approval", &name, &params, &Patch::Merge(approval)).await;
+        let encoded = k8s_openapi::ByteString(certificate.into_bytes());
+        let issued = json!({ "status": { "certificate": encoded } });
+        let issued = match approved {
+            Ok(_) => requests.patch_status(&name, &params, &Patch::Merge(issued)).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = issued {
+            warn!(request = name, %error, "a kubelet's certificate is not stored");
+        }
+    }
+}
+
+/// What the scheduler and the kubelets do with pods: place them, call them running, let them go.
+async fn run_pods(cluster: std::sync::Weak<Cluster>) {
+    let Some(client) = cluster.upgrade().map(|cluster| cluster.client.clone()) else { return };
+    let events =
+        watcher(Api::<Pod>::all(client.clone()), watcher::Config::default()).default_backoff().applied_objects();
+    pin_mut!(events);
+    while let Some(event) = events.next().await {
+        let (Some(cluster), Ok(pod)) = (cluster.upgrade(), event) else { continue };
+        if let Err(error) = run_pod(&cluster, &client, &pod).await {
+            debug!(pod = pod.metadata.name, %error, "a pod is not moved on");
+        }
+    }
+}
+
+async fn run_pod(cluster: &Cluster, client: &Client, pod: &Pod) -> Result<(), kube::Error> {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let pods = Api::<Pod>::namespaced(client.clone(), pod.metadata.namespace.as_deref().unwrap_or("default"));
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    match (node, phase) {
+        (Some(_), _) if pod.metadata.deletion_timestamp.is_some() => {
+            // A precondition, so that a namesake made since lives.
+            let preconditions = kube::api::Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
+            let now = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default().grace_period(0) };
+            pods.delete(name, &now).await?;
+        }
+        (Some(node), Some("Pending") | None) => {
+            let address = address_of(client, node).await?;
+            let value = serde_json::to_value(pod).unwrap_or_default();
+            let status = objects::running(&value, &address, &cluster.now());
+            pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await?;
+        }
+        (None, _) if pod.metadata.deletion_timestamp.is_none() => {
+            if let Some(node) = place(client, pod).await? {
+                let binding = json!({
+                    "apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
+                    "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+                });
+                pods.create_subresource::<Value, Value>("binding", name, &PostParams::default(), &binding).await?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+async fn address_of(client: &Client, node: &str) -> Result<String, kube::Error> {
+    let node = Api::<Node>::all(client.clone()).get_opt(node).await?;
+    let addresses = node.and_then(|node| node.status?.addresses).unwrap_or_default();
+    Ok(addresses
+        .into_iter()
+        .find(|address| address.type_ == "InternalIP")
+        .map(|found| found.address)
+        .unwrap_or_default())
+}
+
+/// A ready node whose taints the pod tolerates; which one follows from the pod's name.
+async fn place(client: &Client, pod: &Pod) -> Result<Option<String>, kube::Error> {
+    let nodes = Api::<Node>::all(client.clone()).list(&Default::default()).await?;
+    let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.clone()).unwrap_or_default();
+    let fits = |node: &Node| {
+        let spec = node.spec.clone().unwrap_or_default();
+        let ready = node.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+        let ready = ready.clone().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        let tolerated = spec.taints.iter().flatten().filter(|taint| taint.effect != "PreferNoSchedule").all(|taint| {
+            tolerations.iter().any(|toleration| {
+                let key = toleration.key.as_ref().is_none_or(|key| *key == taint.key);
+                let effect = toleration.effect.as_ref().is_none_or(|effect| *effect == taint.effect);
+                let value = toleration.operator.as_deref() == Some("Exists") || toleration.value == taint.value;
+                key && effect && value
+            })
+        });
+        ready && tolerated && spec.unschedulable != Some(true)
+    };
+    let names: Vec<String> =
+        nodes.items.iter().filter(|node| fits(node)).filter_map(|node| node.metadata.name.clone()).collect();
+    let name = pod.metadata.uid.as_deref().unwrap_or_default();
+    let sum = name.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+    Ok((!names.is_empty()).then(|| names[sum % names.len()].clone()))
+}

@@ -1,0 +1,179 @@
+//! `kubeadm join`, over the network and with the machine's own credentials: discovery, token, certificate request.
+//!
+//! Source: kubeadm implementation details (phases preflight, kubelet-start, control-plane-join).
+
+use std::time::Duration;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
+use k8s_openapi::{
+    ByteString,
+    api::{
+        certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec},
+        core::v1::ConfigMap,
+    },
+};
+use kube::{Api, Client, Config, api::PostParams, core::ObjectMeta};
+use rustls_pki_types::pem::PemObject;
+use serde_json::Value;
+
+use super::{
+    kubeadm::{BootstrapToken, ClusterConfiguration, JoinConfiguration},
+    pki,
+};
+
+/// One call; kubeadm itself goes on for minutes, which is the caller's loop.
+const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// How long a signed certificate is waited for, and the pause between two looks.
+const CERTIFICATE_LIMIT: Duration = Duration::from_secs(30);
+const CERTIFICATE_PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API is not there yet, or broke off: kubeadm tries again.
+    #[error("couldn't reach the API server at {endpoint}: {what}")]
+    Unreachable { endpoint: String, what: String },
+    /// Trying again changes nothing.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What a machine has after it joined: a client with the kubelet's certificate, and the cluster's configuration.
+pub struct Joined {
+    pub client: Client,
+    pub configuration: ClusterConfiguration,
+    pub ca_pem: String,
+}
+
+pub async fn join(configuration: &JoinConfiguration, node: &str, now: Timestamp) -> Result<Joined, Error> {
+    let token = configuration.discovery.bootstrap_token.as_ref();
+    let token =
+        token.ok_or_else(|| Error::Refused("discovery: only bootstrapToken is read by a hollow machine".into()))?;
+    if token.token.split_once('.').is_none_or(|(id, secret)| id.len() != 6 || secret.len() != 16) {
+        return Err(Error::Refused("discovery.bootstrapToken.token: the bootstrap token is invalid".into()));
+    }
+    let ca_pem = discover(token).await?;
+    let bearer = if configuration.discovery.tls_bootstrap_token.is_empty() {
+        &token.token
+    } else {
+        &configuration.discovery.tls_bootstrap_token
+    };
+    let endpoint = &token.api_server_endpoint;
+    let mut config = base(endpoint)?;
+    config.root_cert = Some(vec![der(&ca_pem, endpoint)?]);
+    let mut with_token = config.clone();
+    with_token.auth_info.token = Some(bearer.clone().into());
+    let client = client(with_token, endpoint)?;
+    let map = Api::<ConfigMap>::namespaced(client.clone(), "kube-system").get("kubeadm-config").await;
+    let map = map.map_err(|error| failed(endpoint, "failed to get config map kubeadm-config", error))?;
+    let text = map.data.and_then(|mut data| data.remove("ClusterConfiguration")).unwrap_or_default();
+    let cluster: ClusterConfiguration = serde_saphyr::from_str(&text)
+        .map_err(|error| Error::Refused(format!("the cluster's kubeadm-config cannot be read: {error}")))?;
+    let (certificate, key) = request(&client, endpoint, node, now).await?;
+    config.auth_info.client_certificate_data = Some(STANDARD.encode(certificate));
+    config.auth_info.client_key_data = Some(STANDARD.encode(key).into());
+    Ok(Joined { client: self::client(config, endpoint)?, configuration: cluster, ca_pem })
+}
+
+/// Reads cluster-info without trust, and checks its authority against the pinned hashes.
+async fn discover(token: &BootstrapToken) -> Result<String, Error> {
+    let endpoint = &token.api_server_endpoint;
+    let mut config = base(endpoint)?;
+    config.accept_invalid_certs = true;
+    let map = Api::<ConfigMap>::namespaced(client(config, endpoint)?, "kube-public").get("cluster-info").await;
+    let map = map.map_err(|error| failed(endpoint, "failed to request the cluster-info ConfigMap", error))?;
+    let text = map.data.and_then(|mut data| data.remove("kubeconfig")).unwrap_or_default();
+    let kubeconfig: Value = serde_saphyr::from_str(&text).map_err(|error| {
+        Error::Refused(format!("couldn't parse the kubeconfig file in the cluster-info ConfigMap: {error}"))
+    })?;
+    let data = kubeconfig.pointer("/clusters/0/cluster/certificate-authority-data").and_then(Value::as_str);
+    let pem = data.and_then(|data| STANDARD.decode(data).ok()).and_then(|bytes| String::from_utf8(bytes).ok());
+    let pem =
+        pem.ok_or_else(|| Error::Refused("the cluster-info ConfigMap has no certificate-authority-data".into()))?;
+    if token.unsafe_skip_ca_verification {
+        return Ok(pem);
+    }
+    let hash = pki::public_key_hash(&pem).unwrap_or_default();
+    if token.ca_cert_hashes.contains(&hash) {
+        return Ok(pem);
+    }
+    Err(Error::Refused(format!(
+        "cluster CA found in cluster-info ConfigMap is invalid: none of the public keys \"{hash}\" are pinned"
+    )))
+}
+
+/// Asks for a kubelet's client certificate and waits until it is signed.
+async fn request(client: &Client, endpoint: &str, node: &str, now: Timestamp) -> Result<(String, String), Error> {
+    let (key, pem) = pki::request(&format!("system:node:{node}"), &["system:nodes"], now)
+        .map_err(|error| Error::Refused(error.to_string()))?;
+    let requests = Api::<CertificateSigningRequest>::all(client.clone());
+    let object = CertificateSigningRequest {
+        metadata: ObjectMeta { generate_name: Some("csr-".into()), ..ObjectMeta::default() },
+        spec: CertificateSigningRequestSpec {
+            request: ByteString(pem.into_bytes()),
+            signer_name: "kubernetes.io/kube-apiserver-client-kubelet".into(),
+            usages: Some(vec!["digital signature".into(), "client auth".into()]),
+            ..CertificateSigningRequestSpec::default()
+        },
+        status: None,
+    };
+    let created = requests.create(&PostParams::default(), &object).await;
+    let created = created.map_err(|error| failed(endpoint, "cannot create certificate signing request", error))?;
+    let name = created.metadata.name.unwrap_or_default();
+    let signed = async {
+        loop {
+            let found = requests.get(&name).await;
+            let found = found.map_err(|error| failed(endpoint, "cannot read certificate signing request", error))?;
+            if let Some(certificate) = found.status.and_then(|status| status.certificate) {
+                return Ok(String::from_utf8_lossy(&certificate.0).into_owned());
+            }
+            tokio::time::sleep(CERTIFICATE_PAUSE).await;
+        }
+    };
+    let certificate = tokio::time::timeout(CERTIFICATE_LIMIT, signed).await.map_err(|_| Error::Unreachable {
+        endpoint: endpoint.to_owned(),
+        what: format!("certificate signing request {name} was not signed in time"),
+    })??;
+    Ok((certificate, key.serialize_pem()))
+}
+
+fn base(endpoint: &str) -> Result<Config, Error> {
+    let url = format!("https://{endpoint}").parse();
+    let mut config =
+        Config::new(url.map_err(|_| Error::Refused(format!("API server endpoint {endpoint:?} is not host:port")))?);
+    config.connect_timeout = Some(CALL_LIMIT);
+    config.read_timeout = Some(CALL_LIMIT);
+    config.default_namespace = "default".into();
+    Ok(config)
+}
+
+fn client(config: Config, endpoint: &str) -> Result<Client, Error> {
+    Client::try_from(config).map_err(|error| Error::Refused(format!("cannot set up a client of {endpoint}: {error}")))
+}
+
+fn der(pem: &str, endpoint: &str) -> Result<Vec<u8>, Error> {
+    rustls_pki_types::CertificateDer::from_pem_slice(pem.as_bytes())
+        .map(|der| der.to_vec())
+        .map_err(|error| Error::Refused(format!("the authority of {endpoint} is not PEM: {error:?}")))
+}
+
+/// An answer is final when it says that these credentials will not do.
+fn failed(endpoint: &str, what: &str, error: kube::Error) -> Error {
+    match &error {
+        kube::Error::Api(status) if matches!(status.code, 401 | 403) => {
+            Error::Refused(format!("{what}: {} (the bootstrap token is wrong or has expired)", status.message))
+        }
+        kube::Error::Api(status) => {
+            Error::Unreachable { endpoint: endpoint.to_owned(), what: format!("{what}: {}", status.message) }
+        }
+        _ => {
+            let mut text = error.to_string();
+            let mut source = std::error::Error::source(&error);
+            while let Some(inner) = source {
+                text = format!("{text}: {inner}");
+                source = inner.source();
+            }
+            Error::Unreachable { endpoint: endpoint.to_owned(), what: format!("{what}: {text}") }
+        }
+    }
+}
