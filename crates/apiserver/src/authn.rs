@@ -20,13 +20,15 @@ pub struct PeerCertificates(pub Vec<CertificateDer<'static>>);
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
 pub(crate) async fn authenticate(server: &Server, parts: &Parts) -> Result<User> {
-    if let Some(user) = parts.extensions.get::<PeerCertificates>().and_then(|peer| peer.0.first()).and_then(certificate) {
+    if let Some(user) = parts.extensions.get::<PeerCertificates>().and_then(|peer| peer.0.first()).and_then(certificate)
+    {
         return Ok(user);
     }
     let Some(value) = parts.headers.get(header::AUTHORIZATION) else {
         return if server.state().options.anonymous { Ok(User::anonymous()) } else { Err(Error::unauthorized()) };
     };
-    let token = value.to_str().ok().and_then(|v| v.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let token =
+        value.to_str().ok().and_then(|v| v.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let Some((_, token)) = token else { return Err(Error::unauthorized()) };
     match bearer(server, token.trim(), &[]).await? {
         Some((user, _)) => Ok(user),
@@ -49,7 +51,8 @@ pub(crate) async fn bearer(server: &Server, token: &str, audiences: &[String]) -
         return Ok(None);
     }
     if let Some((id, secret)) = bootstrap_token(token) {
-        let user = if server.state().options.bootstrap_tokens { bootstrap_user(server, id, secret).await? } else { None };
+        let user =
+            if server.state().options.bootstrap_tokens { bootstrap_user(server, id, secret).await? } else { None };
         return Ok(user.map(|user| (user, Vec::new())));
     }
     service_account(server, token, audiences).await
@@ -58,9 +61,8 @@ pub(crate) async fn bearer(server: &Server, token: &str, audiences: &[String]) -
 /// `<6 characters>.<16 characters>` of lower case letters and digits.
 fn bootstrap_token(token: &str) -> Option<(&str, &str)> {
     let (id, secret) = token.split_once('.')?;
-    let fits = |part: &str, length| {
-        part.len() == length && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-    };
+    let fits =
+        |part: &str, length| part.len() == length && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     (fits(id, 6) && fits(secret, 16)).then_some((id, secret))
 }
 

@@ -1,9 +1,9 @@
 //! What every cluster begins with: its namespaces, the default roles and bindings, and the CRDs of the options.
 
 use bytes::Bytes;
+use policy::User;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use policy::User;
 use store::{Commit, Expect, Guard, Op, Revision};
 
 use crate::{

@@ -112,9 +112,8 @@ impl Collector {
 
 /// Who the server itself is when it deletes.
 fn collector_user() -> std::sync::Arc<User> {
-    static USER: LazyLock<std::sync::Arc<User>> = LazyLock::new(|| {
-        std::sync::Arc::new(User::service_account("kube-system", "generic-garbage-collector", ""))
-    });
+    static USER: LazyLock<std::sync::Arc<User>> =
+        LazyLock::new(|| std::sync::Arc::new(User::service_account("kube-system", "generic-garbage-collector", "")));
     std::sync::Arc::clone(&USER)
 }
 
@@ -148,7 +147,9 @@ pub(crate) async fn observe(server: Server, mut watch: store::Watch) {
         };
         match item {
             Some(WatchItem::Event(Event::Put { item, .. })) => put(&server, &item.key, item.modified, &item.value),
-            Some(WatchItem::Event(Event::Delete { revision, prev })) => delete(&server, &prev.key, revision, &prev.value),
+            Some(WatchItem::Event(Event::Delete { revision, prev })) => {
+                delete(&server, &prev.key, revision, &prev.value)
+            }
             Some(WatchItem::Bookmark(_)) => {}
             Some(WatchItem::Compacted) => {
                 tracing::warn!("the collector fell behind the store and reads it anew");
@@ -169,7 +170,8 @@ fn put(server: &Server, key: &[u8], revision: Revision, value: &[u8]) {
     let collector = &server.state().collector;
     let metadata = &partial.metadata;
     let deleting = metadata.deletion_timestamp.is_some();
-    let waits = deleting && metadata.finalizers.iter().any(|f| matches!(f.as_ref(), ORPHAN_FINALIZER | FOREGROUND_FINALIZER));
+    let waits =
+        deleting && metadata.finalizers.iter().any(|f| matches!(f.as_ref(), ORPHAN_FINALIZER | FOREGROUND_FINALIZER));
     let changed = collector.graph.lock().put(key, &metadata.uid, &metadata.owner_references, waits);
     if changed && !metadata.owner_references.is_empty() {
         collector.push(Work::Dependent(key.into()));

@@ -32,7 +32,13 @@ pub(crate) fn storage_version(crd: &Value) -> &str {
     versions(crd).iter().find(|v| v.get("storage") == Some(&Value::Bool(true))).map_or("", |v| text_at(v, &["name"]))
 }
 
-/// The kinds that a CRD serves; what is wrong with its schemas if they cannot be served.
+fn is_established(crd: &Value) -> bool {
+    let conditions = at(crd, &["status", "conditions"]).and_then(Value::as_array).into_iter().flatten();
+    conditions.into_iter().any(|c| text_at(c, &["type"]) == "Established" && text_at(c, &["status"]) == "True")
+}
+
+/// The kinds that a CRD serves (`revision` 0: would serve, were it stored); what is wrong with its schemas if they cannot
+/// be served.
 pub(crate) fn compile(crd: &Value, revision: u64) -> Result<CustomKinds, Vec<FieldError>> {
     let group = text_at(crd, &["spec", "group"]);
     let names = |key: &str| text_at(crd, &["spec", "names", key]);
@@ -76,6 +82,9 @@ pub(crate) fn compile(crd: &Value, revision: u64) -> Result<CustomKinds, Vec<Fie
         served.push(Arc::new(kind.with_heads()));
     }
     served.sort_by_key(|kind| version_rank(&kind.version));
+    if revision > 0 && !is_established(crd) {
+        served.clear();
+    }
     Ok(CustomKinds {
         revision,
         group: group.to_owned(),
@@ -119,10 +128,12 @@ fn columns(version: &Value) -> Vec<Column> {
         return vec![Column::new("Age", "date", ".metadata.creationTimestamp")];
     };
     let column = |entry: &Value| {
-        let mut column = Column::new(text_at(entry, &["name"]), text_at(entry, &["type"]), text_at(entry, &["jsonPath"]));
+        let mut column =
+            Column::new(text_at(entry, &["name"]), text_at(entry, &["type"]), text_at(entry, &["jsonPath"]));
         column.format = text_at(entry, &["format"]).to_owned();
         column.description = text_at(entry, &["description"]).to_owned();
-        column.priority = entry.get("priority").and_then(Value::as_i64).and_then(|p| i32::try_from(p).ok()).unwrap_or(0);
+        column.priority =
+            entry.get("priority").and_then(Value::as_i64).and_then(|p| i32::try_from(p).ok()).unwrap_or(0);
         column
     };
     list.iter().map(column).collect()

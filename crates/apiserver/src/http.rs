@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{
     authn,
     body::{self, BODY_BYTES_MAX, Media},
-    discovery, documents,
+    discovery,
     kinds::Kind,
     negotiate::{self, Answer, Form, PatchType},
     object,
@@ -91,9 +91,11 @@ async fn serve(server: &Server, parts: Parts, body: Body, caller: Option<Arc<Use
     }
     let _permit = match in_process {
         true => None,
-        false => Some(Arc::clone(&server.state().requests).try_acquire_owned().map_err(|_| {
-            Error::too_many_requests("too many requests, please try again later", 1)
-        })?),
+        false => Some(
+            Arc::clone(&server.state().requests)
+                .try_acquire_owned()
+                .map_err(|_| Error::too_many_requests("too many requests, please try again later", 1))?,
+        ),
     };
     call.run(body).await
 }
@@ -166,9 +168,6 @@ async fn other(server: &Server, segments: &[String], headers: &HeaderMap) -> Res
     if let ["healthz" | "livez" | "readyz", ..] = segments[..] {
         return Ok(respond(StatusCode::OK, "text/plain; charset=utf-8", Bytes::from_static(b"ok")));
     }
-    if let ["openapi", rest @ ..] = &segments[..] {
-        return documents::serve(server, rest, headers).await;
-    }
     let (content_type, value) = discovery::serve(server, &segments, headers)?;
     let answer = negotiate::answer(headers, false).unwrap_or(Answer { form: Form::Object, media: Media::Json });
     if answer.media == Media::Yaml {
@@ -240,7 +239,9 @@ impl Call {
             Some("Ignore") => FieldValidation::Ignore,
             Some("Strict") => FieldValidation::Strict,
             Some(other) => {
-                let text = format!("fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\"");
+                let text = format!(
+                    "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+                );
                 return Err(Error::bad_request(text));
             }
         };
@@ -249,7 +250,9 @@ impl Call {
             None => default_manager(&self.headers),
         };
         if manager.len() > MANAGER_BYTES_MAX {
-            return Err(Error::bad_request(format!("fieldManager: Too long: may not be more than {MANAGER_BYTES_MAX} bytes")));
+            return Err(Error::bad_request(format!(
+                "fieldManager: Too long: may not be more than {MANAGER_BYTES_MAX} bytes"
+            )));
         }
         let namespace = if self.kind.namespaced { self.target.namespace.clone() } else { String::new() };
         let mut warnings = Vec::new();
@@ -387,14 +390,18 @@ impl Call {
             PatchType::Strategic => Edit::StrategicMergePatch(patch),
             PatchType::Apply => {
                 let Some(manager) = self.query.text("fieldManager") else {
-                    return Err(Error::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"));
+                    return Err(Error::bad_request(
+                        "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+                    ));
                 };
                 manager.clone_into(&mut scope.manager);
                 Edit::Apply { config: patch, force: self.query.flag("force") }
             }
         };
         if matches!(edit, Edit::MergePatch(_) | Edit::StrategicMergePatch(_)) && !edit.is_object_patch() {
-            return Err(Error::bad_request("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}"));
+            return Err(Error::bad_request(
+                "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}",
+            ));
         }
         let (stored, made) = rest::modify(&mut scope, &edit).await?;
         self.render(&scope, &stored, if made { StatusCode::CREATED } else { StatusCode::OK }, answer)

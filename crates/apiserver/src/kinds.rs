@@ -179,7 +179,8 @@ pub(crate) fn version_rank(version: &str) -> (u8, std::cmp::Reverse<u32>, std::c
         if tail.is_empty() {
             return Some((0, Reverse(major), Reverse(0)));
         }
-        let (stage, minor) = [(1, "beta"), (2, "alpha")].into_iter().find_map(|(s, w)| Some((s, tail.strip_prefix(w)?)))?;
+        let (stage, minor) =
+            [(1, "beta"), (2, "alpha")].into_iter().find_map(|(s, w)| Some((s, tail.strip_prefix(w)?)))?;
         Some((stage, Reverse(major), Reverse(minor.parse().ok()?)))
     });
     match parsed {

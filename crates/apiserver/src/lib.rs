@@ -1,1 +1,57 @@
+//! The Kubernetes API over a [`store`]: one generic registry for built-in kinds and CRDs alike.
 //!
+//! It exists so that a management cluster, and the hollow workload clusters of the sandbox, need no etcd and no
+//! kube-apiserver, and so that controllers cannot tell the difference. A server has no thread of its own, shares all
+//! that is the same for each (built-in kinds and their schemas), and is a tower service: `kube::Client` takes it as it is.
+//!
+//! Left out on purpose: protobuf answers, webhooks (a configuration that asks for one is refused), aggregated API servers,
+//! impersonation, the node authorizer, and `exec`, `log` and `proxy` of pods.
+
+mod access;
+mod admission;
+mod apply;
+mod authn;
+mod body;
+mod bootstrap;
+mod catalog;
+mod collector;
+mod crd;
+mod discovery;
+mod field;
+mod http;
+mod kinds;
+mod listen;
+mod names;
+mod negotiate;
+mod object;
+mod patch;
+mod path;
+mod protobuf;
+mod read;
+mod rest;
+mod reviews;
+mod schema;
+mod selector;
+mod server;
+mod status;
+mod strategy;
+mod subresource;
+mod table;
+mod token;
+mod watch;
+mod write;
+
+pub use policy::User;
+
+pub use self::{
+    admission::{Admission, Denied, Operation, Request, Warning},
+    authn::PeerCertificates,
+    body::{BODY_BYTES_MAX, DEPTH_MAX},
+    field::{FieldError, FieldErrorKind},
+    http::HEADERS_BYTES_MAX,
+    kinds::builtin::Profile,
+    listen::{ListenError, server_tls},
+    server::{Clock, Options, Server, ServiceAccountKeys, StartError},
+    token::KeyError,
+    write::OBJECT_BYTES_MAX,
+};

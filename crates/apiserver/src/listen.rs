@@ -41,7 +41,11 @@ pub enum ListenError {
 }
 
 /// TLS for a listener: HTTP/2 and HTTP/1.1, client certificates of `client_ca_pem` asked for but not required.
-pub fn server_tls(cert_chain_pem: &str, key_pem: &str, client_ca_pem: Option<&str>) -> Result<Arc<ServerConfig>, ListenError> {
+pub fn server_tls(
+    cert_chain_pem: &str,
+    key_pem: &str,
+    client_ca_pem: Option<&str>,
+) -> Result<Arc<ServerConfig>, ListenError> {
     let chain = certificates("certificate chain", cert_chain_pem)?;
     let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
         .map_err(|e| ListenError::Pem { what: "key", why: e.to_string() })?;
@@ -169,12 +173,16 @@ impl Server {
 fn with_peer(
     router: Router,
     peer: Option<PeerCertificates>,
-) -> TowerToHyperService<impl tower::Service<
-    http::Request<hyper::body::Incoming>,
-    Response = axum::response::Response,
-    Error = std::convert::Infallible,
-    Future: Send,
-> + Clone + Send + 'static> {
+) -> TowerToHyperService<
+    impl tower::Service<
+        http::Request<hyper::body::Incoming>,
+        Response = axum::response::Response,
+        Error = std::convert::Infallible,
+        Future: Send,
+    > + Clone
+    + Send
+    + 'static,
+> {
     TowerToHyperService::new(router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
         if let Some(peer) = &peer {
             request.extensions_mut().insert(peer.clone());

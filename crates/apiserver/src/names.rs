@@ -204,7 +204,9 @@ fn check_types(metadata: &Map<String, Value>, errors: &mut Vec<FieldError>) {
     for key in LISTS {
         match metadata.get(key) {
             None | Some(Value::Null | Value::Array(_)) => {}
-            Some(other) => errors.push(FieldError::type_invalid(format!("metadata.{key}"), other.clone(), "must be a list")),
+            Some(other) => {
+                errors.push(FieldError::type_invalid(format!("metadata.{key}"), other.clone(), "must be a list"))
+            }
         }
     }
 }
@@ -267,7 +269,9 @@ mod tests {
             assert!(!subdomain(bad).is_empty(), "{bad}");
         }
         assert!(label("1a").is_empty() && !rfc1035("1a").is_empty() && !label("a.b").is_empty());
-        assert!(path_segment("system:node").is_empty() && !path_segment("a/b").is_empty() && !path_segment("..").is_empty());
+        assert!(
+            path_segment("system:node").is_empty() && !path_segment("a/b").is_empty() && !path_segment("..").is_empty()
+        );
         assert!(qualified_name("a.io/Name_1").is_empty() && qualified_name("Name").is_empty());
         for bad in ["", "/a", "a/", "a/b/c", "A_/x", "-a"] {
             assert!(!qualified_name(bad).is_empty(), "{bad}");

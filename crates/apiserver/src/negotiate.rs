@@ -91,7 +91,8 @@ pub(crate) fn aggregated_discovery(headers: &HeaderMap) -> Option<&'static str> 
                 Some("v2beta1") => return Some("v2beta1"),
                 _ => {}
             }
-        } else if matches!(range.media, "application/json" | "*/*" | "application/*") && range.parameter("as").is_none() {
+        } else if matches!(range.media, "application/json" | "*/*" | "application/*") && range.parameter("as").is_none()
+        {
             return None;
         }
     }
@@ -154,7 +155,9 @@ mod tests {
     #[test]
     fn the_first_form_that_can_be_given_is_given() {
         assert_eq!(
-            accepts("application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json"),
+            accepts(
+                "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json"
+            ),
             Some((Form::Table, Media::Json))
         );
         assert_eq!(accepts("application/vnd.kubernetes.protobuf,application/json"), Some((Form::Object, Media::Json)));

@@ -164,7 +164,12 @@ pub(crate) fn is_deleting(object: &Value) -> bool {
 }
 
 pub(crate) fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
-    meta(object).and_then(|m| m.get("finalizers")).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+    meta(object)
+        .and_then(|m| m.get("finalizers"))
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
 }
 
 pub(crate) fn has_finalizer(object: &Value, wanted: &str) -> bool {

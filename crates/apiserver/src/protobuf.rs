@@ -325,7 +325,8 @@ mod tests {
 
     #[test]
     fn every_type_that_a_field_names_is_known() {
-        let simple = ["s", "b", "t", "i", "d", "Time", "MicroTime", "Duration", "Quantity", "IntOrString", "Raw", "Strings"];
+        let simple =
+            ["s", "b", "t", "i", "d", "Time", "MicroTime", "Duration", "Quantity", "IntOrString", "Raw", "Strings"];
         for (message, fields) in MESSAGES.iter() {
             for field in fields.values() {
                 assert!(simple.contains(&field.kind) || MESSAGES.contains_key(field.kind), "{message}: {field:?}");
@@ -335,7 +336,8 @@ mod tests {
 
     #[test]
     fn a_message_is_read_as_its_json() {
-        let metadata = [wrap(1, b"x"), wrap(2, b""), wrap(8, b""), wrap(11, &[wrap(1, b"k"), wrap(2, b"v")].concat())].concat();
+        let metadata =
+            [wrap(1, b"x"), wrap(2, b""), wrap(8, b""), wrap(11, &[wrap(1, b"k"), wrap(2, b"v")].concat())].concat();
         let raw = [wrap(1, &metadata), wrap(2, &[wrap(1, b"a"), wrap(2, b"b")].concat())].concat();
         let expected = json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "labels": {"k": "v"}}, "data": {"a": "b"},

@@ -48,7 +48,9 @@ pub(crate) fn include_object(query: &Query) -> Result<IncludeObject> {
         None | Some("Metadata") => Ok(IncludeObject::Metadata),
         Some("None") => Ok(IncludeObject::None),
         Some("Object") => Ok(IncludeObject::Object),
-        Some(other) => Err(Error::bad_request(format!("Invalid value: {other:?}: must be 'Metadata', 'Object', 'None'"))),
+        Some(other) => {
+            Err(Error::bad_request(format!("Invalid value: {other:?}: must be 'Metadata', 'Object', 'None'")))
+        }
     }
 }
 

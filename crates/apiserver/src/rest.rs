@@ -9,8 +9,8 @@ use crate::{
     status::{Error, Result},
     strategy,
     write::{
-        Admitted, Draft, NAMES_TRIED_MAX, Outcome, RETRIES_MAX, Scope, Stored, admit_deletion, has_namespace_finalizers,
-        is_done, rfc3339, store_error,
+        Admitted, Draft, NAMES_TRIED_MAX, Outcome, RETRIES_MAX, Scope, Stored, admit_deletion,
+        has_namespace_finalizers, is_done, rfc3339, store_error,
     },
 };
 
@@ -55,7 +55,7 @@ pub(crate) async fn create(scope: &mut Scope, mut draft: Draft) -> Result<Stored
     for _ in 0..RETRIES_MAX {
         let again = draft.object.clone();
         name.clone_into(&mut scope.name);
-        let admitted = draft.admit_new(scope).await?;
+        let admitted = draft.admit_new(scope, false).await?;
         let generated = admitted.generated;
         match admitted.commit(scope).await? {
             Outcome::Stored(stored) => return Ok(stored),
@@ -80,7 +80,7 @@ pub(crate) async fn modify(scope: &mut Scope, edit: &Edit) -> Result<(Stored, bo
                 return Err(scope.not_found());
             }
             let object = edit.apply_to(scope, None)?;
-            let admitted = Draft { object }.admit_new(scope).await?;
+            let admitted = Draft { object }.admit_new(scope, edit.is_apply()).await?;
             match admitted.commit(scope).await? {
                 Outcome::Stored(stored) => return Ok((stored, true)),
                 Outcome::Conflict { .. } => continue,
@@ -204,7 +204,8 @@ fn check_preconditions(scope: &Scope, old: &Value, options: &DeleteOptions) -> R
         if let Some(asked) = asked
             && asked != stands
         {
-            let text = format!("Precondition failed: {title} in precondition: {asked}, {title} in object meta: {stands}");
+            let text =
+                format!("Precondition failed: {title} in precondition: {asked}, {title} in object meta: {stands}");
             return Err(scope.conflict(&text));
         }
     }

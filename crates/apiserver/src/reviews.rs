@@ -18,7 +18,13 @@ use crate::{
     write::rfc3339,
 };
 
-pub(crate) async fn answer(server: &Server, user: &User, kind: &Kind, namespace: &str, mut review: Value) -> Result<Value> {
+pub(crate) async fn answer(
+    server: &Server,
+    user: &User,
+    kind: &Kind,
+    namespace: &str,
+    mut review: Value,
+) -> Result<Value> {
     let status = match kind.kind.as_ref() {
         "SelfSubjectReview" => {
             json!({"userInfo": user})

@@ -38,9 +38,10 @@ impl Labels {
         limit(text)?;
         let mut requirements = Vec::new();
         for part in split(text) {
-            requirements.push(requirement(part.trim()).map_err(|why| {
-                Error::bad_request(format!("unable to parse requirement: {why}"))
-            })?);
+            requirements.push(
+                requirement(part.trim())
+                    .map_err(|why| Error::bad_request(format!("unable to parse requirement: {why}")))?,
+            );
         }
         Ok(Self(requirements))
     }
@@ -125,7 +126,10 @@ fn requirement(text: &str) -> Result<Requirement, String> {
     } else if let Some((key, value)) = text.split_once('=') {
         (key.trim(), Operator::In(vec![value.trim_start_matches('=').trim().to_owned()]))
     } else if let Some((key, value)) = text.split_once(['>', '<']) {
-        let bound = value.trim().parse().map_err(|_| format!("values[0][{key}]: for 'Gt', 'Lt' operators, the value must be an integer"))?;
+        let bound = value
+            .trim()
+            .parse()
+            .map_err(|_| format!("values[0][{key}]: for 'Gt', 'Lt' operators, the value must be an integer"))?;
         (key.trim(), if text.contains('>') { Operator::Greater(bound) } else { Operator::Less(bound) })
     } else if let Some((head, list)) = text.split_once('(') {
         let list = list.strip_suffix(')').ok_or_else(|| format!("found '{list}', expected: ',', or ')'"))?;
@@ -292,7 +296,19 @@ mod tests {
     #[test]
     fn every_operator_of_a_label_selector_works() {
         let labels = json!({"a": "1", "x.io/b": "two"});
-        for yes in ["", "a", "a=1", "a==1", "a in (1,2)", "a!=2", "c!=2", "!c", "c notin (1)", "a>0,a<2", "a=1, x.io/b in (two)"] {
+        for yes in [
+            "",
+            "a",
+            "a=1",
+            "a==1",
+            "a in (1,2)",
+            "a!=2",
+            "c!=2",
+            "!c",
+            "c notin (1)",
+            "a>0,a<2",
+            "a=1, x.io/b in (two)",
+        ] {
             assert!(selects(yes, &labels), "{yes}");
         }
         for no in ["c", "a=2", "a in (2, 3)", "a!=1", "!a", "a notin (1)", "a>1", "x.io/b<5", "a=1,c"] {

@@ -1,9 +1,6 @@
 //! One API server: its options, its state, how it starts and stops, and the ways to call it.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use axum::{Router, extract::Request as HttpRequest, response::Response};
 use jiff::Timestamp;
@@ -108,7 +105,6 @@ pub(crate) struct State {
     pub keys: Option<Keys>,
     pub requests: Arc<Semaphore>,
     pub collector: Collector,
-    pub documents: Mutex<HashMap<String, crate::documents::Document>>,
     /// The last revision at which each role, binding and CRD was taken in.
     seen: Mutex<HashMap<Vec<u8>, Revision>>,
     pub stop: CancellationToken,
@@ -130,7 +126,6 @@ impl Server {
             keys,
             requests: Arc::new(Semaphore::new(options.requests_max)),
             collector: Collector::default(),
-            documents: Mutex::default(),
             seen: Mutex::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

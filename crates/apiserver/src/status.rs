@@ -166,7 +166,8 @@ impl Error {
 
     /// A patch that does not fit the object.
     pub fn unprocessable(why: impl fmt::Display) -> Self {
-        let cause = Cause { reason: "UnexpectedServerResponse".to_owned(), message: why.to_string(), field: String::new() };
+        let cause =
+            Cause { reason: "UnexpectedServerResponse".to_owned(), message: why.to_string(), field: String::new() };
         let text = "the server rejected our request due to an error in our request";
         Self::new(422, "Invalid", text).with_causes(vec![cause])
     }
@@ -250,7 +251,8 @@ impl Error {
             "message": failure.message, "reason": failure.reason, "code": failure.code,
         });
         let mut details = Map::new();
-        let texts = [("name", &failure.name), ("group", &failure.group), ("kind", &failure.kind), ("uid", &failure.uid)];
+        let texts =
+            [("name", &failure.name), ("group", &failure.group), ("kind", &failure.kind), ("uid", &failure.uid)];
         for (key, text) in texts {
             if !text.is_empty() {
                 details.insert(key.into(), text.as_str().into());

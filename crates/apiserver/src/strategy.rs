@@ -124,7 +124,11 @@ pub(crate) static CONFIG_MAP: Strategy = Strategy {
         check_data_keys(new, &["data", "binaryData"], &mut errors);
         for key in new.get("data").and_then(Value::as_object).into_iter().flatten().map(|(key, _)| key) {
             if new.get("binaryData").is_some_and(|b| b.get(key).is_some()) {
-                errors.push(FieldError::invalid(format!("data[{key}]"), key.as_str(), "duplicate of key present in binaryData"));
+                errors.push(FieldError::invalid(
+                    format!("data[{key}]"),
+                    key.as_str(),
+                    "duplicate of key present in binaryData",
+                ));
             }
         }
         check_immutable(new, old, &["data", "binaryData"], &mut errors);
@@ -172,7 +176,11 @@ fn check_secret(_: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError>
         match value.as_str().map(|text| STANDARD.decode(text)) {
             Some(Ok(decoded)) => bytes += decoded.len(),
             _ if value.is_null() => {}
-            _ => errors.push(FieldError::invalid(format!("data[{key}]"), "<secret contents redacted>", "illegal base64 data")),
+            _ => errors.push(FieldError::invalid(
+                format!("data[{key}]"),
+                "<secret contents redacted>",
+                "illegal base64 data",
+            )),
         }
     }
     if bytes > DATA_BYTES_MAX {

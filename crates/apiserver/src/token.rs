@@ -92,13 +92,15 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<
 
 impl Keys {
     pub(crate) fn new(options: &ServiceAccountKeys) -> Result<Self, KeyError> {
-        let der = PrivateKeyDer::from_pem_slice(options.signing_key_pem.as_bytes()).map_err(|e| KeyError::Pem(e.to_string()))?;
+        let der = PrivateKeyDer::from_pem_slice(options.signing_key_pem.as_bytes())
+            .map_err(|e| KeyError::Pem(e.to_string()))?;
         let signer = Signer::read(&der)?;
         let (algorithm, public) = signer.public();
         let id = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, &public));
         let mut verifiers = vec![Verifier::read(algorithm, &public)?];
         for pem in &options.verifying_keys_pem {
-            let der = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes()).map_err(|e| KeyError::Pem(e.to_string()))?;
+            let der =
+                SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes()).map_err(|e| KeyError::Pem(e.to_string()))?;
             let verifier = Verifier::read("RS256", &der).or_else(|_| Verifier::read("ES256", &der))?;
             verifiers.push(verifier);
         }

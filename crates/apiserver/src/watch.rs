@@ -47,7 +47,13 @@ pub(crate) struct Watcher {
 }
 
 /// Opens a watch; what can be refused is refused before the first byte.
-pub(crate) async fn open(server: &Server, kind: &Arc<Kind>, namespace: &str, query: &Query, form: Form) -> Result<Watcher> {
+pub(crate) async fn open(
+    server: &Server,
+    kind: &Arc<Kind>,
+    namespace: &str,
+    query: &Query,
+    form: Form,
+) -> Result<Watcher> {
     let subject = Subject::new(server, kind, namespace, query)?;
     let range = subject.range();
     let timeout_s = query.number("timeoutSeconds")?.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
@@ -59,7 +65,9 @@ pub(crate) async fn open(server: &Server, kind: &Arc<Kind>, namespace: &str, que
         return Err(Error::bad_request(text));
     }
     if initial.is_none() && matching.is_some() {
-        return Err(Error::bad_request("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+        return Err(Error::bad_request(
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        ));
     }
     let current = server.store().revision();
     if let Some(version) = version.filter(|version| *version > current) {
@@ -217,7 +225,8 @@ impl Watcher {
         } else {
             let kv = KeyValue { modified: revision, ..kv.clone() };
             let mut object = served_value(&self.kind, &kv)?;
-            let view = if self.form == Form::Metadata { partial_metadata(&mut object) } else { self.table(&object, revision) };
+            let view =
+                if self.form == Form::Metadata { partial_metadata(&mut object) } else { self.table(&object, revision) };
             serde_json::to_writer(&mut out, &view).map_err(Error::internal)?;
         }
         out.extend_from_slice(b"}\n");

@@ -233,8 +233,8 @@ impl Draft {
         Ok(())
     }
 
-    /// Everything that must hold before a new object may be stored.
-    pub(crate) async fn admit_new(mut self, scope: &mut Scope) -> Result<Admitted> {
+    /// Everything that must hold before a new object may be stored. `applied`: managedFields are made already.
+    pub(crate) async fn admit_new(mut self, scope: &mut Scope, applied: bool) -> Result<Admitted> {
         let kind = Arc::clone(&scope.kind);
         let now = scope.server.now();
         self.place(scope)?;
@@ -273,7 +273,9 @@ impl Draft {
         if !errors.is_empty() {
             return Err(scope.invalid(&name, &errors));
         }
-        self.track(scope, None, now);
+        if !applied {
+            self.track(scope, None, now);
+        }
         validate(scope, &request, &self.object).await?;
         name.clone_into(&mut scope.name);
         Admitted::new(scope, self.object, None, generate)
@@ -346,7 +348,13 @@ impl Draft {
     }
 
     /// Everything that must hold before `old` may be replaced. `applied`: managedFields are made already.
-    pub(crate) async fn admit_change(mut self, scope: &mut Scope, old: &Value, base: &KeyValue, applied: bool) -> Result<Admitted> {
+    pub(crate) async fn admit_change(
+        mut self,
+        scope: &mut Scope,
+        old: &Value,
+        base: &KeyValue,
+        applied: bool,
+    ) -> Result<Admitted> {
         let kind = Arc::clone(&scope.kind);
         let now = scope.server.now();
         self.check_identity(scope, old)?;
@@ -525,7 +533,9 @@ pub(crate) struct Admitted {
 pub(crate) enum Outcome {
     Stored(Stored),
     /// Somebody was faster.
-    Conflict { on_self: bool },
+    Conflict {
+        on_self: bool,
+    },
 }
 
 /// An object as it lies in the store.
@@ -570,7 +580,13 @@ impl Admitted {
     /// What stands, about to be deleted.
     pub(crate) fn deletion(scope: &Scope, base: &KeyValue) -> Self {
         let base_revision = Some(base.modified);
-        Self { bytes: base.value.clone(), key: scope.key(), action: Action::Delete, base: base_revision, generated: false }
+        Self {
+            bytes: base.value.clone(),
+            key: scope.key(),
+            action: Action::Delete,
+            base: base_revision,
+            generated: false,
+        }
     }
 
     pub(crate) async fn commit(self, scope: &Scope) -> Result<Outcome> {

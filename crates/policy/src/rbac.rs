@@ -88,7 +88,9 @@ impl Rule {
             own == "*"
                 || match own.split_once('/') {
                     None => subresource.is_empty() && own == resource,
-                    Some((base, sub)) => !subresource.is_empty() && sub == subresource && (base == "*" || base == resource),
+                    Some((base, sub)) => {
+                        !subresource.is_empty() && sub == subresource && (base == "*" || base == resource)
+                    }
                 }
         })
     }
@@ -267,14 +269,14 @@ fn everything() -> Rule {
     Rule { verbs: star(), api_groups: star(), resources: star(), ..Rule::default() }
 }
 
-
 /// The rules of an aggregated ClusterRole: those of each role that a selector takes in, in order of names, each once.
 pub fn aggregate<'a>(
     selects: impl Fn(&BTreeMap<String, String>) -> bool,
     own_name: &str,
     roles: impl IntoIterator<Item = (&'a str, &'a BTreeMap<String, String>, &'a [Rule])>,
 ) -> Vec<Rule> {
-    let mut taken: Vec<_> = roles.into_iter().filter(|(name, labels, _)| *name != own_name && selects(labels)).collect();
+    let mut taken: Vec<_> =
+        roles.into_iter().filter(|(name, labels, _)| *name != own_name && selects(labels)).collect();
     taken.sort_by_key(|(name, ..)| *name);
     let mut rules: Vec<Rule> = Vec::new();
     for rule in taken.iter().flat_map(|(_, _, rules)| rules.iter()) {

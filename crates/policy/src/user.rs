@@ -31,11 +31,8 @@ pub struct User {
 impl User {
     /// A user in `groups`, and in the group of authenticated users.
     pub fn new(name: impl Into<String>, groups: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        let mut user = Self {
-            name: name.into(),
-            groups: groups.into_iter().map(Into::into).collect(),
-            ..Self::default()
-        };
+        let mut user =
+            Self { name: name.into(), groups: groups.into_iter().map(Into::into).collect(), ..Self::default() };
         if !user.is_in(AUTHENTICATED) {
             user.groups.push(AUTHENTICATED.to_owned());
         }
@@ -48,11 +45,7 @@ impl User {
     }
 
     pub fn anonymous() -> Self {
-        Self {
-            name: "system:anonymous".to_owned(),
-            groups: vec![UNAUTHENTICATED.to_owned()],
-            ..Self::default()
-        }
+        Self { name: "system:anonymous".to_owned(), groups: vec![UNAUTHENTICATED.to_owned()], ..Self::default() }
     }
 
     pub fn service_account(namespace: &str, name: &str, uid: &str) -> Self {

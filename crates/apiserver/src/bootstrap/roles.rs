@@ -63,7 +63,11 @@ static ROLES: &[Role] = &[
                  serviceaccounts services services/proxy",
             ),
             ("create", "-", "serviceaccounts/token"),
-            (WRITE, "apps", "daemonsets deployments deployments/rollback deployments/scale replicasets replicasets/scale statefulsets statefulsets/scale"),
+            (
+                WRITE,
+                "apps",
+                "daemonsets deployments deployments/rollback deployments/scale replicasets replicasets/scale statefulsets statefulsets/scale",
+            ),
             (WRITE, "autoscaling", "horizontalpodautoscalers"),
             (WRITE, "batch", "cronjobs jobs"),
             (WRITE, "policy", "poddisruptionbudgets"),
@@ -89,10 +93,26 @@ static ROLES: &[Role] = &[
     },
     Role {
         name: "system:discovery",
-        paths: &["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/"],
+        paths: &[
+            "/api",
+            "/api/*",
+            "/apis",
+            "/apis/*",
+            "/healthz",
+            "/livez",
+            "/openapi",
+            "/openapi/*",
+            "/readyz",
+            "/version",
+            "/version/",
+        ],
         ..NONE
     },
-    Role { name: "system:public-info-viewer", paths: &["/healthz", "/livez", "/readyz", "/version", "/version/"], ..NONE },
+    Role {
+        name: "system:public-info-viewer",
+        paths: &["/healthz", "/livez", "/readyz", "/version", "/version/"],
+        ..NONE
+    },
     Role {
         name: "system:basic-user",
         grants: &[
@@ -109,7 +129,11 @@ static ROLES: &[Role] = &[
         ],
         ..NONE
     },
-    Role { name: "system:monitoring", paths: &["/healthz", "/healthz/*", "/livez", "/livez/*", "/metrics", "/readyz", "/readyz/*"], ..NONE },
+    Role {
+        name: "system:monitoring",
+        paths: &["/healthz", "/healthz/*", "/livez", "/livez/*", "/metrics", "/readyz", "/readyz/*"],
+        ..NONE
+    },
     Role {
         name: "system:node",
         grants: &[
@@ -164,18 +188,8 @@ static ROLES: &[Role] = &[
         workload: true,
         ..NONE
     },
-    Role {
-        name: "system:kube-dns",
-        grants: &[("list watch", "-", "endpoints services")],
-        workload: true,
-        ..NONE
-    },
-    Role {
-        name: "system:kube-controller-manager",
-        grants: &[("*", "*", "*")],
-        workload: true,
-        ..NONE
-    },
+    Role { name: "system:kube-dns", grants: &[("list watch", "-", "endpoints services")], workload: true, ..NONE },
+    Role { name: "system:kube-controller-manager", grants: &[("*", "*", "*")], workload: true, ..NONE },
     Role {
         name: "system:kube-scheduler",
         grants: &[
@@ -260,7 +274,8 @@ fn role(role: &Role) -> Value {
 }
 
 fn binding(role: &str, kind: &str, names: &[&str]) -> Value {
-    let subjects: Vec<Value> = names.iter().map(|name| json!({"kind": kind, "apiGroup": GROUP, "name": name})).collect();
+    let subjects: Vec<Value> =
+        names.iter().map(|name| json!({"kind": kind, "apiGroup": GROUP, "name": name})).collect();
     json!({
         "kind": "ClusterRoleBinding", "apiVersion": format!("{GROUP}/v1"),
         "metadata": {

@@ -158,7 +158,8 @@ pub(super) async fn sweep_events(server: &Server) -> Result<()> {
     let mut old = Vec::new();
     for_each(server, &kind, "", |kv| {
         let event = decode_kv(&kv)?;
-        let last = event.get("lastTimestamp").or_else(|| event.pointer("/series/lastObservedTime")).and_then(Value::as_str);
+        let last =
+            event.get("lastTimestamp").or_else(|| event.pointer("/series/lastObservedTime")).and_then(Value::as_str);
         let last = last.and_then(|text| text.parse().ok()).unwrap_or_else(|| created_at(&event));
         if last.as_second().max(created_at(&event).as_second()) < end {
             old.push(kv.key.clone());

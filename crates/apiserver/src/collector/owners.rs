@@ -33,7 +33,8 @@ async fn look_up(server: &Server, reference: &Value, namespace: &str) -> Result<
     let (group, version) = split_api_version(text_at(reference, &["apiVersion"]));
     let kind = text_at(reference, &["kind"]);
     let catalog = server.catalog();
-    let found: Option<Arc<Kind>> = catalog.find_kind(group, version, kind).or_else(|| catalog.find_any_version(group, kind));
+    let found: Option<Arc<Kind>> =
+        catalog.find_kind(group, version, kind).or_else(|| catalog.find_any_version(group, kind));
     let Some(kind) = found else { return Ok(Owner::Unknown) };
     if kind.namespaced && namespace.is_empty() {
         // An object of cluster scope cannot have such an owner; deleting it for that would be rash.

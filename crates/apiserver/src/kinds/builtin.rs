@@ -167,7 +167,13 @@ static ROWS: &[Row] = &[
         .scale()
         .workload()
         .by(&strategy::WORKLOAD),
-    row("apps", "v1", "ReplicaSet", "replicasets").short(&["rs"]).all().status().scale().workload().by(&strategy::WORKLOAD),
+    row("apps", "v1", "ReplicaSet", "replicasets")
+        .short(&["rs"])
+        .all()
+        .status()
+        .scale()
+        .workload()
+        .by(&strategy::WORKLOAD),
     row("apps", "v1", "StatefulSet", "statefulsets")
         .short(&["sts"])
         .all()
@@ -205,7 +211,11 @@ static ROWS: &[Row] = &[
         .short(&["netpol"])
         .workload()
         .by(&strategy::GENERATION),
-    row("networking.k8s.io", "v1", "Ingress", "ingresses").short(&["ing"]).status().workload().by(&strategy::GENERATION),
+    row("networking.k8s.io", "v1", "Ingress", "ingresses")
+        .short(&["ing"])
+        .status()
+        .workload()
+        .by(&strategy::GENERATION),
     row("networking.k8s.io", "v1", "IngressClass", "ingressclasses").cluster().workload().by(&strategy::GENERATION),
     row("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses").cluster().workload(),
 ];

@@ -18,9 +18,15 @@ pub(crate) enum Edit {
     MergePatch(Value),
     StrategicMergePatch(Value),
     /// Server-side apply; `force` takes fields over from whoever owns them.
-    Apply { config: Value, force: bool },
+    Apply {
+        config: Value,
+        force: bool,
+    },
     /// A pod is put on a node (the Binding's `target.name`).
-    Bind { node: String, annotations: Value },
+    Bind {
+        node: String,
+        annotations: Value,
+    },
 }
 
 impl Edit {

@@ -41,11 +41,8 @@ fn selector_text(selector: &Value) -> String {
         return text.to_owned();
     }
     let labels = selector.get("matchLabels").unwrap_or(selector).as_object();
-    let mut terms: Vec<String> = labels
-        .into_iter()
-        .flatten()
-        .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)))
-        .collect();
+    let mut terms: Vec<String> =
+        labels.into_iter().flatten().filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?))).collect();
     for entry in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
         let key = object::text_at(entry, &["key"]);
         let values = entry.get("values").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);

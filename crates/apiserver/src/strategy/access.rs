@@ -71,7 +71,9 @@ pub(crate) fn role_ref(binding: &Value) -> RoleRef {
 }
 
 fn may_grant(cx: &Cx<'_>, role: &Value, old: Option<&Value>) -> Result<()> {
-    if old.is_some_and(|old| old.get("rules") == role.get("rules") && old.get("aggregationRule") == role.get("aggregationRule")) {
+    if old.is_some_and(|old| {
+        old.get("rules") == role.get("rules") && old.get("aggregationRule") == role.get("aggregationRule")
+    }) {
         return Ok(());
     }
     let namespace = object::namespace(role);
@@ -118,7 +120,8 @@ fn is_allowed(cx: &Cx<'_>, verb: &str, resource: &str, namespace: &str, name: &s
 /// Whether the user holds all of `rules` in `namespace`, else why not.
 fn holds(cx: &Cx<'_>, namespace: &str, rules: &[Rule]) -> Result<(), String> {
     let held = cx.server.state().access.read().rbac.rules_for(cx.user, namespace);
-    let missing = policy::rbac::uncovered(&held, rules).map_err(|parts| format!("the role has too many parts: {parts}"))?;
+    let missing =
+        policy::rbac::uncovered(&held, rules).map_err(|parts| format!("the role has too many parts: {parts}"))?;
     if missing.is_empty() {
         return Ok(());
     }
@@ -141,7 +144,9 @@ fn compact(rule: &Rule) -> String {
     let parts: Vec<_> = lists
         .iter()
         .filter(|(_, list)| !list.is_empty())
-        .map(|(title, list)| format!("{title}:[{}]", list.iter().map(|t| format!("{t:?}")).collect::<Vec<_>>().join(" ")))
+        .map(|(title, list)| {
+            format!("{title}:[{}]", list.iter().map(|t| format!("{t:?}")).collect::<Vec<_>>().join(" "))
+        })
         .collect();
     format!("{{{}}}", parts.join(", "))
 }
@@ -197,7 +202,11 @@ fn check_binding(_: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError
     if let Some(old) = old
         && old.get("roleRef") != new.get("roleRef")
     {
-        errors.push(FieldError::invalid("roleRef", new.get("roleRef").cloned().unwrap_or_default(), "cannot change roleRef"));
+        errors.push(FieldError::invalid(
+            "roleRef",
+            new.get("roleRef").cloned().unwrap_or_default(),
+            "cannot change roleRef",
+        ));
     }
     for (i, subject) in new.get("subjects").and_then(Value::as_array).into_iter().flatten().enumerate() {
         let path = format!("subjects[{i}]");

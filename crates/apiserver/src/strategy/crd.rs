@@ -52,7 +52,9 @@ fn conditions(cx: &Cx<'_>, crd: &mut Value) {
     };
     let mut list = vec![condition(cx, crd, "NamesAccepted", accepted, reason, &message)];
     list.push(match accepted {
-        "True" => condition(cx, crd, "Established", "True", "InitialNamesAccepted", "the initial names have been accepted"),
+        "True" => {
+            condition(cx, crd, "Established", "True", "InitialNamesAccepted", "the initial names have been accepted")
+        }
         _ => condition(cx, crd, "Established", "False", "NotAccepted", "not all names are accepted"),
     });
     let rest = at(crd, &["status", "conditions"]).and_then(Value::as_array).into_iter().flatten();

@@ -188,7 +188,8 @@ pub(crate) static CSR: Strategy = Strategy {
             "status" => keep_decisions(request, old),
             _ => {}
         }
-        for condition in at_mut(request, &["status", "conditions"]).and_then(Value::as_array_mut).into_iter().flatten() {
+        for condition in at_mut(request, &["status", "conditions"]).and_then(Value::as_array_mut).into_iter().flatten()
+        {
             default_at(condition, &["lastUpdateTime"], cx.now.to_string().into());
             default_at(condition, &["lastTransitionTime"], cx.now.to_string().into());
         }
@@ -212,7 +213,8 @@ fn at_mut<'a>(object: &'a mut Value, path: &[&str]) -> Option<&'a mut Value> {
 
 fn keep_decisions(request: &mut Value, old: &Value) {
     let decided = |condition: &Value| matches!(text_at(condition, &["type"]), "Approved" | "Denied");
-    let list = |object: &Value| at(object, &["status", "conditions"]).and_then(Value::as_array).cloned().unwrap_or_default();
+    let list =
+        |object: &Value| at(object, &["status", "conditions"]).and_then(Value::as_array).cloned().unwrap_or_default();
     let mut conditions: Vec<Value> = list(old).into_iter().filter(|c| decided(c)).collect();
     conditions.extend(list(request).into_iter().filter(|c| !decided(c)));
     if !conditions.is_empty() {

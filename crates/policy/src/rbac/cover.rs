@@ -23,7 +23,8 @@ pub fn uncovered(held: &[Rule], wanted: &[Rule]) -> Result<Vec<Rule>, usize> {
 }
 
 fn parts_count(rule: &Rule) -> usize {
-    let resources = rule.api_groups.len().saturating_mul(rule.resources.len()).saturating_mul(rule.resource_names.len().max(1));
+    let resources =
+        rule.api_groups.len().saturating_mul(rule.resources.len()).saturating_mul(rule.resource_names.len().max(1));
     rule.verbs.len().saturating_mul(resources.saturating_add(rule.non_resource_urls.len()))
 }
 

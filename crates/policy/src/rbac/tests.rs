@@ -23,7 +23,9 @@ fn a_role_binding_holds_in_its_namespace_alone() {
     let user = User::new("jane", ["dev"]);
     assert_eq!(
         rbac.authorize(&user, &get("a", "pods", "", "p")),
-        Decision::Allowed("RBAC: allowed by RoleBinding \"readers/a\" of ClusterRole \"reader\" to Group \"dev\"".into())
+        Decision::Allowed(
+            "RBAC: allowed by RoleBinding \"readers/a\" of ClusterRole \"reader\" to Group \"dev\"".into()
+        )
     );
     assert_eq!(rbac.authorize(&user, &get("b", "pods", "", "p")), Decision::NoOpinion);
     assert_eq!(rbac.authorize(&user, &get("", "pods", "", "")), Decision::NoOpinion);
@@ -53,7 +55,11 @@ fn subresources_names_and_wildcards_match_as_kubernetes_matches_them() {
     assert!(named.allows(&get("", "secrets", "", "one")));
     assert!(!named.allows(&get("", "secrets", "", "two")));
     assert!(!named.allows(&get("", "secrets", "", "")));
-    let urls = Rule { verbs: vec!["get".into()], non_resource_urls: vec!["/healthz".into(), "/apis/*".into()], ..Rule::default() };
+    let urls = Rule {
+        verbs: vec!["get".into()],
+        non_resource_urls: vec!["/healthz".into(), "/apis/*".into()],
+        ..Rule::default()
+    };
     assert!(urls.allows(&Attributes::Path { verb: "get", path: "/healthz" }));
     assert!(urls.allows(&Attributes::Path { verb: "get", path: "/apis/apps" }));
     assert!(!urls.allows(&Attributes::Path { verb: "get", path: "/healthz/x" }));
@@ -62,7 +68,10 @@ fn subresources_names_and_wildcards_match_as_kubernetes_matches_them() {
 #[test]
 fn masters_may_do_everything() {
     assert!(Rbac::default().authorize(&User::master("root"), &get("a", "pods", "", "p")).is_allowed());
-    assert_eq!(uncovered(&Rbac::default().rules_for(&User::master("root"), ""), &[rule(&["*"], &["*"], &["*"])]), Ok(vec![]));
+    assert_eq!(
+        uncovered(&Rbac::default().rules_for(&User::master("root"), ""), &[rule(&["*"], &["*"], &["*"])]),
+        Ok(vec![])
+    );
 }
 
 #[test]

@@ -30,7 +30,8 @@ pub(super) fn pod_spec(object: &mut Value, path: &[&str]) {
     for list in ["initContainers", "containers"] {
         for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             let image = text_at(container, &["image"]);
-            let latest = image.rsplit('/').next().is_some_and(|last| !last.contains([':', '@']) || last.ends_with(":latest"));
+            let latest =
+                image.rsplit('/').next().is_some_and(|last| !last.contains([':', '@']) || last.ends_with(":latest"));
             let pull = if latest { "Always" } else { "IfNotPresent" };
             fill(
                 container,
@@ -67,7 +68,11 @@ pub(super) fn qos_class(pod: &Value) -> &'static str {
 }
 
 pub(super) fn service(service: &mut Value) {
-    fill(service, &["spec"], &json!({"type": "ClusterIP", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster"}));
+    fill(
+        service,
+        &["spec"],
+        &json!({"type": "ClusterIP", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster"}),
+    );
     for port in service.pointer_mut("/spec/ports").and_then(Value::as_array_mut).into_iter().flatten() {
         default_at(port, &["protocol"], "TCP".into());
         let number = port.get("port").cloned().unwrap_or_default();
@@ -77,12 +82,17 @@ pub(super) fn service(service: &mut Value) {
 
 /// A kind with a pod template.
 pub(super) fn workload(kind: &str, object: &mut Value) {
-    let template: &[&str] =
-        if kind == "CronJob" { &["spec", "jobTemplate", "spec", "template", "spec"] } else { &["spec", "template", "spec"] };
+    let template: &[&str] = if kind == "CronJob" {
+        &["spec", "jobTemplate", "spec", "template", "spec"]
+    } else {
+        &["spec", "template", "spec"]
+    };
     pod_spec(object, template);
     let rolling = json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}});
     let defaults = match kind {
-        "Deployment" => json!({"replicas": 1, "revisionHistoryLimit": 10, "progressDeadlineSeconds": 600, "strategy": rolling}),
+        "Deployment" => {
+            json!({"replicas": 1, "revisionHistoryLimit": 10, "progressDeadlineSeconds": 600, "strategy": rolling})
+        }
         "ReplicaSet" | "ReplicationController" => json!({"replicas": 1}),
         "StatefulSet" => json!({
             "replicas": 1, "revisionHistoryLimit": 10, "podManagementPolicy": "OrderedReady",
@@ -93,7 +103,9 @@ pub(super) fn workload(kind: &str, object: &mut Value) {
             "revisionHistoryLimit": 10,
             "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}},
         }),
-        "Job" => json!({"parallelism": 1, "completions": 1, "backoffLimit": 6, "completionMode": "NonIndexed", "suspend": false}),
+        "Job" => {
+            json!({"parallelism": 1, "completions": 1, "backoffLimit": 6, "completionMode": "NonIndexed", "suspend": false})
+        }
         "CronJob" => json!({
             "concurrencyPolicy": "Allow", "suspend": false, "successfulJobsHistoryLimit": 3, "failedJobsHistoryLimit": 1,
         }),

@@ -1,0 +1,8 @@
+//! The API as clients see it, in process: through `kube::Client`, and byte by byte where that matters.
+
+mod access;
+mod crd;
+mod garbage;
+mod registry;
+mod support;
+mod watching;
