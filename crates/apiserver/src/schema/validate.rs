@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt::Write};
 
 use serde_json::{Map, Number, Value, json};
 
-use super::{Additional, Checks, List, Node, Type, format};
+use super::{Checks, List, Node, Type, format};
 use crate::field::{FieldError, FieldErrorKind};
 
 /// The path that upstream prints where an error belongs to no single field.
@@ -316,10 +316,7 @@ impl Check {
         }
         for (key, value) in fields {
             let known = node.property(key);
-            let inner = match (&node.additional, known) {
-                (_, Some(inner)) | (Additional::Of(inner), None) => inner,
-                _ => continue,
-            };
+            let Some(inner) = node.field(key) else { continue };
             let mark = self.path.len();
             // Upstream writes the root's own fields without a dot, and everything else with one.
             if mark > 0 || known.is_none() {

@@ -86,7 +86,7 @@ impl Path {
         for step in &self.0 {
             let mut next = Vec::new();
             for value in found {
-                step.follow(value, root, &mut next);
+                step.follow(value, &mut next);
                 next.truncate(RESULTS_LIMIT);
             }
             found = next;
@@ -102,7 +102,7 @@ fn resolve(index: i64, length: usize) -> Option<usize> {
 }
 
 impl Step {
-    fn follow<'a>(&self, value: &'a Value, root: &'a Value, out: &mut Vec<&'a Value>) {
+    fn follow<'a>(&self, value: &'a Value, out: &mut Vec<&'a Value>) {
         match (self, value) {
             (Self::Field(name), Value::Object(fields)) => out.extend(fields.get(name)),
             (Self::Wildcard, Value::Object(fields)) => out.extend(fields.values()),
@@ -116,7 +116,7 @@ impl Step {
                 let step = usize::try_from(*step).unwrap_or(1).max(1);
                 out.extend(list.iter().take(end).skip(start).step_by(step));
             }
-            (Self::Union(steps), value) => steps.iter().for_each(|step| step.follow(value, root, out)),
+            (Self::Union(steps), value) => steps.iter().for_each(|step| step.follow(value, out)),
             (Self::Descend, value) => {
                 let mut open = vec![value];
                 while let Some(value) = open.pop() {
