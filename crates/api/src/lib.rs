@@ -4,6 +4,7 @@
 //! admission and a webhook server use the same code. Field names, groups and limits are those of the published
 //! Cluster API v1beta2 and of the OpenStack provider's v1beta2, so that users' manifests work unchanged.
 
+pub mod admission;
 pub mod cluster;
 pub mod cluster_configuration;
 pub mod condition;
