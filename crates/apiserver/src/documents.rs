@@ -21,7 +21,7 @@ pub(crate) struct Document {
     bytes: Bytes,
 }
 
-pub(crate) async fn serve(server: &Server, segments: &[&str], headers: &HeaderMap) -> Result<Response> {
+pub(crate) fn serve(server: &Server, segments: &[&str], headers: &HeaderMap) -> Result<Response> {
     negotiate::answer(headers, false)?;
     let generation = server.catalog().generation;
     let name = segments.join("/");

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{
     authn,
     body::{self, BODY_BYTES_MAX, Media},
-    discovery,
+    discovery, documents,
     kinds::Kind,
     negotiate::{self, Answer, Form, PatchType},
     object,
@@ -73,7 +73,7 @@ async fn serve(server: &Server, parts: Parts, body: Body, caller: Option<Arc<Use
             if !matches!(parts.method, Method::GET | Method::HEAD) {
                 return Err(Error::method_not_allowed_on_path());
             }
-            return other(server, &segments, &parts.headers).await;
+            return other(server, &segments, &parts.headers);
         }
     };
     let wants_watch = query.flag("watch");
@@ -163,10 +163,13 @@ fn authorize(server: &Server, user: &User, verb: Verb, target: &Resource, query:
 }
 
 /// What is no resource: discovery, documents, health.
-async fn other(server: &Server, segments: &[String], headers: &HeaderMap) -> Result<Response> {
+fn other(server: &Server, segments: &[String], headers: &HeaderMap) -> Result<Response> {
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     if let ["healthz" | "livez" | "readyz", ..] = segments[..] {
         return Ok(respond(StatusCode::OK, "text/plain; charset=utf-8", Bytes::from_static(b"ok")));
+    }
+    if let ["openapi", rest @ ..] = &segments[..] {
+        return documents::serve(server, rest, headers);
     }
     let (content_type, value) = discovery::serve(server, &segments, headers)?;
     let answer = negotiate::answer(headers, false).unwrap_or(Answer { form: Form::Object, media: Media::Json });

@@ -105,6 +105,8 @@ pub(crate) struct State {
     pub keys: Option<Keys>,
     pub requests: Arc<Semaphore>,
     pub collector: Collector,
+    /// The OpenAPI documents that were asked for.
+    pub documents: Mutex<HashMap<String, crate::documents::Document>>,
     /// The last revision at which each role, binding and CRD was taken in.
     seen: Mutex<HashMap<Vec<u8>, Revision>>,
     pub stop: CancellationToken,
@@ -126,6 +128,7 @@ impl Server {
             keys,
             requests: Arc::new(Semaphore::new(options.requests_max)),
             collector: Collector::default(),
+            documents: Mutex::default(),
             seen: Mutex::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

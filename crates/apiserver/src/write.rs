@@ -13,7 +13,7 @@ use crate::{
     admission::{Operation, Request},
     apply,
     body::{self, Media},
-    field::FieldError,
+    field::{FieldError, FieldErrorKind},
     kinds::Kind,
     names::{self, check_metadata},
     object::{self, meta, meta_mut},
@@ -264,9 +264,7 @@ impl Draft {
             Some(metadata) => check_metadata(metadata, kind.strategy.names, kind.namespaced),
             None => vec![FieldError::required("metadata", "")],
         };
-        if let Some(schema) = kind.schema() {
-            errors.extend(schema.validate(&self.object));
-        }
+        errors.extend(check_schema(&kind, &self.object));
         if errors.is_empty() {
             errors = (kind.strategy.check)(&cx, &self.object, None);
         }
@@ -370,9 +368,7 @@ impl Draft {
             None => vec![FieldError::required("metadata", "")],
         };
         check_metadata_change(&self.object, old, &mut errors);
-        if let Some(schema) = kind.schema() {
-            errors.extend(schema.validate(&self.object));
-        }
+        errors.extend(check_schema(&kind, &self.object));
         if errors.is_empty() {
             errors = (kind.strategy.check)(&cx, &self.object, Some(old));
         }
@@ -480,6 +476,16 @@ fn spec_differs(kind: &Kind, new: &Value, old: &Value) -> bool {
         counted.map(|(key, value)| (key.clone(), value.clone())).collect::<Map<_, _>>()
     };
     parts(new) != parts(old)
+}
+
+fn check_schema(kind: &Kind, object: &Value) -> Vec<FieldError> {
+    let Some(schema) = kind.schema() else { return Vec::new() };
+    let mut errors = schema.validate(object);
+    if !kind.is_custom() {
+        // Kubernetes' own reads what a built-in kind's status leaves out as zero.
+        errors.retain(|e| !(e.kind == FieldErrorKind::Required && e.path.starts_with("status.")));
+    }
+    errors
 }
 
 fn check_metadata_change(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {

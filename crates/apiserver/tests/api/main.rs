@@ -1,8 +1,10 @@
 //! The API as clients see it, in process: through `kube::Client`, and byte by byte where that matters.
 
 mod access;
+mod bad_input;
 mod crd;
 mod garbage;
 mod registry;
 mod support;
 mod watching;
+mod workload;

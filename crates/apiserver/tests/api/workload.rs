@@ -1,0 +1,100 @@
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, api::EvictParams};
+use serde_json::{Value, json};
+
+use crate::support::{client, delete, get, merge, post, workload_server};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+fn pod(name: &str) -> Value {
+    json!({"metadata": {"name": name, "labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "nginx"}]}})
+}
+
+#[tokio::test]
+async fn a_pod_is_completed_bound_once_and_given_time_to_end() {
+    let server = workload_server().await;
+    let made = post(&server, PODS, &pod("p")).await.json();
+    assert_eq!(made["status"], json!({"phase": "Pending", "qosClass": "BestEffort"}));
+    assert_eq!(made["spec"]["serviceAccountName"], "default");
+    assert_eq!(made["spec"]["containers"][0]["imagePullPolicy"], "Always");
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
+    assert_eq!(post(&server, &format!("{PODS}/p/binding"), &binding).await.code, 201);
+    assert_eq!(post(&server, &format!("{PODS}/p/binding"), &binding).await.code, 409);
+    let path = format!("{PODS}/p");
+    let bound = get(&server, &format!("{PODS}?fieldSelector=spec.nodeName%3Dn1")).await.json();
+    assert_eq!(bound["items"].as_array().unwrap().len(), 1);
+    assert_eq!(merge(&server, &path, &json!({"spec": {"hostNetwork": true}})).await.code, 422);
+    let running = json!({"status": {"phase": "Running"}, "spec": {"nodeName": "n2"}});
+    let running = merge(&server, &format!("{path}/status"), &running).await.json();
+    assert_eq!((&running["status"]["phase"], &running["spec"]["nodeName"]), (&json!("Running"), &json!("n1")));
+    let going = delete(&server, &path).await.json();
+    assert_eq!(going["metadata"]["deletionGracePeriodSeconds"], 30);
+    assert_eq!(get(&server, &path).await.code, 200);
+    assert_eq!(delete(&server, &format!("{path}?gracePeriodSeconds=0")).await.code, 200);
+    assert_eq!(get(&server, &path).await.code, 404);
+    post(&server, PODS, &pod("q")).await;
+    assert_eq!(delete(&server, &format!("{PODS}/q")).await.json()["kind"], "Status");
+}
+
+#[tokio::test]
+async fn an_eviction_asks_the_disruption_budget() {
+    let server = workload_server().await;
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget =
+        json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"a": "b"}}}});
+    assert_eq!(post(&server, budgets, &budget).await.code, 201);
+    for name in ["p", "q"] {
+        post(&server, PODS, &pod(name)).await;
+        merge(&server, &format!("{PODS}/{name}/status"), &json!({"status": {"phase": "Running"}})).await;
+    }
+    let pods: Api<Pod> = Api::default_namespaced(client(&server));
+    let refused = pods.evict("p", &EvictParams::default()).await.unwrap_err();
+    let kube::Error::Api(status) = refused else { panic!("{refused}") };
+    assert_eq!(status.code, 429);
+    assert_eq!(status.message, "Cannot evict pod as it would violate the pod's disruption budget.");
+    merge(&server, &format!("{budgets}/b/status"), &json!({"status": {"disruptionsAllowed": 1}})).await;
+    pods.evict("p", &EvictParams::default()).await.unwrap();
+    assert!(pods.get_opt("p").await.unwrap().is_none());
+    let left = get(&server, &format!("{budgets}/b")).await.json();
+    assert_eq!(left["status"]["disruptionsAllowed"], 0);
+    assert!(left["status"]["disruptedPods"]["p"].is_string());
+    assert!(pods.evict("q", &EvictParams::default()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_node_may_come_with_its_status() {
+    let server = workload_server().await;
+    let node = json!({"metadata": {"name": "n"}, "spec": {"podCIDR": "10.0.0.0/24"}, "status": {"nodeInfo": {"kubeletVersion": "v1.36.0"}}});
+    let made = post(&server, "/api/v1/nodes", &node).await.json();
+    assert_eq!(made["status"]["nodeInfo"]["kubeletVersion"], "v1.36.0", "{made}");
+    let changed = merge(
+        &server,
+        "/api/v1/nodes/n/status",
+        &json!({"status": {"phase": "Running"}, "spec": {"unschedulable": true}}),
+    )
+    .await
+    .json();
+    assert_eq!((&changed["status"]["phase"], changed["spec"].get("unschedulable")), (&json!("Running"), None));
+}
+
+#[tokio::test]
+async fn a_deployment_is_defaulted_counted_and_scaled() {
+    let server = workload_server().await;
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    let deployment = json!({
+        "metadata": {"name": "d"},
+        "spec": {
+            "selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "nginx:1"}]}},
+        },
+    });
+    let made = post(&server, path, &deployment).await.json();
+    assert_eq!((&made["spec"]["replicas"], &made["spec"]["strategy"]["type"]), (&json!(1), &json!("RollingUpdate")));
+    assert_eq!(made["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"], "IfNotPresent");
+    let scale = merge(&server, &format!("{path}/d/scale"), &json!({"spec": {"replicas": 3}})).await.json();
+    assert_eq!((&scale["spec"]["replicas"], &scale["status"]["selector"]), (&json!(3), &json!("a=b")));
+    let counted = get(&server, &format!("{path}/d")).await.json();
+    assert_eq!((&counted["metadata"]["generation"], &counted["spec"]["replicas"]), (&json!(2), &json!(3)));
+    let moved = merge(&server, &format!("{path}/d"), &json!({"spec": {"selector": {"matchLabels": {"a": "c"}}}})).await;
+    assert_eq!(moved.code, 422);
+}
