@@ -99,7 +99,8 @@ pub fn apply(input: ApplyInput<'_>) -> Result<Value, ApplyError> {
     without_managers(&mut config);
     typed::check(Some(node), &config, "").map_err(ApplyError::Invalid)?;
     let applier = Manager::new(input.manager, Operation::Apply, input.api_version, input.subresource);
-    let mut wanted = typed::fields_of(Some(node), &config);
+    let said = typed::fields_of(Some(node), &config);
+    let mut wanted = said.clone();
     managers::strip(&mut wanted);
 
     let mut live = input.live.cloned().unwrap_or_else(|| json!({}));
@@ -117,7 +118,7 @@ pub fn apply(input: ApplyInput<'_>) -> Result<Value, ApplyError> {
     let mut merged = typed::merge(Some(node), &live, &config);
     let last = all.iter().find(|manager| manager.is(&applier)).map(|manager| manager.fields.clone());
     if let Some(last) = &last {
-        let mut kept = wanted.clone();
+        let mut kept = said;
         all.iter().filter(|manager| !manager.is(&applier)).for_each(|other| kept.union(&other.fields));
         typed::remove(Some(node), &mut merged, &dropped(&last.with_parents(), &kept));
     }

@@ -98,6 +98,16 @@ fn fields_that_are_no_longer_applied_go() {
 }
 
 #[test]
+fn an_applier_that_lets_go_of_all_metadata_leaves_the_name() {
+    let labelled = edit(&deployment(json!({"paused": true})), |o| o["metadata"]["labels"] = json!({"a": "b"}));
+    let mut live = run(None, labelled, "m", false, T1).unwrap();
+    live["metadata"]["uid"] = json!("u");
+    let next = run(Some(&live), deployment(json!({"paused": true})), "m", false, T2).unwrap();
+    assert_eq!((&next["metadata"]["name"], &next["metadata"]["uid"]), (&json!("d"), &json!("u")));
+    assert!(next["metadata"].get("labels").is_none());
+}
+
+#[test]
 fn what_others_own_stays_and_conflicts() {
     let live = run(None, deployment(json!({"replicas": 3, "paused": true})), "a", false, T1).unwrap();
     let shared = run(Some(&live), deployment(json!({"replicas": 3})), "b", false, T2).unwrap();
@@ -284,4 +294,94 @@ fn updaters_have_a_limit() {
     assert_eq!(list[0]["manager"], "ancient-changes");
     assert_eq!(list[0]["fieldsV1"]["f:metadata"]["f:labels"]["f:l1"], json!({}));
     assert_eq!(list[0]["fieldsV1"]["f:spec"]["f:replicas"], json!({}));
+}
+
+mod random {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Specs with a list of maps, a set of labels and a scalar or two.
+    fn config() -> impl Strategy<Value = Value> {
+        let image = prop::option::of(0..3u8);
+        let container = (prop::sample::select(vec!["a", "b", "c"]), image);
+        let containers = prop::option::of(prop::collection::vec(container, 1..4));
+        let labels = prop::option::of(prop::collection::btree_map(prop::sample::select(vec!["x", "y"]), 0..2u8, 1..3));
+        let finalizers = prop::collection::btree_set(prop::sample::select(vec!["f", "g", "h"]), 0..3);
+        (containers, labels, finalizers, prop::option::of(0..3u8)).prop_map(|(list, labels, finalizers, replicas)| {
+            // Empty maps and lists are owned in ways of their own, which these properties are not about.
+            let mut object = deployment(json!({"paused": true}));
+            if let Some(mut list) = list {
+                let mut seen = std::collections::BTreeSet::new();
+                list.retain(|(name, _)| seen.insert(*name));
+                let list = list.into_iter().map(|(name, image)| match image {
+                    Some(image) => json!({"name": name, "image": format!("i{image}")}),
+                    None => json!({"name": name}),
+                });
+                object["spec"]["template"]["spec"]["containers"] = list.collect();
+            }
+            if let Some(labels) = labels {
+                object["metadata"]["labels"] =
+                    labels.into_iter().map(|(k, v)| (k.to_owned(), json!(v.to_string()))).collect();
+            }
+            if !finalizers.is_empty() {
+                object["metadata"]["finalizers"] = finalizers.into_iter().collect();
+            }
+            if let Some(replicas) = replicas {
+                object["spec"]["replicas"] = json!(replicas);
+            }
+            object
+        })
+    }
+
+    fn owned(object: &Value, manager: &str) -> Set {
+        let list = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+        let found = list.iter().find(|entry| entry["manager"] == manager);
+        found.map(|entry| Set::from_fields(&entry["fieldsV1"]).unwrap()).unwrap_or_default()
+    }
+
+    fn wanted(config: &Value) -> Set {
+        let schema = builtin("apps", "v1", "Deployment").unwrap();
+        let mut set = typed::fields_of(Some(schema.root()), config);
+        managers::strip(&mut set);
+        set
+    }
+
+    fn has_all(set: &Set, part: &Set) -> bool {
+        let mut rest = part.clone();
+        rest.subtract(set);
+        rest.is_empty()
+    }
+
+    proptest! {
+        #[test]
+        fn a_forced_configuration_is_there_and_owned(steps in prop::collection::vec((0..3u8, config(), any::<bool>()), 1..12)) {
+            let mut live: Option<Value> = None;
+            for (time, (who, config, update_instead)) in steps.into_iter().enumerate() {
+                let (manager, now) = (format!("m{who}"), format!("2026-01-01T00:00:{time:02}Z"));
+                if update_instead {
+                    live = Some(update(live.as_ref(), config, &format!("u{who}"), &now));
+                    continue;
+                }
+                let next = run(live.as_ref(), config.clone(), &manager, true, &now).unwrap();
+                prop_assert!(has_all(&wanted(&next), &wanted(&config)), "{next} lacks a part of {config}");
+                prop_assert_eq!(owned(&next, &manager), wanted(&config));
+                let merged = typed::merge(Some(builtin("apps", "v1", "Deployment").unwrap().root()), &next, &config);
+                prop_assert_eq!(&merged, &next, "the values are those of the configuration");
+                let again = run(Some(&next), config, &manager, false, "2027-01-01T00:00:00Z").unwrap();
+                prop_assert_eq!(&again, &next, "applying again changes nothing and conflicts with nobody");
+                live = Some(next);
+            }
+        }
+
+        #[test]
+        fn a_lone_applier_leaves_nothing_behind(configs in prop::collection::vec(config(), 1..6)) {
+            let mut live: Option<Value> = None;
+            for config in configs {
+                let next = run(live.as_ref(), config.clone(), "m", false, T1).unwrap();
+                prop_assert_eq!(wanted(&next), wanted(&config));
+                live = Some(next);
+            }
+        }
+    }
 }
