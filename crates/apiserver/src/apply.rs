@@ -126,8 +126,11 @@ pub fn apply(input: ApplyInput<'_>) -> Result<Value, ApplyError> {
     let mut written = change.added.clone();
     written.union(&change.modified);
     let conflicts = conflicts(&all, &applier, &written);
-    if !conflicts.is_empty() && !input.force && !may_take(&input, &live, &conflicts) {
-        return Err(ApplyError::Conflicts(listed(&all, &conflicts)));
+    if !input.force {
+        let refused = listed(&all, &not_taken_over(&input, &live, &conflicts));
+        if !refused.is_empty() {
+            return Err(ApplyError::Conflicts(refused));
+        }
     }
     for (index, fields) in &conflicts {
         if let Some(manager) = all.get_mut(*index) {
@@ -263,20 +266,17 @@ fn listed(all: &[Manager], conflicts: &[(usize, Set)]) -> Vec<Conflict> {
     out
 }
 
-/// `kubectl` may take what it applied itself in the days before server-side apply: the annotation says what that was.
-fn may_take(input: &ApplyInput<'_>, live: &Value, conflicts: &[(usize, Set)]) -> bool {
-    if input.manager != KUBECTL {
-        return false;
+/// The conflicts that stand. `kubectl` may take what it applied itself in the days before server-side apply: the annotation
+/// says what that was.
+fn not_taken_over(input: &ApplyInput<'_>, live: &Value, conflicts: &[(usize, Set)]) -> Vec<(usize, Set)> {
+    let mut standing = conflicts.to_vec();
+    if input.manager == KUBECTL
+        && let Some(before) = last_applied(live).and_then(|text| serde_json::from_str::<Value>(text).ok())
+    {
+        let before = typed::fields_of(Some(input.schema.root()), &before);
+        standing.iter_mut().for_each(|(_, fields)| fields.subtract(&before));
     }
-    let Some(before) = last_applied(live).and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
-        return false;
-    };
-    let before = typed::fields_of(Some(input.schema.root()), &before);
-    conflicts.iter().all(|(_, fields)| {
-        let mut rest = fields.clone();
-        rest.subtract(&before);
-        rest.is_empty()
-    })
+    standing
 }
 
 fn last_applied(object: &Value) -> Option<&str> {

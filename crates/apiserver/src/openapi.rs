@@ -191,6 +191,7 @@ mod tests {
             let spec = &document.pointer(place).unwrap()["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
             assert_eq!(spec["x-kubernetes-patch-merge-key"], "name");
             assert_eq!(spec["x-kubernetes-list-map-keys"], json!(["name"]));
+            assert!(spec["items"].get("description").is_none(), "the definition describes itself");
         }
     }
 

@@ -273,6 +273,13 @@ mod tests {
     }
 
     #[test]
+    fn sets_have_a_depth_limit() {
+        let nested = |depth: usize| (0..depth).fold(json!({}), |inner, _| json!({"f:a": inner}));
+        assert!(Set::from_fields(&nested(DEPTH_LIMIT - 1)).is_some());
+        assert!(Set::from_fields(&nested(DEPTH_LIMIT)).is_none());
+    }
+
+    #[test]
     fn sets_are_added_and_subtracted_path_by_path() {
         let set = |fields: Value| Set::from_fields(&fields).unwrap();
         let mut a = set(json!({"f:a": {".": {}, "f:b": {}}, "f:c": {}}));

@@ -663,6 +663,17 @@ mod tests {
     }
 
     #[test]
+    fn patterns_are_limited_in_size_and_kind() {
+        let pattern = |text: &str| errors(&with(json!({"type": "string", "pattern": text})));
+        assert!(pattern("^[a-z]{1,63}$").is_empty());
+        for bad in ["(", "(?=x)", "((a{100}){100}){1000}"] {
+            let found = pattern(bad);
+            let expected = "properties[f].pattern: Invalid value: ";
+            assert!(found.len() == 1 && found[0].starts_with(expected), "{bad}: {found:?}");
+        }
+    }
+
+    #[test]
     fn nesting_is_limited() {
         let mut schema = json!({"type": "string"});
         for _ in 0..super::DEPTH_LIMIT - 2 {

@@ -48,7 +48,10 @@ impl Printer {
         let (Some(names), Some(name)) = (&mut self.names, &node.name) else { return self.body(node) };
         names.insert(name.clone());
         let mut out = Map::new();
-        if let Some(description) = node.texts.as_ref().and_then(|texts| texts.description.as_ref()) {
+        // The definition's own description stands with the definition.
+        let own = super::definition(name).and_then(|definition| definition.texts.clone());
+        let texts = node.texts.as_ref().filter(|texts| own.is_none_or(|own| !Arc::ptr_eq(texts, &own)));
+        if let Some(description) = texts.and_then(|texts| texts.description.as_ref()) {
             out.insert("description".to_owned(), json!(description));
         }
         if let Some(default) = &node.default {

@@ -399,6 +399,14 @@ mod tests {
     }
 
     #[test]
+    fn results_have_a_limit() {
+        let list: Value = (0..=RESULTS_LIMIT).collect();
+        assert_eq!(Path::parse("[*]").unwrap().find(&list).len(), RESULTS_LIMIT);
+        let wide = json!({"l": vec![vec![0; 200]; 200]});
+        assert_eq!(Path::parse("..[*]").unwrap().find(&wide).len(), RESULTS_LIMIT);
+    }
+
+    #[test]
     fn what_is_no_path_is_refused() {
         for text in [".a[", ".a[x]", ".a['b", ".a[?(@.b=1)]", ".a..", ".a b", ".a[?(@.t==)]"] {
             assert!(Path::parse(text).is_err(), "{text}");
