@@ -4,14 +4,17 @@
 mod builtin;
 mod format;
 mod parse;
+mod pattern;
 mod print;
 mod prune;
 mod validate;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-pub(crate) use self::print::{Dialect, Printer};
-use regex::Regex;
+pub(crate) use self::{
+    pattern::Pattern,
+    print::{Dialect, Printer},
+};
 use serde_json::Value;
 
 use crate::field::FieldError;
@@ -210,30 +213,4 @@ pub(crate) struct Checks {
     pub any_of: Box<[Node]>,
     pub one_of: Box<[Node]>,
     pub not: Option<Box<Node>>,
-}
-
-/// A regular expression in Go's syntax, compiled when first used: most schemas of a process never are.
-#[derive(Clone, Debug)]
-pub(crate) struct Pattern {
-    pub text: Box<str>,
-    compiled: Arc<OnceLock<Option<Regex>>>,
-}
-
-impl Pattern {
-    /// Compiled expressions may take this much memory.
-    const SIZE_LIMIT_BYTES: usize = 1 << 20;
-
-    pub fn new(text: &str) -> Self {
-        Self { text: text.into(), compiled: Arc::default() }
-    }
-
-    pub fn compile(text: &str) -> Result<Regex, regex::Error> {
-        // Go has \z for the end of the text and no other meaning; the rest of RE2's syntax is the same here.
-        regex::RegexBuilder::new(text).size_limit(Self::SIZE_LIMIT_BYTES).build()
-    }
-
-    /// None: the expression is not valid.
-    pub fn matches(&self, text: &str) -> Option<bool> {
-        self.compiled.get_or_init(|| Self::compile(&self.text).ok()).as_ref().map(|regex| regex.is_match(text))
-    }
 }
