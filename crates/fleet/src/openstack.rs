@@ -1,11 +1,36 @@
-//! The OpenStack infrastructure provider.
+//! The OpenStack infrastructure provider: OpenStackCluster and OpenStackMachine, v1beta2.
+//!
+//! Everything in the cloud has a name that follows from the Management API's objects, and carries the cluster's mark from
+//! the moment it is made; ids in the status only save looking. So a reconcile may be cut off at any line: the next one
+//! finds what the last one made. Nothing is adopted or deleted that does not carry the mark. Where the cloud needs time, a
+//! reconcile ends and says what it waits for.
+//!
+//! Not yet: ClusterIdentity, floating IP pools, images of the OpenStack Resource Controller; the template's capacity; and
+//! what cloud controllers inside a workload cluster have left behind (load balancers, volumes).
 
-use std::sync::Arc;
+mod bastion;
+mod cluster;
+mod endpoint;
+mod find;
+mod floating;
+mod machine;
+mod member;
+mod names;
+mod network;
+mod scope;
+mod security;
+mod server;
+mod stop;
 
-use control::Writer;
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use api::{meta::Time, names::CLUSTER_LABEL, openstack_cluster::OpenStackCluster};
+use control::{Key, Runner, Writer};
+use kube::core::ObjectMeta;
+use parking_lot::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Caches, Options};
+use crate::{Caches, Options, owner};
 
 /// Makes clients of clouds: over the network, or of a cloud in the same process.
 pub trait Clouds: Send + Sync + 'static {
@@ -22,16 +47,111 @@ impl Clouds for Network {
     }
 }
 
+/// What both controllers share.
+pub(crate) struct Shared {
+    pub caches: Arc<Caches>,
+    pub writer: Writer,
+    pub scopes: scope::Scopes,
+}
+
 /// The provider's controllers, before they run.
-pub struct Provider;
+pub struct Provider {
+    shared: Arc<Shared>,
+    clusters: Runner,
+    machines: Runner,
+}
 
 impl Provider {
-    pub fn new(_: &Options, _: &Arc<Caches>, _: &Writer) -> Self {
-        Self
+    pub fn new(options: &Options, caches: &Arc<Caches>, writer: &Writer) -> Self {
+        let scopes = scope::Scopes::new(options.clouds.clone(), options.client.clone());
+        let shared = Arc::new(Shared { caches: caches.clone(), writer: writer.clone(), scopes });
+        let runner = || Runner::new(options.concurrency, options.clock.clone());
+        Self { shared, clusters: runner(), machines: runner() }
     }
 
     /// Connects the caches to the controllers' queues; called before the caches are synced.
-    pub fn feed(&self) {}
+    pub fn feed(&self) {
+        let caches = &self.shared.caches;
+        let (clusters, machines) = (self.clusters.queue(), self.machines.queue());
+        caches.openstack_clusters.feed(&clusters);
+        caches.openstack_machines.feed(&machines);
+        let queue = clusters.clone();
+        caches.clusters.on_change(move |cluster| {
+            if let Some(reference) = cluster.spec.infrastructure_ref.as_ref().filter(|r| r.kind == "OpenStackCluster") {
+                queue.add(Key::new(cluster.metadata.namespace.clone().unwrap_or_default(), reference.name.clone()));
+            }
+        });
+        let queue = machines.clone();
+        caches.machines.on_change(move |machine| {
+            let reference = &machine.spec.infrastructure_ref;
+            if reference.kind == "OpenStackMachine" {
+                queue.add(Key::new(machine.metadata.namespace.clone().unwrap_or_default(), reference.name.clone()));
+            }
+        });
+        // The bootstrap data may be seen later than the machine that names it.
+        let (weak, queue) = (Arc::downgrade(caches), machines.clone());
+        caches.secrets.on_change(move |secret| {
+            let Some(caches) = weak.upgrade() else { return };
+            let meta = &secret.metadata;
+            let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return };
+            let Some(cluster) = owner::label_of(meta, CLUSTER_LABEL) else { return };
+            if owner::owner_of_kind(meta, "KubeadmConfig").is_none() {
+                return;
+            }
+            for machine in caches.machines.in_cluster(namespace, cluster) {
+                if machine.spec.bootstrap.data_secret_name.as_ref() == Some(name) {
+                    queue.add(Key::new(namespace.as_str(), machine.spec.infrastructure_ref.name.as_str()));
+                }
+            }
+        });
+        self.feed_machines_of_cluster();
+        // The last machine that goes frees its cluster.
+        let (weak, queue) = (Arc::downgrade(caches), clusters);
+        caches.openstack_machines.on_change(move |machine| {
+            let Some(caches) = weak.upgrade() else { return };
+            let meta = &machine.metadata;
+            let (Some(namespace), Some(_)) = (&meta.namespace, &meta.deletion_timestamp) else { return };
+            let Some(cluster) = owner::label_of(meta, CLUSTER_LABEL).and_then(|c| caches.cluster(namespace, c)) else {
+                return;
+            };
+            if let Some(reference) = &cluster.spec.infrastructure_ref {
+                queue.add(Key::new(namespace.as_str(), reference.name.as_str()));
+            }
+        });
+    }
 
-    pub fn spawn(self, _: &TaskTracker, _: &CancellationToken) {}
+    /// Machines are woken when their cluster's infrastructure becomes provisioned, or starts to be deleted; not by
+    /// everything else that changes in it.
+    fn feed_machines_of_cluster(&self) {
+        let (weak, queue) = (Arc::downgrade(&self.shared.caches), self.machines.queue());
+        let gates: Mutex<HashMap<Key, (bool, bool)>> = Mutex::default();
+        self.shared.caches.openstack_clusters.on_change(move |infra: &Arc<OpenStackCluster>| {
+            let Some(caches) = weak.upgrade() else { return };
+            let provisioned = infra.status.as_ref().and_then(|s| s.initialization.as_ref()).and_then(|i| i.provisioned);
+            let now = (provisioned == Some(true), infra.metadata.deletion_timestamp.is_some());
+            let key = Key::of(infra.as_ref());
+            if gates.lock().insert(key.clone(), now) == Some(now) {
+                return;
+            }
+            let Some(cluster) = owner::label_of(&infra.metadata, CLUSTER_LABEL) else { return };
+            for machine in caches.openstack_machines.in_cluster(&key.namespace, cluster) {
+                queue.add(Key::of(machine.as_ref()));
+            }
+        });
+    }
+
+    pub fn spawn(self, tasks: &TaskTracker, stop: &CancellationToken) {
+        let Self { shared, clusters, machines } = self;
+        tasks.spawn(clusters.run(Arc::new(cluster::OpenStackClusters(shared.clone())), stop.clone()));
+        tasks.spawn(machines.run(Arc::new(machine::OpenStackMachines(shared)), stop.clone()));
+    }
+}
+
+/// How long something has been under way.
+fn since(start: jiff::Timestamp, now: &Time) -> Duration {
+    Duration::try_from(now.0.duration_since(start)).unwrap_or_default()
+}
+
+fn age(meta: &ObjectMeta, now: &Time) -> Duration {
+    meta.creation_timestamp.as_ref().map_or(Duration::ZERO, |t| since(t.0, now))
 }

@@ -1,0 +1,300 @@
+//! The OpenStackCluster controller: network, security groups, the API's endpoint, failure domains, bastion; and all of
+//! it away again.
+//!
+//! Source: kubernetes-sigs/cluster-api-provider-openstack controllers/openstackcluster_controller.go.
+
+use std::{sync::Arc, time::Duration};
+
+use api::{
+    cluster::{Cluster, FailureDomain},
+    condition::{self, Statement},
+    meta::Time,
+    names,
+    openstack_cluster::{OpenStackCluster, OpenStackClusterStatus},
+    openstack_reference::Provisioned,
+};
+use control::{Key, Outcome, Plan, Reconcile};
+use jiff::Timestamp;
+use openstack::{Query, compute::AvailabilityZone};
+
+use super::{
+    Shared, bastion, endpoint, network,
+    scope::Scope,
+    security,
+    stop::{Result, Stop, wait},
+};
+use crate::owner;
+
+/// Machines that are still there are looked at again this often; their events come sooner.
+const MACHINES_PAUSE: Duration = Duration::from_secs(5);
+
+pub struct OpenStackClusters(pub Arc<Shared>);
+
+pub struct Seen {
+    pub cluster: Option<Arc<Cluster>>,
+    pub infra: Arc<OpenStackCluster>,
+    /// Names of machines of the cluster that have not gone yet.
+    pub machines: Vec<String>,
+}
+
+/// What there is to do; pure, so that the order of a cluster's life can be read and tested in one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Somebody else's, or nothing left to do.
+    Nothing,
+    /// Not owned by a Cluster yet.
+    WaitForOwner,
+    Paused,
+    AddFinalizer,
+    Ensure,
+    /// Machines are still there.
+    WaitForMachines,
+    Delete,
+}
+
+impl Reconcile for OpenStackClusters {
+    const NAME: &'static str = "openstackcluster";
+    type Seen = Seen;
+    type Plan = Work;
+
+    async fn observe(&self, key: &Key) -> control::Result<Option<Seen>> {
+        let caches = &self.0.caches;
+        let Some(infra) = caches.openstack_clusters.get(key) else { return Ok(None) };
+        let owner = owner::owner_of_kind(&infra.metadata, "Cluster").map(|o| o.name.clone());
+        let cluster = owner.and_then(|name| caches.cluster(&key.namespace, &name));
+        let label = owner::label_of(&infra.metadata, names::CLUSTER_LABEL).unwrap_or_default();
+        let machines = caches.openstack_machines.in_cluster(&key.namespace, label);
+        let machines = machines.iter().map(|m| m.metadata.name.clone().unwrap_or_default()).collect();
+        Ok(Some(Seen { cluster, infra, machines }))
+    }
+
+    fn plan(&self, seen: &Seen, _: Timestamp) -> Work {
+        plan(seen)
+    }
+
+    async fn act(&self, key: &Key, seen: &Seen, work: Work) -> control::Result<Outcome> {
+        let now = Time(self.0.writer.clock().now());
+        let before = seen.infra.as_ref();
+        let mut after = before.clone();
+        let done = match work {
+            Work::Nothing | Work::WaitForOwner => return Ok(Outcome::Settled),
+            Work::Paused => Ok(()),
+            Work::AddFinalizer => {
+                owner::add_finalizer(&mut after.metadata, names::OPENSTACK_CLUSTER_FINALIZER);
+                let mut plan = Plan::nothing();
+                plan.update(before, &after);
+                return self.0.writer.execute(plan).await;
+            }
+            Work::WaitForMachines => {
+                wait("WaitingForMachines", format!("the machines {}", seen.machines.join(", ")), MACHINES_PAUSE)
+            }
+            Work::Ensure => self.ensure(key, seen, &mut after, &now).await,
+            Work::Delete => self.delete(key, seen, &mut after, &now).await,
+        };
+        let generation = after.metadata.generation;
+        let status = after.status.get_or_insert_default();
+        let paused = work == Work::Paused;
+        let mut set = |statement| condition::set(&mut status.conditions, statement, generation, &now);
+        set(Statement {
+            status: if paused { api::meta::ConditionStatus::True } else { api::meta::ConditionStatus::False },
+            ..Statement::yes("Paused", if paused { "Paused" } else { "NotPaused" })
+        });
+        if !paused {
+            match &done {
+                Ok(()) => set(Statement::yes("Ready", "Ready")),
+                Err(stop) => {
+                    let (reason, message) = stop.told();
+                    set(Statement::no("Ready", reason, message));
+                }
+            }
+        }
+        let gone = work == Work::Delete && done.is_ok();
+        if gone {
+            owner::remove_finalizer(&mut after.metadata, names::OPENSTACK_CLUSTER_FINALIZER);
+            after.status = before.status.clone();
+        }
+        let mut plan = Plan::nothing();
+        plan.update(before, &after);
+        let written = self.0.writer.execute(plan).await?;
+        match done {
+            Ok(()) => Ok(written),
+            Err(stop) => stop.outcome(),
+        }
+    }
+}
+
+pub fn plan(seen: &Seen) -> Work {
+    let meta = &seen.infra.metadata;
+    let has_finalizer = owner::has_finalizer(meta, names::OPENSTACK_CLUSTER_FINALIZER);
+    if owner::annotation_of(meta, names::MANAGED_BY_ANNOTATION).is_some() {
+        return Work::Nothing;
+    }
+    if owner::is_paused(seen.cluster.as_deref(), meta) {
+        return Work::Paused;
+    }
+    match (meta.deletion_timestamp.is_some(), has_finalizer) {
+        (true, false) => Work::Nothing,
+        (true, true) if !seen.machines.is_empty() => Work::WaitForMachines,
+        (true, true) => Work::Delete,
+        (false, _) if seen.cluster.is_none() => Work::WaitForOwner,
+        (false, false) => Work::AddFinalizer,
+        (false, true) => Work::Ensure,
+    }
+}
+
+impl OpenStackClusters {
+    async fn scope(&self, key: &Key, infra: &OpenStackCluster) -> Result<Scope> {
+        let cluster = owner::label_of(&infra.metadata, names::CLUSTER_LABEL)
+            .or_else(|| owner::owner_of_kind(&infra.metadata, "Cluster").map(|o| o.name.as_str()))
+            .unwrap_or(&key.name);
+        let resource = super::names::resource(&key.namespace, cluster);
+        self.0.scopes.open(&key.namespace, &infra.spec.identity_ref, resource, infra.spec.tags.clone()).await
+    }
+
+    async fn ensure(&self, key: &Key, seen: &Seen, after: &mut OpenStackCluster, now: &Time) -> Result<()> {
+        let age = super::age(&seen.infra.metadata, now);
+        let generation = after.metadata.generation;
+        let mut status = after.status.clone().unwrap_or_default();
+        let mut spec = after.spec.clone();
+        let done = async {
+            let scope = self.scope(key, after).await;
+            let scope = note(
+                &mut status,
+                "OpenStackAuthenticationSucceeded",
+                generation,
+                now,
+                match scope {
+                    Ok(scope) => scope.cloud.access().await.map(|_| scope).map_err(Stop::from),
+                    Err(stop) => Err(stop),
+                },
+            )?;
+            let outside = network::external(&scope, &spec, &mut status).await;
+            note(&mut status, "NetworkReady", generation, now, outside)?;
+            let inside = network::network(&scope, &spec, &mut status).await;
+            note(&mut status, "NetworkReady", generation, now, inside)?;
+            let router = network::router(&scope, &spec, &mut status).await;
+            note(&mut status, "RouterReady", generation, now, router)?;
+            let groups = security::ensure(&scope, &spec, &mut status).await;
+            note(&mut status, "SecurityGroupsReady", generation, now, groups)?;
+            let reached = endpoint::ensure(&scope, &mut spec, &mut status, age).await;
+            note(&mut status, "APIEndpointReady", generation, now, reached)?;
+            failure_domains(&scope, after, &mut status).await?;
+            status.initialization = Some(Provisioned { provisioned: Some(true) });
+            bastion::ensure(&scope, after, &mut status, age).await
+        }
+        .await;
+        after.spec = spec;
+        after.status = Some(status);
+        done
+    }
+
+    async fn delete(&self, key: &Key, seen: &Seen, after: &mut OpenStackCluster, now: &Time) -> Result<()> {
+        let since = seen.infra.metadata.deletion_timestamp.clone();
+        let age = since.map_or(Duration::ZERO, |t| super::since(t.0, now));
+        let scope = match self.scope(key, after).await {
+            // Nothing was ever made without credentials; with them lost, somebody has to bring them back.
+            Err(Stop::Blocked { .. }) if seen.infra.status.as_ref().is_none_or(|s| s.network.is_none()) => {
+                return Ok(());
+            }
+            other => other?,
+        };
+        let mut status = after.status.clone().unwrap_or_default();
+        let done = async {
+            bastion::remove(&scope, &after.spec, &mut status, age).await?;
+            endpoint::delete(&scope, &after.spec, age).await?;
+            network::delete(&scope, &after.spec, &status).await?;
+            security::delete(&scope).await
+        }
+        .await;
+        after.status = Some(status);
+        done
+    }
+}
+
+/// States the condition of a stage, and passes its result on.
+fn note<T>(
+    status: &mut OpenStackClusterStatus,
+    type_: &'static str,
+    generation: Option<i64>,
+    now: &Time,
+    result: Result<T>,
+) -> Result<T> {
+    let statement = match &result {
+        Ok(_) => Statement::yes(type_, if type_.ends_with("Succeeded") { "Succeeded" } else { "Ready" }),
+        Err(stop) => {
+            let (reason, message) = stop.told();
+            Statement::no(type_, reason, message)
+        }
+    };
+    condition::set(&mut status.conditions, statement, generation, now);
+    result
+}
+
+/// Nova's zones, as they are now: one that is new appears, also later.
+async fn failure_domains(scope: &Scope, infra: &OpenStackCluster, status: &mut OpenStackClusterStatus) -> Result<()> {
+    let spec = &infra.spec;
+    let zones = scope.cloud.list::<AvailabilityZone>(&Query::new()).await?;
+    let mut names: Vec<String> = zones.into_iter().filter(|z| z.state.available).map(|z| z.name).collect();
+    names.sort();
+    names.dedup();
+    let allowed = |name: &String| {
+        let listed = &spec.control_plane_availability_zones;
+        spec.control_plane_omit_availability_zone != Some(true) && (listed.is_empty() || listed.contains(name))
+    };
+    status.failure_domains = names
+        .into_iter()
+        .map(|name| FailureDomain { control_plane: Some(allowed(&name)), name, ..Default::default() })
+        .collect();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(change: impl FnOnce(&mut Seen, &mut OpenStackCluster)) -> Seen {
+        let mut infra = OpenStackCluster::default();
+        let mut seen = Seen { cluster: Some(Arc::default()), infra: Arc::default(), machines: vec![] };
+        change(&mut seen, &mut infra);
+        seen.infra = Arc::new(infra);
+        seen
+    }
+
+    #[test]
+    fn a_cluster_is_worked_on_in_order() {
+        let finalizer = |infra: &mut OpenStackCluster| {
+            owner::add_finalizer(&mut infra.metadata, names::OPENSTACK_CLUSTER_FINALIZER)
+        };
+        let dying =
+            |infra: &mut OpenStackCluster| infra.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        assert_eq!(plan(&seen(|s, _| s.cluster = None)), Work::WaitForOwner);
+        assert_eq!(plan(&seen(|_, _| ())), Work::AddFinalizer);
+        assert_eq!(plan(&seen(|_, i| finalizer(i))), Work::Ensure);
+        assert_eq!(
+            plan(&seen(|s, i| {
+                finalizer(i);
+                dying(i);
+                s.machines.push("m".into());
+            })),
+            Work::WaitForMachines
+        );
+        assert_eq!(
+            plan(&seen(|_, i| {
+                finalizer(i);
+                dying(i);
+            })),
+            Work::Delete
+        );
+        assert_eq!(plan(&seen(|_, i| dying(i))), Work::Nothing);
+        let paused = |i: &mut OpenStackCluster| owner::annotate(&mut i.metadata, names::PAUSED_ANNOTATION, "");
+        assert_eq!(
+            plan(&seen(|_, i| {
+                finalizer(i);
+                paused(i);
+            })),
+            Work::Paused
+        );
+        let external = |i: &mut OpenStackCluster| owner::annotate(&mut i.metadata, names::MANAGED_BY_ANNOTATION, "x");
+        assert_eq!(plan(&seen(|_, i| external(i))), Work::Nothing);
+    }
+}

@@ -1,0 +1,331 @@
+//! The OpenStackMachine controller: one server, its ports and volumes, and its place behind the API's endpoint.
+//!
+//! Source: kubernetes-sigs/cluster-api-provider-openstack controllers/openstackmachine_controller.go and
+//! openstackserver_controller.go (whose two objects are one here).
+
+use std::{sync::Arc, time::Duration};
+
+use api::{
+    cluster::Cluster,
+    condition::{self, Statement},
+    machine::Machine,
+    meta::{ConditionStatus, Time},
+    names,
+    openstack_cluster::OpenStackCluster,
+    openstack_machine::{NodeAddress, OpenStackMachine, OpenStackMachineStatus},
+    openstack_reference::Provisioned,
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use control::{Key, Outcome, Plan, Reconcile};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use openstack::compute::Server;
+
+use super::{
+    Shared, member,
+    scope::Scope,
+    server::{self, Wanted},
+    stop::{Result, Stop, blocked, pace, wait},
+};
+use crate::owner;
+
+/// Pause while something in the Management API is waited for; its event comes sooner.
+const PAUSE: Duration = Duration::from_secs(15);
+
+pub struct OpenStackMachines(pub Arc<Shared>);
+
+pub struct Seen {
+    pub machine: Option<Arc<Machine>>,
+    pub cluster: Option<Arc<Cluster>>,
+    pub infra_cluster: Option<Arc<OpenStackCluster>>,
+    pub infra: Arc<OpenStackMachine>,
+    pub bootstrap: Option<Arc<Secret>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    Nothing,
+    Paused,
+    /// Something that the Management API is to bring first.
+    Wait {
+        reason: &'static str,
+        on: String,
+    },
+    AddFinalizer,
+    Ensure,
+    Delete,
+}
+
+impl Reconcile for OpenStackMachines {
+    const NAME: &'static str = "openstackmachine";
+    type Seen = Seen;
+    type Plan = Work;
+
+    async fn observe(&self, key: &Key) -> control::Result<Option<Seen>> {
+        let caches = &self.0.caches;
+        let Some(infra) = caches.openstack_machines.get(key) else { return Ok(None) };
+        let namespace = &key.namespace;
+        let owner = owner::owner_of_kind(&infra.metadata, "Machine").map(|o| o.name.clone());
+        let machine = owner.and_then(|name| caches.machines.get(&Key::new(namespace.as_str(), name)));
+        let label = owner::label_of(&infra.metadata, names::CLUSTER_LABEL).map(str::to_owned);
+        let cluster_name = machine.as_ref().map(|m| m.spec.cluster_name.clone()).or(label);
+        let cluster = cluster_name.and_then(|name| caches.cluster(namespace, &name));
+        let reference = cluster.as_ref().and_then(|c| c.spec.infrastructure_ref.clone());
+        let infra_cluster =
+            reference.and_then(|r| caches.openstack_clusters.get(&Key::new(namespace.as_str(), r.name)));
+        let secret = machine.as_ref().and_then(|m| m.spec.bootstrap.data_secret_name.clone());
+        let bootstrap = secret.and_then(|name| caches.secret(namespace, &name));
+        Ok(Some(Seen { machine, cluster, infra_cluster, infra, bootstrap }))
+    }
+
+    fn plan(&self, seen: &Seen, _: Timestamp) -> Work {
+        plan(seen)
+    }
+
+    async fn act(&self, key: &Key, seen: &Seen, work: Work) -> control::Result<Outcome> {
+        let now = Time(self.0.writer.clock().now());
+        let before = seen.infra.as_ref();
+        let mut after = before.clone();
+        let done = match &work {
+            Work::Nothing => return Ok(Outcome::Settled),
+            Work::AddFinalizer => {
+                owner::add_finalizer(&mut after.metadata, names::OPENSTACK_MACHINE_FINALIZER);
+                let mut plan = Plan::nothing();
+                plan.update(before, &after);
+                return self.0.writer.execute(plan).await;
+            }
+            Work::Paused => Ok(()),
+            Work::Wait { reason, on } => wait(reason, on.clone(), PAUSE),
+            Work::Ensure => self.ensure(key, seen, &mut after, &now).await,
+            Work::Delete => self.delete(key, seen, &now).await,
+        };
+        let generation = after.metadata.generation;
+        let status = after.status.get_or_insert_default();
+        let paused = work == Work::Paused;
+        let stated = Statement {
+            status: if paused { ConditionStatus::True } else { ConditionStatus::False },
+            ..Statement::yes("Paused", if paused { "Paused" } else { "NotPaused" })
+        };
+        condition::set(&mut status.conditions, stated, generation, &now);
+        if !paused {
+            state(status, &done, work == Work::Delete, generation, &now);
+        }
+        if work == Work::Delete && done.is_ok() {
+            owner::remove_finalizer(&mut after.metadata, names::OPENSTACK_MACHINE_FINALIZER);
+            after.status = before.status.clone();
+        }
+        let mut plan = Plan::nothing();
+        plan.update(before, &after);
+        let written = self.0.writer.execute(plan).await?;
+        match done {
+            Ok(()) => Ok(written),
+            Err(stop) => stop.outcome(),
+        }
+    }
+}
+
+/// Conditions: what stopped is told at the stage that it stopped, and in Ready.
+fn state(status: &mut OpenStackMachineStatus, done: &Result<()>, deleting: bool, generation: Option<i64>, now: &Time) {
+    let mut set = |statement| condition::set(&mut status.conditions, statement, generation, now);
+    match done {
+        Ok(()) if deleting => {}
+        Ok(()) => {
+            set(Statement::yes("InstanceReady", "InstanceReady"));
+            set(Statement::yes("Ready", "Ready"));
+        }
+        Err(stop) => {
+            let (reason, message) = stop.told();
+            let reached = matches!(reason, "LoadBalancerMemberError" | "FloatingIPError");
+            if reached {
+                set(Statement::yes("InstanceReady", "InstanceReady"));
+                set(Statement::no("APIServerIngressReady", reason, message.clone()));
+            } else {
+                set(Statement::no("InstanceReady", reason, message.clone()));
+            }
+            set(Statement::no("Ready", reason, message));
+        }
+    }
+}
+
+pub fn plan(seen: &Seen) -> Work {
+    let meta = &seen.infra.metadata;
+    let has_finalizer = owner::has_finalizer(meta, names::OPENSTACK_MACHINE_FINALIZER);
+    if owner::is_paused(seen.cluster.as_deref(), meta) {
+        return Work::Paused;
+    }
+    if meta.deletion_timestamp.is_some() {
+        return if has_finalizer { Work::Delete } else { Work::Nothing };
+    }
+    let wait = |reason, on: &str| Work::Wait { reason, on: on.to_owned() };
+    let Some(machine) = &seen.machine else { return Work::Nothing };
+    let Some(infra_cluster) = &seen.infra_cluster else {
+        return wait("WaitingForClusterInfrastructure", "the OpenStackCluster");
+    };
+    if !has_finalizer {
+        return Work::AddFinalizer;
+    }
+    let ready = infra_cluster.status.as_ref().and_then(|s| s.initialization.as_ref()).and_then(|i| i.provisioned);
+    if ready != Some(true) {
+        return wait("WaitingForClusterInfrastructure", "the cluster's infrastructure to be provisioned");
+    }
+    let exists = seen.infra.status.as_ref().is_some_and(|s| s.instance_id.is_some());
+    if machine.spec.bootstrap.data_secret_name.is_none() && !exists {
+        return wait("WaitingForBootstrapData", "the bootstrap data");
+    }
+    if seen.bootstrap.is_none() && !exists {
+        return wait("WaitingForBootstrapData", "the bootstrap data's Secret");
+    }
+    Work::Ensure
+}
+
+impl OpenStackMachines {
+    async fn scope(&self, key: &Key, seen: &Seen, cluster: &OpenStackCluster) -> Result<Scope> {
+        let name = owner::label_of(&seen.infra.metadata, names::CLUSTER_LABEL)
+            .map(str::to_owned)
+            .or_else(|| seen.machine.as_ref().map(|m| m.spec.cluster_name.clone()))
+            .unwrap_or_default();
+        let identity = seen.infra.spec.identity_ref.as_ref().unwrap_or(&cluster.spec.identity_ref);
+        let resource = super::names::resource(&key.namespace, &name);
+        self.0.scopes.open(&key.namespace, identity, resource, cluster.spec.tags.clone()).await
+    }
+
+    async fn ensure(&self, key: &Key, seen: &Seen, after: &mut OpenStackMachine, now: &Time) -> Result<()> {
+        let (Some(machine), Some(cluster)) = (&seen.machine, &seen.infra_cluster) else { return Ok(()) };
+        let scope = self.scope(key, seen, cluster).await?;
+        let age = super::age(&seen.infra.metadata, now);
+        let mut status = after.status.take().unwrap_or_default();
+        let done = instance(&scope, seen, machine, cluster, &key.name, &mut status, age).await;
+        let server = match done {
+            Ok(server) => server,
+            Err(stop) => {
+                after.status = Some(status);
+                return Err(stop);
+            }
+        };
+        status.addresses = addresses(&server);
+        status.initialization = Some(Provisioned { provisioned: Some(true) });
+        after.spec.provider_id = Some(format!("openstack://{}/{}", scope.region, server.id));
+        let mut reached = Ok(());
+        if crate::cluster::is_control_plane(machine) {
+            reached = async {
+                let (port, address) = member::port_of(&scope, cluster, &server.id).await?;
+                member::ensure(&scope, cluster, &key.name, &address, &port, age).await
+            }
+            .await;
+            if reached.is_ok() {
+                let statement = Statement::yes("APIServerIngressReady", "APIServerIngressReady");
+                condition::set(&mut status.conditions, statement, after.metadata.generation, now);
+            }
+        }
+        after.status = Some(status);
+        reached
+    }
+
+    async fn delete(&self, key: &Key, seen: &Seen, now: &Time) -> Result<()> {
+        let status = seen.infra.status.clone().unwrap_or_default();
+        let untouched = status.instance_id.is_none() && status.resources.is_none() && status.resolved.is_none();
+        let Some(cluster) = &seen.infra_cluster else {
+            if untouched {
+                return Ok(());
+            }
+            return blocked(
+                "InstanceDeleteFailed",
+                "the OpenStackCluster is gone, and with it the credentials that the server needs",
+            );
+        };
+        let scope = match self.scope(key, seen, cluster).await {
+            Err(Stop::Blocked { .. }) if untouched => return Ok(()),
+            other => other?,
+        };
+        let since = seen.infra.metadata.deletion_timestamp.clone();
+        let age = since.map_or(Duration::ZERO, |t| super::since(t.0, now));
+        let control_plane = owner::label_of(&seen.infra.metadata, names::CONTROL_PLANE_LABEL).is_some()
+            || seen.machine.as_ref().is_some_and(|m| crate::cluster::is_control_plane(m));
+        if control_plane {
+            member::delete(&scope, cluster, &key.name, age).await?;
+        }
+        server::delete(&scope, status.instance_id.as_deref(), &key.name, &seen.infra.spec, age).await
+    }
+}
+
+/// The server, ACTIVE; what is known of it is in the status also if it is not.
+async fn instance(
+    scope: &Scope,
+    seen: &Seen,
+    machine: &Machine,
+    cluster: &OpenStackCluster,
+    name: &str,
+    status: &mut OpenStackMachineStatus,
+    age: Duration,
+) -> Result<Server> {
+    let server = match status.instance_id.clone() {
+        Some(id) => match scope.cloud.look::<Server>(&id).await? {
+            Some(server) if server.status != "DELETED" => server,
+            _ => {
+                status.instance_state = Some("DELETED".to_owned());
+                return blocked(
+                    "InstanceDeleted",
+                    format!("server {id} does not exist any more: it was deleted outside of the cluster"),
+                );
+            }
+        },
+        None => {
+            let shared = cluster.status.clone().unwrap_or_default();
+            let groups = managed_groups(machine, cluster);
+            let value = seen.bootstrap.as_ref().and_then(|s| s.data.as_ref()?.get("value"));
+            let Some(value) = value else {
+                return blocked("WaitingForBootstrapData", "the bootstrap data's Secret has no key `value`");
+            };
+            let wanted = Wanted {
+                name,
+                spec: &seen.infra.spec,
+                cluster: &shared,
+                zone: machine.spec.failure_domain.as_deref(),
+                groups,
+                user_data: Some(STANDARD.encode(&value.0)),
+                age,
+            };
+            let mut resolved = status.resolved.take().unwrap_or_default();
+            let mut resources = status.resources.take().unwrap_or_default();
+            let made = server::ensure(scope, &wanted, &mut resolved, &mut resources).await;
+            status.resolved = Some(resolved);
+            status.resources = Some(resources);
+            made?
+        }
+    };
+    status.instance_id = Some(server.id.clone());
+    status.instance_state = Some(server.status.clone());
+    match server.status.as_str() {
+        "ACTIVE" => Ok(server),
+        "ERROR" => {
+            let fault = server.fault.as_ref().map_or("Nova gives no fault", |f| f.message.as_str());
+            blocked("InstanceStateError", format!("server {} is in ERROR: {fault}", server.id))
+        }
+        "BUILD" => wait("InstanceNotReady", format!("server {} to be ACTIVE (it is BUILD)", server.id), pace(age)),
+        other => wait("InstanceNotReady", format!("server {} to be ACTIVE (it is {other})", server.id), PAUSE),
+    }
+}
+
+fn managed_groups(machine: &Machine, cluster: &OpenStackCluster) -> Vec<String> {
+    let status = cluster.status.clone().unwrap_or_default();
+    if cluster.spec.managed_security_groups.is_none() {
+        return Vec::new();
+    }
+    let group = if crate::cluster::is_control_plane(machine) {
+        status.control_plane_security_group
+    } else {
+        status.worker_security_group
+    };
+    group.into_iter().map(|g| g.id).collect()
+}
+
+/// Fixed addresses are internal, floating ones external; the server's name is its internal DNS name.
+fn addresses(server: &Server) -> Vec<NodeAddress> {
+    let mut found = Vec::new();
+    for address in server.addresses.values().flatten() {
+        let type_ = if address.kind == "floating" { "ExternalIP" } else { "InternalIP" };
+        found.push(NodeAddress { address: address.addr.clone(), type_: type_.to_owned() });
+    }
+    found.push(NodeAddress { address: server.name.clone(), type_: "InternalDNS".to_owned() });
+    found
+}

@@ -1,0 +1,160 @@
+//! Which cloud an object lives in, and with whose credentials: the Secret that an identity reference names.
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
+
+use api::openstack_reference::{IdentityRef, IdentityType};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client};
+use openstack::{Cloud, Query, Reads};
+use parking_lot::Mutex;
+
+use super::{
+    Clouds, names,
+    stop::{Result, Stop, blocked},
+};
+
+/// Clients kept: one for each set of credentials.
+const CLIENTS_LIMIT: usize = 4096;
+const AUTH: &str = "OpenStackAuthenticationFailed";
+
+/// Clients by credentials, so that a token is fetched once and not once a machine.
+pub struct Scopes {
+    clouds: Arc<dyn Clouds>,
+    client: Client,
+    known: Mutex<HashMap<u64, openstack::Client>>,
+}
+
+/// A cloud, and the cluster that is worked for in it.
+#[derive(Clone)]
+pub struct Scope {
+    pub cloud: openstack::Client,
+    /// [`names::resource`].
+    pub resource: String,
+    /// As providerIDs have it: the identity reference's own, else empty.
+    pub region: String,
+    pub tags: Vec<String>,
+}
+
+impl Scopes {
+    pub fn new(clouds: Arc<dyn Clouds>, client: Client) -> Self {
+        Self { clouds, client, known: Mutex::default() }
+    }
+
+    pub async fn open(
+        &self,
+        namespace: &str,
+        identity: &IdentityRef,
+        resource: String,
+        tags: Vec<String>,
+    ) -> Result<Scope> {
+        if identity.type_ == Some(IdentityType::ClusterIdentity) {
+            return blocked(AUTH, "identityRef.type ClusterIdentity is not supported yet: use a Secret");
+        }
+        let secrets = Api::<Secret>::namespaced(self.client.clone(), namespace);
+        let found = secrets
+            .get_opt(&identity.name)
+            .await
+            .map_err(|e| control::Error::api("get", format!("Secret {}", identity.name), e))?;
+        let Some(secret) = found else {
+            return blocked(AUTH, format!("Secret {namespace}/{} (identityRef) does not exist", identity.name));
+        };
+        let data = secret.data.unwrap_or_default();
+        let Some(yaml) = data.get("clouds.yaml") else {
+            return blocked(AUTH, format!("Secret {namespace}/{} has no key clouds.yaml", identity.name));
+        };
+        let ca = data.get("cacert").map(|c| c.0.as_slice());
+        let cloud = self.client_of(&yaml.0, ca, identity)?;
+        Ok(Scope { cloud, resource, region: identity.region.clone().unwrap_or_default(), tags })
+    }
+
+    fn client_of(&self, yaml: &[u8], ca: Option<&[u8]>, identity: &IdentityRef) -> Result<openstack::Client> {
+        let mut hasher = DefaultHasher::new();
+        (yaml, ca, &identity.cloud_name, &identity.region).hash(&mut hasher);
+        let key = hasher.finish();
+        if let Some(known) = self.known.lock().get(&key) {
+            return Ok(known.clone());
+        }
+        let cloud = Cloud::from_yaml(yaml, Some(&identity.cloud_name), ca);
+        let mut cloud = cloud.map_err(|e| Stop::Blocked { reason: AUTH, message: e.to_string() })?;
+        if let Some(region) = identity.region.clone().filter(|r| !r.is_empty()) {
+            cloud.region = Some(region);
+        }
+        let client = self.clouds.client(cloud)?;
+        let mut known = self.known.lock();
+        if known.len() >= CLIENTS_LIMIT {
+            known.clear();
+        }
+        known.insert(key, client.clone());
+        Ok(client)
+    }
+}
+
+/// What can carry our mark.
+pub trait Described: Reads {
+    fn description(&self) -> &str;
+}
+
+macro_rules! described {
+    ($($kind:ty),*) => {
+        $(impl Described for $kind {
+            fn description(&self) -> &str {
+                &self.description
+            }
+        })*
+    };
+}
+
+described!(
+    openstack::network::Network,
+    openstack::network::Subnet,
+    openstack::network::Router,
+    openstack::network::Port,
+    openstack::network::SecurityGroup,
+    openstack::network::Trunk,
+    openstack::load_balancer::LoadBalancer
+);
+
+impl Scope {
+    pub fn description(&self) -> String {
+        names::description(&self.resource)
+    }
+
+    /// The object of that name that carries our mark; strangers of the same name are passed over.
+    pub async fn own<R: Described>(&self, name: &str, more: Query) -> Result<Option<R>> {
+        let mark = self.description();
+        let found = self.cloud.list::<R>(&more.with("name", name)).await?;
+        let mut ours = found.into_iter().filter(|r| r.name() == name && r.description() == mark);
+        match (ours.next(), ours.next()) {
+            (Some(_), Some(_)) => blocked(
+                "DependencyFailed",
+                format!("several {} of this cluster are named {name}: delete one of them", R::MANY),
+            ),
+            (one, _) => Ok(one),
+        }
+    }
+
+    /// An object by the id that the status remembers, else by name and mark.
+    pub async fn known<R: Described>(&self, id: Option<&str>, name: &str, more: Query) -> Result<Option<R>> {
+        if let Some(id) = id.filter(|id| !id.is_empty())
+            && let Some(found) = self.cloud.look::<R>(id).await?
+        {
+            return Ok(Some(found));
+        }
+        self.own(name, more).await
+    }
+
+    /// Gives the object the cluster's tags and its own, unless it has them.
+    pub async fn tag<R: Reads>(&self, id: &str, have: &[String], more: &[String]) -> Result<()> {
+        let mut want: Vec<String> = have.iter().chain(&self.tags).chain(more).cloned().collect();
+        want.sort();
+        want.dedup();
+        if want.iter().any(|t| !have.contains(t)) {
+            self.cloud.set_tags::<R>(id, &want).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! Why a stage of a reconcile went no further, and what that means for conditions and for the queue.
+
+use std::time::Duration;
+
+use control::{Error, Outcome};
+use openstack::Class;
+
+pub type Result<T, E = Stop> = std::result::Result<T, E>;
+
+#[derive(Debug)]
+pub enum Stop {
+    /// Something outside has to happen first.
+    Wait { reason: &'static str, on: String, after: Duration },
+    /// Nothing will happen until a person changes something.
+    Blocked { reason: &'static str, message: String },
+    /// The cloud refused or failed.
+    Cloud(openstack::Error),
+    /// The Management API refused or failed.
+    Api(Error),
+}
+
+impl From<openstack::Error> for Stop {
+    fn from(error: openstack::Error) -> Self {
+        Self::Cloud(error)
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Api(error)
+    }
+}
+
+pub fn blocked<T>(reason: &'static str, message: impl Into<String>) -> Result<T> {
+    Err(Stop::Blocked { reason, message: message.into() })
+}
+
+pub fn wait<T>(reason: &'static str, on: impl Into<String>, after: Duration) -> Result<T> {
+    Err(Stop::Wait { reason, on: on.into(), after })
+}
+
+impl Stop {
+    /// Reason and message of the condition that tells the user.
+    pub fn told(&self) -> (&'static str, String) {
+        match self {
+            Self::Wait { reason, on, .. } => (reason, format!("Waiting for {on}")),
+            Self::Blocked { reason, message } => (reason, message.clone()),
+            Self::Cloud(error) => ("OpenStackError", error.to_string()),
+            Self::Api(error) => ("DependencyFailed", error.chain()),
+        }
+    }
+
+    /// How the reconcile ends: waiting comes back by itself, failures are paced by the queue.
+    pub fn outcome(self) -> control::Result<Outcome> {
+        match self {
+            Self::Wait { on, after, .. } => Ok(Outcome::Waiting { on, after }),
+            Self::Blocked { reason, message } => Err(Error::blocked(reason, message)),
+            Self::Api(error) => Err(error),
+            Self::Cloud(error) => match (error.class(), error.retry_after()) {
+                (_, Some(after)) => Ok(Outcome::Waiting { on: error.to_string(), after }),
+                // Busy or in use: the cloud says that it passes.
+                (Class::Conflict, None) => {
+                    Ok(Outcome::Waiting { on: error.to_string(), after: Duration::from_secs(2) })
+                }
+                (class, None) if class.is_transient() || class == Class::NotFound => {
+                    Err(Error::Retry(error.to_string()))
+                }
+                _ => Err(Error::blocked("OpenStackError", error.to_string())),
+            },
+        }
+    }
+}
+
+/// How long to wait before the next look at something that has been under way for `age`: soon at first, then less often.
+pub fn pace(age: Duration) -> Duration {
+    match age.as_secs() {
+        0..15 => Duration::from_millis(400),
+        15..60 => Duration::from_secs(2),
+        60..300 => Duration::from_secs(5),
+        _ => Duration::from_secs(15),
+    }
+}
