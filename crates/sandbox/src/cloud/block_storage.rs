@@ -25,7 +25,7 @@ pub fn handle(state: &mut State, request: &Request) -> Result<Reply> {
         _ => return Err(Fault::no_route()),
     };
     match (request.method.as_str(), rest) {
-        ("GET", ["volumes"]) | ("GET", ["volumes", "detail"]) => list(state, request, &caller, rest.len() == 2),
+        ("GET", ["volumes"] | ["volumes", "detail"]) => list(state, request, &caller, rest.len() == 2),
         ("POST", ["volumes"]) => {
             let id = make(state, &caller, &request.object("volume")?.clone())?;
             let row = generic::seen(state, &caller, Kind::Volume, &id)?;

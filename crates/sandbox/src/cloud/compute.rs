@@ -109,7 +109,7 @@ fn flavors(state: &mut State, request: &Request, caller: &Arc<Caller>, rest: &[&
         row
     };
     match (request.method.as_str(), rest) {
-        ("GET", []) | ("GET", ["detail"]) => {
+        ("GET", [] | ["detail"]) => {
             let rows = select(state, request, Kind::Flavor, None)?;
             let least = |key: &str| request.query(key).and_then(|v| v.parse::<i64>().ok()).unwrap_or(0);
             let (ram, disk) = (least("minRam"), least("minDisk"));
@@ -133,7 +133,7 @@ fn flavors(state: &mut State, request: &Request, caller: &Arc<Caller>, rest: &[&
             generic::seen(state, caller, Kind::Flavor, id)?;
             Ok(Reply::ok(json!({"flavor_access": []})))
         }
-        (_, [_, ..]) | (_, []) if !caller.admin => Err(Fault::forbidden("Policy doesn't allow this to be performed.")),
+        (_, [_, ..] | []) if !caller.admin => Err(Fault::forbidden("Policy doesn't allow this to be performed.")),
         ("POST", []) => {
             let body = request.object("flavor")?;
             let row = new_flavor(state, body)?;
@@ -368,7 +368,7 @@ fn quotas(state: &mut State, request: &Request, caller: &Caller, rest: &[&str]) 
     match (request.method.as_str(), view) {
         ("GET", [] | ["defaults" | "detail"]) => {}
         ("PUT", []) if caller.admin => {
-            super::set_quota(state, Service::Compute, project, request.object("quota_set")?)?
+            super::set_quota(state, Service::Compute, project, request.object("quota_set")?)?;
         }
         _ => return Err(Fault::forbidden("Policy doesn't allow os_compute_api:os-quota-sets:update to be performed.")),
     }

@@ -84,12 +84,10 @@ fn create(state: &mut State, caller: &Caller, body: &Map<String, Value>) -> Resu
             "The limit on image properties is exceeded",
         ));
     }
-    if let Some(key) =
-        ["status", "owner", "size", "checksum", "created_at", "updated_at"].iter().find(|k| body.contains_key(**k))
-    {
-        if *key != "owner" || !caller.admin {
-            return Err(Fault::forbidden(format!("Attribute '{key}' is read-only.")));
-        }
+    let read_only = ["status", "owner", "size", "checksum", "created_at", "updated_at"];
+    let given = read_only.iter().find(|k| body.contains_key(**k) && (**k != "owner" || !caller.admin));
+    if let Some(key) = given {
+        return Err(Fault::forbidden(format!("Attribute '{key}' is read-only.")));
     }
     state.check_quota(Kind::Image, &caller.project)?;
     let asked =

@@ -18,10 +18,7 @@ use super::{
 pub fn handle(state: &mut State, request: &Request) -> Result<Reply> {
     let caller = request.caller()?;
     let path: Vec<&str> = request.path.iter().map(String::as_str).collect();
-    let rest = match path.as_slice() {
-        ["v2" | "v2.0", "lbaas" | "octavia", rest @ ..] => rest,
-        _ => return Err(Fault::no_route()),
-    };
+    let ["v2" | "v2.0", "lbaas" | "octavia", rest @ ..] = path.as_slice() else { return Err(Fault::no_route()) };
     match (request.method.as_str(), rest) {
         ("GET", ["providers"]) => {
             let provider =
