@@ -1,1 +1,154 @@
+//! What a person types: commands over the Kubernetes API of a management cluster, as a library.
 //!
+//! Commands speak the Kubernetes API and nothing else (`doctor` speaks to a cloud), so they work against any management
+//! cluster. Left out: starting things, which is the binary's part.
+
+mod create;
+mod delete;
+mod describe;
+mod doctor;
+mod get;
+mod output;
+mod wait;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand, ValueEnum};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+
+pub use self::{
+    create::{ClusterTemplate, apply},
+    wait::wait_for_cluster,
+};
+
+/// Exit codes that scripts can use, besides clap's 2 for wrong arguments.
+pub const DONE: u8 = 0;
+pub const FAILED: u8 = 1;
+pub const TIMED_OUT: u8 = 3;
+pub const NOT_FOUND: u8 = 4;
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Create a workload cluster
+    Create(Create),
+    /// List clusters or machines, or fetch a cluster's kubeconfig
+    Get(Get),
+    /// Show a cluster as a tree of objects with their conditions
+    Describe(Describe),
+    /// Delete a workload cluster
+    Delete(Delete),
+    /// Check whether an OpenStack cloud can carry clusters
+    Doctor(doctor::Arguments),
+    /// Print a shell completion script
+    Completion { shell: clap_complete::Shell },
+    /// Print the version
+    Version {
+        #[arg(short, long, value_enum)]
+        output: Option<Output>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Table,
+    Json,
+    Yaml,
+}
+
+/// Which management cluster, and where in it.
+#[derive(Args)]
+pub struct Target {
+    /// Kubeconfig of the management cluster [default: $KUBECONFIG, then ~/.skep/kubeconfig, then ~/.kube/config]
+    #[arg(long, global = true)]
+    kubeconfig: Option<PathBuf>,
+    /// Namespace
+    #[arg(short, long, global = true, default_value = "default")]
+    namespace: String,
+}
+
+impl Target {
+    async fn client(&self) -> Result<Client> {
+        let own = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".skep/kubeconfig"));
+        let named = self.kubeconfig.clone().or_else(|| {
+            let unset = std::env::var_os("KUBECONFIG").is_none_or(|value| value.is_empty());
+            own.filter(|path| unset && path.exists())
+        });
+        let config = match named {
+            Some(path) => {
+                let kubeconfig = Kubeconfig::read_from(&path).with_context(|| format!("read {}", path.display()))?;
+                Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?
+            }
+            None => Config::infer().await.context("find a kubeconfig: set KUBECONFIG or pass --kubeconfig")?,
+        };
+        Ok(Client::try_from(config)?)
+    }
+}
+
+#[derive(Args)]
+pub struct Create {
+    #[command(subcommand)]
+    what: CreateWhat,
+}
+
+#[derive(Subcommand)]
+enum CreateWhat {
+    /// A cluster on OpenStack
+    Cluster(create::Arguments),
+}
+
+#[derive(Args)]
+pub struct Get {
+    #[command(subcommand)]
+    what: get::What,
+}
+
+#[derive(Args)]
+pub struct Describe {
+    #[command(subcommand)]
+    what: DescribeWhat,
+}
+
+#[derive(Subcommand)]
+enum DescribeWhat {
+    /// A cluster and everything that belongs to it
+    Cluster(describe::Arguments),
+}
+
+#[derive(Args)]
+pub struct Delete {
+    #[command(subcommand)]
+    what: DeleteWhat,
+}
+
+#[derive(Subcommand)]
+enum DeleteWhat {
+    /// A cluster with its machines and everything in the cloud
+    Cluster(delete::Arguments),
+}
+
+/// Runs a command; returns the process's exit code. `program` describes the whole command line, for completion.
+pub async fn run(command: Command, mut program: clap::Command) -> Result<u8> {
+    match command {
+        Command::Create(Create { what: CreateWhat::Cluster(arguments) }) => create::run(arguments).await,
+        Command::Get(Get { what }) => get::run(what).await,
+        Command::Describe(Describe { what: DescribeWhat::Cluster(arguments) }) => describe::run(arguments).await,
+        Command::Delete(Delete { what: DeleteWhat::Cluster(arguments) }) => delete::run(arguments).await,
+        Command::Doctor(arguments) => doctor::run(arguments).await,
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut program, "skep", &mut std::io::stdout());
+            Ok(DONE)
+        }
+        Command::Version { output } => {
+            let version = serde_json::json!({ "version": env!("CARGO_PKG_VERSION") });
+            match output {
+                None | Some(Output::Table) => output::line(&format!("skep {}", env!("CARGO_PKG_VERSION"))),
+                Some(output) => output::document(&version, output)?,
+            }
+            Ok(DONE)
+        }
+    }
+}

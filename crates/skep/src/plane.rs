@@ -1,0 +1,155 @@
+//! The management cluster: store, API and controllers in one process.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::{Context, Result};
+use apiserver::{Options, Profile, Server, ServiceAccountKeys, User};
+use control::Clock;
+use fleet::Fleet;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+    core::ObjectMeta,
+};
+use store::{Embedded, Limits, SharedStore};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admission::Rules,
+    state::{self, State},
+};
+
+/// Reconciles at once, for each controller.
+const CONCURRENCY: usize = 10;
+/// The group that the controllers belong to, with just the rights that they use.
+const CONTROLLERS: &str = "skep:controllers";
+
+pub struct Plane {
+    /// As administrator.
+    pub client: Client,
+    pub address: SocketAddr,
+    server: Server,
+    fleet: Option<Fleet>,
+    serving: JoinHandle<Result<(), apiserver::ListenError>>,
+    stop: CancellationToken,
+}
+
+impl Plane {
+    /// Starts the API at `address` and writes the administrator's kubeconfig into the state folder.
+    pub async fn start(state: &State, address: SocketAddr, names: &[String]) -> Result<Self> {
+        let path = state.path("management.db");
+        let store = Embedded::open(&path, Limits::default()).with_context(|| format!("open {}", path.display()))?;
+        let store: SharedStore = Arc::new(store);
+        let authority = state.authority()?;
+        let crds = api::crd::all().into_iter().map(|crd| serde_json::to_value(crd).map_err(Into::into));
+        let options = Options {
+            profile: Profile::Management,
+            client_ca_pem: Some(authority.certificate.clone()),
+            service_account: Some(ServiceAccountKeys {
+                signing_key_pem: state.service_account_key()?,
+                verifying_keys_pem: Vec::new(),
+                issuer: "https://kubernetes.default.svc".to_owned(),
+            }),
+            admission: vec![Arc::new(Rules)],
+            crds: crds.collect::<Result<_>>()?,
+            ..Options::default()
+        };
+        let listener = TcpListener::bind(address).await.with_context(|| format!("listen at {address}"))?;
+        let address = listener.local_addr().context("read the listener's address")?;
+        let mut hosts: Vec<String> =
+            ["localhost", "127.0.0.1", "::1", "kubernetes.default.svc"].map(str::to_owned).to_vec();
+        if !address.ip().is_unspecified() {
+            hosts.push(address.ip().to_string());
+        }
+        hosts.extend_from_slice(names);
+        hosts.sort();
+        hosts.dedup();
+        let serving = authority.server(&hosts)?;
+        let tls = apiserver::server_tls(&serving.certificate, &serving.key, Some(&authority.certificate))?;
+        let server = Server::start(store, options).await.context("start the Management API")?;
+        let stop = CancellationToken::new();
+        let (running, stopping) = (server.clone(), stop.clone());
+        let serving = tokio::spawn(async move { running.serve(listener, tls, stopping).await });
+        let host = if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
+        let url = format!("https://{host}:{}", address.port());
+        let admin = authority.client("skep-admin", "system:masters")?;
+        state.write("kubeconfig", &state::kubeconfig("skep", &url, &authority.certificate, &admin)?)?;
+        let client = Client::new(server.service_as(User::master("skep-admin")), "default");
+        Ok(Self { client, address, server, fleet: None, serving, stop })
+    }
+
+    /// Starts the controllers, with their own identity and no more rights than they need.
+    pub async fn control(&mut self) -> Result<()> {
+        grant(&self.client).await.context("grant the controllers their rights")?;
+        let user = User::new("system:skep:controllers", [CONTROLLERS]);
+        self.fleet = Some(Fleet::start(fleet::Options {
+            client: Client::new(self.server.service_as(user), "default"),
+            clock: Clock::system(),
+            connect: Arc::new(fleet::Direct),
+            clouds: Arc::new(fleet::openstack::Network),
+            concurrency: CONCURRENCY,
+        }));
+        Ok(())
+    }
+
+    pub async fn shutdown(self) -> Result<()> {
+        if let Some(fleet) = self.fleet {
+            fleet.shutdown().await;
+        }
+        self.stop.cancel();
+        let served = self.serving.await.context("serve the Management API")?;
+        self.server.shutdown().await;
+        served.context("serve the Management API")
+    }
+}
+
+/// Applies the controllers' role and its binding.
+async fn grant(client: &Client) -> Result<(), kube::Error> {
+    let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| {
+        let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        PolicyRule {
+            api_groups: Some(owned(groups)),
+            resources: Some(owned(resources)),
+            verbs: owned(verbs),
+            ..PolicyRule::default()
+        }
+    };
+    let all = ["get", "list", "watch", "create", "update", "patch", "delete"];
+    let groups = [
+        "cluster.x-k8s.io",
+        "bootstrap.cluster.x-k8s.io",
+        "controlplane.cluster.x-k8s.io",
+        "infrastructure.cluster.x-k8s.io",
+    ];
+    let metadata = || ObjectMeta { name: Some(CONTROLLERS.to_owned()), ..ObjectMeta::default() };
+    let role = ClusterRole {
+        metadata: metadata(),
+        rules: Some(vec![
+            rule(&groups, &["*"], &all),
+            rule(&[""], &["secrets", "configmaps"], &all),
+            rule(&[""], &["events"], &["create", "get", "patch"]),
+            rule(&[""], &["namespaces"], &["get", "list", "watch"]),
+        ]),
+        ..ClusterRole::default()
+    };
+    let binding = ClusterRoleBinding {
+        metadata: metadata(),
+        role_ref: RoleRef {
+            api_group: Some("rbac.authorization.k8s.io".to_owned()),
+            kind: "ClusterRole".to_owned(),
+            name: CONTROLLERS.to_owned(),
+        },
+        subjects: Some(vec![Subject {
+            api_group: Some("rbac.authorization.k8s.io".to_owned()),
+            kind: "Group".to_owned(),
+            name: CONTROLLERS.to_owned(),
+            namespace: None,
+        }]),
+    };
+    let params = PatchParams::apply("skep").force();
+    Api::<ClusterRole>::all(client.clone()).patch(CONTROLLERS, &params, &Patch::Apply(&role)).await?;
+    Api::<ClusterRoleBinding>::all(client.clone()).patch(CONTROLLERS, &params, &Patch::Apply(&binding)).await?;
+    Ok(())
+}
