@@ -97,6 +97,8 @@ pub fn apply(input: ApplyInput<'_>) -> Result<Value, ApplyError> {
     let mut config = input.config.clone();
     input.schema.drop_nulls(&mut config);
     without_managers(&mut config);
+    let before = input.live.and_then(managers::read);
+    drop_out_of_reach(&input, before.as_deref().unwrap_or_default(), &mut config);
     typed::check(Some(node), &config, "").map_err(ApplyError::Invalid)?;
     let applier = Manager::new(input.manager, Operation::Apply, input.api_version, input.subresource);
     let said = typed::fields_of(Some(node), &config);
@@ -104,7 +106,6 @@ pub fn apply(input: ApplyInput<'_>) -> Result<Value, ApplyError> {
     managers::strip(&mut wanted);
 
     let mut live = input.live.cloned().unwrap_or_else(|| json!({}));
-    let before = managers::read(&live);
     without_managers(&mut live);
     let mut all = before.clone().unwrap_or_default();
     if input.live.is_some() && before.is_none() {
@@ -224,6 +225,24 @@ pub fn track_update(
     }
     managers::tidy(&mut all);
     managers::write(new, &all);
+}
+
+/// What a write to this (sub)resource does not reach is not owned by the writer either. Whether a kind has a status apart is
+/// known of built-in kinds, and seen where somebody has written it; callers that know take it out of the configuration.
+fn drop_out_of_reach(input: &ApplyInput<'_>, managers: &[Manager], config: &mut Value) {
+    const STATUS: &str = "status";
+    let Some(fields) = config.as_object_mut() else { return };
+    if input.subresource == STATUS {
+        fields.retain(|name, _| matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | STATUS));
+        if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.retain(|name, _| matches!(name.as_str(), "name" | "namespace" | "uid" | "resourceVersion"));
+        }
+    } else if input.subresource.is_empty() {
+        let apart = input.schema.root().name.is_some() || managers.iter().any(|manager| manager.subresource == STATUS);
+        if apart {
+            fields.remove(STATUS);
+        }
+    }
 }
 
 fn without_managers(object: &mut Value) {
