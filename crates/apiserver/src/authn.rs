@@ -1,7 +1,7 @@
 //! Who sends a request: a client certificate, a bearer token, or nobody in particular.
 
-use axum::http::{header, request::Parts};
-use policy::User;
+use axum::http::{HeaderMap, header, request::Parts};
+use policy::{User, rbac::Attributes};
 use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 
@@ -34,6 +34,58 @@ pub(crate) async fn authenticate(server: &Server, parts: &Parts) -> Result<User>
         Some((user, _)) => Ok(user),
         None => Err(Error::unauthorized()),
     }
+}
+
+/// Who a request is to be made as (`Impersonate-*` headers), if the caller may do that.
+pub(crate) fn impersonate(server: &Server, user: User, headers: &HeaderMap) -> Result<User> {
+    let text = |value: &http::HeaderValue| {
+        value.to_str().map(str::to_owned).map_err(|_| Error::bad_request("impersonation headers must be text"))
+    };
+    let name = headers.get("impersonate-user").map(text).transpose()?.unwrap_or_default();
+    let groups = headers.get_all("impersonate-group").iter().map(text).collect::<Result<Vec<_>>>()?;
+    let asks = headers.keys().any(|key| key.as_str().starts_with("impersonate-"));
+    if !asks {
+        return Ok(user);
+    }
+    if name.is_empty() {
+        let text = "requested impersonation without impersonating a user";
+        return Err(Error::internal(text));
+    }
+    if headers.keys().any(|key| key == "impersonate-uid" || key.as_str().starts_with("impersonate-extra-")) {
+        return Err(Error::bad_request("this server impersonates users and groups alone, without uid and extra"));
+    }
+    let mut target = User { name, groups, ..User::default() };
+    let account = target.as_service_account().map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
+    match &account {
+        Some((namespace, name)) => may_impersonate(server, &user, "serviceaccounts", namespace, name)?,
+        None => may_impersonate(server, &user, "users", "", &target.name)?,
+    }
+    for group in &target.groups {
+        may_impersonate(server, &user, "groups", "", group)?;
+    }
+    if let (Some((namespace, name)), true) = (&account, target.groups.is_empty()) {
+        target = User::service_account(namespace, name, "");
+    }
+    let group =
+        if target.name == "system:anonymous" { policy::user::UNAUTHENTICATED } else { policy::user::AUTHENTICATED };
+    if !target.is_in(group) {
+        target.groups.push(group.to_owned());
+    }
+    Ok(target)
+}
+
+fn may_impersonate(server: &Server, user: &User, resource: &str, namespace: &str, name: &str) -> Result<()> {
+    let wanted = Attributes::Resource { verb: "impersonate", group: "", resource, subresource: "", namespace, name };
+    if server.state().access.read().rbac.authorize(user, &wanted).is_allowed() {
+        return Ok(());
+    }
+    let place = if namespace.is_empty() {
+        "at the cluster scope".to_owned()
+    } else {
+        format!("in the namespace {namespace:?}")
+    };
+    let why = format!("User \"{}\" cannot impersonate resource \"{resource}\" in API group \"\" {place}", user.name);
+    Err(Error::forbidden("", resource, name, why))
 }
 
 /// The subject of a client certificate: its common name is the user, its organizations are the groups.

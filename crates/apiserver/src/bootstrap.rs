@@ -58,7 +58,7 @@ pub(crate) async fn ensure(server: &Server) -> Result<Revision> {
                 continue;
             }
             let metadata = object::meta_mut(&mut object);
-            metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+            metadata.insert("uid".into(), server.new_uid().into());
             metadata.insert("creationTimestamp".into(), now.as_str().into());
             let key = Bytes::from(key);
             guard.push((key.clone(), Expect::Absent));

@@ -22,6 +22,9 @@ pub(crate) struct Document {
 }
 
 pub(crate) fn serve(server: &Server, segments: &[&str], headers: &HeaderMap) -> Result<Response> {
+    if segments == ["v2"] && negotiate::wants_openapi_protobuf(headers) {
+        return Ok(respond(StatusCode::OK, negotiate::OPENAPI_PROTOBUF, protobuf(&server.state().options.version)));
+    }
     negotiate::answer(headers, false)?;
     let generation = server.catalog().generation;
     let name = segments.join("/");
@@ -48,6 +51,18 @@ pub(crate) fn serve(server: &Server, segments: &[&str], headers: &HeaderMap) -> 
         response.headers_mut().insert(header::ETAG, tag);
     }
     Ok(response)
+}
+
+/// Version 2 in protobuf (gnostic's `Document`), without definitions: kubectl asks for it only about kinds that are not
+/// served, to find out that they are not there. All else it reads from version 3.
+fn protobuf(version: &str) -> Bytes {
+    let field = |number: u8, bytes: &[u8]| {
+        let mut out = vec![number << 3 | 2, u8::try_from(bytes.len()).unwrap_or(0)];
+        out.extend_from_slice(&bytes[..usize::from(out[1])]);
+        out
+    };
+    let info = [field(1, b"Kubernetes"), field(2, version.as_bytes())].concat();
+    [field(1, b"2.0"), field(2, &info), field(8, b"")].concat().into()
 }
 
 /// A kind with its schema in hand.

@@ -63,7 +63,10 @@ async fn serve(server: &Server, parts: Parts, body: Body, caller: Option<Arc<Use
     let in_process = caller.is_some();
     let user = match caller {
         Some(user) => user,
-        None => Arc::new(authn::authenticate(server, &parts).await?),
+        None => {
+            let user = authn::authenticate(server, &parts).await?;
+            Arc::new(authn::impersonate(server, user, &parts.headers)?)
+        }
     };
     let resource = match target {
         Target::Resource(resource) => resource,
@@ -325,6 +328,7 @@ impl Call {
         let draft = raw.decode(&mut scope)?;
         self.check_not_terminating()?;
         let stored = rest::create(&mut scope, draft).await?;
+        crate::crd::warn_of_rules(&mut scope, &stored);
         self.render(&scope, &stored, StatusCode::CREATED, answer)
     }
 

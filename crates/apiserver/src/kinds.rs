@@ -1,7 +1,11 @@
 //! What the server knows of a kind: a description that one registry reads. Built-in kinds and those of CRDs differ only
 //! in where it comes from.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use serde_json::Value;
 
@@ -62,8 +66,8 @@ pub(crate) fn split_key(key: &[u8]) -> Option<(&str, &str, &str, &str)> {
 
 #[derive(Debug)]
 pub(crate) enum Shape {
-    /// Found by group, version and kind, made when first used.
-    Builtin,
+    /// Found by group, version and kind when first used.
+    Builtin(OnceLock<Option<Arc<Schema>>>),
     Parsed(Arc<Schema>),
 }
 
@@ -131,7 +135,9 @@ impl Kind {
     pub(crate) fn schema(&self) -> Option<Arc<Schema>> {
         match &self.shape {
             Shape::Parsed(schema) => Some(Arc::clone(schema)),
-            Shape::Builtin => schema::builtin(&self.group, &self.version, &self.kind),
+            Shape::Builtin(known) => {
+                known.get_or_init(|| schema::builtin(&self.group, &self.version, &self.kind)).clone()
+            }
         }
     }
 

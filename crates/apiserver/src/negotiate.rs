@@ -82,6 +82,17 @@ pub(crate) fn answer(headers: &HeaderMap, tables: bool) -> Result<Answer> {
     Err(Error::not_acceptable(&ACCEPTED))
 }
 
+/// As an answer is marked; requests have an `@`, which is no media type.
+pub(crate) const OPENAPI_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// Whether OpenAPI is wanted in protobuf before all else.
+pub(crate) fn wants_openapi_protobuf(headers: &HeaderMap) -> bool {
+    let accept = accept(headers);
+    ranges(&accept).first().is_some_and(|r| {
+        r.media.starts_with("application/com.github.proto-openapi.spec.v2") && r.media.ends_with("+protobuf")
+    })
+}
+
 /// Whether the aggregated form of discovery is wanted: the version asked for.
 pub(crate) fn aggregated_discovery(headers: &HeaderMap) -> Option<&'static str> {
     for range in ranges(&accept(headers)) {

@@ -178,6 +178,9 @@ pub(crate) async fn delete(scope: &mut Scope, options: &DeleteOptions) -> Result
         let Some(base) = scope.current().await? else { return Err(scope.not_found()) };
         let old = object::decode_kv(&base)?;
         check_preconditions(scope, &old, options)?;
+        if scope.kind.is_namespace() && IMMORTAL_NAMESPACES.contains(&scope.name.as_str()) {
+            return Err(Error::forbidden("", "namespaces", &scope.name, "this namespace may not be deleted"));
+        }
         admit_deletion(scope, &old).await?;
         let mut object = old.clone();
         mark_deleted(scope, &mut object, options);
@@ -194,6 +197,9 @@ pub(crate) async fn delete(scope: &mut Scope, options: &DeleteOptions) -> Result
     }
     Err(scope.conflict("the object changes too often to delete it; please try again"))
 }
+
+/// Namespaces that every cluster keeps.
+const IMMORTAL_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 fn check_preconditions(scope: &Scope, old: &Value, options: &DeleteOptions) -> Result<()> {
     let checks = [

@@ -56,6 +56,8 @@ pub struct Options {
     /// What `/version` says, as in `v1.36.0`.
     pub version: String,
     pub requests_max: usize,
+    /// Random numbers for uids and made-up names; a seeded source makes them repeatable.
+    pub random: Arc<dyn Fn() -> u128 + Send + Sync>,
 }
 
 impl Default for Options {
@@ -71,6 +73,7 @@ impl Default for Options {
             anonymous: true,
             version: "v1.36.0".to_owned(),
             requests_max: REQUESTS_MAX,
+            random: Arc::new(rand::random),
         }
     }
 }
@@ -191,6 +194,23 @@ impl Server {
 
     pub(crate) fn now(&self) -> Timestamp {
         (self.0.options.clock)()
+    }
+
+    /// A fresh uid (RFC 9562, version 4).
+    pub(crate) fn new_uid(&self) -> String {
+        uuid::Builder::from_random_bytes((self.0.options.random)().to_be_bytes()).into_uuid().to_string()
+    }
+
+    /// Letters and digits that make no words (`apimachinery/pkg/util/rand`).
+    pub(crate) fn new_suffix(&self) -> String {
+        const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+        let mut number = (self.0.options.random)();
+        let mut letter = || {
+            let i = usize::try_from(number % LETTERS.len() as u128).expect("less than the number of letters");
+            number /= LETTERS.len() as u128;
+            char::from(LETTERS[i])
+        };
+        (0..crate::names::SUFFIX_BYTES).map(|_| letter()).collect()
     }
 
     pub(crate) fn catalog(&self) -> Catalog {

@@ -60,7 +60,7 @@ async fn token(scope: &Scope, mut request: Value) -> Result<Value> {
         exp: now.as_second() + lifetime_s,
         iat: now.as_second(),
         iss: keys.issuer().to_owned(),
-        jti: uuid::Uuid::new_v4().to_string(),
+        jti: scope.server.new_uid(),
         kubernetes: bound,
         nbf: Some(now.as_second()),
         sub: format!("system:serviceaccount:{}:{}", scope.namespace, scope.name),

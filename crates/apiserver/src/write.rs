@@ -246,7 +246,7 @@ impl Draft {
         for key in SERVER_SET {
             metadata.remove(key);
         }
-        metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+        metadata.insert("uid".into(), scope.server.new_uid().into());
         metadata.insert("creationTimestamp".into(), rfc3339(now).into());
         if kind.strategy.generation {
             metadata.insert("generation".into(), 1.into());
@@ -318,7 +318,7 @@ impl Draft {
         while !base.is_char_boundary(end) {
             end -= 1;
         }
-        let name = format!("{}{}", &base[..end], random_suffix());
+        let name = format!("{}{}", &base[..end], scope.server.new_suffix());
         metadata.insert("name".into(), name.into());
         true
     }
@@ -456,14 +456,6 @@ fn replace(object: &mut Value, key: &str, value: Option<Value>) {
         Some(value) => drop(fields.insert(key.to_owned(), value)),
         None => drop(fields.remove(key)),
     }
-}
-
-/// Five letters and digits that make no words (`apimachinery/pkg/util/rand`).
-fn random_suffix() -> String {
-    use rand::Rng;
-    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut random = rand::rng();
-    (0..names::SUFFIX_BYTES).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect()
 }
 
 /// Whether what `metadata.generation` counts is different.

@@ -1,6 +1,6 @@
 //! The built-in kinds, as data. One row is all that a kind needs, but for the few with rules of their own.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::{Convert, Kind, Scale, Shape, Storage, Text};
 use crate::strategy::{self, Strategy};
@@ -250,7 +250,7 @@ impl Row {
             storage: Storage { group: group.into(), plural: self.plural.into() },
             convert,
             storage_api_version: super::api_version(group, self.version).into(),
-            shape: Shape::Builtin,
+            shape: Shape::Builtin(OnceLock::new()),
             custom: None,
             head: Box::default(),
             storage_head: Box::default(),

@@ -274,3 +274,38 @@ async fn who_asks_for_a_certificate_is_written_down_by_the_server() {
     assert_eq!(answer["status"]["certificate"], "aGVsbG8=");
     assert_eq!(answer["status"]["conditions"][0]["type"], "Approved");
 }
+
+#[tokio::test]
+async fn who_may_impersonate_acts_as_another_and_nobody_else_does() {
+    let server = server().await;
+    let (anna, _) = tenants(&server).await;
+    let role = json!({
+        "metadata": {"name": "support"},
+        "rules": [{"apiGroups": [""], "resources": ["users"], "resourceNames": ["anna"], "verbs": ["impersonate"]}],
+    });
+    post(&server, &format!("{RBAC}/clusterroles"), &role).await;
+    let binding = json!({
+        "metadata": {"name": "support"}, "roleRef": {"kind": "ClusterRole", "name": "support"},
+        "subjects": [{"kind": "User", "name": "system:anonymous"}],
+    });
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let ask = async |headers: &[(&str, &str)]| {
+        let mut request = Request::post(path).header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = server.router().oneshot(request.body(Body::from("{}")).unwrap()).await.unwrap();
+        let code = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (code, serde_json::from_slice::<Value>(&body).unwrap())
+    };
+    assert_eq!(ask(&[("impersonate-user", "anna")]).await.0, 403);
+    post(&server, &format!("{RBAC}/clusterrolebindings"), &binding).await;
+    let (code, me) = ask(&[("impersonate-user", "anna")]).await;
+    assert_eq!((code, &me["status"]["userInfo"]["username"]), (201, &json!("anna")));
+    assert_eq!(ask(&[("impersonate-user", "root")]).await.0, 403);
+    assert_eq!(ask(&[("impersonate-user", "anna"), ("impersonate-group", "system:masters")]).await.0, 403);
+    assert_eq!(ask(&[("impersonate-group", "system:masters")]).await.0, 500);
+    assert_eq!(ask(&[("impersonate-user", "anna"), ("impersonate-extra-a", "b")]).await.0, 400);
+    drop(anna);
+}
