@@ -207,11 +207,24 @@ fn a_subresource_is_a_manager_of_its_own() {
     let list = next["metadata"]["managedFields"].as_array().unwrap();
     assert_eq!(list.len(), 2);
     assert_eq!((&list[1]["subresource"], &list[1]["operation"]), (&json!("status"), &json!("Update")));
-    let error =
-        run(Some(&next), edit(&deployment(json!({})), |o| o["status"] = json!({"replicas": 2})), "n", false, T3);
+    let config = edit(&deployment(json!({"replicas": 1})), |o| o["status"] = json!({"replicas": 2}));
+    let from_main = run(Some(&next), config.clone(), "n", false, T3).unwrap();
+    assert_eq!(from_main["status"], json!({"replicas": 1}), "the object itself does not reach its status");
+    assert_eq!(fields(&from_main, "n"), json!({"f:spec": {"f:replicas": {}}}));
+
+    let input = ApplyInput {
+        live: Some(&next),
+        config: &config,
+        manager: "n",
+        force: false,
+        subresource: "status",
+        api_version: "apps/v1",
+        now: T3,
+        schema: &schema,
+    };
     let text =
         "Apply failed with 1 conflict: conflict with \"m\" with subresource \"status\" using apps/v1: .status.replicas";
-    assert_eq!(error.unwrap_err().to_string(), text);
+    assert_eq!(apply(input).unwrap_err().to_string(), text);
 }
 
 #[test]
