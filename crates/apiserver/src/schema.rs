@@ -2,6 +2,7 @@
 //! Built-in kinds and those of CRDs have the same form.
 
 mod builtin;
+mod complete;
 mod format;
 mod parse;
 mod pattern;
@@ -213,4 +214,21 @@ pub(crate) struct Checks {
     pub any_of: Box<[Node]>,
     pub one_of: Box<[Node]>,
     pub not: Option<Box<Node>>,
+}
+
+impl Checks {
+    pub(super) fn is_empty(&self) -> bool {
+        self.format.is_none()
+            && self.pattern.is_none()
+            && [self.minimum, self.maximum, self.multiple_of].iter().all(Option::is_none)
+            && [self.min_length, self.max_length, self.min_items, self.max_items].iter().all(Option::is_none)
+            && [self.min_properties, self.max_properties].iter().all(Option::is_none)
+            && !(self.unique_items || self.exclusive_maximum || self.exclusive_minimum)
+            && self.one_of_values.is_none()
+            && self.required.is_empty()
+            && self.all_of.is_empty()
+            && self.any_of.is_empty()
+            && self.one_of.is_empty()
+            && self.not.is_none()
+    }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde_json::{Map, Value};
 
-use super::{Additional, Checks, DEPTH_LIMIT, List, Node, Pattern, Texts, Type, format, validate};
+use super::{Additional, Checks, DEPTH_LIMIT, List, Node, Pattern, Texts, Type, complete, format, validate};
 use crate::field::FieldError;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub(super) fn root(value: &Value) -> Result<Node, Vec<FieldError>> {
     if node.nullable {
         parser.errors.push(FieldError::forbidden("nullable", "nullable cannot be true at the root"));
     }
-    complete(&node, "", &mut parser.errors);
+    complete::check(&node, "", &mut parser.errors);
     if parser.errors.is_empty() {
         return Ok(node);
     }
@@ -37,11 +37,11 @@ pub(super) fn root(value: &Value) -> Result<Node, Vec<FieldError>> {
     Err(parser.errors)
 }
 
-fn child(path: &str, name: &str) -> String {
+pub(super) fn child(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-fn key(path: &str, name: &str) -> String {
+pub(super) fn key(path: &str, name: &str) -> String {
     format!("{path}[{name}]")
 }
 
@@ -525,74 +525,6 @@ impl Parser {
             let detail = "must not specify anything other than name and generateName, but metadata is implicitly \
                           specified";
             self.errors.push(FieldError::forbidden(key(&path, "metadata"), detail));
-        }
-    }
-}
-
-impl Checks {
-    pub(super) fn is_empty(&self) -> bool {
-        self.format.is_none()
-            && self.pattern.is_none()
-            && [self.minimum, self.maximum, self.multiple_of].iter().all(Option::is_none)
-            && [self.min_length, self.max_length, self.min_items, self.max_items].iter().all(Option::is_none)
-            && [self.min_properties, self.max_properties].iter().all(Option::is_none)
-            && !(self.unique_items || self.exclusive_maximum || self.exclusive_minimum)
-            && self.one_of_values.is_none()
-            && self.required.is_empty()
-            && self.all_of.is_empty()
-            && self.any_of.is_empty()
-            && self.one_of.is_empty()
-            && self.not.is_none()
-    }
-
-    fn branches(&self) -> impl Iterator<Item = (String, &Node)> {
-        let lists = [("allOf", &self.all_of), ("anyOf", &self.any_of), ("oneOf", &self.one_of)];
-        lists
-            .into_iter()
-            .flat_map(|(name, list)| list.iter().enumerate().map(move |(i, node)| (format!("{name}[{i}]"), node)))
-            .chain(self.not.iter().map(|node| ("not".to_owned(), &**node)))
-    }
-}
-
-/// Every field that a nested restriction speaks of must be defined by the structure around it.
-fn complete(node: &Node, path: &str, errors: &mut Vec<FieldError>) {
-    if let Some(checks) = &node.checks {
-        for (name, branch) in checks.branches() {
-            nested_complete(branch, node, path, &child(path, &name), errors);
-        }
-    }
-    if let Some(items) = &node.items {
-        complete(items, &child(path, "items"), errors);
-    }
-    for (name, property) in node.properties.iter() {
-        complete(property, &key(&child(path, "properties"), name), errors);
-    }
-    if let Additional::Of(additional) = &node.additional {
-        complete(additional, &child(path, "additionalProperties"), errors);
-    }
-}
-
-fn nested_complete(nested: &Node, node: &Node, path: &str, nested_path: &str, errors: &mut Vec<FieldError>) {
-    if let Some(checks) = &nested.checks {
-        for (name, branch) in checks.branches() {
-            nested_complete(branch, node, path, &child(nested_path, &name), errors);
-        }
-    }
-    if let Some(items) = &nested.items {
-        let inner_path = child(nested_path, "items");
-        match &node.items {
-            Some(inner) => nested_complete(items, inner, &child(path, "items"), &inner_path, errors),
-            None if node.preserve_unknown => {}
-            None => errors
-                .push(FieldError::required(child(path, "items"), format!("because it is defined in {inner_path}"))),
-        }
-    }
-    for (name, property) in nested.properties.iter() {
-        let inner_path = key(&child(nested_path, "properties"), name);
-        let outer_path = key(&child(path, "properties"), name);
-        match node.property(name) {
-            Some(inner) => nested_complete(property, inner, &outer_path, &inner_path, errors),
-            None => errors.push(FieldError::required(outer_path, format!("because it is defined in {inner_path}"))),
         }
     }
 }
