@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::StreamExt;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::{
     sync::CancellationToken,
     time::{DelayQueue, delay_queue},
@@ -21,6 +21,9 @@ const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// Pause after an error that only a change can mend (the change itself wakes the key at once).
 const BLOCKED_PAUSE: Duration = Duration::from_secs(30);
+/// A failing key that is changed runs no sooner than this, times its failures up to a limit.
+const PACE: Duration = Duration::from_secs(1);
+const PACE_MAX: u32 = 10;
 /// A failure to observe twice the same way is told again only this often, in failures.
 const LOG_EVERY: u32 = 10;
 
@@ -112,8 +115,17 @@ struct Work {
 
 impl Work {
     fn add(&mut self, key: Key) {
-        if let Some(delay) = self.delays.remove(&key) {
-            self.delayed.remove(&delay);
+        if let Some(delay) = self.delays.get(&key) {
+            // A key that fails often writes what it failed with, which wakes it again: it stays paced.
+            if let Some(failures) = self.failures.get(&key) {
+                let soon = Instant::now() + PACE * (*failures).min(PACE_MAX);
+                if self.delayed.deadline(delay) > soon {
+                    self.delayed.reset_at(delay, soon);
+                }
+                return;
+            }
+            self.delayed.remove(delay);
+            self.delays.remove(&key);
         }
         if self.running.contains(&key) {
             self.dirty.insert(key);

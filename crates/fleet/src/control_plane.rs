@@ -28,7 +28,7 @@ use kube::core::ObjectMeta;
 use crate::{Context, bootstrap, certificates, external::External, naming::Suffixes, owner, workload::Probe};
 
 /// Pause while something is waited for whose end no event tells.
-const PAUSE_S: u64 = 15;
+const PAUSE_S: u64 = 2;
 /// Pause while the static pods of a new machine come up.
 const HEALTH_PAUSE_S: u64 = 1;
 /// In a settled state the pods are looked at this often.

@@ -35,8 +35,8 @@ use crate::{
 
 /// Machines that are made in one reconcile; the next one goes on.
 const CREATED_AT_ONCE: usize = 20;
-/// Pause while the control plane or a template is waited for.
-const PAUSE_S: u64 = 15;
+/// Pause while the control plane or a template is waited for: both may be a line further down in what a user applies.
+const PAUSE_S: u64 = 2;
 
 pub struct MachineSets(pub Arc<Context>);
 
@@ -147,6 +147,9 @@ pub fn plan(seen: &Seen, now: &Time) -> Plan {
         // The finalizer comes first: nothing is made on behalf of an object that could vanish.
         if owner::has_finalizer(&set.metadata, names::MACHINE_SET_FINALIZER) {
             trouble = scale(seen, &mut plan).err();
+            if let Some(why) = &trouble {
+                plan.wait(why.as_str(), PAUSE_S);
+            }
             propagate(seen, now, &mut plan);
         }
     }
@@ -179,9 +182,7 @@ fn scale(seen: &Seen, plan: &mut Plan) -> Result<(), String> {
     if owner::annotation_of(&seen.set.metadata, names::DISABLE_MACHINE_CREATE_ANNOTATION) == Some("true") {
         return Err("creation of machines is disabled by annotation".to_owned());
     }
-    preflight(seen).inspect_err(|why| {
-        plan.wait(why.as_str(), PAUSE_S);
-    })?;
+    preflight(seen)?;
     let missing = wanted - have;
     let fresh = missing.saturating_sub(unfinished.len());
     let mut names: Vec<String> = unfinished.into_iter().take(missing).collect();

@@ -7,7 +7,7 @@ use ::sandbox::{
     hollow::{self, Hollow},
 };
 use anyhow::{Context, Result};
-use store::{Embedded, Limits, SharedStore};
+use store::{Embedded, Limits, Prefixed, SharedStore};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -77,7 +77,9 @@ impl Sandbox {
         options.tenant.password = settings.tenant_password;
         options.admin.password = settings.admin_password;
         let region = options.region.clone();
-        let cloud = Cloud::open(store.clone(), options).await.context("open the sandbox cloud")?;
+        // The cloud and what is inside its servers share one file, and know nothing of each other.
+        let cloud: SharedStore = Arc::new(Prefixed::new(store.clone(), "cloud/"));
+        let cloud = Cloud::open(cloud, options).await.context("open the sandbox cloud")?;
         let clouds_yaml = cloud.clouds_yaml(CLOUD);
         state.write("clouds.yaml", &clouds_yaml)?;
         let stop = CancellationToken::new();
