@@ -54,7 +54,13 @@ impl Schema {
 
     /// Everything that is wrong with an object. Call [`Schema::prune`] and [`Schema::default`] first.
     pub fn validate(&self, object: &Value) -> Vec<FieldError> {
-        validate::object(&self.root, object)
+        validate::object(&self.root, object, None)
+    }
+
+    /// What is wrong with an object that replaces `old`, but for what `old` already had as it is (KEP-4008): so an object
+    /// can be changed after its schema became stricter.
+    pub fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        validate::object(&self.root, object, Some(old))
     }
 
     /// The schema as a document, with what a CRD's `openAPIV3Schema` may hold and the patch hints of built-in kinds.

@@ -11,8 +11,11 @@ use crate::field::{FieldError, FieldErrorKind};
 /// The path that upstream prints where an error belongs to no single field.
 pub(super) const NOWHERE: &str = "<nil>";
 
-pub(super) fn object(root: &Node, object: &Value) -> Vec<FieldError> {
-    let mut errors = at(root, object, "");
+/// `old`: what the object was before. Whatever is equal in it is not held against the new one (KEP-4008).
+pub(super) fn object(root: &Node, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut check = Check::new("");
+    check.node(root, object, old);
+    let mut errors = check.errors;
     if let Some(metadata) = object.get("metadata").filter(|_| !root.embedded) {
         let known = root.property("metadata").is_some_and(|node| !node.properties.is_empty() && node.checks.is_none());
         if !known {
@@ -20,14 +23,14 @@ pub(super) fn object(root: &Node, object: &Value) -> Vec<FieldError> {
         }
     }
     let mut path = String::new();
-    lists(root, object, &mut path, &mut errors);
+    lists(root, object, old, &mut path, &mut errors);
     errors
 }
 
 /// Checks a value that lies at `path`, without the uniqueness of list items.
 pub(super) fn at(node: &Node, value: &Value, path: &str) -> Vec<FieldError> {
-    let mut check = Check { path: path.to_owned(), errors: Vec::new(), matches: 0 };
-    check.node(node, value);
+    let mut check = Check::new(path);
+    check.node(node, value, None);
     check.errors
 }
 
@@ -72,7 +75,34 @@ fn is_of(type_: Type, value: &Value) -> bool {
     }
 }
 
+/// The items of an old list by what they are known by; items of other lists have no past.
+struct Past<'a> {
+    keys: &'a [Box<str>],
+    items: HashMap<String, &'a Value>,
+}
+
+impl<'a> Past<'a> {
+    fn of(node: &'a Node, old: Option<&'a Value>) -> Self {
+        let (List::Map(keys), Some(Value::Array(items))) = (&node.list, old) else {
+            return Self { keys: &[], items: HashMap::new() };
+        };
+        Self { keys, items: items.iter().map(|item| (Self::name(keys, item), item)).collect() }
+    }
+
+    fn name(keys: &[Box<str>], item: &Value) -> String {
+        json!(keys.iter().map(|key| item.get(&**key)).collect::<Vec<_>>()).to_string()
+    }
+
+    fn of_item(&self, item: &Value) -> Option<&'a Value> {
+        if self.items.is_empty() { None } else { self.items.get(&Self::name(self.keys, item)).copied() }
+    }
+}
+
 impl Check {
+    fn new(path: &str) -> Self {
+        Self { path: path.to_owned(), errors: Vec::new(), matches: 0 }
+    }
+
     fn name(&self) -> &str {
         self.path.strip_prefix('.').unwrap_or(&self.path)
     }
@@ -97,8 +127,11 @@ impl Check {
         self.push(FieldErrorKind::TypeInvalid, found, text);
     }
 
-    fn node(&mut self, node: &Node, value: &Value) {
+    fn node(&mut self, node: &Node, value: &Value, old: Option<&Value>) {
         self.matches += 1;
+        if old == Some(value) {
+            return;
+        }
         self.type_(node, value);
         if value.is_null() {
             return;
@@ -112,13 +145,13 @@ impl Check {
             }
         }
         if let Value::Array(list) = value {
-            self.list(node, list);
+            self.list(node, list, old);
         }
         if let Some(values) = node.checks.as_ref().and_then(|checks| checks.one_of_values.as_ref()) {
             self.one_of(values, value);
         }
         if let Value::Object(fields) = value {
-            self.fields(node, fields);
+            self.fields(node, fields, old);
         }
     }
 
@@ -146,8 +179,8 @@ impl Check {
 
     /// Runs an alternative on the side.
     fn branch(&self, node: &Node, value: &Value) -> Self {
-        let mut side = Self { path: self.path.clone(), errors: Vec::new(), matches: 0 };
-        side.node(node, value);
+        let mut side = Self::new(&self.path);
+        side.node(node, value, None);
         side
     }
 
@@ -264,13 +297,14 @@ impl Check {
         }
     }
 
-    fn list(&mut self, node: &Node, list: &[Value]) {
+    fn list(&mut self, node: &Node, list: &[Value], old: Option<&Value>) {
         if let Some(items) = &node.items {
+            let past = Past::of(node, old);
             for (index, item) in list.iter().enumerate() {
                 let mark = self.path.len();
                 // Writing to a String cannot fail.
                 let _ = write!(self.path, "[{index}]");
-                self.node(items, item);
+                self.node(items, item, past.of_item(item));
                 self.path.truncate(mark);
             }
         }
@@ -305,7 +339,7 @@ impl Check {
         self.push(FieldErrorKind::NotSupported(texts.collect()), value.clone(), String::new());
     }
 
-    fn fields(&mut self, node: &Node, fields: &Map<String, Value>) {
+    fn fields(&mut self, node: &Node, fields: &Map<String, Value>, old: Option<&Value>) {
         let count = fields.len() as u64;
         let checks = node.checks.as_deref();
         if let Some(min) = checks.and_then(|checks| checks.min_properties).filter(|min| count < *min) {
@@ -323,7 +357,7 @@ impl Check {
                 self.path.push('.');
             }
             self.path.push_str(key);
-            self.node(inner, value);
+            self.node(inner, value, old.and_then(|old| old.get(key)));
             self.path.truncate(mark);
         }
         for name in checks.map_or(&[][..], |checks| &checks.required) {
@@ -367,7 +401,10 @@ fn first_repeated<'a>(values: impl Iterator<Item = &'a Value>) -> impl Iterator<
 }
 
 /// Sets have no equal items, maps no equal keys.
-fn lists(node: &Node, value: &Value, path: &mut String, errors: &mut Vec<FieldError>) {
+fn lists(node: &Node, value: &Value, old: Option<&Value>, path: &mut String, errors: &mut Vec<FieldError>) {
+    if old == Some(value) {
+        return;
+    }
     match value {
         Value::Object(fields) => {
             for (key, value) in fields {
@@ -379,7 +416,7 @@ fn lists(node: &Node, value: &Value, path: &mut String, errors: &mut Vec<FieldEr
                 } else {
                     let _ = write!(path, "[{key}]");
                 }
-                lists(inner, value, path, errors);
+                lists(inner, value, old.and_then(|old| old.get(key)), path, errors);
                 path.truncate(mark);
             }
         }
@@ -395,10 +432,11 @@ fn lists(node: &Node, value: &Value, path: &mut String, errors: &mut Vec<FieldEr
                 List::Map(keys) => map_keys(keys, list, path, errors),
             }
             let Some(items) = &node.items else { return };
+            let past = Past::of(node, old);
             for (index, item) in list.iter().enumerate() {
                 let mark = path.len();
                 let _ = write!(path, "[{index}]");
-                lists(items, item, path, errors);
+                lists(items, item, past.of_item(item), path, errors);
                 path.truncate(mark);
             }
         }
@@ -569,6 +607,30 @@ mod tests {
         let expected = "<nil>: Invalid value: \"\": \"spec\" must validate one and only one schema (oneOf). Found 2 valid \
                         alternatives";
         assert_eq!(both, [expected]);
+    }
+
+    #[test]
+    fn what_was_wrong_before_may_stay_as_it_is() {
+        let item = json!({"type": "object", "required": ["k"], "properties": {
+            "k": {"type": "string"}, "n": {"type": "integer", "maximum": 3}}});
+        let schema = Schema::parse(&json!({"type": "object", "properties": {
+            "a": {"type": "string", "maxLength": 1}, "b": {"type": "string"},
+            "list": {"type": "array", "items": item},
+            "map": {"type": "array", "items": item, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"]},
+        }}))
+        .unwrap();
+        let wrong = json!([{"k": "x", "n": 4}, {"k": "y", "n": 1}]);
+        let old = json!({"a": "long", "b": "1", "list": wrong, "map": wrong});
+        assert_eq!(schema.validate(&old).len(), 3);
+        let mut new = old.clone();
+        new["b"] = json!("2");
+        new["map"][1]["n"] = json!(2);
+        assert_eq!(schema.validate_update(&new, &old), []);
+        new["map"] = json!([{"k": "y", "n": 5}, {"k": "x", "n": 4}]);
+        new["a"] = json!("longer");
+        new["list"][1]["n"] = json!(2);
+        let paths: Vec<_> = schema.validate_update(&new, &old).into_iter().map(|error| error.path).collect();
+        assert_eq!(paths, ["a", "list[0].n", "map[0].n"], "items of other lists than maps have no past");
     }
 
     #[test]
