@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::kinds::{
-    Kind, Storage,
+    Kind,
     builtin::{self, Profile},
     version_rank,
 };
@@ -41,13 +41,9 @@ impl Base {
 /// What a CRD adds.
 #[derive(Clone, Debug)]
 pub(crate) struct CustomKinds {
-    /// The CRD's own revision: an older one never replaces a newer one.
-    pub revision: u64,
     pub group: String,
-    pub plural: String,
     /// The versions that are served, preferred first.
     pub served: Vec<Arc<Kind>>,
-    pub storage: Storage,
     pub namespaced: bool,
     /// Being deleted: nothing new may be created.
     pub terminating: bool,

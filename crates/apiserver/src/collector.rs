@@ -148,7 +148,7 @@ pub(crate) async fn observe(server: Server, mut watch: store::Watch) {
         match item {
             Some(WatchItem::Event(Event::Put { item, .. })) => put(&server, &item.key, item.modified, &item.value),
             Some(WatchItem::Event(Event::Delete { revision, prev })) => {
-                delete(&server, &prev.key, revision, &prev.value)
+                delete(&server, &prev.key, revision, &prev.value);
             }
             Some(WatchItem::Bookmark(_)) => {}
             Some(WatchItem::Compacted) => {

@@ -33,14 +33,13 @@ pub(crate) fn storage_version(crd: &Value) -> &str {
     versions(crd).iter().find(|v| v.get("storage") == Some(&Value::Bool(true))).map_or("", |v| text_at(v, &["name"]))
 }
 
-fn is_established(crd: &Value) -> bool {
+pub(crate) fn is_established(crd: &Value) -> bool {
     let conditions = at(crd, &["status", "conditions"]).and_then(Value::as_array).into_iter().flatten();
     conditions.into_iter().any(|c| text_at(c, &["type"]) == "Established" && text_at(c, &["status"]) == "True")
 }
 
-/// The kinds that a CRD serves (`revision` 0: would serve, were it stored); what is wrong with its schemas if they cannot
-/// be served.
-pub(crate) fn compile(crd: &Value, revision: u64) -> Result<CustomKinds, Vec<FieldError>> {
+/// The kinds that a CRD serves once it is established; what is wrong with its schemas if they cannot be served.
+pub(crate) fn compile(crd: &Value) -> Result<CustomKinds, Vec<FieldError>> {
     let group = text_at(crd, &["spec", "group"]);
     let names = |key: &str| text_at(crd, &["spec", "names", key]);
     let namespaced = text_at(crd, &["spec", "scope"]) == "Namespaced";
@@ -83,18 +82,7 @@ pub(crate) fn compile(crd: &Value, revision: u64) -> Result<CustomKinds, Vec<Fie
         served.push(Arc::new(kind.with_heads()));
     }
     served.sort_by_key(|kind| version_rank(&kind.version));
-    if revision > 0 && !is_established(crd) {
-        served.clear();
-    }
-    Ok(CustomKinds {
-        revision,
-        group: group.to_owned(),
-        plural: names("plural").to_owned(),
-        served,
-        storage,
-        namespaced,
-        terminating: object::is_deleting(crd),
-    })
+    Ok(CustomKinds { group: group.to_owned(), served, namespaced, terminating: object::is_deleting(crd) })
 }
 
 /// The errors of a schema, with its place in the CRD put before their paths.

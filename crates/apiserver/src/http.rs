@@ -8,12 +8,14 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use policy::{User, rbac::Attributes};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     authn,
     body::{self, BODY_BYTES_MAX, Media},
     discovery, documents,
     kinds::Kind,
+    listen::Draining,
     negotiate::{self, Answer, Form, PatchType},
     object,
     path::{self, Query, Resource, Target, Verb},
@@ -90,7 +92,8 @@ async fn serve(server: &Server, parts: Parts, body: Body, caller: Option<Arc<Use
     }
     let call = Call { server: server.clone(), user, kind, verb, target: resource, query, headers: parts.headers };
     if verb == Verb::Watch {
-        return call.watch().await;
+        let draining = parts.extensions.get::<Draining>().map(|d| d.0.clone()).unwrap_or_default();
+        return call.watch(draining).await;
     }
     let _permit = match in_process {
         true => None,
@@ -301,7 +304,7 @@ impl Call {
         Ok(response)
     }
 
-    async fn watch(&self) -> Result<Response> {
+    async fn watch(&self, draining: CancellationToken) -> Result<Response> {
         let answer = self.answer()?;
         if self.kind.review || !self.target.subresource.is_empty() {
             return Err(self.method_not_allowed());
@@ -315,7 +318,7 @@ impl Call {
         }
         let namespace = if self.kind.namespaced { self.target.namespace.as_str() } else { "" };
         let watcher = watch::open(&self.server, &self.kind, namespace, &query, answer.form).await?;
-        let body = Body::from_stream(watcher.into_stream());
+        let body = Body::from_stream(watcher.into_stream(draining));
         let mut response = Response::new(body);
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(response)

@@ -138,7 +138,7 @@ impl Server {
         };
         let peer = stream.get_ref().1.peer_certificates();
         let peer = peer.map(|list| PeerCertificates(list.iter().map(|c| c.clone().into_owned()).collect()));
-        let service = with_peer(self.router(), peer);
+        let service = with_extensions(self.router(), peer, Draining(shutdown.clone()));
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
@@ -151,28 +151,28 @@ impl Server {
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(connection);
         let stop = self.state().stop.clone();
-        loop {
-            tokio::select! {
-                served = connection.as_mut() => {
-                    if let Err(error) = served {
-                        tracing::debug!(%error, "a connection ended early");
-                    }
-                    return;
-                }
-                () = async { tokio::select! { () = shutdown.cancelled() => {}, () = stop.cancelled() => {} } } => {
-                    connection.as_mut().graceful_shutdown();
-                    let rest = std::time::Duration::from_secs(DRAIN_S);
-                    let _ = tokio::time::timeout(rest, connection.as_mut()).await;
-                    return;
-                }
+        let served = tokio::select! {
+            served = connection.as_mut() => served,
+            () = async { tokio::select! { () = shutdown.cancelled() => {}, () = stop.cancelled() => {} } } => {
+                connection.as_mut().graceful_shutdown();
+                let rest = std::time::Duration::from_secs(DRAIN_S);
+                tokio::time::timeout(rest, connection.as_mut()).await.unwrap_or(Ok(()))
             }
+        };
+        if let Err(error) = served {
+            tracing::debug!(%error, "a connection ended early");
         }
     }
 }
 
-fn with_peer(
+/// Ends the watches of a connection whose listener ends; an extension of each of its requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Draining(pub CancellationToken);
+
+fn with_extensions(
     router: Router,
     peer: Option<PeerCertificates>,
+    draining: Draining,
 ) -> TowerToHyperService<
     impl tower::Service<
         http::Request<hyper::body::Incoming>,
@@ -184,6 +184,7 @@ fn with_peer(
     + 'static,
 > {
     TowerToHyperService::new(router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(draining.clone());
         if let Some(peer) = &peer {
             request.extensions_mut().insert(peer.clone());
         }

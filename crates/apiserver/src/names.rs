@@ -205,7 +205,7 @@ fn check_types(metadata: &Map<String, Value>, errors: &mut Vec<FieldError>) {
         match metadata.get(key) {
             None | Some(Value::Null | Value::Array(_)) => {}
             Some(other) => {
-                errors.push(FieldError::type_invalid(format!("metadata.{key}"), other.clone(), "must be a list"))
+                errors.push(FieldError::type_invalid(format!("metadata.{key}"), other.clone(), "must be a list"));
             }
         }
     }

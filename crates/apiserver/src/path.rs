@@ -104,10 +104,6 @@ impl Verb {
         }
     }
 
-    pub fn is_write(self) -> bool {
-        !matches!(self, Self::Get | Self::List | Self::Watch)
-    }
-
     /// `None`: the method means nothing here.
     pub fn of(method: &Method, target: &Resource, watch: bool) -> Option<Self> {
         let named = !target.name.is_empty();

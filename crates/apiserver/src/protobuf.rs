@@ -242,7 +242,7 @@ fn value(field: &Field, wire: &Wire<'_>, depth: usize) -> Result<Option<Value>, 
         ("Time" | "MicroTime", Wire::Bytes(b)) => return time(b, field.kind == "MicroTime"),
         ("Duration", Wire::Bytes(b)) => {
             let nanos = numbers(b)?.first().copied().unwrap_or(0);
-            format!("{}ns", nanos).into()
+            format!("{nanos}ns").into()
         }
         ("Quantity", Wire::Bytes(b)) => first_text(b, 1)?.into(),
         ("IntOrString", Wire::Bytes(b)) => int_or_string(b)?,

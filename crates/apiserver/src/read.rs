@@ -125,10 +125,12 @@ fn start(subject: &Subject<'_>, query: &Query, range: &mut Range) -> Result<At> 
         }
         let token = Continue::decode(token)?;
         let prefix = subject.kind.storage.prefix();
-        range.start = format!("{prefix}{}", token.start).into();
-        if !range.end.as_ref().is_none_or(|end| range.start < *end) {
+        let next = bytes::Bytes::from(format!("{prefix}{}", token.start));
+        // Tokens come from outside: none may lead out of the namespace that the caller may read.
+        if !range.contains(&next) {
             return Err(Error::bad_request("continue key is not valid: it lies outside of the list"));
         }
+        range.start = next;
         return Ok(u64::try_from(token.rv).ok().filter(|rv| *rv > 0).map_or(At::Latest, |rv| At::Exact(Revision(rv))));
     }
     if matching.is_some() && version.is_none() {

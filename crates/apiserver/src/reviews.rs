@@ -102,7 +102,9 @@ fn rules(server: &Server, user: &User, review: &Value) -> Result<Value> {
     if namespace.is_empty() {
         return Err(Error::bad_request("no namespace on request"));
     }
-    let rules = server.state().access.read().rbac.rules_for(user, namespace);
+    let mut rules = server.state().access.read().rbac.rules_for(user, namespace);
+    rules.sort();
+    rules.dedup();
     let (paths, resources): (Vec<Rule>, Vec<Rule>) = rules.into_iter().partition(|r| !r.non_resource_urls.is_empty());
     Ok(json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false}))
 }

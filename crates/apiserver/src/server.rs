@@ -237,7 +237,8 @@ impl Server {
         }
         let object: Option<Value> = value.and_then(|value| serde_json::from_slice(value).ok());
         if is_crd {
-            let kinds = object.as_ref().and_then(|crd| crd::compile(crd, revision.0).ok());
+            let established = object.as_ref().filter(|definition| crd::is_established(definition));
+            let kinds = established.and_then(|definition| crd::compile(definition).ok());
             let mut catalog = self.0.catalog.write();
             *catalog = catalog.with(name, kinds);
         } else {

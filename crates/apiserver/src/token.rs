@@ -180,7 +180,7 @@ impl Verifier {
             "RS256" => &RSA_PKCS1_2048_8192_SHA256,
             _ => &ECDSA_P256_SHA256_FIXED,
         };
-        let key = ParsedPublicKey::new(method, key.to_vec()).map_err(|e| KeyError::Kind(e.to_string()))?;
+        let key = ParsedPublicKey::new(method, key).map_err(|e| KeyError::Kind(e.to_string()))?;
         Ok(Self { algorithm, key })
     }
 }

@@ -7,6 +7,7 @@ use futures::{FutureExt, Stream, StreamExt};
 use serde_json::{Value, json};
 use store::{Event, KeyValue, Revision, WatchItem};
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     kinds::Kind,
@@ -114,11 +115,18 @@ pub(crate) async fn open(
 }
 
 impl Watcher {
-    /// The lines, until the timeout, the end of the server, or a history that was lost.
-    pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send {
-        futures::stream::unfold(self, |mut watcher| async move {
-            let frame = watcher.frame().await?;
-            Some((Ok(frame), watcher))
+    /// The lines, until the timeout, the end of the server or of the connection, or a history that was lost.
+    pub(crate) fn into_stream(
+        self,
+        draining: CancellationToken,
+    ) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send {
+        futures::stream::unfold((self, draining), |(mut watcher, draining)| async move {
+            let frame = tokio::select! {
+                biased;
+                frame = watcher.frame() => frame?,
+                () = draining.cancelled() => return None,
+            };
+            Some((Ok(frame), (watcher, draining)))
         })
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use policy::User;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use store::{Commit, Expect, Guard, KeyValue, Op, Range, Revision};
 
 use crate::{
@@ -460,14 +460,14 @@ fn replace(object: &mut Value, key: &str, value: Option<Value>) {
 
 /// Whether what `metadata.generation` counts is different.
 fn spec_differs(kind: &Kind, new: &Value, old: &Value) -> bool {
-    let parts = |object: &Value| {
-        let fields = object.as_object().into_iter().flatten();
-        let counted = fields.filter(|(key, _)| {
-            !matches!(key.as_str(), "metadata" | "apiVersion" | "kind") && !(kind.status && *key == "status")
-        });
-        counted.map(|(key, value)| (key.clone(), value.clone())).collect::<Map<_, _>>()
+    let is_counted = |key: &str| match key {
+        "metadata" | "apiVersion" | "kind" => false,
+        "status" => !kind.status,
+        _ => true,
     };
-    parts(new) != parts(old)
+    let fields = |object: &Value| object.as_object().into_iter().flatten().filter(|(key, _)| is_counted(key)).count();
+    let same = |(key, value): (&String, &Value)| !is_counted(key) || old.get(key) == Some(value);
+    fields(new) != fields(old) || !new.as_object().into_iter().flatten().all(same)
 }
 
 fn check_schema(kind: &Kind, object: &Value) -> Vec<FieldError> {
@@ -542,12 +542,11 @@ pub(crate) struct Stored {
     pub bytes: Bytes,
     /// None if nothing was stored, because only a dry run was asked for.
     pub revision: Option<Revision>,
-    pub deleted: bool,
 }
 
 impl Stored {
     pub(crate) fn of(kv: &KeyValue) -> Self {
-        Self { bytes: kv.value.clone(), revision: Some(kv.modified), deleted: false }
+        Self { bytes: kv.value.clone(), revision: Some(kv.modified) }
     }
 }
 
@@ -590,7 +589,7 @@ impl Admitted {
     pub(crate) async fn commit(self, scope: &Scope) -> Result<Outcome> {
         let deleted = matches!(self.action, Action::Delete);
         if matches!(self.action, Action::Nothing) {
-            return Ok(Outcome::Stored(Stored { bytes: self.bytes, revision: self.base, deleted }));
+            return Ok(Outcome::Stored(Stored { bytes: self.bytes, revision: self.base }));
         }
         let mut guard = vec![(Bytes::from(self.key.clone()), self.base.map_or(Expect::Absent, Expect::ModifiedAt))];
         if self.base.is_none() && scope.kind.namespaced {
@@ -599,9 +598,7 @@ impl Admitted {
         if scope.dry_run {
             let stands = get(&scope.server, self.key).await?;
             return Ok(match (stands.map(|kv| kv.modified), self.base) {
-                (stands, base) if stands == base => {
-                    Outcome::Stored(Stored { bytes: self.bytes, revision: self.base, deleted })
-                }
+                (stands, base) if stands == base => Outcome::Stored(Stored { bytes: self.bytes, revision: self.base }),
                 _ => Outcome::Conflict { on_self: true },
             });
         }
@@ -614,7 +611,7 @@ impl Admitted {
         match scope.server.store().commit(Guard(guard), vec![op]).await.map_err(store_error)? {
             Commit::Done(revision) => {
                 scope.server.take_in(&key, revision, (!deleted).then_some(&self.bytes[..]), false);
-                Ok(Outcome::Stored(Stored { bytes: self.bytes, revision: Some(revision), deleted }))
+                Ok(Outcome::Stored(Stored { bytes: self.bytes, revision: Some(revision) }))
             }
             Commit::Conflict { key: at, .. } => Ok(Outcome::Conflict { on_self: at == key }),
         }

@@ -41,7 +41,7 @@ async fn delete_all(server: &Server, kind: &Arc<Kind>, namespace: &str) -> Resul
             standing.push(kv.key.clone());
         } else {
             left.count += 1;
-            left.finalizers.extend(metadata.finalizers.iter().map(|f| f.to_string()));
+            left.finalizers.extend(metadata.finalizers.iter().map(ToString::to_string));
         }
         Ok(())
     })

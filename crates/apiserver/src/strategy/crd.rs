@@ -158,7 +158,7 @@ fn check(cx: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         }
     }
     if errors.is_empty()
-        && let Err(wrong) = crd::compile(new, 0)
+        && let Err(wrong) = crd::compile(new)
     {
         errors.extend(wrong);
     }

@@ -1,10 +1,12 @@
 //! The API as clients see it, in process: through `kube::Client`, and byte by byte where that matters.
 
 mod access;
+mod admission;
 mod bad_input;
 mod crd;
 mod garbage;
 mod registry;
 mod support;
+mod together;
 mod watching;
 mod workload;
