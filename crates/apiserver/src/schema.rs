@@ -4,6 +4,7 @@
 mod builtin;
 mod complete;
 mod format;
+mod lists;
 mod parse;
 mod pattern;
 mod print;
