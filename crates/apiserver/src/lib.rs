@@ -35,6 +35,7 @@ mod reviews;
 mod schema;
 mod selector;
 mod server;
+mod service_ip;
 mod status;
 mod strategy;
 mod subresource;
@@ -54,6 +55,7 @@ pub use self::{
     kinds::builtin::Profile,
     listen::{ListenError, server_tls},
     server::{Clock, Options, Server, ServiceAccountKeys, StartError},
+    service_ip::{ServiceRange, ServiceRangeError},
     token::KeyError,
     write::OBJECT_BYTES_MAX,
 };

@@ -19,6 +19,7 @@ use crate::{
     collector::Collector,
     crd, http,
     kinds::{builtin::Profile, split_key},
+    service_ip::ServiceRange,
     token::Keys,
 };
 
@@ -53,6 +54,8 @@ pub struct Options {
     pub crds: Vec<Value>,
     /// Whether requests without credentials go on as `system:anonymous` (else 401).
     pub anonymous: bool,
+    /// What services get their addresses from; none: they get none.
+    pub service_range: Option<ServiceRange>,
     /// What `/version` says, as in `v1.36.0`.
     pub version: String,
     pub requests_max: usize,
@@ -71,6 +74,7 @@ impl Default for Options {
             admission: Vec::new(),
             crds: Vec::new(),
             anonymous: true,
+            service_range: None,
             version: "v1.36.0".to_owned(),
             requests_max: REQUESTS_MAX,
             random: Arc::new(rand::random),
@@ -106,6 +110,7 @@ pub(crate) struct State {
     pub catalog: RwLock<Catalog>,
     pub access: RwLock<Access>,
     pub keys: Option<Keys>,
+    pub service_range: Option<ServiceRange>,
     pub requests: Arc<Semaphore>,
     pub collector: Collector,
     /// The OpenAPI documents that were asked for.
@@ -129,6 +134,7 @@ impl Server {
             catalog: RwLock::new(Catalog::new(options.profile)),
             access: RwLock::default(),
             keys,
+            service_range: options.service_range,
             requests: Arc::new(Semaphore::new(options.requests_max)),
             collector: Collector::default(),
             documents: Mutex::default(),

@@ -217,6 +217,7 @@ static ROWS: &[Row] = &[
         .workload()
         .by(&strategy::GENERATION),
     row("networking.k8s.io", "v1", "IngressClass", "ingressclasses").cluster().workload().by(&strategy::GENERATION),
+    row("networking.k8s.io", "v1", "IPAddress", "ipaddresses").short(&["ip"]).cluster().workload(),
     row("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses").cluster().workload(),
 ];
 

@@ -2,7 +2,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::EvictParams};
 use serde_json::{Value, json};
 
-use crate::support::{client, delete, get, merge, post, workload_server};
+use apiserver::{Options, Profile};
+
+use crate::support::{client, delete, get, merge, post, server_with, workload_server};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
@@ -97,4 +99,36 @@ async fn a_deployment_is_defaulted_counted_and_scaled() {
     assert_eq!((&counted["metadata"]["generation"], &counted["spec"]["replicas"]), (&json!(2), &json!(3)));
     let moved = merge(&server, &format!("{path}/d"), &json!({"spec": {"selector": {"matchLabels": {"a": "c"}}}})).await;
     assert_eq!(moved.code, 422);
+}
+
+#[tokio::test]
+async fn each_service_has_an_address_of_its_own_and_gives_it_back() {
+    let range = "10.96.0.0/27".parse().unwrap();
+    let options = Options { profile: Profile::Workload, service_range: Some(range), ..Options::default() };
+    let server = server_with(options).await;
+    let path = "/api/v1/namespaces/default/services";
+    let service = |name: &str, extra: Value| {
+        let mut spec = json!({"ports": [{"port": 80}]});
+        spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        json!({"metadata": {"name": name}, "spec": spec})
+    };
+    let dns = post(&server, path, &service("dns", json!({"clusterIP": "10.96.0.10"}))).await;
+    assert_eq!(dns.code, 201, "{:?}", dns.status());
+    let again = post(&server, path, &service("dns2", json!({"clusterIP": "10.96.0.10"}))).await;
+    assert!(again.status().2.contains("failed to allocate IP 10.96.0.10: provided IP is already allocated"));
+    assert_eq!(post(&server, path, &service("far", json!({"clusterIP": "10.97.0.1"}))).await.code, 422);
+    let headless = post(&server, path, &service("headless", json!({"clusterIP": "None"}))).await.json();
+    assert_eq!(headless["spec"]["clusterIP"], "None");
+    let mut seen = std::collections::BTreeSet::new();
+    for i in 0..10 {
+        let made = post(&server, path, &service(&format!("s{i}"), json!({}))).await.json();
+        assert_eq!(made["spec"]["ports"][0]["targetPort"], 80);
+        assert!(seen.insert(made["spec"]["clusterIP"].as_str().unwrap().to_owned()), "{made}");
+    }
+    let taken = get(&server, "/apis/networking.k8s.io/v1/ipaddresses").await.json();
+    assert_eq!(taken["items"].as_array().unwrap().len(), 11);
+    let moved = merge(&server, &format!("{path}/s0"), &json!({"spec": {"clusterIP": "10.96.0.11"}})).await;
+    assert_eq!(moved.code, 422);
+    assert_eq!(delete(&server, &format!("{path}/dns")).await.code, 200);
+    assert_eq!(post(&server, path, &service("dns2", json!({"clusterIP": "10.96.0.10"}))).await.code, 201);
 }
