@@ -1,1 +1,27 @@
-fn main() {}
+//! The project's own chores: `cargo run -p xtask -- arrows`.
+
+mod arrows;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(about = "Chores of the project")]
+enum Chore {
+    /// Check that crates use only the crates that they may
+    Arrows,
+}
+
+fn main() -> ExitCode {
+    let done = match Chore::parse() {
+        Chore::Arrows => arrows::check(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
