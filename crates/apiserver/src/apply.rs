@@ -12,7 +12,6 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-pub use self::managers::UPDATE_MANAGERS_LIMIT;
 use self::{
     managers::{BEFORE_FIRST_APPLY, Manager, Operation},
     set::Set,

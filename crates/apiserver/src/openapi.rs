@@ -74,7 +74,7 @@ const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
 /// The kinds, their lists, and every definition that they refer to.
 fn definitions(kinds: &[Published<'_>], dialect: Dialect) -> Map<String, Value> {
-    let mut printer = Printer::with_references(dialect);
+    let mut printer = Printer::new(dialect);
     let mut out = Map::new();
     for kind in kinds {
         let mut body = printer.body(kind.schema.root());

@@ -7,7 +7,7 @@ mod path;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-pub use self::path::{Path, PathError};
+pub use self::path::Path;
 
 /// How much of each object a row carries (`includeObject` of the request).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

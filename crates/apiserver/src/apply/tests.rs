@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::*;
+use super::{managers::UPDATE_MANAGERS_LIMIT, *};
 use crate::schema::builtin;
 
 const T1: &str = "2026-01-01T00:00:01Z";

@@ -24,29 +24,24 @@ fn number(value: f64) -> Value {
 /// Writes schemas for a document.
 pub(crate) struct Printer {
     dialect: Dialect,
-    /// The definitions that were referred to, where the document has a place for them; otherwise all is written out.
-    names: Option<BTreeSet<Arc<str>>>,
+    /// The definitions that were referred to.
+    names: BTreeSet<Arc<str>>,
 }
 
 impl Printer {
-    /// Without references.
     pub fn new(dialect: Dialect) -> Self {
-        Self { dialect, names: None }
-    }
-
-    pub fn with_references(dialect: Dialect) -> Self {
-        Self { dialect, names: Some(BTreeSet::new()) }
+        Self { dialect, names: BTreeSet::new() }
     }
 
     /// The definitions referred to since the last call.
     pub fn take_names(&mut self) -> BTreeSet<Arc<str>> {
-        self.names.as_mut().map(std::mem::take).unwrap_or_default()
+        std::mem::take(&mut self.names)
     }
 
     /// A node in its place: a reference where it has a name.
     pub fn node(&mut self, node: &Node) -> Value {
-        let (Some(names), Some(name)) = (&mut self.names, &node.name) else { return self.body(node) };
-        names.insert(name.clone());
+        let Some(name) = &node.name else { return self.body(node) };
+        self.names.insert(name.clone());
         let mut out = Map::new();
         // The definition's own description stands with the definition.
         let own = super::definition(name).and_then(|definition| definition.texts.clone());
@@ -210,6 +205,7 @@ fn patch_hints(node: &Node, out: &mut Map<String, Value>) {
 mod tests {
     use serde_json::json;
 
+    use super::{Dialect, Printer};
     use crate::schema::Schema;
 
     #[test]
@@ -221,6 +217,6 @@ mod tests {
             "d": {"type": "object", "additionalProperties": {"type": "string", "pattern": "^x", "enum": ["x", "xy"]}},
             "e": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "nullable": true},
         }, "x-kubernetes-validations": [{"rule": "self.a > 0"}], "not": {"required": ["z"]}});
-        assert_eq!(Schema::parse(&schema).unwrap().to_open_api(), schema);
+        assert_eq!(Printer::new(Dialect::V3).body(Schema::parse(&schema).unwrap().root()), schema);
     }
 }
