@@ -269,7 +269,7 @@ impl Draft {
             Some(metadata) => check_metadata(metadata, kind.strategy.names, kind.namespaced),
             None => vec![FieldError::required("metadata", "")],
         };
-        errors.extend(check_schema(&kind, &self.object));
+        errors.extend(check_schema(&kind, &self.object, None));
         if errors.is_empty() {
             errors = (kind.strategy.check)(&cx, &self.object, None);
         }
@@ -376,7 +376,7 @@ impl Draft {
             None => vec![FieldError::required("metadata", "")],
         };
         check_metadata_change(&self.object, old, &mut errors);
-        errors.extend(check_schema(&kind, &self.object));
+        errors.extend(check_schema(&kind, &self.object, Some(old)));
         if errors.is_empty() {
             errors = (kind.strategy.check)(&cx, &self.object, Some(old));
         }
@@ -478,9 +478,12 @@ fn spec_differs(kind: &Kind, new: &Value, old: &Value) -> bool {
     fields(new) != fields(old) || !new.as_object().into_iter().flatten().all(same)
 }
 
-fn check_schema(kind: &Kind, object: &Value) -> Vec<FieldError> {
+fn check_schema(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let Some(schema) = kind.schema() else { return Vec::new() };
-    let mut errors = schema.validate(object);
+    let mut errors = match old {
+        Some(old) => schema.validate_update(object, old),
+        None => schema.validate(object),
+    };
     if !kind.is_custom() {
         // Kubernetes' own reads what a built-in kind's status leaves out as zero.
         errors.retain(|e| !(e.kind == FieldErrorKind::Required && e.path.starts_with("status.")));

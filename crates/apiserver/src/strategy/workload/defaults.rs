@@ -1,49 +1,21 @@
-//! What Kubernetes fills in where a manifest is silent (`pkg/apis/{core,apps,batch}/v1/defaults.go`).
+//! What Kubernetes fills in where a manifest is silent and other fields decide (`pkg/apis/{core,apps,batch}/v1`); plain
+//! defaults are a table of the schemas.
 
 use serde_json::{Value, json};
 
-use crate::object::{at, default_at, set_at, text_at};
-
-/// Sets `defaults` (an object of values) below `path` where nothing is.
-fn fill(object: &mut Value, path: &[&str], defaults: &Value) {
-    for (key, value) in defaults.as_object().into_iter().flatten() {
-        let mut full = path.to_vec();
-        full.push(key);
-        default_at(object, &full, value.clone());
-    }
-}
+use crate::object::{at, default_at, text_at};
 
 /// The pod spec at `path`.
 pub(super) fn pod_spec(object: &mut Value, path: &[&str]) {
-    if at(object, path).is_none_or(|spec| !spec.is_object()) {
-        return;
-    }
-    fill(
-        object,
-        path,
-        &json!({
-            "restartPolicy": "Always", "dnsPolicy": "ClusterFirst", "schedulerName": "default-scheduler",
-            "terminationGracePeriodSeconds": 30, "securityContext": {}, "enableServiceLinks": true,
-        }),
-    );
     let Some(spec) = path.iter().try_fold(&mut *object, |value, key| value.get_mut(*key)) else { return };
     for list in ["initContainers", "containers"] {
         for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             let image = text_at(container, &["image"]);
-            let latest =
-                image.rsplit('/').next().is_some_and(|last| !last.contains([':', '@']) || last.ends_with(":latest"));
+            let tag = image.rsplit('/').next().unwrap_or_default();
+            let latest = !tag.contains([':', '@']) || tag.ends_with(":latest");
             let pull = if latest { "Always" } else { "IfNotPresent" };
-            fill(
-                container,
-                &[],
-                &json!({
-                    "imagePullPolicy": pull, "resources": {}, "terminationMessagePath": "/dev/termination-log",
-                    "terminationMessagePolicy": "File",
-                }),
-            );
-            for port in container.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
-                default_at(port, &["protocol"], "TCP".into());
-            }
+            default_at(container, &["imagePullPolicy"], pull.into());
+            default_at(container, &["resources"], json!({}));
         }
     }
 }
@@ -68,13 +40,7 @@ pub(super) fn qos_class(pod: &Value) -> &'static str {
 }
 
 pub(super) fn service(service: &mut Value) {
-    fill(
-        service,
-        &["spec"],
-        &json!({"type": "ClusterIP", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster"}),
-    );
     for port in service.pointer_mut("/spec/ports").and_then(Value::as_array_mut).into_iter().flatten() {
-        default_at(port, &["protocol"], "TCP".into());
         let number = port.get("port").cloned().unwrap_or_default();
         default_at(port, &["targetPort"], number);
     }
@@ -82,37 +48,23 @@ pub(super) fn service(service: &mut Value) {
 
 /// A kind with a pod template.
 pub(super) fn workload(kind: &str, object: &mut Value) {
-    let template: &[&str] = if kind == "CronJob" {
-        &["spec", "jobTemplate", "spec", "template", "spec"]
-    } else {
-        &["spec", "template", "spec"]
+    let template: &[&str] = match kind {
+        "CronJob" => &["spec", "jobTemplate", "spec", "template", "spec"],
+        _ => &["spec", "template", "spec"],
     };
     pod_spec(object, template);
-    let rolling = json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}});
-    let defaults = match kind {
-        "Deployment" => {
-            json!({"replicas": 1, "revisionHistoryLimit": 10, "progressDeadlineSeconds": 600, "strategy": rolling})
+    match kind {
+        "Deployment" if text_at(object, &["spec", "strategy", "type"]) == "RollingUpdate" => {
+            default_at(object, &["spec", "strategy", "rollingUpdate", "maxUnavailable"], "25%".into());
+            default_at(object, &["spec", "strategy", "rollingUpdate", "maxSurge"], "25%".into());
         }
-        "ReplicaSet" | "ReplicationController" => json!({"replicas": 1}),
-        "StatefulSet" => json!({
-            "replicas": 1, "revisionHistoryLimit": 10, "podManagementPolicy": "OrderedReady",
-            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
-            "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
-        }),
-        "DaemonSet" => json!({
-            "revisionHistoryLimit": 10,
-            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}},
-        }),
-        "Job" => {
-            json!({"parallelism": 1, "completions": 1, "backoffLimit": 6, "completionMode": "NonIndexed", "suspend": false})
+        "StatefulSet" => {
+            let retain = json!({"whenDeleted": "Retain", "whenScaled": "Retain"});
+            default_at(object, &["spec", "persistentVolumeClaimRetentionPolicy"], retain);
         }
-        "CronJob" => json!({
-            "concurrencyPolicy": "Allow", "suspend": false, "successfulJobsHistoryLimit": 3, "failedJobsHistoryLimit": 1,
-        }),
-        _ => return,
-    };
-    fill(object, &["spec"], &defaults);
-    if kind == "Deployment" && text_at(object, &["spec", "strategy", "type"]).is_empty() {
-        set_at(object, &["spec", "strategy"], rolling);
+        "Job" if at(object, &["spec", "parallelism"]) == Some(&Value::from(1)) => {
+            default_at(object, &["spec", "completions"], 1.into());
+        }
+        _ => {}
     }
 }
