@@ -132,11 +132,15 @@ impl FieldError {
                 let quoted: Vec<_> = values.iter().map(|v| format!("\"{v}\"")).collect();
                 format!("supported values: {}", quoted.join(", "))
             }
-            FieldErrorKind::TooLong(max) => format!("may not be more than {max} bytes"),
-            FieldErrorKind::TooMany(max) => format!("must have at most {max} items"),
+            FieldErrorKind::TooLong(max) => format!("may not be more than {}", counted(*max, "byte")),
+            FieldErrorKind::TooMany(max) => format!("must have at most {}", counted(*max, "item")),
             _ => String::new(),
         }
     }
+}
+
+fn counted(count: usize, unit: &str) -> String {
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
 impl fmt::Display for FieldError {
@@ -167,6 +171,7 @@ mod tests {
             ),
             (FieldError::too_long("a", 63), "a: Too long: may not be more than 63 bytes"),
             (FieldError::too_many("a", 5, 4), "a: Too many: 5: must have at most 4 items"),
+            (FieldError::too_many("a", 2, 1), "a: Too many: 2: must have at most 1 item"),
             (FieldError::duplicate("a[1]", json!({"k": 1})), "a[1]: Duplicate value: {\"k\":1}"),
             (FieldError::forbidden("", "no"), "Forbidden: no"),
         ];
