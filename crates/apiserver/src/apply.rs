@@ -307,7 +307,10 @@ fn keep_last_applied(input: &ApplyInput<'_>, live: &Value, config: &Value, merge
         return;
     }
     let mut config = config.clone();
-    if let Some(annotations) = config.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+    // With an empty map where there are none, as kubectl writes it: the same configuration has the same text.
+    if let Some(metadata) = config.get_mut("metadata").and_then(Value::as_object_mut)
+        && let Some(annotations) = metadata.entry("annotations").or_insert_with(|| json!({})).as_object_mut()
+    {
         annotations.remove(LAST_APPLIED);
     }
     if let Some(annotations) = merged.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {

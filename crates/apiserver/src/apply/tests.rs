@@ -242,6 +242,7 @@ fn kubectl_takes_over_from_client_side_apply() {
     assert_eq!(taken["spec"]["replicas"], 2);
     let kept: Value = serde_json::from_str(taken["metadata"]["annotations"][LAST_APPLIED].as_str().unwrap()).unwrap();
     assert_eq!(kept["spec"]["replicas"], 2, "the annotation follows");
+    assert_eq!(kept["metadata"]["annotations"], json!({}));
     assert!(run(Some(&live), deployment(json!({"minReadySeconds": 2})), "kubectl", false, T2).is_err());
     assert!(run(Some(&live), deployment(json!({"replicas": 2})), "someone", false, T2).is_err());
 }
