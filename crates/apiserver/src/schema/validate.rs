@@ -13,6 +13,8 @@ use crate::field::{FieldError, FieldErrorKind};
 
 /// The path that upstream prints where an error belongs to no single field.
 pub(super) const NOWHERE: &str = "<nil>";
+/// How near to a whole number counts as one.
+const WHOLE_WITHIN: f64 = 1e-9;
 
 /// `old`: what the object was before. Whatever is equal in it is not held against the new one (KEP-4008).
 pub(super) fn object(root: &Node, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
@@ -255,11 +257,12 @@ impl Check {
             self.lost(format!("Checked value must be of type {type_} with format {format} in {}", self.path));
         }
         if let Some(factor) = checks.multiple_of {
-            let quotient = value / factor;
+            // Upstream's way around fractions that binary floats cannot hold.
+            let quotient = if factor < 1.0 { 1.0 / factor * value } else { value / factor };
             if factor <= 0.0 {
                 let text = format!("factor MultipleOf declared for {} must be positive: {}", self.path, number(factor));
                 self.push(FieldErrorKind::Invalid, factor, text);
-            } else if quotient.fract() != 0.0 {
+            } else if (quotient - quotient.round()).abs() > WHOLE_WITHIN {
                 self.invalid(shown(), &format!("should be a multiple of {}", number(factor)));
             }
         }
@@ -494,8 +497,9 @@ mod tests {
             "d": {"x-kubernetes-preserve-unknown-fields": true},
             "e": {"type": "number", "enum": [1, 2.5]},
             "t": {"type": "string", "format": "date-time"},
+            "m": {"type": "number", "multipleOf": 0.1},
         }, "oneOf": [{"required": ["b"]}, {"required": ["e"]}]});
-        let value = json!({"a": 1.0, "b": null, "c": "x", "d": [1, null, {}], "t": "2026-01-02T03:04:05Z"});
+        let value = json!({"a": 1.0, "b": null, "c": "x", "d": [1, null, {}], "m": 0.3, "t": "2026-01-02T03:04:05Z"});
         assert_eq!(errors(schema.clone(), value), [""; 0]);
         let both = errors(schema, json!({"a": 1, "b": "abc", "e": 1}));
         let expected = "<nil>: Invalid value: \"\": \"spec\" must validate one and only one schema (oneOf). Found 2 valid \
