@@ -53,6 +53,8 @@ pub(crate) enum Work {
     Account(String),
     /// The CRD is being deleted.
     Crd(String),
+    /// A CRD of the group has gone: names that it had are free for others.
+    Names(String),
     /// Cluster roles have changed.
     Aggregate,
     /// Old events are to go.
@@ -219,7 +221,11 @@ fn delete(server: &Server, key: &[u8], revision: Revision, value: &[u8]) {
         ("core", "serviceaccounts") if name == namespaces::DEFAULT_ACCOUNT => {
             collector.push(Work::Account(namespace.to_owned()));
         }
-        (crd::GROUP, _) => drop(graph.terminating_crds.remove(name)),
+        (crd::GROUP, _) => {
+            graph.terminating_crds.remove(name);
+            let group = name.split_once('.').map_or("", |(_, group)| group);
+            collector.push(Work::Names(group.to_owned()));
+        }
         (crate::access::GROUP, "clusterroles") => collector.push(Work::Aggregate),
         _ => {}
     }
@@ -262,6 +268,7 @@ async fn run(server: &Server, work: Work) {
         Work::Namespace(name) => namespaces::empty(server, name).await,
         Work::Account(name) => namespaces::default_account(server, name).await,
         Work::Crd(name) => namespaces::empty_crd(server, name).await,
+        Work::Names(group) => namespaces::name_again(server, group).await,
         Work::Aggregate => roles::aggregate(server).await,
         Work::Sweep => {
             server.state().collector.push_later(Work::Sweep, Instant::now() + SWEEP_INTERVAL);

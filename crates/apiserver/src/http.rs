@@ -30,6 +30,8 @@ use crate::{
 
 /// Names and values of all headers together.
 pub const HEADERS_BYTES_MAX: usize = 64 * 1024;
+/// A request's body must be there in this time.
+const BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 /// A field manager's name.
 pub const MANAGER_BYTES_MAX: usize = 128;
 
@@ -191,7 +193,11 @@ pub(crate) async fn read_body(body: Body, headers: &HeaderMap) -> Result<Bytes> 
     if declared.is_some_and(|bytes| bytes > BODY_BYTES_MAX) {
         return Err(Error::body_too_large(BODY_BYTES_MAX));
     }
-    match Limited::new(body, BODY_BYTES_MAX).collect().await {
+    let read = Limited::new(body, BODY_BYTES_MAX).collect();
+    let Ok(read) = tokio::time::timeout(BODY_TIMEOUT, read).await else {
+        return Err(Error::bad_request(format!("the body did not come within {} s", BODY_TIMEOUT.as_secs())));
+    };
+    match read {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Error::body_too_large(BODY_BYTES_MAX)),
         Err(error) => Err(Error::bad_request(format!("the body could not be read: {error}"))),
@@ -278,6 +284,7 @@ impl Call {
             dry_run: self.query.dry_run()?,
             manager,
             validation,
+            create_denied: None,
             warnings,
         })
     }
@@ -405,6 +412,8 @@ impl Call {
                     ));
                 };
                 manager.clone_into(&mut scope.manager);
+                scope.create_denied =
+                    authorize(&self.server, &self.user, Verb::Create, &self.target, &self.query).err();
                 Edit::Apply { config: patch, force: self.query.flag("force") }
             }
         };

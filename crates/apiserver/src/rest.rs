@@ -79,6 +79,9 @@ pub(crate) async fn modify(scope: &mut Scope, edit: &Edit) -> Result<(Stored, bo
             if !(edit.may_create() && scope.subresource.is_empty()) {
                 return Err(scope.not_found());
             }
+            if let Some(denied) = &scope.create_denied {
+                return Err(denied.clone());
+            }
             let object = edit.apply_to(scope, None)?;
             let admitted = Draft { object }.admit_new(scope, edit.is_apply()).await?;
             match admitted.commit(scope).await? {
@@ -88,7 +91,9 @@ pub(crate) async fn modify(scope: &mut Scope, edit: &Edit) -> Result<(Stored, bo
         };
         let old = served_value(&scope.kind, &base)?;
         let object = edit.apply_to(scope, Some(&old))?;
-        let admitted = Draft { object }.admit_change(scope, &old, &base, edit.is_apply()).await?;
+        // The managers of a Scale are not told apart; its apply is an update of the replicas.
+        let applied = edit.is_apply() && scope.subresource != "scale";
+        let admitted = Draft { object }.admit_change(scope, &old, &base, applied).await?;
         match admitted.commit(scope).await? {
             Outcome::Stored(stored) => return Ok((stored, false)),
             Outcome::Conflict { .. } => {}

@@ -59,6 +59,8 @@ pub(crate) struct Scope {
     pub dry_run: bool,
     pub manager: String,
     pub validation: FieldValidation,
+    /// Why the user may not make what is not there by a patch, if so.
+    pub create_denied: Option<Error>,
     /// Texts for Warning headers.
     pub warnings: Vec<String>,
 }
@@ -76,6 +78,7 @@ impl Scope {
             dry_run: false,
             manager: "kube-apiserver".to_owned(),
             validation: FieldValidation::Ignore,
+            create_denied: None,
             warnings: Vec::new(),
         }
     }

@@ -10,7 +10,7 @@ use crate::{
     crd::{self, CLEANUP_FINALIZER},
     kinds::{Kind, split_key},
     object::{self, Partial, decode_kv},
-    rest::{self, DeleteOptions, Propagation, created_at, finalize_namespace, for_each},
+    rest::{self, DeleteOptions, Edit, Propagation, created_at, finalize_namespace, for_each},
     server::Server,
     status::{Error, Result},
     write::{Draft, Scope, rfc3339},
@@ -134,6 +134,27 @@ pub(super) async fn empty_crd(server: &Server, name: &str) -> Result<()> {
         true
     };
     rest::modify_internal(&scope, change).await.map(drop)
+}
+
+/// Looks again whether the CRDs of a group that are not established can be.
+pub(super) async fn name_again(server: &Server, group: &str) -> Result<()> {
+    let kind = server.catalog().find(crd::GROUP, "v1", "customresourcedefinitions").ok_or_else(Error::no_such_path)?;
+    let mut waiting = Vec::new();
+    for_each(server, &kind, "", |kv| {
+        let definition = decode_kv(&kv)?;
+        if object::text_at(&definition, &["spec", "group"]) == group && !crd::is_established(&definition) {
+            waiting.push(definition);
+        }
+        Ok(())
+    })
+    .await?;
+    for definition in waiting {
+        let name = object::name(&definition);
+        let mut scope = Scope::internal(server, &collector_user(), Arc::clone(&kind), "", name);
+        // Writing it again as it is settles its conditions anew.
+        rest::modify(&mut scope, &Edit::Replace(definition.clone())).await?;
+    }
+    Ok(())
 }
 
 /// Makes the service account that pods and clients of a namespace use when they say nothing else.

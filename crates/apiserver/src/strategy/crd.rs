@@ -148,6 +148,10 @@ fn check(cx: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         }
         other => errors.push(FieldError::not_supported("spec.conversion.strategy", other, &["None", "Webhook"])),
     }
+    if at(new, &["spec", "preserveUnknownFields"]) == Some(&Value::Bool(true)) {
+        let text = "must be set to false in order to use defaults in the schema";
+        errors.push(FieldError::invalid("spec.preserveUnknownFields", true, text));
+    }
     check_versions(new, &mut errors);
     for (path, field) in [("spec.group", "group"), ("spec.scope", "scope")] {
         if let Some(old) = old

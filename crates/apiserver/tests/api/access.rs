@@ -94,6 +94,32 @@ async fn roles_with_the_label_are_added_to_those_that_aggregate() {
     eventually(&server, "the right is gone", async || code(&server, &anna, Method::GET, path).await == 403).await;
 }
 
+#[tokio::test]
+async fn who_may_patch_but_not_create_makes_nothing_by_apply() {
+    let server = server().await;
+    let role = json!({
+        "metadata": {"name": "patcher"},
+        "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["patch"]}],
+    });
+    post(&server, &format!("{RBAC}/clusterroles"), &role).await;
+    let binding = json!({
+        "metadata": {"name": "p"}, "roleRef": {"kind": "ClusterRole", "name": "patcher"},
+        "subjects": [{"kind": "User", "name": "pat"}],
+    });
+    post(&server, &format!("{RBAC}/clusterrolebindings"), &binding).await;
+    let pat = User::new("pat", Vec::<String>::new());
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let apply = async || {
+        let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"a": "b"}});
+        let path = format!("{maps}/m?fieldManager=pat");
+        send_as(&server, &pat, Method::PATCH, &path, "application/apply-patch+yaml", body.to_string()).await
+    };
+    let refused = apply().await;
+    assert!(refused.status().2.contains("cannot create resource \"configmaps\""), "{:?}", refused.status());
+    post(&server, maps, &json!({"metadata": {"name": "m"}})).await;
+    assert_eq!(apply().await.code, 200);
+}
+
 /// A request with a bearer token (or none), as it comes over a socket.
 async fn with_token(server: &Server, token: Option<&str>, path: &str) -> Answer {
     let mut request = Request::get(path);

@@ -121,6 +121,25 @@ async fn sizes_hold_at_one_more() {
 }
 
 #[tokio::test]
+async fn a_yaml_bomb_does_not_go_off() {
+    let server = server().await;
+    let mut bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for (name, before) in "bcdefghij".chars().zip("abcdefghi".chars()) {
+        let list = vec![format!("*{before}"); 10].join(", ");
+        bomb.push_str(&format!("{name}: &{name} [{list}]\n"));
+    }
+    assert_eq!(send(&server, Method::POST, MAPS, "application/yaml", bomb).await.code, 400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let server = server().await;
+    let never = Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+    let answer = send(&server, Method::POST, MAPS, JSON, never).await;
+    assert_eq!(answer.status().0, 400);
+}
+
+#[tokio::test]
 async fn parameters_that_mean_nothing_are_refused() {
     let server = server().await;
     for query in [

@@ -185,6 +185,9 @@ async fn a_crd_that_could_not_be_served_is_refused() {
     assert_eq!(taken["status"]["conditions"][0]["reason"], "ShortNamesConflict");
     assert_eq!(taken["status"]["conditions"][1]["status"], "False");
     assert_eq!(get(&server, "/apis/example.com/v1/gadgets").await.code, 404);
+    delete(&server, &format!("{CRDS}/widgets.example.com")).await;
+    let served = async || get(&server, "/apis/example.com/v1/gadgets").await.code == 200;
+    eventually(&server, "the names are free", served).await;
 }
 
 #[tokio::test]

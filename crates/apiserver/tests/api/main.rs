@@ -5,6 +5,7 @@ mod admission;
 mod bad_input;
 mod crd;
 mod garbage;
+mod noise;
 mod registry;
 mod support;
 mod together;

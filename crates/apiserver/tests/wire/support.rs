@@ -15,6 +15,7 @@ pub struct Cluster {
     ca: CertifiedIssuer<'static, KeyPair>,
     folder: tempfile::TempDir,
     shutdown: CancellationToken,
+    task: tokio::sync::Mutex<Option<tokio::task::JoinHandle<bool>>>,
 }
 
 /// None, and a word about it, if there is no `kubectl`.
@@ -30,6 +31,13 @@ pub async fn cluster(profile: Profile) -> Option<Cluster> {
         eprintln!("SKIPPED: there is no kubectl on this machine, so nothing was tried with it");
         return None;
     }
+    let cluster = listening(profile).await;
+    cluster.user("admin", &["system:masters"]);
+    Some(cluster)
+}
+
+/// A server that listens.
+pub async fn listening(profile: Profile) -> Cluster {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -51,10 +59,9 @@ pub async fn cluster(profile: Profile) -> Option<Cluster> {
     let url = format!("https://{}", listener.local_addr().unwrap());
     let shutdown = CancellationToken::new();
     let (served, end) = (server.clone(), shutdown.clone());
-    tokio::spawn(async move { served.serve(listener, tls, end).await.unwrap() });
-    let cluster = Cluster { server, url, ca, folder: tempfile::tempdir().unwrap(), shutdown };
-    cluster.user("admin", &["system:masters"]);
-    Some(cluster)
+    let task = tokio::spawn(async move { served.serve(listener, tls, end).await.is_ok() });
+    let task = tokio::sync::Mutex::new(Some(task));
+    Cluster { server, url, ca, folder: tempfile::tempdir().unwrap(), shutdown, task }
 }
 
 pub struct Output {
@@ -64,8 +71,8 @@ pub struct Output {
 }
 
 impl Cluster {
-    /// A kubeconfig `<name>` with a client certificate.
-    pub fn user(&self, name: &str, groups: &[&str]) {
+    /// A client certificate and its key.
+    pub fn certificate(&self, name: &str, groups: &[&str]) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -73,11 +80,20 @@ impl Cluster {
         for group in groups {
             params.distinguished_name.push(DnType::OrganizationName, *group);
         }
-        let certificate = params.signed_by(&key, &self.ca).unwrap();
+        (params.signed_by(&key, &self.ca).unwrap().pem(), key.serialize_pem())
+    }
+
+    pub fn ca_pem(&self) -> String {
+        self.ca.pem()
+    }
+
+    /// A kubeconfig `<name>` with a client certificate.
+    pub fn user(&self, name: &str, groups: &[&str]) {
+        let (certificate, key) = self.certificate(name, groups);
         let credentials = format!(
             "client-certificate-data: {}, client-key-data: {}",
-            STANDARD.encode(certificate.pem()),
-            STANDARD.encode(key.serialize_pem())
+            STANDARD.encode(certificate),
+            STANDARD.encode(key)
         );
         self.config(name, &credentials);
     }
@@ -149,8 +165,14 @@ impl Cluster {
         self.run("admin", &all, &format!("---\n{manifest}")).await
     }
 
-    pub async fn end(self) {
+    /// Ends the listener; whether it ended well.
+    pub async fn stop_listening(&self) -> bool {
         self.shutdown.cancel();
+        self.task.lock().await.take().unwrap().await.unwrap()
+    }
+
+    pub async fn end(self) {
+        assert!(self.stop_listening().await);
         self.server.shutdown().await;
     }
 }

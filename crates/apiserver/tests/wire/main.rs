@@ -1,0 +1,5 @@
+//! The API over TLS: the listener, and the stock `kubectl` (without it on the machine, its tests say so and end).
+
+mod commands;
+mod sockets;
+mod support;
