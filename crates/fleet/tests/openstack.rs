@@ -6,12 +6,7 @@ use std::{
     time::Duration,
 };
 
-use api::{
-    cluster::Cluster,
-    condition,
-    openstack_cluster::OpenStackCluster,
-    openstack_machine::OpenStackMachine,
-};
+use api::{cluster::Cluster, condition, openstack_cluster::OpenStackCluster, openstack_machine::OpenStackMachine};
 use apiserver::{Server as ApiServer, User};
 use axum::body::Body;
 use bytes::Bytes;
@@ -89,7 +84,8 @@ struct World {
 
 impl World {
     async fn start(settings: CloudSettings, lose: &[&'static str]) -> Self {
-        let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "fleet=warn,control=warn".into());
+        let filter =
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "fleet=warn,control=warn".into());
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let store = || Arc::new(Embedded::memory(Limits::default()));
         let crds = api::crd::all().iter().map(|crd| serde_json::to_value(crd).unwrap()).collect();
@@ -201,12 +197,18 @@ impl World {
             Ok(found) => found,
             Err(_) => {
                 let all = self.api::<OpenStackMachine>().list(&Default::default()).await.unwrap();
-                let states: Vec<_> = all.items.iter().map(|m| m.status.clone().unwrap_or_default().conditions).collect();
-                let makers = self.api::<api::control_plane::KubeadmControlPlane>().list(&Default::default()).await.unwrap();
-                let makers: Vec<_> = makers.items.iter().map(|m| told(&m.status.clone().unwrap_or_default().conditions)).collect();
+                let states: Vec<_> =
+                    all.items.iter().map(|m| m.status.clone().unwrap_or_default().conditions).collect();
+                let makers =
+                    self.api::<api::control_plane::KubeadmControlPlane>().list(&Default::default()).await.unwrap();
+                let makers: Vec<_> =
+                    makers.items.iter().map(|m| told(&m.status.clone().unwrap_or_default().conditions)).collect();
                 let cluster = self.api::<Cluster>().get("demo").await.unwrap().status.unwrap_or_default();
                 let states: Vec<_> = states.iter().map(|s| told(s)).collect();
-                panic!("no machine is as wanted: {states:#?}\ncontrol plane: {makers:#?}\ncluster: {:#?}", told(&cluster.conditions));
+                panic!(
+                    "no machine is as wanted: {states:#?}\ncontrol plane: {makers:#?}\ncluster: {:#?}",
+                    told(&cluster.conditions)
+                );
             }
         }
     }
@@ -257,7 +259,10 @@ impl World {
             ("monitors", c.list::<HealthMonitor>(&Query::new()).await.unwrap().len()),
             ("members", members),
             ("servers", servers.len()),
-            ("ports", ports.iter().filter(|p| p.device_owner.starts_with("compute:") || p.device_owner.is_empty()).count()),
+            (
+                "ports",
+                ports.iter().filter(|p| p.device_owner.starts_with("compute:") || p.device_owner.is_empty()).count(),
+            ),
             ("floating", c.list::<FloatingIp>(&Query::new()).await.unwrap().len()),
         ])
     }
@@ -278,7 +283,19 @@ fn message(conditions: &[api::meta::Condition], type_: &str) -> String {
 
 /// What a cluster with one control plane machine has.
 fn one_of_each() -> HashMap<&'static str, usize> {
-    let one = ["networks", "subnets", "routers", "balancers", "listeners", "pools", "monitors", "members", "servers", "ports", "floating"];
+    let one = [
+        "networks",
+        "subnets",
+        "routers",
+        "balancers",
+        "listeners",
+        "pools",
+        "monitors",
+        "members",
+        "servers",
+        "ports",
+        "floating",
+    ];
     one.into_iter().map(|k| (k, 1)).chain([("groups", 2)]).collect()
 }
 
@@ -286,7 +303,8 @@ fn one_of_each() -> HashMap<&'static str, usize> {
 async fn a_cluster_comes_up_and_leaves_nothing_behind() {
     let world = World::start(CloudSettings::default(), &[]).await;
     world.apply(&world.objects(|_| ())).await;
-    let infra = world.infra_cluster(|c| c.status.as_ref().is_some_and(|s| condition::is_true(&s.conditions, "Ready"))).await;
+    let infra =
+        world.infra_cluster(|c| c.status.as_ref().is_some_and(|s| condition::is_true(&s.conditions, "Ready"))).await;
     let status = infra.status.clone().unwrap();
     let endpoint = infra.spec.control_plane_endpoint.clone().unwrap();
     assert!(endpoint.host.as_deref().unwrap().starts_with("127.24."), "{endpoint:?}");
@@ -310,8 +328,19 @@ async fn a_cluster_comes_up_and_leaves_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_are_lost_and_controllers_that_restart_double_nothing() {
-    let lose = ["/networks", "/subnets", "/routers", "/security-groups", "/loadbalancers", "/floatingips", "/listeners",
-                "/pools", "/members", "/ports", "/servers"];
+    let lose = [
+        "/networks",
+        "/subnets",
+        "/routers",
+        "/security-groups",
+        "/loadbalancers",
+        "/floatingips",
+        "/listeners",
+        "/pools",
+        "/members",
+        "/ports",
+        "/servers",
+    ];
     let mut world = World::start(CloudSettings::default(), &lose).await;
     world.apply(&world.objects(|_| ())).await;
     world.infra_cluster(|c| c.status.as_ref().is_some_and(|s| s.network.is_some())).await;
@@ -345,7 +374,8 @@ async fn what_nova_says_reaches_the_machine() {
 async fn a_server_without_a_host_is_told_with_novas_fault() {
     let world = World::start(CloudSettings { host_vcpus: 0, ..CloudSettings::default() }, &[]).await;
     world.apply(&world.objects(|_| ())).await;
-    let said = |machine: &OpenStackMachine| message(&machine.status.clone().unwrap_or_default().conditions, "InstanceReady");
+    let said =
+        |machine: &OpenStackMachine| message(&machine.status.clone().unwrap_or_default().conditions, "InstanceReady");
     let failed = world.machine(move |m| said(m).contains("No valid host was found")).await;
     assert!(said(&failed).starts_with("InstanceStateError: "), "{}", said(&failed));
     world.delete().await;
@@ -358,7 +388,10 @@ async fn a_strangers_network_of_the_same_name_is_neither_used_nor_deleted() {
     let world = World::start(CloudSettings::default(), &[]).await;
     let at = Where::from_yaml(world.cloud.clouds_yaml("c").as_bytes(), Some("c"), None).unwrap();
     let tenant = CloudClient::new(at, Local::shared::<Body, Body>(world.cloud.router()), CloudOptions::default());
-    let draft = openstack::network::NetworkDraft { name: "k8s-clusterapi-cluster-default-demo".to_owned(), ..Default::default() };
+    let draft = openstack::network::NetworkDraft {
+        name: "k8s-clusterapi-cluster-default-demo".to_owned(),
+        ..Default::default()
+    };
     let stranger: Network = tenant.create(&draft).await.unwrap();
     world.apply(&world.objects(|_| ())).await;
     let infra = world.infra_cluster(|c| c.status.as_ref().is_some_and(|s| s.network.is_some())).await;
@@ -385,11 +418,13 @@ async fn without_a_load_balancer_the_node_carries_the_floating_ip_and_a_bastion_
     let world = World::start(CloudSettings::default(), &[]).await;
     let objects = world.objects(|infra| {
         infra["spec"]["apiServer"] = json!({"port": 8443});
-        let machine = json!({"flavor": {"filter": {"name": "m1.tiny"}}, "image": {"filter": {"name": "ubuntu-2404-kube"}}});
+        let machine =
+            json!({"flavor": {"filter": {"name": "m1.tiny"}}, "image": {"filter": {"name": "ubuntu-2404-kube"}}});
         infra["spec"]["bastion"] = json!({"enabled": true, "spec": machine});
     });
     world.apply(&objects).await;
-    let infra = world.infra_cluster(|c| c.status.as_ref().is_some_and(|s| condition::is_true(&s.conditions, "Ready"))).await;
+    let infra =
+        world.infra_cluster(|c| c.status.as_ref().is_some_and(|s| condition::is_true(&s.conditions, "Ready"))).await;
     let bastion = infra.status.clone().unwrap().bastion.unwrap();
     assert!(bastion.floating_ip.is_some_and(|ip| ip.starts_with("127.24.")));
     let endpoint = infra.spec.control_plane_endpoint.clone().unwrap();

@@ -19,7 +19,7 @@ use openstack::{Query, compute::AvailabilityZone};
 
 use super::{
     Shared, bastion, endpoint, network,
-    scope::Scope,
+    scope::{Scope, Scopes},
     security,
     stop::{Result, Stop, wait},
 };
@@ -158,16 +158,8 @@ impl OpenStackClusters {
         let mut spec = after.spec.clone();
         let done = async {
             let scope = self.scope(key, after).await;
-            let scope = note(
-                &mut status,
-                "OpenStackAuthenticationSucceeded",
-                generation,
-                now,
-                match scope {
-                    Ok(scope) => scope.cloud.access().await.map(|_| scope).map_err(Stop::from),
-                    Err(stop) => Err(stop),
-                },
-            )?;
+            let scope =
+                note(&mut status, "OpenStackAuthenticationSucceeded", generation, now, Scopes::checked(scope).await)?;
             let outside = network::external(&scope, &spec, &mut status).await;
             note(&mut status, "NetworkReady", generation, now, outside)?;
             let inside = network::network(&scope, &spec, &mut status).await;

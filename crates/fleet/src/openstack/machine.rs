@@ -308,7 +308,8 @@ async fn instance(
 
 fn managed_groups(machine: &Machine, cluster: &OpenStackCluster) -> Vec<String> {
     let status = cluster.status.clone().unwrap_or_default();
-    if cluster.spec.managed_security_groups.is_none() {
+    let unsecured = cluster.spec.managed_network.as_ref().and_then(|n| n.enable_port_security) == Some(false);
+    if cluster.spec.managed_security_groups.is_none() || unsecured {
         return Vec::new();
     }
     let group = if crate::cluster::is_control_plane(machine) {

@@ -224,14 +224,10 @@ pub async fn delete(scope: &Scope, spec: &OpenStackClusterSpec, status: &OpenSta
     }
     let name = names::network(&scope.resource);
     let network = match &spec.network {
-        Some(param) => scope
-            .cloud
-            .list::<Network>(
-                &Query::new().with_some("id", param.id.as_ref().or(status.network.as_ref().map(|n| &n.id))),
-            )
-            .await?
-            .into_iter()
-            .next(),
+        Some(param) => match param.id.as_deref().or(status.network.as_ref().map(|n| n.id.as_str())) {
+            Some(id) => scope.cloud.look::<Network>(id).await?,
+            None => None,
+        },
         None => scope.own::<Network>(&name, Query::new()).await?,
     };
     let subnets = match &network {

@@ -9,7 +9,7 @@ use std::{
 use api::openstack_reference::{IdentityRef, IdentityType};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
-use openstack::{Cloud, Query, Reads};
+use openstack::{Class, Cloud, Query, Reads};
 use parking_lot::Mutex;
 
 use super::{
@@ -69,6 +69,18 @@ impl Scopes {
         let ca = data.get("cacert").map(|c| c.0.as_slice());
         let cloud = self.client_of(&yaml.0, ca, identity)?;
         Ok(Scope { cloud, resource, region: identity.region.clone().unwrap_or_default(), tags })
+    }
+
+    /// A scope whose credentials the cloud has accepted.
+    pub async fn checked(scope: Result<Scope>) -> Result<Scope> {
+        let scope = scope?;
+        match scope.cloud.access().await {
+            Ok(_) => Ok(scope),
+            Err(e) if e.class() == Class::Forbidden => {
+                blocked(AUTH, format!("{} refuses the credentials: {}", scope.cloud.cloud().auth_url, e.message()))
+            }
+            Err(e) => Err(e.into()),
+        }
     }
 
     fn client_of(&self, yaml: &[u8], ca: Option<&[u8]>, identity: &IdentityRef) -> Result<openstack::Client> {

@@ -45,13 +45,17 @@ impl Stop {
         match self {
             Self::Wait { reason, on, .. } => (reason, format!("Waiting for {on}")),
             Self::Blocked { reason, message } => (reason, message.clone()),
-            Self::Cloud(error) => ("OpenStackError", error.to_string()),
+            // Without the request's id: a message that differs each time would be written, and wake, each time.
+            Self::Cloud(error) => ("OpenStackError", format!("{}: {}", error.service(), error.message())),
             Self::Api(error) => ("DependencyFailed", error.chain()),
         }
     }
 
     /// How the reconcile ends: waiting comes back by itself, failures are paced by the queue.
     pub fn outcome(self) -> control::Result<Outcome> {
+        if let Self::Cloud(error) = &self {
+            tracing::info!(%error, "the cloud did not do as asked");
+        }
         match self {
             Self::Wait { on, after, .. } => Ok(Outcome::Waiting { on, after }),
             Self::Blocked { reason, message } => Err(Error::blocked(reason, message)),
