@@ -24,5 +24,6 @@ async fn main() {
     #[allow(clippy::print_stdout)]
     {
         println!("{count} servers: {:?} and {} KiB each", elapsed / count as u32, (rss() - before) / count);
+        println!("of these in the store: {} KiB", servers[1].store().size_bytes() / 1024);
     }
 }

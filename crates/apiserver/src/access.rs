@@ -1,6 +1,9 @@
 //! The roles and bindings of this cluster, indexed for [`policy::rbac`].
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, LazyLock},
+};
 
 use policy::rbac::{Rbac, Rule, Subject};
 use serde_json::Value;
@@ -22,7 +25,7 @@ pub(crate) struct Access {
 
 struct ClusterRole {
     labels: BTreeMap<String, String>,
-    rules: Vec<Rule>,
+    rules: Arc<[Rule]>,
     /// The selectors of its `aggregationRule`.
     aggregates: Vec<Labels>,
 }
@@ -31,9 +34,9 @@ impl Access {
     pub(crate) fn take_in(&mut self, plural: &str, namespace: &str, name: &str, object: Option<&Value>) {
         match (plural, object) {
             ("roles" | "clusterroles", Some(role)) => {
-                let rules = rules_of(role);
+                let rules = shared(name, rules_of(role));
                 if plural == "clusterroles" {
-                    self.take_in_cluster_role(name, role, rules.clone());
+                    self.take_in_cluster_role(name, role, Arc::clone(&rules));
                 }
                 self.rbac.put_role(namespace, name, rules);
             }
@@ -49,7 +52,7 @@ impl Access {
         }
     }
 
-    fn take_in_cluster_role(&mut self, name: &str, role: &Value, rules: Vec<Rule>) {
+    fn take_in_cluster_role(&mut self, name: &str, role: &Value, rules: Arc<[Rule]>) {
         let labels = role.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
         let labels = labels.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect();
         let selectors = role.pointer("/aggregationRule/clusterRoleSelectors").and_then(Value::as_array);
@@ -62,14 +65,26 @@ impl Access {
         let mut found = Vec::new();
         for (name, role) in self.cluster_roles.iter().filter(|(_, role)| !role.aggregates.is_empty()) {
             let all =
-                self.cluster_roles.iter().map(|(name, role)| (name.as_str(), &role.labels, role.rules.as_slice()));
+                self.cluster_roles.iter().map(|(name, role)| (name.as_str(), &role.labels, &*role.rules));
             let selects = |labels: &BTreeMap<String, String>| role.aggregates.iter().any(|s| s.matches_map(labels));
             let rules = policy::rbac::aggregate(selects, name, all);
-            if rules != role.rules {
+            if *rules != *role.rules {
                 found.push((name.clone(), rules));
             }
         }
         found
+    }
+}
+
+/// The rules, which all servers of the process share if they are those of a default role.
+fn shared(name: &str, rules: Vec<Rule>) -> Arc<[Rule]> {
+    static DEFAULTS: LazyLock<HashMap<String, Arc<[Rule]>>> = LazyLock::new(|| {
+        let roles = crate::bootstrap::default_roles();
+        roles.into_iter().map(|role| (crate::object::name(&role).to_owned(), rules_of(&role).into())).collect()
+    });
+    match DEFAULTS.get(name) {
+        Some(known) if **known == *rules => Arc::clone(known),
+        _ => rules.into(),
     }
 }
 

@@ -44,6 +44,12 @@ fn objects(server: &Server) -> Vec<(&'static str, Value)> {
     list
 }
 
+/// The cluster roles that clusters of either profile begin with.
+pub(crate) fn default_roles() -> Vec<Value> {
+    let objects = roles::objects(crate::kinds::builtin::Profile::Workload);
+    objects.into_iter().filter(|(plural, _)| *plural == "clusterroles").map(|(_, role)| role).collect()
+}
+
 /// Makes what is missing, all in one commit; what is there stays as it is.
 pub(crate) async fn ensure(server: &Server) -> Result<Revision> {
     let catalog = server.catalog();

@@ -144,7 +144,7 @@ pub struct Rbac {
 
 impl Rbac {
     /// Takes in a Role (`namespace` not empty) or a ClusterRole (empty).
-    pub fn put_role(&mut self, namespace: &str, name: &str, rules: Vec<Rule>) {
+    pub fn put_role(&mut self, namespace: &str, name: &str, rules: impl Into<Arc<[Rule]>>) {
         self.roles.insert((namespace.into(), name.into()), rules.into());
     }
 
