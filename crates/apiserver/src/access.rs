@@ -64,8 +64,7 @@ impl Access {
     pub(crate) fn unaggregated(&self) -> Vec<(String, Vec<Rule>)> {
         let mut found = Vec::new();
         for (name, role) in self.cluster_roles.iter().filter(|(_, role)| !role.aggregates.is_empty()) {
-            let all =
-                self.cluster_roles.iter().map(|(name, role)| (name.as_str(), &role.labels, &*role.rules));
+            let all = self.cluster_roles.iter().map(|(name, role)| (name.as_str(), &role.labels, &*role.rules));
             let selects = |labels: &BTreeMap<String, String>| role.aggregates.iter().any(|s| s.matches_map(labels));
             let rules = policy::rbac::aggregate(selects, name, all);
             if *rules != *role.rules {

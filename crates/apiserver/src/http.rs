@@ -1,13 +1,15 @@
 //! One HTTP request, from who sent it to the answer: authentication, authorization, limits, and then the registry.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{body::Body, extract::Request, response::Response};
 use bytes::Bytes;
+use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use policy::{User, rbac::Attributes};
 use serde_json::Value;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -50,10 +52,18 @@ pub(crate) struct Call {
 pub(crate) async fn handle(server: Server, request: Request, caller: Option<Arc<User>>) -> Response {
     let head = request.method() == Method::HEAD;
     let (parts, body) = request.into_parts();
-    let response = match serve(&server, parts, body, caller).await {
-        Ok(response) => response,
-        Err(error) => failure(&error),
+    let line = tracing::enabled!(tracing::Level::DEBUG).then(|| format!("{} {}", parts.method, parts.uri));
+    let start = Instant::now();
+    // A bug that one request finds must not take the caller's task, or the connection, with it.
+    let served = AssertUnwindSafe(serve(&server, parts, body, caller)).catch_unwind().await;
+    let response = match served {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => failure(&error),
+        Err(_) => failure(&Error::internal("the request met a bug of the server; its log has the place")),
     };
+    if let Some(line) = line {
+        tracing::debug!(code = response.status().as_u16(), took = ?start.elapsed(), "{line}");
+    }
     if head { response.map(|_| Body::empty()) } else { response }
 }
 

@@ -1,11 +1,14 @@
 //! Who owns whom, by uid; only objects that have owners are in it, and those that wait for their dependents.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::object::OwnerReference;
 
 type Key = Box<[u8]>;
 type Uid = Box<str>;
+
+/// Deleted owners that are remembered.
+const GONE_MAX: usize = 1024;
 
 #[derive(Default)]
 pub(super) struct Graph {
@@ -14,6 +17,8 @@ pub(super) struct Graph {
     dependents: HashMap<Uid, HashSet<Key>>,
     /// Objects that are being deleted and wait for their dependents.
     waiting: HashMap<Uid, Key>,
+    /// Owners that are known to be gone, the latest last: their kind may have gone with them, so nobody could look.
+    gone: VecDeque<Uid>,
     /// Namespaces and CRDs that are being deleted.
     pub terminating: HashSet<String>,
     pub terminating_crds: HashSet<String>,
@@ -47,7 +52,19 @@ impl Graph {
         self.waiting.remove(uid);
         let owners = self.forget_owners(key);
         let waiting = owners.iter().filter_map(|(owner, _)| self.waiting.get(owner).cloned()).collect();
-        (self.dependents_of(uid), waiting)
+        let dependents = self.dependents_of(uid);
+        if !dependents.is_empty() {
+            if self.gone.len() == GONE_MAX {
+                self.gone.pop_front();
+            }
+            self.gone.push_back(uid.into());
+        }
+        (dependents, waiting)
+    }
+
+    /// Whether an object of this uid was there and was deleted, not long ago.
+    pub(super) fn is_gone(&self, uid: &str) -> bool {
+        self.gone.iter().any(|gone| **gone == *uid)
     }
 
     fn forget_owners(&mut self, key: &[u8]) -> Vec<(Uid, bool)> {
@@ -96,7 +113,20 @@ mod tests {
         graph.put(b"a", "1", &[], true);
         assert_eq!(graph.remove(b"b", "2"), (vec![], vec![Key::from(&b"a"[..])]));
         assert_eq!(graph.remove(b"a", "1"), (vec![Key::from(&b"c"[..])], vec![]));
+        assert!(graph.is_gone("1") && !graph.is_gone("2"));
         assert!(graph.put(b"c", "3", &[], false));
         assert!(graph.owners.is_empty() && graph.dependents.is_empty() && graph.waiting.is_empty());
+    }
+
+    #[test]
+    fn no_more_than_the_limit_of_deleted_owners_is_remembered() {
+        let mut graph = Graph::default();
+        for i in 0..=GONE_MAX {
+            let uid = i.to_string();
+            let owner = OwnerReference { uid: uid.clone().into(), ..OwnerReference::default() };
+            graph.put(uid.as_bytes(), "", &[owner], false);
+            graph.remove(b"", &uid);
+        }
+        assert!(graph.gone.len() == GONE_MAX && !graph.is_gone("0") && graph.is_gone(&GONE_MAX.to_string()));
     }
 }

@@ -30,6 +30,9 @@ enum Owner {
 }
 
 async fn look_up(server: &Server, reference: &Value, namespace: &str) -> Result<Owner> {
+    if server.state().collector.graph.lock().is_gone(text_at(reference, &["uid"])) {
+        return Ok(Owner::Gone);
+    }
     let (group, version) = split_api_version(text_at(reference, &["apiVersion"]));
     let kind = text_at(reference, &["kind"]);
     let catalog = server.catalog();

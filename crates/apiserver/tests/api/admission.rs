@@ -61,3 +61,22 @@ async fn admission_changes_warns_and_refuses() {
     assert_eq!(delete(&server, &path).await.code, 200);
     assert_eq!(get(&server, &path).await.code, 404);
 }
+
+/// Finds a bug.
+struct Buggy;
+
+#[async_trait]
+impl Admission for Buggy {
+    async fn mutate(&self, request: &Request, _: &mut Value) -> Result<Vec<Warning>, Denied> {
+        assert!(request.name != "bug", "a bug on purpose");
+        Ok(Vec::new())
+    }
+}
+
+#[tokio::test]
+async fn a_bug_that_one_request_finds_is_its_own() {
+    let server = server_with(Options { admission: vec![Arc::new(Buggy)], ..Options::default() }).await;
+    let found = post(&server, MAPS, &json!({"metadata": {"name": "bug"}})).await;
+    assert_eq!((found.code, found.status().1), (500, "InternalError".to_owned()));
+    assert_eq!(post(&server, MAPS, &json!({"metadata": {"name": "fine"}})).await.code, 201);
+}

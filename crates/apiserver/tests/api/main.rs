@@ -4,6 +4,7 @@ mod access;
 mod admission;
 mod bad_input;
 mod crd;
+mod forms;
 mod garbage;
 mod noise;
 mod registry;

@@ -128,3 +128,28 @@ async fn every_write_of_a_mixed_load_is_seen_by_a_watcher_in_order() {
     let listed: Vec<Value> = listed["items"].as_array().unwrap().clone();
     assert_eq!(listed, state.into_values().collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn two_servers_over_one_store_are_one_cluster() {
+    let store: store::SharedStore = std::sync::Arc::new(store::Embedded::memory(store::Limits::default()));
+    let (one, two) = tokio::join!(
+        apiserver::Server::start(store.clone(), apiserver::Options::default()),
+        apiserver::Server::start(store.clone(), apiserver::Options::default()),
+    );
+    let (one, two) = (one.unwrap(), two.unwrap());
+    post(&one, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &crate::crd::widgets()).await;
+    let widgets = "/apis/example.com/v1/namespaces/default/widgets";
+    crate::support::eventually(&two, "the kind is served", async || get(&two, widgets).await.code == 200).await;
+    let widget = json!({"metadata": {"name": "w"}, "spec": {"size": 1}});
+    assert_eq!(post(&two, widgets, &widget).await.code, 201);
+    assert_eq!(get(&one, &format!("{widgets}/w")).await.code, 200);
+    let owner = get(&one, &format!("{widgets}/w")).await.json();
+    let owners =
+        json!([{"apiVersion": "example.com/v1", "kind": "Widget", "name": "w", "uid": owner["metadata"]["uid"]}]);
+    post(&two, MAPS, &json!({"metadata": {"name": "m", "ownerReferences": owners}})).await;
+    delete(&one, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.com").await;
+    let gone = async || get(&one, &format!("{MAPS}/m")).await.code == 404 && get(&two, widgets).await.code == 404;
+    crate::support::eventually(&one, "the kind, its object and the dependent are gone", gone).await;
+    one.shutdown().await;
+    two.shutdown().await;
+}
