@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -21,9 +24,11 @@ use kube::{
 };
 use openstack::{
     Client as CloudClient, Cloud as Where, Local, Options as CloudOptions, Query, Reads, Transport, TransportError,
+    block_storage::Volume,
     compute::Server,
     load_balancer::{HealthMonitor, Listener, LoadBalancer, Member, Pool},
     network::{FloatingIp, Network, Port, Router, SecurityGroup, SecurityGroupRule, Subnet},
+    network::{GatewayDraft, NetworkDraft, RouterDraft, SubnetDraft},
 };
 use sandbox::cloud::{Cloud, Options as CloudSettings};
 use serde_json::{Value, json};
@@ -55,11 +60,13 @@ struct Lossy {
     inner: Arc<dyn Transport>,
     /// Ends of paths whose first POST's answer is lost.
     lose: Mutex<Vec<&'static str>>,
+    calls: Arc<AtomicUsize>,
 }
 
 #[async_trait::async_trait]
 impl Transport for Lossy {
     async fn send(&self, request: Request<Bytes>, limit: usize) -> Result<Response<Bytes>, TransportError> {
+        self.calls.fetch_add(1, Relaxed);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let answer = self.inner.send(request, limit).await?;
         let mut lose = self.lose.lock().unwrap();
@@ -80,6 +87,8 @@ struct World {
     admin: CloudClient,
     fleet: Option<Fleet>,
     options: Options,
+    /// Requests to the cloud by the controllers.
+    calls: Arc<AtomicUsize>,
 }
 
 impl World {
@@ -104,7 +113,8 @@ impl World {
         let local = Local::shared::<Body, Body>(cloud.router());
         let at = Where::from_yaml(cloud.clouds_yaml("c").as_bytes(), Some("c-admin"), None).unwrap();
         let admin = CloudClient::new(at, local.clone(), CloudOptions::default());
-        let transport = Arc::new(Lossy { inner: local, lose: Mutex::new(lose.to_vec()) });
+        let calls = Arc::<AtomicUsize>::default();
+        let transport = Arc::new(Lossy { inner: local, lose: Mutex::new(lose.to_vec()), calls: calls.clone() });
         let options = Options {
             client: client.clone(),
             clock: control::Clock::system(),
@@ -113,7 +123,7 @@ impl World {
             concurrency: 4,
         };
         let fleet = Some(Fleet::start(options.clone()));
-        Self { client, cloud, admin, fleet, options }
+        Self { client, cloud, admin, fleet, options, calls }
     }
 
     async fn restart(&mut self) {
@@ -386,12 +396,8 @@ async fn a_server_without_a_host_is_told_with_novas_fault() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_strangers_network_of_the_same_name_is_neither_used_nor_deleted() {
     let world = World::start(CloudSettings::default(), &[]).await;
-    let at = Where::from_yaml(world.cloud.clouds_yaml("c").as_bytes(), Some("c"), None).unwrap();
-    let tenant = CloudClient::new(at, Local::shared::<Body, Body>(world.cloud.router()), CloudOptions::default());
-    let draft = openstack::network::NetworkDraft {
-        name: "k8s-clusterapi-cluster-default-demo".to_owned(),
-        ..Default::default()
-    };
+    let tenant = tenant(&world);
+    let draft = NetworkDraft { name: "k8s-clusterapi-cluster-default-demo".to_owned(), ..Default::default() };
     let stranger: Network = tenant.create(&draft).await.unwrap();
     world.apply(&world.objects(|_| ())).await;
     let infra = world.infra_cluster(|c| c.status.as_ref().is_some_and(|s| s.network.is_some())).await;
@@ -436,4 +442,126 @@ async fn without_a_load_balancer_the_node_carries_the_floating_ip_and_a_bastion_
     world.delete().await;
     let left = world.inventory().await;
     assert!(left.values().all(|n| *n == 0), "{left:?}");
+}
+
+/// A client with the tenant's own credentials, as a person would have.
+fn tenant(world: &World) -> CloudClient {
+    let at = Where::from_yaml(world.cloud.clouds_yaml("c").as_bytes(), Some("c"), None).unwrap();
+    CloudClient::new(at, Local::shared::<Body, Body>(world.cloud.router()), CloudOptions::default())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_that_was_there_before_is_used_and_stays_and_volumes_go_with_their_server() {
+    let world = World::start(CloudSettings::default(), &["/volumes"]).await;
+    let c = tenant(&world);
+    let network: Network = c.create(&NetworkDraft { name: "mine".into(), ..Default::default() }).await.unwrap();
+    let draft = SubnetDraft {
+        network_id: network.id.clone(),
+        cidr: "10.9.0.0/24".into(),
+        ip_version: Some(4),
+        ..Default::default()
+    };
+    let subnet: Subnet = c.create(&draft).await.unwrap();
+    let gateway = GatewayDraft { network_id: world.cloud.external_network(), ..Default::default() };
+    let router: Router =
+        c.create(&RouterDraft { external_gateway_info: Some(gateway), ..Default::default() }).await.unwrap();
+    c.add_router_interface(&router.id, &subnet.id).await.unwrap();
+    let mut objects = world.objects(|infra| {
+        let spec = infra["spec"].as_object_mut().unwrap();
+        spec.remove("managedSubnets");
+        spec.insert("network".to_owned(), json!({"filter": {"name": "mine"}}));
+        spec.insert("tags".to_owned(), json!(["team-a"]));
+    });
+    let machine = &mut objects[2]["spec"]["template"]["spec"];
+    machine["rootVolume"] = json!({"sizeGiB": 25});
+    machine["additionalBlockDevices"] = json!([{"name": "etcd", "sizeGiB": 2, "storage": {"type": "Volume"}}]);
+    machine["ports"] =
+        json!([{"nameSuffix": "main", "tags": ["first"], "allowedAddressPairs": [{"ipAddress": "10.9.0.200"}]}]);
+    machine["serverMetadata"] = json!([{"key": "purpose", "value": "test"}]);
+    world.apply(&objects).await;
+    let machine = world.machine(is_ready).await;
+    let id = machine.status.unwrap().instance_id.unwrap();
+    let server: Server = world.admin.get(&id).await.unwrap();
+    assert_eq!((server.metadata["purpose"].as_str(), server.image_id()), ("test", None));
+    assert_eq!(server.tags, ["team-a"]);
+    let mut volumes: Vec<(u64, String)> =
+        c.list::<Volume>(&Query::new()).await.unwrap().into_iter().map(|v| (v.size, v.status)).collect();
+    volumes.sort();
+    assert_eq!(volumes, [(2, "in-use".to_owned()), (25, "in-use".to_owned())]);
+    let port = &c.list::<Port>(&Query::new().with("device_id", &id)).await.unwrap()[0];
+    assert_eq!(
+        (port.tags.clone(), port.allowed_address_pairs.len()),
+        (vec!["first".to_owned(), "team-a".to_owned()], 1)
+    );
+    assert!(port.name.ends_with("-main"), "{}", port.name);
+    world.delete().await;
+    assert!(c.list::<Volume>(&Query::new()).await.unwrap().is_empty());
+    let left = world.inventory().await;
+    let stays = ["networks", "subnets", "routers"];
+    assert!(left.iter().all(|(kind, n)| *n == usize::from(stays.contains(kind))), "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_somebody_deletes_is_missed_at_the_next_look() {
+    let world = World::start(CloudSettings::default(), &[]).await;
+    world.apply(&world.objects(|_| ())).await;
+    let machine = world.machine(is_ready).await;
+    let id = machine.status.clone().unwrap().instance_id.unwrap();
+    tenant(&world).delete::<Server>(&id).await.unwrap();
+    let mut changed = world.cloud.changed();
+    while world.admin.look::<Server>(&id).await.unwrap().is_some() {
+        changed.changed().await.unwrap();
+    }
+    let look = json!({"metadata": {"annotations": {"look": "again"}}});
+    let api = world.api::<OpenStackMachine>();
+    api.patch(&machine.name_any(), &Default::default(), &kube::api::Patch::Merge(look)).await.unwrap();
+    let said = |m: &OpenStackMachine| message(&m.status.clone().unwrap_or_default().conditions, "Ready");
+    world.machine(move |m| said(m).starts_with("InstanceDeleted: ")).await;
+    world.delete().await;
+    let left = world.inventory().await;
+    assert!(left.values().all(|n| *n == 0), "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_settled_cluster_asks_the_cloud_nothing() {
+    let world = World::start(CloudSettings::default(), &[]).await;
+    world.apply(&world.objects(|_| ())).await;
+    world.machine(is_ready).await;
+    // The last event of its own writes makes each controller look once more; then there is nothing to wait for.
+    let mut before = world.calls.load(Relaxed);
+    for _ in 0..50 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let now = world.calls.load(Relaxed);
+        if now == before {
+            return;
+        }
+        before = now;
+    }
+    panic!("{before} requests, and it goes on");
+}
+
+/// `cargo test -p fleet --test openstack -- --ignored --nocapture many`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn many_clusters_at_once() {
+    let count: usize = std::env::var("CLUSTERS").ok().and_then(|n| n.parse().ok()).unwrap_or(50);
+    let world = World::start(CloudSettings::default(), &[]).await;
+    let start = std::time::Instant::now();
+    let secret = world.objects(|_| ()).remove(0);
+    world.apply(&[secret]).await;
+    for i in 0..count {
+        let text = serde_json::to_string(&world.objects(|_| ())[1..]).unwrap();
+        let text =
+            text.replace("\"demo\"", &format!("\"demo-{i}\"")).replace("\"demo-cp\"", &format!("\"demo-{i}-cp\""));
+        world.apply(&serde_json::from_str::<Vec<Value>>(&text).unwrap()).await;
+    }
+    let api = world.api::<OpenStackMachine>();
+    loop {
+        let ready = api.list(&Default::default()).await.unwrap().items.iter().filter(|m| is_ready(m)).count();
+        eprintln!("{:?}: {ready} ready, {} requests", start.elapsed(), world.calls.load(Relaxed));
+        if ready == count {
+            return;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }

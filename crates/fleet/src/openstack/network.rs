@@ -20,6 +20,11 @@ use super::{
 
 const REASON: &str = "DependencyFailed";
 
+/// The status has no room for things without a name; those that people made may have none, and are called by their id.
+fn called(name: &str, id: &str) -> String {
+    if name.is_empty() { id.to_owned() } else { name.to_owned() }
+}
+
 /// Networks are ours to make where the spec says what subnets they shall have.
 pub fn is_managed(spec: &OpenStackClusterSpec) -> bool {
     !spec.managed_subnets.is_empty()
@@ -43,7 +48,7 @@ pub async fn external(scope: &Scope, spec: &OpenStackClusterSpec, status: &mut O
             all.pop()
         }
     };
-    status.external_network = found.map(|n| ExternalNetwork { id: n.id, name: n.name, tags: n.tags });
+    status.external_network = found.map(|n| ExternalNetwork { name: called(&n.name, &n.id), id: n.id, tags: n.tags });
     Ok(())
 }
 
@@ -64,7 +69,7 @@ pub async fn network(scope: &Scope, spec: &OpenStackClusterSpec, status: &mut Op
     // Written down at once: what comes next may fail.
     let mut shown = NetworkStatus {
         id: network.id.clone(),
-        name: network.name.clone(),
+        name: called(&network.name, &network.id),
         tags: network.tags.clone(),
         subnets: Vec::new(),
     };
@@ -84,8 +89,10 @@ pub async fn network(scope: &Scope, spec: &OpenStackClusterSpec, status: &mut Op
         }
         found
     };
-    shown.subnets =
-        subnets.into_iter().map(|s| SubnetStatus { id: s.id, name: s.name, cidr: s.cidr, tags: s.tags }).collect();
+    shown.subnets = subnets
+        .into_iter()
+        .map(|s| SubnetStatus { name: called(&s.name, &s.id), id: s.id, cidr: s.cidr, tags: s.tags })
+        .collect();
     status.network = Some(shown);
     Ok(())
 }
@@ -167,7 +174,7 @@ pub async fn router(scope: &Scope, spec: &OpenStackClusterSpec, status: &mut Ope
     let gateway = router.external_gateway_info.clone().unwrap_or_default();
     status.router = Some(RouterStatus {
         id: router.id.clone(),
-        name: router.name.clone(),
+        name: called(&router.name, &router.id),
         tags: router.tags.clone(),
         ips: gateway.external_fixed_ips.into_iter().map(|f| f.ip_address).filter(|ip| !ip.is_empty()).collect(),
     });
