@@ -330,3 +330,85 @@ fn addresses(server: &Server) -> Vec<NodeAddress> {
     found.push(NodeAddress { address: server.name.clone(), type_: "InternalDNS".to_owned() });
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(change: impl FnOnce(&mut Machine, &mut OpenStackCluster, &mut OpenStackMachine)) -> Seen {
+        let (mut machine, mut cluster, mut infra) =
+            (Machine::default(), OpenStackCluster::default(), OpenStackMachine::default());
+        machine.spec.bootstrap.data_secret_name = Some("data".to_owned());
+        cluster.status.get_or_insert_default().initialization = Some(Provisioned { provisioned: Some(true) });
+        owner::add_finalizer(&mut infra.metadata, names::OPENSTACK_MACHINE_FINALIZER);
+        change(&mut machine, &mut cluster, &mut infra);
+        Seen {
+            machine: Some(Arc::new(machine)),
+            cluster: Some(Arc::default()),
+            infra_cluster: Some(Arc::new(cluster)),
+            infra: Arc::new(infra),
+            bootstrap: Some(Arc::default()),
+        }
+    }
+
+    fn reason(work: Work) -> &'static str {
+        match work {
+            Work::Wait { reason, .. } => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_server_is_made_when_finalizer_network_and_bootstrap_data_are_there() {
+        assert_eq!(plan(&seen(|_, _, _| ())), Work::Ensure);
+        assert_eq!(plan(&seen(|_, _, infra| infra.metadata.finalizers = None)), Work::AddFinalizer);
+        let unprovisioned = plan(&seen(|_, cluster, _| cluster.status = None));
+        assert_eq!(reason(unprovisioned), "WaitingForClusterInfrastructure");
+        let no_data = |machine: &mut Machine| machine.spec.bootstrap.data_secret_name = None;
+        assert_eq!(reason(plan(&seen(|machine, _, _| no_data(machine)))), "WaitingForBootstrapData");
+        let unseen = Seen { bootstrap: None, ..seen(|_, _, _| ()) };
+        assert_eq!(reason(plan(&unseen)), "WaitingForBootstrapData");
+    }
+
+    #[test]
+    fn a_server_that_exists_needs_its_bootstrap_data_no_more() {
+        let after_move = plan(&seen(|machine, _, infra| {
+            machine.spec.bootstrap.data_secret_name = None;
+            infra.status.get_or_insert_default().instance_id = Some("id".to_owned());
+        }));
+        assert_eq!(after_move, Work::Ensure);
+    }
+
+    #[test]
+    fn deletion_goes_on_without_machine_and_cluster_and_pauses_with_them() {
+        let dying =
+            |infra: &mut OpenStackMachine| infra.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        let orphan = Seen { machine: None, infra_cluster: None, ..seen(|_, _, infra| dying(infra)) };
+        assert_eq!(plan(&orphan), Work::Delete);
+        assert_eq!(
+            plan(&seen(|_, _, infra| {
+                dying(infra);
+                infra.metadata.finalizers = None;
+            })),
+            Work::Nothing
+        );
+        let paused = seen(|_, _, infra| {
+            dying(infra);
+            owner::annotate(&mut infra.metadata, names::PAUSED_ANNOTATION, "");
+        });
+        assert_eq!(plan(&paused), Work::Paused);
+    }
+
+    #[test]
+    fn addresses_are_of_the_kinds_that_nodes_have() {
+        use openstack::compute::Address;
+        let address = |addr: &str, kind: &str| Address { addr: addr.into(), kind: kind.into(), ..Default::default() };
+        let server = Server {
+            name: "m".into(),
+            addresses: [("n".to_owned(), vec![address("10.6.0.9", "fixed"), address("127.24.0.9", "floating")])].into(),
+            ..Default::default()
+        };
+        let found: Vec<String> = addresses(&server).into_iter().map(|a| format!("{} {}", a.type_, a.address)).collect();
+        assert_eq!(found, ["InternalIP 10.6.0.9", "ExternalIP 127.24.0.9", "InternalDNS m"]);
+    }
+}
