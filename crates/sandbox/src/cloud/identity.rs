@@ -106,6 +106,7 @@ pub fn handle(state: &mut State, request: &Request, signer: &Signer) -> Result<R
             let kind = if *collection == "projects" { Kind::Project } else { Kind::User };
             objects(state, request, &caller, signer, kind, rest)
         }
+        ("GET", ["role_assignments"]) if caller.admin => Ok(assignments(state, request)),
         ("GET", rest) => fixed(state, &caller, rest),
         _ => Err(Fault::no_route()),
     }
@@ -395,6 +396,24 @@ fn objects(
         }
         _ => Err(Fault::no_route()),
     }
+}
+
+/// Who has which role in which project.
+fn assignments(state: &State, request: &Request) -> Reply {
+    let wanted = |query: &str, id: &str| request.query(query).is_none_or(|w| w == id);
+    let mut found = Vec::new();
+    for user in state.table(Kind::User).all().filter(|u| wanted("user.id", text(u, "id"))) {
+        let projects = user.get("~roles").and_then(Value::as_object).into_iter().flatten();
+        for (project, _) in projects.filter(|(p, _)| wanted("scope.project.id", p)) {
+            for name in roles(user, project) {
+                let id = ROLES.iter().find(|(_, n)| *n == name).map(|(id, _)| *id).unwrap_or_default();
+                if wanted("role.id", id) {
+                    found.push(json!({"user": {"id": text(user, "id")}, "role": {"id": id}, "scope": {"project": {"id": project}}, "links": {}}));
+                }
+            }
+        }
+    }
+    list_reply("role_assignments", &found)
 }
 
 fn new_object(state: &mut State, signer: &Signer, kind: Kind, body: &Map<String, Value>) -> Result<Row> {
