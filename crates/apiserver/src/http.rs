@@ -90,7 +90,10 @@ async fn serve(server: &Server, parts: Parts, body: Body, caller: Option<Arc<Use
             if !matches!(parts.method, Method::GET | Method::HEAD) {
                 return Err(Error::method_not_allowed_on_path());
             }
-            return other(server, &segments, &parts.headers);
+            return match segments.first().map(String::as_str) {
+                Some("healthz" | "livez" | "readyz") => health(server, &segments, &query).await,
+                _ => other(server, &segments, &parts.headers),
+            };
         }
     };
     let wants_watch = query.flag("watch");
@@ -180,12 +183,24 @@ fn authorize(server: &Server, user: &User, verb: Verb, target: &Resource, query:
     Err(Error::forbidden(&target.group, &target.resource, &target.name, why))
 }
 
-/// What is no resource: discovery, documents, health.
+/// Alive is who answers; ready is whose store can be read, too.
+async fn health(server: &Server, segments: &[String], query: &Query) -> Result<Response> {
+    let asked = segments.first().map(String::as_str).unwrap_or_default();
+    let mut text = "[+]ping ok\n".to_owned();
+    if asked != "livez" {
+        let key = format!("{}core/namespaces/default", crate::kinds::ROOT);
+        if let Err(error) = write::get(server, key).await {
+            return Err(Error::unavailable(format!("{asked} check failed: the store cannot be read: {error}")));
+        }
+        text.push_str("[+]store ok\n");
+    }
+    let text = if query.flag("verbose") { format!("{text}{asked} check passed\n") } else { "ok".to_owned() };
+    Ok(respond(StatusCode::OK, "text/plain; charset=utf-8", text.into()))
+}
+
+/// What is no resource: discovery and documents.
 fn other(server: &Server, segments: &[String], headers: &HeaderMap) -> Result<Response> {
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    if let ["healthz" | "livez" | "readyz", ..] = segments[..] {
-        return Ok(respond(StatusCode::OK, "text/plain; charset=utf-8", Bytes::from_static(b"ok")));
-    }
     if let ["openapi", rest @ ..] = &segments[..] {
         return documents::serve(server, rest, headers);
     }

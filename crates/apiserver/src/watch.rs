@@ -24,6 +24,8 @@ use crate::{
 
 /// A watch without a timeout of its own ends after this.
 const TIMEOUT_S: u64 = 3600;
+/// Nor does any go on longer.
+const TIMEOUT_S_MAX: u64 = 24 * 3600;
 /// How often a watcher that allows it learns how far it is.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// Events that are put into one frame if they are there at once.
@@ -86,7 +88,7 @@ pub(crate) async fn open(
         source: None,
         ready: VecDeque::new(),
         next_bookmark: Box::pin(tokio::time::sleep(BOOKMARK_INTERVAL)),
-        deadline: Box::pin(tokio::time::sleep(Duration::from_secs(timeout_s.unwrap_or(TIMEOUT_S)))),
+        deadline: Box::pin(tokio::time::sleep(Duration::from_secs(timeout_s.unwrap_or(TIMEOUT_S).min(TIMEOUT_S_MAX)))),
     };
     let from_now = version.is_none_or(|v| v.0 == 0);
     let after = if initial.unwrap_or(from_now) {

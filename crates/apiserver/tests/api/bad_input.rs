@@ -183,3 +183,40 @@ async fn what_is_not_acted_upon_is_refused() {
     let policy = json!({"metadata": {"name": "p"}, "spec": {"validations": [{"expression": "true"}]}});
     assert_eq!(post(&server, &format!("{group}/validatingadmissionpolicies"), &policy).await.code, 422);
 }
+
+#[tokio::test]
+async fn one_request_more_than_the_limit_is_asked_to_come_again() {
+    use tower::ServiceExt;
+    let server = crate::support::server_with(apiserver::Options { requests_max: 2, ..Default::default() }).await;
+    let admin = || {
+        let binding = json!({
+            "metadata": {"name": "all"}, "roleRef": {"kind": "ClusterRole", "name": "cluster-admin"},
+            "subjects": [{"kind": "User", "name": "system:anonymous"}],
+        });
+        post_owned(&server, "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding)
+    };
+    assert_eq!(admin().await, 201);
+    let slow = || {
+        let never = Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+        let request = Request::post(MAPS).header("content-type", JSON).body(never).unwrap();
+        let mut call = Box::pin(server.router().oneshot(request));
+        assert!(futures::FutureExt::now_or_never(&mut call).is_none());
+        call
+    };
+    let ask = async || {
+        let response = server.router().oneshot(Request::get(MAPS).body(Body::empty()).unwrap()).await.unwrap();
+        (response.status().as_u16(), response.headers().contains_key("retry-after"))
+    };
+    let first = slow();
+    assert_eq!(ask().await, (200, false));
+    let second = slow();
+    assert_eq!(ask().await, (429, true));
+    let watch = Request::get(format!("{MAPS}?watch=true")).body(Body::empty()).unwrap();
+    assert_eq!(server.router().oneshot(watch).await.unwrap().status(), 200);
+    drop((first, second));
+    assert_eq!(ask().await, (200, false));
+}
+
+async fn post_owned(server: &apiserver::Server, path: &str, value: Value) -> u16 {
+    post(server, path, &value).await.code
+}
