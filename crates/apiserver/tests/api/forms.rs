@@ -8,8 +8,9 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, Discovery,
     api::{ListParams, PartialObjectMetaExt, Patch, PatchParams},
+    core::PartialObjectMeta,
     discovery::Scope,
-    runtime::metadata_watcher,
+    runtime::watcher,
 };
 use serde_json::{Value, json};
 
@@ -37,7 +38,7 @@ async fn discovery_is_the_same_in_both_of_its_forms() {
     let list = |discovery: &Discovery| {
         let mut list: Vec<_> = discovery
             .groups()
-            .flat_map(|group| group.recommended_resources())
+            .flat_map(kube::discovery::ApiGroup::recommended_resources)
             .map(|(resource, capabilities)| {
                 let namespaced = matches!(capabilities.scope, Scope::Namespaced);
                 (resource.api_version, resource.kind, resource.plural, namespaced, capabilities.operations.len())
@@ -64,9 +65,10 @@ async fn metadata_alone_can_be_read_listed_patched_and_watched() {
     let patch = patch.into_request_partial::<ConfigMap>();
     let patched = maps.patch_metadata("m", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
     assert_eq!(patched.metadata.annotations.unwrap()["x"], "y");
-    let mut watch = std::pin::pin!(metadata_watcher(maps, Default::default()));
+    let partial: Api<PartialObjectMeta<ConfigMap>> = Api::default_namespaced(client(&server));
+    let mut watch = std::pin::pin!(watcher(partial, watcher::Config::default()));
     loop {
-        if let kube::runtime::watcher::Event::InitApply(found) = watch.next().await.unwrap().unwrap() {
+        if let watcher::Event::InitApply(found) = watch.next().await.unwrap().unwrap() {
             assert_eq!(found.metadata.name.as_deref(), Some("m"));
             break;
         }
