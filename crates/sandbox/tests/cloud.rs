@@ -465,3 +465,31 @@ async fn bodies_over_the_limit_and_microversions_over_the_maximum_are_refused() 
     assert_eq!(send(version("2.90")).await.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(send(version("2.91")).await.status(), StatusCode::NOT_ACCEPTABLE);
 }
+
+#[tokio::test]
+async fn names_tags_lists_and_keys_one_over_their_limits_are_refused() {
+    use openstack::compute::{Keypair, KeypairDraft};
+    use sandbox::cloud::{LIST_LIMIT, PUBLIC_KEY_LIMIT, TAGS_LIMIT, TEXT_LIMIT};
+    let (_cloud, c) = new(options()).await;
+    let named = |n: usize| NetworkDraft { name: "x".repeat(n), ..Default::default() };
+    let network: Network = c.create(&named(TEXT_LIMIT)).await.unwrap();
+    assert_eq!(c.create::<Network>(&named(TEXT_LIMIT + 1)).await.unwrap_err().class(), Class::Invalid);
+    let tags = |n: usize| (0..n).map(|i| format!("t{i}")).collect::<Vec<_>>();
+    c.set_tags::<Network>(&network.id, &tags(TAGS_LIMIT)).await.unwrap();
+    assert_eq!(c.set_tags::<Network>(&network.id, &tags(TAGS_LIMIT + 1)).await.unwrap_err().class(), Class::Invalid);
+    let subnet = |n: usize, third: u8| SubnetDraft {
+        network_id: network.id.clone(),
+        cidr: format!("10.6.{third}.0/24"),
+        ip_version: Some(4),
+        dns_nameservers: vec!["192.0.2.1".into(); n],
+        ..Default::default()
+    };
+    c.create::<Subnet>(&subnet(LIST_LIMIT, 0)).await.unwrap();
+    assert_eq!(c.create::<Subnet>(&subnet(LIST_LIMIT + 1, 1)).await.unwrap_err().class(), Class::Invalid);
+    let key = |n: usize| {
+        let blob = "ssh-rsa AAAA ";
+        KeypairDraft { name: format!("k{n}"), public_key: Some(format!("{blob}{}", "c".repeat(n - blob.len()))) }
+    };
+    c.create::<Keypair>(&key(PUBLIC_KEY_LIMIT)).await.unwrap();
+    assert_eq!(c.create::<Keypair>(&key(PUBLIC_KEY_LIMIT + 1)).await.unwrap_err().class(), Class::Invalid);
+}
