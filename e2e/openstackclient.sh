@@ -49,7 +49,8 @@ gone() {
     fail "$*: still there after $deadline_s s"
 }
 
-has() { grep -qxF -- "$1" || fail "$2 is not in the list"; }
+# Readers read to the end: one that stops early ends its writer with SIGPIPE.
+has() { grep -xF -- "$1" >/dev/null || fail "$2 is not in the list"; }
 refused() { if "$OPENSTACK" "$@" >"$work/refused" 2>&1; then fail "$*: should have been refused"; fi; }
 
 cleanup() {
@@ -76,12 +77,12 @@ trap cleanup EXIT
 
 say token, catalog
 os token issue -f value -c id >/dev/null
-os catalog list -f value -c Type | grep -qx compute || fail 'the catalog has no compute service'
+os catalog list -f value -c Type | grep -x compute >/dev/null || fail 'the catalog has no compute service'
 
 say flavor, image, availability zone
-FLAVOR=${FLAVOR:-$(os flavor list -f value -c Name | head -n 1)}
+FLAVOR=${FLAVOR:-$(os flavor list -f value -c Name | sed -n 1p)}
 field name flavor show "$FLAVOR" >/dev/null
-IMAGE=${IMAGE:-$(os image list --status active -f value -c Name | head -n 1)}
+IMAGE=${IMAGE:-$(os image list --status active -f value -c Name | sed -n 1p)}
 [ "$(field status image show "$IMAGE")" = active ] || fail "image $IMAGE is not active"
 os availability zone list --compute -f value -c 'Zone Name' >/dev/null
 if ! skip image; then
@@ -103,7 +104,7 @@ os keypair list -f value -c Name | has "$P-key" keypair
 os keypair show "$P-key" >/dev/null
 
 say network, subnet
-EXTERNAL=${EXTERNAL:-$(os network list --external -f value -c Name | head -n 1)}
+EXTERNAL=${EXTERNAL:-$(os network list --external -f value -c Name | sed -n 1p)}
 [ "$(field router:external network show "$EXTERNAL")" = True ] || [ "$(field router:external network show "$EXTERNAL")" = External ] || fail "$EXTERNAL is not external"
 os network create --description 'made by e2e' "$P-net" >/dev/null
 os network set --tag "$P" "$P-net"
@@ -127,14 +128,14 @@ os security group rule create --protocol tcp --dst-port 6443 --remote-ip 0.0.0.0
 os security group rule create --protocol tcp --dst-port 30000:32767 --remote-group "$P-sg" "$P-sg" >/dev/null
 refused security group rule create --protocol tcp --dst-port 6443 --remote-ip 0.0.0.0/0 "$P-sg"
 [ "$(os security group rule list "$P-sg" -f value -c ID | wc -l)" -ge 4 ] || fail 'the group has less than four rules'
-os security group rule delete "$(os security group rule list --ingress "$P-sg" -f value -c ID | head -n 1)"
+os security group rule delete "$(os security group rule list --ingress "$P-sg" -f value -c ID | sed -n 1p)"
 os security group list -f value -c Name | has "$P-sg" 'security group'
 os security group show "$P-sg" >/dev/null
 
 say port
 os port create --network "$P-net" --security-group "$P-sg" --fixed-ip ip-address=10.99.0.20 "$P-port" >/dev/null
 os port list --network "$P-net" -f value -c Name | has "$P-port" port
-os port show "$P-port" | grep -q 10.99.0.20 || fail 'the port has another address'
+os port show "$P-port" | grep 10.99.0.20 >/dev/null || fail 'the port has another address'
 refused port create --network "$P-net" --fixed-ip ip-address=10.99.0.20 "$P-twin"
 refused security group delete "$P-sg"
 
@@ -144,7 +145,7 @@ os server create --flavor "$FLAVOR" --image "$IMAGE" --key-name "$P-key" --port 
     --property purpose=e2e --wait "$P-server" >/dev/null
 [ "$(field status server show "$P-server")" = ACTIVE ] || fail 'the server is not ACTIVE'
 os server list -f value -c Name | has "$P-server" server
-os server show "$P-server" -f value -c addresses | grep -q 10.99.0.20 || fail 'the server has another address'
+os server show "$P-server" -f value -c addresses | grep 10.99.0.20 >/dev/null || fail 'the server has another address'
 os server set --property more=yes "$P-server"
 refused network delete "$P-net"
 
@@ -153,7 +154,7 @@ fip=$(os floating ip create "$EXTERNAL" -f value -c floating_ip_address)
 os floating ip set --port "$P-port" "$fip"
 await ACTIVE status floating ip show "$fip"
 os floating ip list -f value -c 'Floating IP Address' | has "$fip" 'floating ip'
-os server show "$P-server" -f value -c addresses | grep -q "$fip" || fail 'the server does not show its floating IP'
+os server show "$P-server" -f value -c addresses | grep -F "$fip" >/dev/null || fail 'the server does not show its floating IP'
 refused router remove subnet "$P-router" "$P-subnet"
 os floating ip unset --port "$fip"
 
@@ -200,7 +201,7 @@ if [ -n "${STRANGER_CLOUD:-}" ]; then
     say another project sees nothing of it
     for kind in server network router 'security group'; do
         # shellcheck disable=SC2086
-        if "$OPENSTACK" --os-cloud "$STRANGER_CLOUD" $kind list -f value -c Name | grep -q "^$P"; then
+        if "$OPENSTACK" --os-cloud "$STRANGER_CLOUD" $kind list -f value -c Name | grep "^$P" >/dev/null; then
             fail "another project sees the $kind"
         fi
     done
@@ -219,6 +220,6 @@ os security group delete "$P-sg"
 os keypair delete "$P-key"
 for kind in server network router port 'security group' keypair; do
     # shellcheck disable=SC2086
-    if os $kind list -f value -c Name | grep -q "^$P"; then fail "a $kind is left"; fi
+    if os $kind list -f value -c Name | grep "^$P" >/dev/null; then fail "a $kind is left"; fi
 done
 say passed

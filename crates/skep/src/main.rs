@@ -1,6 +1,7 @@
 //! The one binary: reads its settings, puts the parts together, and nothing else.
 
 mod admission;
+mod machines;
 mod plane;
 mod sandbox;
 mod serve;
@@ -30,6 +31,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Start the sandbox cloud: an OpenStack-compatible cloud with hollow machines
     Sandbox(sandbox::Arguments),
+    /// Stand in for the servers of a cloud whose servers do not boot (for tests)
+    Machines(machines::Arguments),
     #[command(flatten)]
     User(cli::Command),
 }
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
             Command::Up(arguments) => up::run(arguments).await,
             Command::Serve(arguments) => serve::run(arguments).await,
             Command::Sandbox(arguments) => sandbox::run(arguments).await,
+            Command::Machines(arguments) => machines::run(arguments).await,
             Command::User(command) => {
                 use clap::CommandFactory;
                 cli::run(command, Arguments::command()).await
