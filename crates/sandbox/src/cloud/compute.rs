@@ -1,7 +1,9 @@
 //! Nova v2.1: servers, and what they are made of.
 
 mod actions;
+mod devices;
 pub mod servers;
+mod show;
 
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::servers;
+use super::{devices, servers, show};
 use crate::cloud::{
     block_storage,
     fault::{Fault, Result},
@@ -40,13 +40,13 @@ pub fn handle(state: &mut State, request: &Request, caller: &Caller, row: &Row, 
         (_, ["os-volume_attachments", rest @ ..]) => volumes(state, request, caller, id, rest),
         ("GET", ["os-security-groups"]) => {
             let ids: Vec<String> =
-                servers::ports_of(state, id).iter().flat_map(|p| values(p, "security_groups[]")).collect();
+                devices::ports_of(state, id).iter().flat_map(|p| values(p, "security_groups[]")).collect();
             let groups = ids.iter().filter_map(|g| state.get(Kind::SecurityGroup, g));
             let groups: Vec<Value> = groups.map(|g| json!({"id": text(&g, "id"), "name": text(&g, "name"), "description": text(&g, "description"), "tenant_id": text(&g, "project_id"), "rules": []})).collect();
             Ok(Reply::one(200, "security_groups", json!(groups)))
         }
         ("GET", ["ips"]) => {
-            let view = servers::view(state, request, caller, row);
+            let view = show::view(state, request, caller, row);
             Ok(Reply::one(200, "addresses", view.get("addresses").cloned().unwrap_or_default()))
         }
         ("GET", ["os-instance-actions"]) => Ok(Reply::ok(json!({"instanceActions": []}))),
@@ -105,7 +105,7 @@ fn group(state: &mut State, request: &Request, row: &Row, action: &str) -> Resul
     drop(groups);
     let found =
         found.ok_or_else(|| Fault::not_found("SecurityGroupNotFound", format!("Security group {name} not found.")))?;
-    for port in servers::ports_of(state, text(row, "id")) {
+    for port in devices::ports_of(state, text(row, "id")) {
         let mut ids = values(&port, "security_groups[]");
         ids.retain(|g| *g != found);
         if action == "addSecurityGroup" {
@@ -123,14 +123,14 @@ fn interfaces(state: &mut State, request: &Request, caller: &Caller, server: &st
     };
     match (request.method.as_str(), rest) {
         ("GET", []) => {
-            let ports = servers::ports_of(state, server);
+            let ports = devices::ports_of(state, server);
             Ok(Reply::one(200, "interfaceAttachments", ports.iter().map(|p| show(p)).collect()))
         }
         ("POST", []) => {
             let body = request.object("interfaceAttachment")?;
             let given = |key: &str| body.get(key).and_then(Value::as_str);
             let ip = list(body, "fixed_ips").first().and_then(|f| f.get("ip_address")).and_then(Value::as_str);
-            let port = servers::attach_port(state, caller, server, given("port_id"), given("net_id"), ip, &[])?;
+            let port = devices::attach_port(state, caller, server, given("port_id"), given("net_id"), ip, &[])?;
             if let Some(row) = state.get(Kind::Server, server).filter(|s| text(s, "status") == "ACTIVE") {
                 state.set(Kind::Port, &port, json!({"status": "ACTIVE", "binding:host_id": text(&row, "~host")}));
             }
@@ -138,13 +138,13 @@ fn interfaces(state: &mut State, request: &Request, caller: &Caller, server: &st
             Ok(Reply::one(200, "interfaceAttachment", show(&port)))
         }
         (method, [port]) => {
-            let found = servers::ports_of(state, server).into_iter().find(|p| text(p, "id") == *port);
+            let found = devices::ports_of(state, server).into_iter().find(|p| text(p, "id") == *port);
             let found = found
                 .ok_or_else(|| Fault::not_found("PortNotFound", format!("Port {port} is not attached to {server}.")))?;
             match method {
                 "GET" => Ok(Reply::one(200, "interfaceAttachment", show(&found))),
                 "DELETE" => {
-                    servers::detach_port(state, &found);
+                    devices::detach_port(state, &found);
                     Ok(Reply::empty(202))
                 }
                 _ => Err(Fault::method()),

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
-use super::{actions, links};
+use super::{
+    actions,
+    devices::{attach_ports, attach_volumes, ports_of, release},
+    links,
+    show::view,
+};
 use crate::cloud::{
-    block_storage,
     fault::{Fault, Result},
     generic,
-    http::{Caller, Reply, Request, next_link, page, shown, visible},
+    http::{Caller, Reply, Request, next_link, page, visible},
     kind::Kind,
-    network::{groups, ports},
+    network::groups,
     state::State,
     table::{Row, flag, list, number, text, values},
 };
@@ -22,8 +26,6 @@ pub const USER_DATA_LIMIT: usize = 65_535;
 /// Pairs of metadata, and characters of a value.
 pub const METADATA_LIMIT: usize = 128;
 pub const METADATA_VALUE_LIMIT: usize = 255;
-/// Ports and volumes of one server.
-pub const DEVICES_LIMIT: usize = 32;
 
 pub fn handle(state: &mut State, request: &Request, caller: &Arc<Caller>, rest: &[&str]) -> Result<Reply> {
     match (request.method.as_str(), rest) {
@@ -291,7 +293,7 @@ fn hostname(name: &str) -> String {
     clean.take(63).collect::<String>().trim_matches(['-', '.']).to_owned()
 }
 
-fn truthy(value: &Value) -> bool {
+pub fn truthy(value: &Value) -> bool {
     value.as_bool().unwrap_or_else(|| value.as_str().is_some_and(|s| s.eq_ignore_ascii_case("true")))
 }
 
@@ -340,146 +342,6 @@ fn check_quota(state: &State, caller: &Caller, flavor: &Row) -> Result<()> {
     Ok(())
 }
 
-fn attach_ports(
-    state: &mut State,
-    request: &Request,
-    caller: &Caller,
-    server: &str,
-    body: &Map<String, Value>,
-) -> Result<()> {
-    let wanted: Vec<Value> = match body.get("networks") {
-        Some(Value::String(s)) if s == "none" => return Ok(()),
-        Some(Value::Array(list)) if !list.is_empty() => list.clone(),
-        None if request.microversion >= 37 => {
-            return Err(Fault::bad("Invalid input for field/attribute server. 'networks' is a required property"));
-        }
-        _ => {
-            let own = state.table(Kind::Network).find("project_id", &caller.project);
-            let own: Vec<String> =
-                own.filter(|n| !flag(n, "router:external")).map(|n| text(n, "id").to_owned()).collect();
-            match own.as_slice() {
-                [] => return Ok(()),
-                [one] => vec![json!({ "uuid": one })],
-                _ => {
-                    let message = "Multiple possible networks found, use a Network ID to be more specific.";
-                    return Err(Fault::conflict("NetworkAmbiguous", message));
-                }
-            }
-        }
-    };
-    if wanted.len() > DEVICES_LIMIT {
-        return Err(Fault::bad(format!("A server has at most {DEVICES_LIMIT} networks")));
-    }
-    let names: Vec<&str> =
-        list(body, "security_groups").iter().filter_map(|g| g.get("name").and_then(Value::as_str)).collect();
-    for one in &wanted {
-        let given = |key: &str| one.get(key).and_then(Value::as_str);
-        attach_port(state, caller, server, given("port"), given("uuid"), given("fixed_ip"), &names)?;
-    }
-    Ok(())
-}
-
-/// Ties a port to a server: one that exists, or a new one on a network, which is then deleted with the server.
-pub fn attach_port(
-    state: &mut State,
-    caller: &Caller,
-    server: &str,
-    port: Option<&str>,
-    network: Option<&str>,
-    ip: Option<&str>,
-    group_names: &[&str],
-) -> Result<String> {
-    let zone = state.get(Kind::Server, server).map(|s| text(&s, "OS-EXT-AZ:availability_zone").to_owned());
-    let owner = format!("compute:{}", zone.filter(|z| !z.is_empty()).unwrap_or_else(|| "nova".to_owned()));
-    if let Some(port) = port {
-        let found = state.get(Kind::Port, port).filter(|p| visible(caller, p));
-        let found = found.ok_or_else(|| Fault::bad(format!("Port {port} could not be found.")))?;
-        if !text(&found, "device_id").is_empty() {
-            return Err(Fault::conflict("PortInUse", format!("Port {port} is still in use.")));
-        }
-        if list(&found, "fixed_ips").is_empty() {
-            return Err(Fault::bad(format!("Port {port} requires a FixedIP in order to be used.")));
-        }
-        state.set(Kind::Port, port, json!({"device_id": server, "device_owner": owner}));
-        return Ok(port.to_owned());
-    }
-    let network = network.ok_or_else(|| Fault::bad("Bad networks format: network uuid or port is needed"))?;
-    let found = state.get(Kind::Network, network).filter(|n| visible(caller, n));
-    found.ok_or_else(|| Fault::bad(format!("Network {network} could not be found.")))?;
-    let mut body = json!({"network_id": network, "device_id": server, "device_owner": owner});
-    if let Some(ip) = ip {
-        body["fixed_ips"] = json!([{ "ip_address": ip }]);
-    }
-    if !group_names.is_empty() {
-        body["security_groups"] = json!(group_ids(state, caller, group_names)?);
-    }
-    let made = crate::cloud::network::create(state, caller, Kind::Port, body.as_object().unwrap_or(&Map::new()))?;
-    let id = text(&made, "id").to_owned();
-    state.set(Kind::Port, &id, json!({"~owned": true}));
-    Ok(id)
-}
-
-fn group_ids(state: &State, caller: &Caller, names: &[&str]) -> Result<Vec<String>> {
-    let find = |name: &&str| {
-        let mut groups = state.table(Kind::SecurityGroup).find("project_id", &caller.project);
-        let found =
-            groups.find(|g| text(g, "name") == *name || text(g, "id") == *name).map(|g| text(g, "id").to_owned());
-        found.ok_or_else(|| Fault::bad(format!("Security group {name} not found for project {}.", caller.project)))
-    };
-    names.iter().map(find).collect()
-}
-
-fn attach_volumes(state: &mut State, caller: &Caller, server: &str, body: &Map<String, Value>) -> Result<()> {
-    let devices = list(body, "block_device_mapping_v2");
-    if devices.len() > DEVICES_LIMIT {
-        return Err(Fault::bad(format!("A server has at most {DEVICES_LIMIT} block devices")));
-    }
-    let zone =
-        state.get(Kind::Server, server).map(|s| text(&s, "OS-EXT-AZ:availability_zone").to_owned()).unwrap_or_default();
-    for device in devices {
-        let given = |key: &str| device.get(key).and_then(Value::as_str).unwrap_or_default();
-        if given("destination_type") != "volume" && given("source_type") != "volume" {
-            continue;
-        }
-        let ends = device.get("delete_on_termination").is_some_and(truthy);
-        let volume = match given("source_type") {
-            "volume" => {
-                let found = state.get(Kind::Volume, given("uuid")).filter(|v| visible(caller, v));
-                let found = found.ok_or_else(|| {
-                    Fault::bad(format!("Block Device Mapping is Invalid: failed to get volume {}.", given("uuid")))
-                })?;
-                if text(&found, "status") != "available" {
-                    return Err(Fault::bad(format!(
-                        "Invalid volume: volume {} status must be 'available'. Currently in '{}'",
-                        given("uuid"),
-                        text(&found, "status")
-                    )));
-                }
-                given("uuid").to_owned()
-            }
-            "image" | "blank" => {
-                let size = device.get("volume_size").and_then(|v| v.as_i64().or_else(|| v.as_str()?.parse().ok()));
-                let size = size.ok_or_else(|| Fault::bad("Block Device Mapping is Invalid: volume_size is needed"))?;
-                let mut draft = json!({"size": size, "name": "", "availability_zone": zone});
-                if given("source_type") == "image" {
-                    draft["imageRef"] = json!(given("uuid"));
-                }
-                if !given("volume_type").is_empty() {
-                    draft["volume_type"] = json!(given("volume_type"));
-                }
-                block_storage::make(state, caller, draft.as_object().unwrap_or(&Map::new()))?
-            }
-            other => {
-                return Err(Fault::bad(format!(
-                    "Block Device Mapping is Invalid: source_type {other:?} is not supported"
-                )));
-            }
-        };
-        block_storage::attach(state, &volume, server, ends);
-    }
-    Ok(())
-}
-
 pub fn delete(state: &mut State, id: &str) {
     let fields = json!({"OS-EXT-STS:task_state": "deleting", "~deleting": true, "updated": state.options.now_text()});
     state.set(Kind::Server, id, fields);
@@ -518,40 +380,6 @@ pub fn advance(state: &mut State, id: &str) {
     for port in ports_of(state, id) {
         let fields = json!({"status": "ACTIVE", "binding:host_id": host, "binding:vif_type": "ovs", "device_owner": format!("compute:{zone}")});
         state.set(Kind::Port, text(&port, "id"), fields);
-    }
-}
-
-pub fn ports_of(state: &State, server: &str) -> Vec<Arc<Row>> {
-    state.table(Kind::Port).find("device_id", server).cloned().collect()
-}
-
-/// Frees ports and volumes; deletes those that were made for the server.
-fn release(state: &mut State, server: &str, volumes: bool) {
-    for port in ports_of(state, server) {
-        detach_port(state, &port);
-    }
-    if volumes {
-        let ids: Vec<(String, bool)> = state
-            .table(Kind::Volume)
-            .find("~server_id", server)
-            .map(|v| (text(v, "id").to_owned(), flag(v, "~ends_with_server")))
-            .collect();
-        for (volume, ends) in ids {
-            block_storage::detach(state, &volume);
-            if ends {
-                state.remove(Kind::Volume, &volume);
-            }
-        }
-    }
-}
-
-pub fn detach_port(state: &mut State, port: &Row) {
-    let id = text(port, "id");
-    if flag(port, "~owned") {
-        ports::remove(state, id);
-    } else {
-        let fields = json!({"device_id": "", "device_owner": "", "status": "DOWN", "binding:host_id": "", "binding:vif_type": "unbound"});
-        state.set(Kind::Port, id, fields);
     }
 }
 
@@ -599,110 +427,6 @@ fn place(state: &State, server: &Row) -> Option<(String, String)> {
         };
         (weight, state.used(host).cores)
     })
-}
-
-/// A server as `GET /servers/{id}` shows it at the caller's microversion.
-pub fn view(state: &State, request: &Request, caller: &Caller, row: &Row) -> Row {
-    let version = request.microversion;
-    let mut out = shown(row);
-    let id = text(row, "id");
-    out.remove("project_id");
-    out.insert("links".into(), links(&state.options, "servers", id));
-    let ports = ports_of(state, id);
-    out.insert("addresses".into(), addresses(state, &ports));
-    let mut names: Vec<String> = ports.iter().flat_map(|p| values(p, "security_groups[]")).collect();
-    names.sort();
-    names.dedup();
-    let name = |g: &String| state.get(Kind::SecurityGroup, g).map(|g| json!({"name": text(&g, "name")}));
-    if text(row, "status") != "ERROR" {
-        out.insert("security_groups".into(), names.iter().filter_map(name).collect());
-    }
-    let flavor = text(row, "~flavor_id");
-    out.insert("flavor".into(), if version >= 47 {
-        json!({"original_name": text(row, "~flavor_name"), "vcpus": number(row, "~vcpus"), "ram": number(row, "~ram"),
-               "disk": number(row, "~disk"), "ephemeral": 0, "swap": 0, "extra_specs": {}})
-    } else {
-        json!({"id": flavor, "links": links(&state.options, "flavors", flavor)})
-    });
-    let image = text(row, "~image_id");
-    out.insert(
-        "image".into(),
-        if image.is_empty() {
-            json!("")
-        } else {
-            json!({"id": image, "links": links(&state.options, "images", image)})
-        },
-    );
-    let volumes = state.table(Kind::Volume).find("~server_id", id);
-    let volumes: Vec<Value> =
-        volumes.map(|v| json!({"id": text(v, "id"), "delete_on_termination": flag(v, "~ends_with_server")})).collect();
-    out.insert("os-extended-volumes:volumes_attached".into(), json!(volumes));
-    let host = text(row, "~host");
-    let host_id = if host.is_empty() {
-        String::new()
-    } else {
-        uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, host.as_bytes()).simple().to_string()
-    };
-    for (key, value) in [
-        ("hostId", json!(host_id)),
-        ("accessIPv4", json!("")),
-        ("accessIPv6", json!("")),
-        ("progress", json!(0)),
-        ("OS-DCF:diskConfig", json!("MANUAL")),
-    ] {
-        out.insert(key.into(), value);
-    }
-    out.entry("OS-SRV-USG:launched_at").or_insert(Value::Null);
-    out.insert("OS-SRV-USG:terminated_at".into(), Value::Null);
-    if version < 26 {
-        out.remove("tags");
-    }
-    if version >= 9 {
-        out.insert("locked".into(), json!(flag(row, "~locked")));
-    }
-    if version >= 19 {
-        out.insert("description".into(), row.get("~description").cloned().unwrap_or_default());
-    }
-    if version >= 63 {
-        out.insert("trusted_image_certificates".into(), Value::Null);
-    }
-    if version >= 71 {
-        let group = text(row, "~group");
-        out.insert("server_groups".into(), if group.is_empty() { json!([]) } else { json!([group]) });
-    }
-    if version >= 90 || (version >= 3 && caller.admin) {
-        out.insert("OS-EXT-SRV-ATTR:hostname".into(), json!(text(row, "~hostname")));
-    }
-    if caller.admin {
-        out.insert("OS-EXT-SRV-ATTR:host".into(), json!(host));
-        out.insert("OS-EXT-SRV-ATTR:hypervisor_hostname".into(), json!(host));
-        out.insert("OS-EXT-SRV-ATTR:instance_name".into(), json!(format!("instance-{:08x}", number(row, "~seq"))));
-        if version >= 3 {
-            out.insert("OS-EXT-SRV-ATTR:user_data".into(), row.get("~user_data").cloned().unwrap_or_default());
-            for key in ["reservation_id", "kernel_id", "ramdisk_id"] {
-                out.insert(format!("OS-EXT-SRV-ATTR:{key}"), json!(""));
-            }
-            out.insert("OS-EXT-SRV-ATTR:launch_index".into(), json!(0));
-            out.insert("OS-EXT-SRV-ATTR:root_device_name".into(), json!("/dev/vda"));
-        }
-    }
-    out
-}
-
-/// By network name: the ports' addresses, and the floating ones behind them.
-fn addresses(state: &State, ports: &[Arc<Row>]) -> Value {
-    let mut all: Map<String, Value> = Map::new();
-    for port in ports {
-        let network = state.get(Kind::Network, text(port, "network_id"));
-        let name = network.as_ref().map(|n| text(n, "name")).unwrap_or_default().to_owned();
-        let Value::Array(here) = all.entry(name).or_insert_with(|| json!([])) else { continue };
-        let mac = text(port, "mac_address");
-        let one = |ip: &str, kind: &str| json!({"addr": ip, "version": if ip.contains(':') { 6 } else { 4 }, "OS-EXT-IPS:type": kind, "OS-EXT-IPS-MAC:mac_addr": mac});
-        here.extend(values(port, "fixed_ips[].ip_address").iter().map(|ip| one(ip, "fixed")));
-        let floating = state.table(Kind::FloatingIp).find("port_id", text(port, "id"));
-        here.extend(floating.map(|f| one(text(f, "floating_ip_address"), "floating")));
-    }
-    Value::Object(all)
 }
 
 #[cfg(test)]
