@@ -1,5 +1,6 @@
 //! Kinds of the workload profile whose objects the server itself completes or keeps in order.
 
+use policy::rbac::Attributes;
 use serde_json::{Value, json};
 
 use super::{Cx, Strategy, Subresource, plain};
@@ -7,7 +8,7 @@ use crate::{
     field::FieldError,
     names::NameRule,
     object::{at, default_at, set_at, text_at},
-    status::Result,
+    status::{Error, Result},
 };
 
 mod defaults;
@@ -176,6 +177,7 @@ pub(crate) static CSR: Strategy = Strategy {
         match cx.subresource {
             // Approval decides the conditions; it issues nothing.
             "approval" => {
+                may_use_signer(cx, old, "approve")?;
                 let certificate = at(old, &["status", "certificate"]).cloned();
                 if let Some(status) = request.get_mut("status").and_then(Value::as_object_mut) {
                     match certificate {
@@ -185,7 +187,13 @@ pub(crate) static CSR: Strategy = Strategy {
                 }
             }
             // Status issues; it neither approves nor denies.
-            "status" => keep_decisions(request, old),
+            "status" => {
+                let issues = at(request, &["status", "certificate"]) != at(old, &["status", "certificate"]);
+                if issues {
+                    may_use_signer(cx, old, "sign")?;
+                }
+                keep_decisions(request, old);
+            }
             _ => {}
         }
         for condition in at_mut(request, &["status", "conditions"]).and_then(Value::as_array_mut).into_iter().flatten()
@@ -206,6 +214,30 @@ pub(crate) static CSR: Strategy = Strategy {
     },
     ..plain()
 };
+
+/// Who approves or signs needs the right to that for the request's signer: by its name, or by its domain with `/*`
+/// (admission plugins CertificateApproval and CertificateSigning).
+fn may_use_signer(cx: &Cx<'_>, request: &Value, verb: &str) -> Result<()> {
+    let signer = text_at(request, &["spec", "signerName"]);
+    let domain = signer.split_once('/').map(|(domain, _)| format!("{domain}/*")).unwrap_or_default();
+    let access = cx.server.state().access.read();
+    let allowed = [signer, &domain].iter().any(|name| {
+        let wanted = Attributes::Resource {
+            verb,
+            group: "certificates.k8s.io",
+            resource: "signers",
+            subresource: "",
+            namespace: "",
+            name,
+        };
+        access.rbac.authorize(cx.user, &wanted).is_allowed()
+    });
+    if allowed {
+        return Ok(());
+    }
+    let why = format!("user not permitted to {verb} requests with signerName {signer:?}");
+    Err(Error::forbidden("certificates.k8s.io", "certificatesigningrequests", crate::object::name(request), why))
+}
 
 fn at_mut<'a>(object: &'a mut Value, path: &[&str]) -> Option<&'a mut Value> {
     path.iter().try_fold(object, |value, key| value.get_mut(*key))

@@ -295,6 +295,33 @@ async fn who_asks_for_a_certificate_is_written_down_by_the_server() {
     let answer = merge(&server, &format!("{csrs}/c/approval"), &approved).await;
     assert_eq!(answer.json()["status"]["conditions"][0]["type"], "Approved");
     assert_eq!(answer.json()["status"].get("certificate"), None);
+    let role = json!({
+        "metadata": {"name": "approver"},
+        "rules": [{"apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests/*", "*/approval"], "verbs": ["*"]}],
+    });
+    post(&server, &format!("{RBAC}/clusterroles"), &role).await;
+    let binding = json!({
+        "metadata": {"name": "a"}, "roleRef": {"kind": "ClusterRole", "name": "approver"},
+        "subjects": [{"kind": "User", "name": "amy"}],
+    });
+    post(&server, &format!("{RBAC}/clusterrolebindings"), &binding).await;
+    let amy = User::new("amy", Vec::<String>::new());
+    let path = format!("{csrs}/c/approval");
+    let by_amy = async || {
+        let body =
+            json!({"status": {"conditions": [{"type": "Denied", "status": "True", "reason": "Amy"}]}}).to_string();
+        send_as(&server, &amy, Method::PATCH, &path, "application/merge-patch+json", body).await
+    };
+    assert!(by_amy().await.status().2.ends_with(
+        "user not permitted to approve requests with signerName \"kubernetes.io/kube-apiserver-client-kubelet\""
+    ));
+    let signers = json!([{
+        "apiGroups": ["certificates.k8s.io"], "resources": ["signers", "*/approval"], "verbs": ["approve", "patch"],
+        "resourceNames": ["kubernetes.io/*", "c"],
+    }]);
+    merge(&server, &format!("{RBAC}/clusterroles/approver"), &json!({"rules": signers})).await;
+    assert_eq!(by_amy().await.code, 200);
+    merge(&server, &path, &approved).await;
     let issued = json!({"status": {"conditions": [], "certificate": "aGVsbG8="}});
     let answer = merge(&server, &format!("{csrs}/c/status"), &issued).await.json();
     assert_eq!(answer["status"]["certificate"], "aGVsbG8=");
