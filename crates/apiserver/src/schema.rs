@@ -60,7 +60,6 @@ impl Schema {
 
     /// What is wrong with an object that replaces `old`, but for what `old` already had as it is (KEP-4008): so an object
     /// can be changed after its schema became stricter.
-    #[allow(dead_code, reason = "the registry validates updates as creations so far")]
     pub fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         validate::object(&self.root, object, Some(old))
     }
