@@ -130,6 +130,10 @@ impl Provider {
             let provisioned = infra.status.as_ref().and_then(|s| s.initialization.as_ref()).and_then(|i| i.provisioned);
             let now = (provisioned == Some(true), infra.metadata.deletion_timestamp.is_some());
             let key = Key::of(infra.as_ref());
+            if now.1 && infra.metadata.finalizers.as_ref().is_none_or(Vec::is_empty) {
+                gates.lock().remove(&key);
+                return;
+            }
             if gates.lock().insert(key.clone(), now) == Some(now) {
                 return;
             }

@@ -27,6 +27,7 @@ use super::{
 pub const ROLE: &str = "kubeapi";
 pub const DEFAULT_PORT: u16 = 6443;
 const REASON: &str = "LoadBalancerError";
+const NOT_READY: &str = "LoadBalancerNotReady";
 
 pub fn port(spec: &OpenStackClusterSpec) -> u16 {
     let port = spec.api_server.as_ref().and_then(|a| a.port).and_then(|p| u16::try_from(p).ok());
@@ -142,7 +143,8 @@ async fn load_balancer(
 
 fn ready(balancer: &LoadBalancer, age: Duration) -> Result<()> {
     match balancer.provisioning_status.as_str() {
-        "ACTIVE" => Ok(()),
+        // Busy with a change of a machine's, perhaps: that stops nobody who has nothing to change.
+        "ACTIVE" | "PENDING_UPDATE" => Ok(()),
         "ERROR" => blocked(
             REASON,
             format!(
@@ -150,7 +152,7 @@ fn ready(balancer: &LoadBalancer, age: Duration) -> Result<()> {
                 balancer.name
             ),
         ),
-        other => wait(REASON, format!("load balancer {} to be ACTIVE (it is {other})", balancer.name), pace(age)),
+        other => wait(NOT_READY, format!("load balancer {} to be ACTIVE (it is {other})", balancer.name), pace(age)),
     }
 }
 
@@ -248,6 +250,16 @@ pub async fn pool(scope: &Scope, balancer: &str, port: u16) -> Result<Option<Poo
     below::<Pool>(scope, &names::listener(&scope.resource, port), balancer, |p| &p.loadbalancers).await
 }
 
+/// While another change is under way the load balancer takes none: that is waiting, not an error.
+fn changed<T>(done: openstack::Result<T>, age: Duration) -> Result<T> {
+    match done {
+        Err(error) if error.is_conflict() => {
+            wait(NOT_READY, format!("the load balancer ({})", error.message()), pace(age))
+        }
+        other => Ok(other?),
+    }
+}
+
 /// Listener, pool and monitor of a port: one change at a time, since each makes the load balancer busy.
 async fn listener(
     scope: &Scope,
@@ -258,7 +270,7 @@ async fn listener(
     age: Duration,
 ) -> Result<()> {
     let name = names::listener(&scope.resource, port);
-    let busy = |what: &str| wait(REASON, format!("{what} {name} to be ACTIVE"), pace(age));
+    let busy = |what: &str| wait(NOT_READY, format!("{what} {name} to be ACTIVE"), pace(age));
     let found = below::<Listener>(scope, &name, &balancer.id, |l| &l.loadbalancers).await?;
     let Some(listener) = found else {
         let draft = ListenerDraft {
@@ -271,14 +283,14 @@ async fn listener(
             tags: scope.tags.clone(),
             ..Default::default()
         };
-        scope.cloud.create::<Listener>(&draft).await?;
+        changed(scope.cloud.create::<Listener>(&draft).await, age)?;
         return busy("listener");
     };
     let mut have = listener.allowed_cidrs.clone();
     have.sort();
     if have != cidrs {
         let fields = json!({ "allowed_cidrs": if cidrs.is_empty() { None } else { Some(cidrs) } });
-        scope.cloud.update::<Listener>(&listener.id, &fields).await?;
+        changed(scope.cloud.update::<Listener>(&listener.id, &fields).await, age)?;
         return busy("listener");
     }
     let Some(pool) = pool(scope, &balancer.id, port).await? else {
@@ -293,7 +305,7 @@ async fn listener(
             tags: scope.tags.clone(),
             ..Default::default()
         };
-        scope.cloud.create::<Pool>(&draft).await?;
+        changed(scope.cloud.create::<Pool>(&draft).await, age)?;
         return busy("pool");
     };
     if pool.healthmonitor_id.is_empty() {
@@ -311,7 +323,7 @@ async fn listener(
             max_retries_down: number(asked.max_retries_down, 3),
             tags: scope.tags.clone(),
         };
-        scope.cloud.create::<HealthMonitor>(&draft).await?;
+        changed(scope.cloud.create::<HealthMonitor>(&draft).await, age)?;
         return busy("health monitor");
     }
     Ok(())
@@ -329,7 +341,7 @@ pub async fn delete(scope: &Scope, spec: &OpenStackClusterSpec, age: Duration) -
                     _ => {}
                 }
             }
-            return wait(REASON, format!("load balancer {name} to be gone"), pace(age));
+            return wait(NOT_READY, format!("load balancer {name} to be gone"), pace(age));
         }
     }
     if given_floating_ip(spec).is_none() {
