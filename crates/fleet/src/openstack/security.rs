@@ -4,11 +4,13 @@ use api::openstack_cluster::{
     EtherType, ManagedGroup, ManagedSecurityGroups, NamedResource, OpenStackClusterSpec, OpenStackClusterStatus,
     RuleDirection, SecurityGroupRule as WantedRule,
 };
+use http::Method;
 use ipnet::IpNet;
 use openstack::{
-    Query,
+    Query, Resource, Service,
     network::{Port, SecurityGroup, SecurityGroupDraft, SecurityGroupRule, SecurityGroupRuleDraft},
 };
+use serde_json::json;
 
 use super::{
     endpoint, names,
@@ -255,26 +257,47 @@ pub fn difference(have: &[SecurityGroupRule], want: &[Rule]) -> (Vec<Rule>, Vec<
 
 async fn align(scope: &Scope, group: &SecurityGroup, want: Vec<Rule>) -> Result<()> {
     let (add, surplus) = difference(&group.security_group_rules, &want);
-    for rule in add {
-        let draft = SecurityGroupRuleDraft {
-            security_group_id: group.id.clone(),
-            description: rule.description,
-            direction: if rule.ingress { "ingress" } else { "egress" }.to_owned(),
-            ethertype: if rule.six { "IPv6" } else { "IPv4" }.to_owned(),
-            protocol: rule.protocol,
-            port_range_min: rule.ports.map(|p| p.0),
-            port_range_max: rule.ports.map(|p| p.1),
-            remote_group_id: rule.remote_group,
-            remote_ip_prefix: rule.remote_prefix,
-        };
-        match scope.cloud.create::<SecurityGroupRule>(&draft).await {
-            Err(error) if error.is_conflict() && error.message().contains("already exists") => {}
+    let drafts: Vec<SecurityGroupRuleDraft> = add.into_iter().map(|rule| draft(&group.id, rule)).collect();
+    if !drafts.is_empty() {
+        // All in one request; one by one only where the cloud knows one of them already by another name.
+        let body = json!({ "security_group_rules": drafts });
+        let path = SecurityGroupRule::PATH;
+        match scope.cloud.raw(Service::Network, Method::POST, path, &Query::new(), Some(&body)).await {
+            Err(error) if is_twin(&error) => one_by_one(scope, &drafts).await?,
             Err(error) => return Err(error.into()),
             Ok(_) => {}
         }
     }
     for id in surplus {
         scope.cloud.remove::<SecurityGroupRule>(&id).await?;
+    }
+    Ok(())
+}
+
+fn draft(group: &str, rule: Rule) -> SecurityGroupRuleDraft {
+    SecurityGroupRuleDraft {
+        security_group_id: group.to_owned(),
+        description: rule.description,
+        direction: if rule.ingress { "ingress" } else { "egress" }.to_owned(),
+        ethertype: if rule.six { "IPv6" } else { "IPv4" }.to_owned(),
+        protocol: rule.protocol,
+        port_range_min: rule.ports.map(|p| p.0),
+        port_range_max: rule.ports.map(|p| p.1),
+        remote_group_id: rule.remote_group,
+        remote_ip_prefix: rule.remote_prefix,
+    }
+}
+
+fn is_twin(error: &openstack::Error) -> bool {
+    error.is_conflict() && error.message().contains("already exists")
+}
+
+async fn one_by_one(scope: &Scope, drafts: &[SecurityGroupRuleDraft]) -> Result<()> {
+    for draft in drafts {
+        match scope.cloud.create::<SecurityGroupRule>(draft).await {
+            Err(error) if !is_twin(&error) => return Err(error.into()),
+            _ => {}
+        }
     }
     Ok(())
 }
