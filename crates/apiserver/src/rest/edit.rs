@@ -134,6 +134,13 @@ fn run_apply(scope: &mut Scope, live: Option<&Value>, config: &Value, force: boo
         return Err(scope.conflict(text));
     }
     draft.prune(scope)?;
+    // What is written through the object itself is not the status: its applier does not come to own it.
+    if kind.status
+        && scope.subresource.is_empty()
+        && let Some(fields) = draft.object.as_object_mut()
+    {
+        fields.remove("status");
+    }
     let now = rfc3339(scope.server.now());
     let input = ApplyInput {
         live,
