@@ -32,7 +32,7 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     let yaml = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
     let cloud = openstack::Cloud::from_yaml(&yaml, Some(&arguments.cloud), None)?;
     let client = openstack::Client::connect(cloud, openstack::Options::default())?;
-    let path = state.path("machines.db");
+    let path = state.database("machines.db")?;
     let store = Embedded::open(&path, Limits::default()).with_context(|| format!("open {}", path.display()))?;
     let store: SharedStore = Arc::new(store);
     let hollow = Hollow::start(hollow::Options {

@@ -39,7 +39,7 @@ pub struct Plane {
 impl Plane {
     /// Starts the API at `address` and writes the administrator's kubeconfig into the state folder.
     pub async fn start(state: &State, address: SocketAddr, names: &[String]) -> Result<Self> {
-        let path = state.path("management.db");
+        let path = state.database("management.db")?;
         let store = Embedded::open(&path, Limits::default()).with_context(|| format!("open {}", path.display()))?;
         let store: SharedStore = Arc::new(store);
         let authority = state.authority()?;

@@ -65,7 +65,7 @@ impl Sandbox {
             let port = listener.local_addr().context("read the listener's address")?.port();
             (listener, state.sandbox(port)?)
         };
-        let path = state.path("sandbox.db");
+        let path = state.database("sandbox.db")?;
         let store = Embedded::open(&path, Limits::default()).with_context(|| format!("open {}", path.display()))?;
         let store: SharedStore = Arc::new(store);
         let url = format!("http://127.0.0.1:{}", settings.port);

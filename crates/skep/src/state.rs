@@ -64,6 +64,14 @@ impl State {
         self.folder.join(name)
     }
 
+    /// The path of a database, which holds secrets: made for the owner only before the engine opens it.
+    pub fn database(&self, name: &str) -> Result<PathBuf> {
+        let path = self.path(name);
+        let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        opened.with_context(|| format!("open {}", path.display()))?;
+        Ok(path)
+    }
+
     /// Reads a file, or makes it once: written whole or not at all.
     pub fn text(&self, name: &str, make: impl FnOnce() -> Result<String>) -> Result<String> {
         let path = self.path(name);
