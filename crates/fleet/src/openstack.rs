@@ -25,7 +25,7 @@ mod stop;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use api::{meta::Time, names::CLUSTER_LABEL, openstack_cluster::OpenStackCluster};
-use control::{Key, Runner, Writer};
+use control::{Cache, Cached, Key, Queue, Runner, Writer};
 use kube::core::ObjectMeta;
 use parking_lot::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -75,17 +75,31 @@ impl Provider {
         let (clusters, machines) = (self.clusters.queue(), self.machines.queue());
         caches.openstack_clusters.feed(&clusters);
         caches.openstack_machines.feed(&machines);
-        let queue = clusters.clone();
-        caches.clusters.on_change(move |cluster| {
-            if let Some(reference) = cluster.spec.infrastructure_ref.as_ref().filter(|r| r.kind == "OpenStackCluster") {
-                queue.add(Key::new(cluster.metadata.namespace.clone().unwrap_or_default(), reference.name.clone()));
-            }
+        // A Cluster's and a Machine's status changes often and concerns nobody here.
+        wake(&caches.clusters, &clusters, |cluster| {
+            let reference = cluster.spec.infrastructure_ref.as_ref().filter(|r| r.kind == "OpenStackCluster")?;
+            let paused = owner::is_paused(Some(cluster), &cluster.metadata);
+            Some((reference.name.clone(), (cluster.metadata.uid.clone(), paused)))
         });
-        let queue = machines.clone();
-        caches.machines.on_change(move |machine| {
-            let reference = &machine.spec.infrastructure_ref;
-            if reference.kind == "OpenStackMachine" {
-                queue.add(Key::new(machine.metadata.namespace.clone().unwrap_or_default(), reference.name.clone()));
+        wake(&caches.machines, &machines, |machine| {
+            let reference = Some(&machine.spec.infrastructure_ref).filter(|r| r.kind == "OpenStackMachine")?;
+            let data = machine.spec.bootstrap.data_secret_name.clone();
+            Some((reference.name.clone(), (machine.metadata.uid.clone(), data)))
+        });
+        // A pause that begins or ends wakes the cluster's machines.
+        let (weak, queue) = (Arc::downgrade(caches), machines.clone());
+        let paused: Mutex<HashMap<Key, bool>> = Mutex::default();
+        caches.clusters.on_change(move |cluster| {
+            let Some(caches) = weak.upgrade() else { return };
+            let (key, now) = (Key::of(cluster.as_ref()), owner::is_paused(Some(cluster), &cluster.metadata));
+            let before = match cluster.metadata.deletion_timestamp {
+                Some(_) => paused.lock().remove(&key),
+                None => paused.lock().insert(key.clone(), now),
+            };
+            if before.unwrap_or(false) != now {
+                for machine in caches.openstack_machines.in_cluster(&key.namespace, &key.name) {
+                    queue.add(Key::of(machine.as_ref()));
+                }
             }
         });
         // The bootstrap data may be seen later than the machine that names it.
@@ -149,6 +163,33 @@ impl Provider {
         tasks.spawn(clusters.run(Arc::new(cluster::OpenStackClusters(shared.clone())), stop.clone()));
         tasks.spawn(machines.run(Arc::new(machine::OpenStackMachines(shared)), stop.clone()));
     }
+}
+
+/// Wakes what an object refers to (`part`'s name) when the part of it that matters there has changed.
+fn wake<K: Cached, G: PartialEq + Send + 'static>(
+    cache: &Cache<K>,
+    queue: &Queue,
+    part: impl Fn(&K) -> Option<(String, G)> + Send + Sync + 'static,
+) {
+    let queue = queue.clone();
+    let seen: Mutex<HashMap<Key, G>> = Mutex::default();
+    cache.on_change(move |object| {
+        let Some((name, now)) = part(object) else { return };
+        let key = Key::of(object.as_ref());
+        let target = Key::new(key.namespace.as_str(), name);
+        let meta = object.meta();
+        if meta.deletion_timestamp.is_some() {
+            // On its way out: what it refers to is told by its own deletion.
+            seen.lock().remove(&key);
+            queue.add(target);
+            return;
+        }
+        if seen.lock().get(&key) == Some(&now) {
+            return;
+        }
+        seen.lock().insert(key, now);
+        queue.add(target);
+    });
 }
 
 /// How long something has been under way.

@@ -523,6 +523,24 @@ async fn a_server_that_somebody_deletes_is_missed_at_the_next_look() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_cluster_is_left_alone_until_the_pause_ends() {
+    let world =
+        World::start(CloudSettings { boot_latency: Duration::from_secs(1), ..CloudSettings::default() }, &[]).await;
+    world.apply(&world.objects(|_| ())).await;
+    world.machine(|m| m.status.as_ref().is_some_and(|s| s.instance_id.is_some())).await;
+    let pause = |on: bool| {
+        let api = world.api::<Cluster>();
+        let patch = json!({"spec": {"paused": on}});
+        async move { api.patch("demo", &Default::default(), &kube::api::Patch::Merge(patch)).await.unwrap() }
+    };
+    pause(true).await;
+    let paused = |m: &OpenStackMachine| m.status.as_ref().is_some_and(|s| condition::is_true(&s.conditions, "Paused"));
+    world.machine(paused).await;
+    pause(false).await;
+    world.machine(move |m| is_ready(m) && !paused(m)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_settled_cluster_asks_the_cloud_nothing() {
     let world = World::start(CloudSettings::default(), &[]).await;
     world.apply(&world.objects(|_| ())).await;
