@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn a_cluster_is_worked_on_in_order() {
         let finalizer = |infra: &mut OpenStackCluster| {
-            owner::add_finalizer(&mut infra.metadata, names::OPENSTACK_CLUSTER_FINALIZER)
+            owner::add_finalizer(&mut infra.metadata, names::OPENSTACK_CLUSTER_FINALIZER);
         };
         let dying =
             |infra: &mut OpenStackCluster| infra.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
