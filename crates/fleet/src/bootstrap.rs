@@ -4,6 +4,9 @@
 
 mod cloud_config;
 mod kubeadm;
+mod lock;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -21,16 +24,11 @@ use control::{Error, Key, Outcome, Plan, Reconcile, Result};
 use jiff::Timestamp;
 use k8s_openapi::{
     ByteString,
-    api::core::v1::{ConfigMap, Secret},
+    api::core::v1::Secret,
 };
-use kube::{
-    Api, Client,
-    api::{DeleteParams, PostParams},
-    core::ObjectMeta,
-};
-use serde_json::json;
+use kube::{Api, Client, core::ObjectMeta};
 
-use self::{cloud_config::FileEntry, kubeadm::KubeadmApi};
+use self::{cloud_config::FileEntry, kubeadm::KubeadmApi, lock::Lock};
 use crate::{Context, certificates, cluster::is_valid, owner};
 
 const PAUSE_S: u64 = 15;
@@ -105,9 +103,11 @@ impl Reconcile for KubeadmConfigs {
         match plan.action {
             Action::None => {}
             Action::Init => {
-                if !take_lock(client, &cluster, name(seen.machine.as_deref().map(|machine| &machine.metadata))).await? {
-                    let plan = Plan::waiting("another machine to initialize the control plane", PAUSE_S);
-                    return context.writer.execute(plan).await;
+                let machine = name(seen.machine.as_deref().map(|machine| &machine.metadata));
+                let owner = seen.cluster.as_deref().ok_or_else(|| Error::bug("no cluster to initialize"))?;
+                if let Lock::HeldBy(other) = lock::take(client, owner, machine).await? {
+                    let on = format!("Machine {other} to initialize the control plane");
+                    return context.writer.execute(Plan::waiting(on, PAUSE_S)).await;
                 }
                 return self.store(seen, plan.local).await;
             }
@@ -134,7 +134,7 @@ impl Reconcile for KubeadmConfigs {
                     return context.writer.execute(local).await;
                 }
             }
-            Action::ReleaseLock => release_lock(client, &cluster).await?,
+            Action::ReleaseLock => lock::release(client, &cluster).await?,
         }
         context.writer.execute(plan.local).await
     }
@@ -234,7 +234,7 @@ fn decide(seen: &Seen, after: &mut KubeadmConfig) -> Result<Action, String> {
     if is_created(config) {
         let joined = machine.status.as_ref().is_some_and(|status| status.node_ref.is_some());
         if joined || machine.metadata.deletion_timestamp.is_some() {
-            let init = config.spec.init_configuration.is_some() && config.spec.join_configuration.is_none();
+            let init = control_plane && config.spec.join_configuration.is_none();
             return Ok(if init && initialized { Action::ReleaseLock } else { Action::None });
         }
         return match held_token(config) {
@@ -256,10 +256,6 @@ fn decide(seen: &Seen, after: &mut KubeadmConfig) -> Result<Action, String> {
         }
         certificates_ready(seen)?;
         return Ok(Action::Init);
-    }
-    let has_join = config.spec.join_configuration.is_some() || config.spec.init_configuration.is_some();
-    if !has_join && config.spec.cluster_configuration.is_none() {
-        after.spec.join_configuration = Some(JoinConfiguration::default());
     }
     certificates_ready(seen)?;
     if held_token(config).is_none() && !uses_file(config) {
@@ -481,41 +477,4 @@ fn data_secret(seen: &Seen, value: String) -> Secret {
 
 fn name(meta: Option<&ObjectMeta>) -> &str {
     meta.and_then(|meta| meta.name.as_deref()).unwrap_or_default()
-}
-
-/// Takes the lock that lets one machine initialize the control plane; false if another has it.
-async fn take_lock(client: &Client, cluster: &Key, machine: &str) -> Result<bool> {
-    let maps = Api::<ConfigMap>::namespaced(client.clone(), &cluster.namespace);
-    let lock = format!("{}-lock", cluster.name);
-    let information = json!({ "machineName": machine }).to_string();
-    let map = ConfigMap {
-        metadata: ObjectMeta {
-            name: Some(lock.clone()),
-            namespace: Some(cluster.namespace.clone()),
-            labels: Some([(names::CLUSTER_LABEL.to_owned(), cluster.name.clone())].into()),
-            ..ObjectMeta::default()
-        },
-        data: Some([("lock-information".to_owned(), information.clone())].into()),
-        ..ConfigMap::default()
-    };
-    let failed = |operation, source| Error::api(operation, format!("configmap {}/{lock}", cluster.namespace), source);
-    match maps.create(&PostParams::default(), &map).await {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.code == 409 => {
-            let held = maps.get_opt(&lock).await.map_err(|source| failed("get", source))?;
-            let held = held.and_then(|map| map.data?.remove("lock-information"));
-            Ok(held.as_ref() == Some(&information))
-        }
-        Err(source) => Err(failed("create", source)),
-    }
-}
-
-async fn release_lock(client: &Client, cluster: &Key) -> Result<()> {
-    let maps = Api::<ConfigMap>::namespaced(client.clone(), &cluster.namespace);
-    let lock = format!("{}-lock", cluster.name);
-    match maps.delete(&lock, &DeleteParams::default()).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(source) => Err(Error::api("delete", format!("configmap {}/{lock}", cluster.namespace), source)),
-    }
 }

@@ -3,6 +3,8 @@
 //! Source: kubernetes-sigs/cluster-api core/reconcilers/cluster.
 
 mod conditions;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -15,7 +17,7 @@ use api::{
 use control::{Key, Outcome, Plan, Reconcile, Result};
 use jiff::Timestamp;
 
-use crate::{Context, external::External, owner, workload::Probe};
+use crate::{Context, external::External, owner, unacted, workload::Probe};
 
 /// Pause before a look at parts that are being deleted; their events come sooner.
 const DELETION_PAUSE_S: u64 = 5;
@@ -81,7 +83,9 @@ pub fn plan(seen: &Seen, now: &Time) -> Plan {
     }
     let paused = owner::is_paused(Some(cluster), &cluster.metadata);
     let mut deletion = None;
-    if deleting {
+    if deleting && paused {
+        // Moved to another manager, perhaps: what belongs to it must stay.
+    } else if deleting {
         let (reason, message) = delete(seen, &mut plan, &mut after);
         deletion = Some((reason, message));
     } else if !owner::has_finalizer(&cluster.metadata, names::CLUSTER_FINALIZER) {
@@ -95,6 +99,7 @@ pub fn plan(seen: &Seen, now: &Time) -> Plan {
         }
         mirror(seen, &mut after);
     }
+    unacted::tell(cluster, cluster.status.as_ref().and_then(|status| status.observed_generation), &mut plan);
     count(seen, &mut after);
     conditions::set(seen, &mut after, deletion.as_ref(), paused, now);
     let status = after.status.get_or_insert_default();

@@ -6,6 +6,8 @@
 mod conditions;
 mod machines;
 mod rollout;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -25,7 +27,7 @@ use k8s_openapi::{
 };
 use kube::core::ObjectMeta;
 
-use crate::{Context, bootstrap, certificates, external::External, naming::Suffixes, owner, workload::Probe};
+use crate::{Context, bootstrap, certificates, external::External, naming::Suffixes, owner, unacted, workload::Probe};
 
 /// Pause while something is waited for whose end no event tells.
 const PAUSE_S: u64 = 2;
@@ -247,6 +249,11 @@ pub fn plan(seen: &Seen, now: &Time) -> ControlPlanePlan {
             plan.local.wait(why.as_str(), PAUSE_S);
         }
     }
+    unacted::tell(
+        control_plane,
+        control_plane.status.as_ref().and_then(|status| status.observed_generation),
+        &mut plan.local,
+    );
     adopt_template(seen, cluster, &mut plan.local);
     machines::update_conditions(seen, now, &mut plan.local);
     conditions::set(seen, &mut after, blocked.as_deref(), false, now);

@@ -18,6 +18,7 @@ mod naming;
 pub mod openstack;
 mod owner;
 mod summary;
+mod unacted;
 mod workload;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::{
     caches::Caches,
     external::{External, Kinds},
+    machine::boot::boot_failure,
     workload::{Connect, Direct, Workloads},
 };
 

@@ -3,6 +3,8 @@
 //! Source: kubernetes-sigs/cluster-api core/reconcilers/machinedeployment.
 
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -22,7 +24,7 @@ use kube::core::ObjectMeta;
 use crate::{
     Context,
     naming::{self, Suffixes},
-    owner,
+    owner, unacted,
 };
 
 /// Longest name of a set: its machines' names add a suffix.
@@ -75,9 +77,13 @@ pub fn plan(seen: &Seen, now: &Time) -> Plan {
     let mut plan = Plan::nothing();
     let mut after = deployment.clone();
     let deleting = deployment.metadata.deletion_timestamp.is_some();
-    let paused =
-        owner::is_paused(seen.cluster.as_deref(), &deployment.metadata) || deployment.spec.paused == Some(true);
+    let held = owner::is_paused(seen.cluster.as_deref(), &deployment.metadata);
+    let paused = held || deployment.spec.paused == Some(true);
     if deleting {
+        if held {
+            // Moved to another manager, perhaps: its machines must stay.
+            return plan;
+        }
         if !owner::has_finalizer(&deployment.metadata, names::MACHINE_DEPLOYMENT_FINALIZER) {
             return plan;
         }
@@ -99,6 +105,7 @@ pub fn plan(seen: &Seen, now: &Time) -> Plan {
             roll(seen, now, &mut plan, &mut after);
         }
     }
+    unacted::tell(deployment, deployment.status.as_ref().and_then(|status| status.observed_generation), &mut plan);
     status::set(seen, &mut after, paused, now);
     plan.update(deployment, &after);
     plan
@@ -164,8 +171,12 @@ fn roll(seen: &Seen, now: &Time, plan: &mut Plan, after: &mut MachineDeployment)
             in_place(&deployment.spec.template, &mut changed);
             changed.spec.deletion = deployment.spec.deletion.clone();
             changed.spec.machine_naming = deployment.spec.machine_naming.clone();
-        } else if strategy.type_ == RolloutStrategyType::OnDelete {
+        }
+        if !is_current && strategy.type_ == RolloutStrategyType::OnDelete {
             owner::annotate(&mut changed.metadata, names::DISABLE_MACHINE_CREATE_ANNOTATION, "true");
+        } else if let Some(annotations) = &mut changed.metadata.annotations {
+            // A set that was old may be the current one again.
+            annotations.remove(names::DISABLE_MACHINE_CREATE_ANNOTATION);
         }
         if changed.spec.replicas != set.spec.replicas {
             let (name, to) = (set.metadata.name.as_deref().unwrap_or_default(), changed.spec.replicas.unwrap_or(0));
@@ -189,11 +200,12 @@ fn rolling(
     let spec = |set: &MachineSet| set.spec.replicas.unwrap_or(0);
     let available = |set: &MachineSet| set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0);
     let total: i32 = seen.sets.iter().map(|set| spec(set)).sum();
+    let running: i32 = seen.sets.iter().map(|set| occupied(set)).sum();
     let have = spec(current);
     let fresh = match have.cmp(&wanted) {
         std::cmp::Ordering::Greater => wanted,
         std::cmp::Ordering::Equal => have,
-        std::cmp::Ordering::Less => have + (wanted + surge - total).clamp(0, wanted - have),
+        std::cmp::Ordering::Less => have + (wanted + surge - running).clamp(0, wanted - have),
     };
     let mut targets = vec![(current.metadata.uid.clone(), fresh)];
     let minimum = wanted - unavailable;
@@ -215,6 +227,12 @@ fn rolling(
     }
     targets.extend(old.iter().zip(left).map(|(set, left)| (set.metadata.uid.clone(), left)));
     targets
+}
+
+/// Machines that a set has or is to have: those that are being deleted still take their room.
+fn occupied(set: &MachineSet) -> i32 {
+    let running = set.status.as_ref().and_then(|status| status.replicas).unwrap_or(0);
+    set.spec.replicas.unwrap_or(0).max(running)
 }
 
 /// Old machines stay until somebody deletes them; the new set fills what is missing.
@@ -279,7 +297,7 @@ fn create(seen: &Seen, wanted: i32, plan: &mut Plan, after: &mut MachineDeployme
     let labels = meta.labels.clone();
     let mut selector = deployment.spec.selector.clone();
     selector.match_labels.insert(names::TEMPLATE_HASH_LABEL.into(), hash);
-    let total: i32 = seen.sets.iter().map(|set| set.spec.replicas.unwrap_or(0)).sum();
+    let total: i32 = seen.sets.iter().map(|set| occupied(set)).sum();
     let strategy = deployment.spec.rollout.as_ref().and_then(|rollout| rollout.strategy.clone()).unwrap_or_default();
     let (surge, _) = limits(strategy.rolling_update.as_ref(), wanted);
     let first = (wanted + surge - total).clamp(0, wanted);

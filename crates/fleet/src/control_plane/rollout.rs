@@ -278,7 +278,7 @@ pub fn outdated(seen: &Seen, machine: &Machine, now: &Time) -> Option<String> {
         return Some("KubeadmConfig is not up-to-date: clusterConfiguration differs".to_owned());
     }
     let config = seen.configs.get(name_of(machine))?;
-    let init = config.spec.init_configuration.is_some() || config.spec.cluster_configuration.is_some();
+    let init = config.spec.join_configuration.is_none();
     let (have, wanted) = if init {
         (for_init(config.spec.clone()), for_init(wanted))
     } else {
@@ -290,8 +290,6 @@ pub fn outdated(seen: &Seen, machine: &Machine, now: &Time) -> Option<String> {
 /// The configuration of the machine that initializes the control plane.
 fn for_init(mut spec: KubeadmConfigSpec) -> KubeadmConfigSpec {
     spec.join_configuration = None;
-    spec.init_configuration.get_or_insert_default();
-    spec.cluster_configuration.get_or_insert_default();
     spec
 }
 
@@ -299,7 +297,7 @@ fn for_init(mut spec: KubeadmConfigSpec) -> KubeadmConfigSpec {
 fn for_join(mut spec: KubeadmConfigSpec) -> KubeadmConfigSpec {
     spec.init_configuration = None;
     spec.cluster_configuration = None;
-    spec.join_configuration.get_or_insert_default();
+    spec.join_configuration.get_or_insert_default().control_plane.get_or_insert_default();
     spec
 }
 
