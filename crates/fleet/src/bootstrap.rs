@@ -18,7 +18,7 @@ use api::{
     machine::Machine,
     meta::Time,
     names::{self, Purpose},
-    node_configuration::{BootstrapTokenDiscovery, JoinConfiguration, JoinControlPlane, NodeTaint},
+    node_configuration::{BootstrapTokenDiscovery, JoinControlPlane, NodeTaint},
 };
 use control::{Error, Key, Outcome, Plan, Reconcile, Result};
 use jiff::Timestamp;

@@ -2,9 +2,12 @@
 //!
 //! Source: kubernetes-sigs/cluster-api core/reconcilers/machine.
 
+pub mod boot;
 mod conditions;
 mod deletion;
 mod node;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

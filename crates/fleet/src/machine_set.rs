@@ -7,6 +7,8 @@
 //! Source: kubernetes-sigs/cluster-api core/reconcilers/machineset.
 
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +23,7 @@ use api::{
     meta::{ContractRef, Time},
     names,
 };
-use control::{EventType, Key, Outcome, Plan, Reconcile, Result};
+use control::{EventType, Key, Outcome, Plan, Reconcile, Result, Step};
 use jiff::Timestamp;
 use kube::core::ObjectMeta;
 use serde_json::{Value, json};
@@ -163,10 +165,11 @@ fn scale(seen: &Seen, plan: &mut Plan) -> Result<(), String> {
     let wanted = usize::try_from(seen.set.spec.replicas.unwrap_or(1)).unwrap_or(0);
     let have = seen.machines.len();
     let unfinished = unfinished(seen);
-    if have > wanted {
+    if have >= wanted {
         for machine in to_remove(seen, have - wanted) {
             plan.delete(machine.as_ref());
         }
+        // Nobody needs them any more, and nobody else would find them.
         for name in &unfinished {
             for clone in [seen.bootstraps.get(name), seen.infrastructures.get(name)].into_iter().flatten() {
                 if !clone.deleting() {
@@ -174,9 +177,6 @@ fn scale(seen: &Seen, plan: &mut Plan) -> Result<(), String> {
                 }
             }
         }
-        return Ok(());
-    }
-    if have == wanted {
         return Ok(());
     }
     if owner::annotation_of(&seen.set.metadata, names::DISABLE_MACHINE_CREATE_ANNOTATION) == Some("true") {
@@ -409,6 +409,9 @@ fn delete(seen: &Seen, plan: &mut Plan) -> bool {
 fn propagate(seen: &Seen, now: &Time, plan: &mut Plan) {
     let template = &seen.set.spec.template;
     for machine in &seen.machines {
+        if deletes(plan, machine) {
+            continue;
+        }
         let mut after = machine.as_ref().clone();
         if machine.metadata.deletion_timestamp.is_none() {
             if let Some(meta) = &template.metadata {
@@ -426,6 +429,11 @@ fn propagate(seen: &Seen, now: &Time, plan: &mut Plan) {
         }
         plan.update(machine.as_ref(), &after);
     }
+}
+
+/// Whether the plan deletes the machine: a write after that would only conflict with it.
+pub(crate) fn deletes(plan: &Plan, machine: &Machine) -> bool {
+    plan.steps.iter().any(|step| matches!(step, Step::Delete { uid, .. } if *uid == machine.metadata.uid))
 }
 
 pub(crate) fn statement_of(type_: &'static str, holds: bool, names: (&str, &str), message: String) -> Statement {

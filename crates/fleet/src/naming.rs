@@ -15,6 +15,7 @@ impl Suffixes {
         Self(rand::random())
     }
 
+    #[cfg(test)]
     pub fn seeded(seed: u64) -> Self {
         Self(seed)
     }

@@ -11,7 +11,7 @@ use control::Plan;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{Seen, rollout};
-use crate::owner;
+use crate::{machine_set, owner};
 
 /// Condition of a machine, and the static pod that it speaks of (kubeadm names them `<component>-<node>`).
 const COMPONENTS: [(&str, &str); 4] = [
@@ -52,7 +52,7 @@ pub fn update_conditions(seen: &Seen, now: &Time, plan: &mut Plan) {
     let template = &seen.control_plane.spec.machine_template;
     for machine in &seen.machines {
         // Its deletion is planned elsewhere: one write of one object a reconcile.
-        if machine.metadata.deletion_timestamp.is_some() {
+        if machine.metadata.deletion_timestamp.is_some() || machine_set::deletes(plan, machine) {
             continue;
         }
         let mut after = machine.as_ref().clone();

@@ -110,6 +110,11 @@ fn node(seen: &Seen, had_node: bool) -> [Statement; 2] {
         })
     };
     let Some(node) = &seen.node else {
+        // Infrastructure that has seen the boot fail knows more than that there is no node.
+        let boot = seen.infrastructure.as_ref().and_then(|part| part.condition("BootSucceeded"));
+        if let Some(boot) = boot.filter(|boot| boot.status == ConditionStatus::False && !had_node) {
+            return both(false, "BootFailed", boot.message);
+        }
         return match (&seen.machine.spec.provider_id, initialized) {
             (_, Some(false) | None) => {
                 both(true, "InspectionFailed", "Waiting for Cluster control plane to be initialized".into())
