@@ -191,10 +191,10 @@ pub fn validate(group: &str, kind: &str, object: &Value, old: Option<&Value>) ->
         ("bootstrap.cluster.x-k8s.io", "KubeadmConfigTemplate") => {
             kubeadm(at("/spec/template/spec"), "spec.template.spec", &mut problems);
         }
-        ("infrastructure.cluster.x-k8s.io", "OpenStackMachineTemplate") => {
-            if !at("/spec/template/spec/providerID").is_null() {
-                problems.push(Problem::forbidden("spec.template.spec.providerID", "cannot be set in templates"));
-            }
+        ("infrastructure.cluster.x-k8s.io", "OpenStackMachineTemplate")
+            if !at("/spec/template/spec/providerID").is_null() =>
+        {
+            problems.push(Problem::forbidden("spec.template.spec.providerID", "cannot be set in templates"));
         }
         _ => {}
     }

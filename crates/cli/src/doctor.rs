@@ -105,8 +105,7 @@ fn cloud(arguments: &Arguments) -> Result<Cloud> {
     let variables = |name: &str| std::env::var(name).ok();
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let current_dir = std::env::current_dir().context("find the current folder")?;
-    let search =
-        openstack::clouds::Search { variable: &variables, current_dir: &current_dir, home: home.as_deref() };
+    let search = openstack::clouds::Search { variable: &variables, current_dir: &current_dir, home: home.as_deref() };
     Ok(search.cloud(arguments.cloud.as_deref())?)
 }
 
@@ -153,10 +152,8 @@ async fn examine(client: &Client, image: Option<&str>) -> Vec<Check> {
         "flavor",
         &flavors,
         |flavors| {
-            let fit: Vec<_> = flavors
-                .iter()
-                .filter(|flavor| flavor.vcpus >= VCPUS_MIN && u64::from(flavor.ram) >= RAM_MIN_MIB)
-                .collect();
+            let fit: Vec<_> =
+                flavors.iter().filter(|flavor| flavor.vcpus >= VCPUS_MIN && flavor.ram >= RAM_MIN_MIB).collect();
             let names: Vec<_> = fit.iter().take(5).map(|flavor| flavor.name.as_str()).collect();
             (!fit.is_empty(), format!("{} of {} fit a control plane: {}", fit.len(), flavors.len(), names.join(", ")))
         },

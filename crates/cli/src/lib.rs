@@ -34,7 +34,7 @@ pub const NOT_FOUND: u8 = 4;
 #[derive(Subcommand)]
 pub enum Command {
     /// Create a workload cluster
-    Create(Create),
+    Create(Box<Create>),
     /// List clusters or machines, or fetch a cluster's kubeconfig
     Get(Get),
     /// Show a cluster as a tree of objects with their conditions
@@ -133,7 +133,9 @@ enum DeleteWhat {
 /// Runs a command; returns the process's exit code. `program` describes the whole command line, for completion.
 pub async fn run(command: Command, mut program: clap::Command) -> Result<u8> {
     match command {
-        Command::Create(Create { what: CreateWhat::Cluster(arguments) }) => create::run(arguments).await,
+        Command::Create(create) => match create.what {
+            CreateWhat::Cluster(arguments) => create::run(arguments).await,
+        },
         Command::Get(Get { what }) => get::run(what).await,
         Command::Describe(Describe { what: DescribeWhat::Cluster(arguments) }) => describe::run(arguments).await,
         Command::Delete(Delete { what: DeleteWhat::Cluster(arguments) }) => delete::run(arguments).await,

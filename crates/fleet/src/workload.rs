@@ -130,8 +130,7 @@ impl Workloads {
                 let was_up = link.state.read().probe == Some(Probe::Succeeded);
                 let why = ended.err().map_or_else(|| "the watch of the nodes ended".into(), |error| error.chain());
                 debug!(%cluster, why, "workload cluster is not reached");
-                if std::mem::replace(&mut link.state.write().probe, Some(Probe::Failed(why))) == Some(Probe::Succeeded)
-                {
+                if link.state.write().probe.replace(Probe::Failed(why)) == Some(Probe::Succeeded) {
                     workloads.clusters.lock().iter().for_each(|queue| queue.add(cluster.clone()));
                 }
                 let starts = !link.state.read().listed;

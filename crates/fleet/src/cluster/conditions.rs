@@ -69,12 +69,11 @@ pub fn set(seen: &Seen, after: &mut Cluster, deletion: Option<&(&'static str, St
         Some(Probe::Failed(why)) => Statement::no("RemoteConnectionProbe", "ProbeFailed", why.as_str()),
         None => Statement::no("RemoteConnectionProbe", "ProbeFailed", "Remote connection not established yet"),
     });
-    match deletion {
-        Some((reason, message)) => {
-            set(Statement { reason: (*reason).into(), message: message.clone(), ..Statement::yes("Deleting", *reason) })
-        }
-        None => set(Statement::no("Deleting", "NotDeleting", "")),
-    }
+    let deleting = match deletion {
+        Some((reason, message)) => Statement { message: message.clone(), ..Statement::yes("Deleting", *reason) },
+        None => Statement::no("Deleting", "NotDeleting", ""),
+    };
+    set(deleting);
     let mut parts = vec!["RemoteConnectionProbe", "InfrastructureReady", "ControlPlaneAvailable", "WorkersAvailable"];
     if seen.cluster.spec.topology.is_some() {
         let message = "spec.topology is stored but not acted upon: no ClusterClass controller runs here";

@@ -86,7 +86,7 @@ fn drain(
 ) -> Option<Step> {
     let machine = seen.machine.as_ref();
     let limits = machine.spec.deletion.clone().unwrap_or_default();
-    let infrastructure_gone = seen.infrastructure.as_ref().is_none_or(|part| part.deleting());
+    let infrastructure_gone = seen.infrastructure.as_ref().is_none_or(crate::External::deleting);
     if infrastructure_gone || times.wait_for_pre_terminate_hook_start_time.is_some() {
         return None;
     }

@@ -42,7 +42,6 @@ pub enum Error {
 pub struct Joined {
     pub client: Client,
     pub configuration: ClusterConfiguration,
-    pub ca_pem: String,
 }
 
 pub async fn join(configuration: &JoinConfiguration, node: &str, now: Timestamp) -> Result<Joined, Error> {
@@ -72,7 +71,7 @@ pub async fn join(configuration: &JoinConfiguration, node: &str, now: Timestamp)
     let (certificate, key) = request(&client, endpoint, node, now).await?;
     config.auth_info.client_certificate_data = Some(STANDARD.encode(certificate));
     config.auth_info.client_key_data = Some(STANDARD.encode(key).into());
-    Ok(Joined { client: self::client(config, endpoint)?, configuration: cluster, ca_pem })
+    Ok(Joined { client: self::client(config, endpoint)?, configuration: cluster })
 }
 
 /// Reads cluster-info without trust, and checks its authority against the pinned hashes.
