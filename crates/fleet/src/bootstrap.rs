@@ -22,10 +22,7 @@ use api::{
 };
 use control::{Error, Key, Outcome, Plan, Reconcile, Result};
 use jiff::Timestamp;
-use k8s_openapi::{
-    ByteString,
-    api::core::v1::Secret,
-};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, Client, core::ObjectMeta};
 
 use self::{cloud_config::FileEntry, kubeadm::KubeadmApi, lock::Lock};

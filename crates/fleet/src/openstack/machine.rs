@@ -31,6 +31,12 @@ use crate::owner;
 
 /// Pause while something in the Management API is waited for; its event comes sooner.
 const PAUSE: Duration = Duration::from_secs(15);
+/// A machine that has no node after this long is asked why, and again after each such pause.
+const BOOT_PATIENCE: Duration = Duration::from_secs(20);
+/// Lines of the console that are read: a boot's last words.
+const CONSOLE_LINES: u32 = 100;
+/// Set while the console of a server without a node tells of a failure; the Machine shows it.
+const BOOT: &str = "BootSucceeded";
 
 pub struct OpenStackMachines(pub Arc<Shared>);
 
@@ -118,9 +124,35 @@ impl Reconcile for OpenStackMachines {
         plan.update(before, &after);
         let written = self.0.writer.execute(plan).await?;
         match done {
+            Ok(()) if work == Work::Ensure && seen.machine.as_deref().is_some_and(is_booting) => {
+                Ok(written.sooner(Outcome::waiting("the machine's node", BOOT_PATIENCE.as_secs())))
+            }
             Ok(()) => Ok(written),
             Err(stop) => stop.outcome(),
         }
+    }
+}
+
+/// Its server is there or on its way, and no node has been seen.
+fn is_booting(machine: &Machine) -> bool {
+    machine.metadata.deletion_timestamp.is_none()
+        && machine.status.as_ref().is_none_or(|status| status.node_ref.is_none())
+}
+
+/// Says what the console of a server without a node tells of its boot. A cloud without consoles says nothing.
+async fn look_at_boot(
+    scope: &Scope,
+    server: &str,
+    status: &mut OpenStackMachineStatus,
+    generation: Option<i64>,
+    now: &Time,
+) {
+    let Ok(console) = scope.cloud.console_log(server, CONSOLE_LINES).await else { return };
+    match crate::machine::boot::boot_failure(&console) {
+        Some(why) => {
+            condition::set(&mut status.conditions, Statement::no(BOOT, "BootFailed", why), generation, now);
+        }
+        None => condition::remove(&mut status.conditions, BOOT),
     }
 }
 
@@ -216,6 +248,11 @@ impl OpenStackMachines {
                 let statement = Statement::yes("APIServerIngressReady", "APIServerIngressReady");
                 condition::set(&mut status.conditions, statement, after.metadata.generation, now);
             }
+        }
+        if !is_booting(machine) {
+            condition::remove(&mut status.conditions, BOOT);
+        } else if age >= BOOT_PATIENCE {
+            look_at_boot(&scope, &server.id, &mut status, after.metadata.generation, now).await;
         }
         after.status = Some(status);
         reached
