@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sandbox", &["api", "apiserver", "store", "openstack"]),
     ("cli", &["api", "openstack"]),
     ("skep", &["api", "apiserver", "cli", "control", "fleet", "openstack", "policy", "sandbox", "store"]),
-    ("xtask", &[]),
+    ("xtask", &["api", "cli"]),
 ];
 
 /// Crates that may stand together in tests of any crate.

@@ -1,6 +1,7 @@
 //! The project's own chores: `cargo run -p xtask -- arrows`.
 
 mod arrows;
+mod bench;
 
 use std::process::ExitCode;
 
@@ -11,11 +12,15 @@ use clap::Parser;
 enum Chore {
     /// Check that crates use only the crates that they may
     Arrows,
+    /// Measure the whole binary
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
     let done = match Chore::parse() {
         Chore::Arrows => arrows::check(),
+        Chore::Bench(bench) => bench::run(bench),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,9 +3,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use openstack::{
     Client, Cloud, Options, Query,
     block_storage::Volume,
@@ -14,6 +15,9 @@ use openstack::{
     network::{FloatingIp, Network, Port, Router, SecurityGroup, SecurityGroupRule, Subnet, Trunk},
 };
 use regex::{Captures, Regex};
+
+/// Longest time that the cloud may take for what it was asked.
+const REST_LIMIT: Duration = Duration::from_secs(20);
 
 /// How many there are of each line.
 pub type Counts = BTreeMap<String, usize>;
@@ -38,6 +42,22 @@ pub fn tenant(clouds_yaml: &Path, name: &str) -> Result<Client> {
 }
 
 impl Inventory {
+    /// Once the cloud has carried out what it was asked for. There is no watch: it is read again and again.
+    pub async fn at_rest(cloud: &Client) -> Result<Self> {
+        let started = Instant::now();
+        loop {
+            let inventory = Self::read(cloud).await?;
+            let mut busy = inventory.items.iter().filter(|i| i.ties.contains("PENDING_") || i.ties.contains("BUILD"));
+            match busy.next() {
+                None => return Ok(inventory),
+                Some(item) if started.elapsed() > REST_LIMIT => {
+                    bail!("after {REST_LIMIT:?} the cloud is still at work: {} | {}", item.what, item.ties)
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
     pub async fn read(cloud: &Client) -> Result<Self> {
         let mut items = Vec::new();
         // What an id stands for, in words.

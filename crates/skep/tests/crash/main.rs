@@ -66,7 +66,11 @@ struct Trial {
     start_ms: u64,
     /// How long the creation of the references took, in milliseconds.
     creation_ms: u64,
-    /// For each kill within a creation, how many objects the clusters had in the cloud.
+    /// Clusters whose creation is under way.
+    growing: Vec<Named>,
+    /// Kills within a creation.
+    kills: usize,
+    /// How many objects of the growing clusters were in the cloud at the kills.
     moments: Vec<usize>,
 }
 
@@ -77,8 +81,19 @@ impl Trial {
         let seed = std::env::var("SKEP_CRASH_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(SEED);
         plane.log.add(&format!("[SKEP_CRASH_SEED={seed}]"));
         let rng = StdRng::seed_from_u64(seed);
-        let (references, moments) = (Vec::new(), Vec::new());
-        Self { plane, ready, clouds_yaml, cloud, references, rng, start_ms: 0, creation_ms: 0, moments }
+        Self {
+            plane,
+            ready,
+            clouds_yaml,
+            cloud,
+            references: Vec::new(),
+            rng,
+            start_ms: 0,
+            creation_ms: 0,
+            growing: Vec::new(),
+            kills: 0,
+            moments: Vec::new(),
+        }
     }
 
     async fn start(&mut self) -> Result<Client> {
@@ -86,7 +101,36 @@ impl Trial {
         self.plane.start()?;
         self.plane.says(self.ready).await?;
         self.start_ms = milliseconds(started);
+        if !self.is_cloud_apart() {
+            self.look().await?;
+        }
         self.plane.client().await
+    }
+
+    async fn kill(&mut self) -> Result<()> {
+        self.plane.kill().await?;
+        if self.is_cloud_apart() { self.look().await } else { Ok(()) }
+    }
+
+    fn is_cloud_apart(&self) -> bool {
+        self.clouds_yaml.is_some()
+    }
+
+    /// At no moment is there more of anything than in the end.
+    async fn look(&mut self) -> Result<()> {
+        if self.growing.is_empty() {
+            return Ok(());
+        }
+        let inventory = Inventory::read(&self.cloud).await?;
+        let mut all = 0;
+        for (name, shape) in &self.growing {
+            let found = inventory.so_far(name);
+            let more = surplus(&self.reference(shape)?.so_far, &found);
+            ensure!(more.is_empty(), "cluster {name} has too much:\n{}", more.join("\n"));
+            all += found.values().sum::<usize>();
+        }
+        self.moments.push(all);
+        Ok(())
     }
 
     /// Makes clusters that nobody disturbs, and learns what they are made of. The process goes on running.
@@ -95,7 +139,7 @@ impl Trial {
         apply(client, clusters, self.clouds_yaml.as_deref()).await?;
         self.finish("clusters to be Available", clusters, settle(client, clusters)).await?;
         self.creation_ms = milliseconds(started);
-        let inventory = Inventory::read(&self.cloud).await?;
+        let inventory = Inventory::at_rest(&self.cloud).await?;
         for (name, shape) in clusters {
             let (cloud, so_far) = (inventory.of(name), inventory.so_far(name));
             ensure!(cloud.values().sum::<usize>() > 20, "cluster {name} has hardly anything: {cloud:#?}");
@@ -132,7 +176,7 @@ impl Trial {
                 }
             }
         };
-        self.plane.kill().await?;
+        self.kill().await?;
         Ok(done)
     }
 
@@ -140,6 +184,7 @@ impl Trial {
     async fn create(&mut self, clusters: &[Named], kills: usize) -> Result<Client> {
         let longest_ms = 2 * self.creation_ms / kills as u64;
         let (applied, clouds_yaml) = (Cell::new(false), self.clouds_yaml.clone());
+        self.growing = clusters.to_vec();
         for _ in 0..kills {
             let done = self.life(longest_ms, async |client| {
                 if !applied.get() {
@@ -151,19 +196,12 @@ impl Trial {
             if done.await? {
                 break;
             }
-            if clouds_yaml.is_none() {
-                // The cloud is dead too.
-                self.start().await?;
-            }
-            let inventory = Inventory::read(&self.cloud).await?;
-            if clouds_yaml.is_none() {
-                self.plane.kill().await?;
-            }
-            self.moments.push(self.check_no_surplus(&inventory, clusters)?);
+            self.kills += 1;
         }
         let client = self.start().await?;
         apply(&client, clusters, clouds_yaml.as_deref()).await?;
         self.finish("clusters to be Available", clusters, settle(&client, clusters)).await?;
+        self.growing.clear();
         self.check(&client, clusters).await?;
         Ok(client)
     }
@@ -193,20 +231,8 @@ impl Trial {
         self.references.iter().find(|r| r.shape.name == shape.name).context("there is no reference of the shape")
     }
 
-    /// At no moment is there more of anything than in the end. Returns how much there is.
-    fn check_no_surplus(&self, inventory: &Inventory, clusters: &[Named]) -> Result<usize> {
-        let mut all = 0;
-        for (name, shape) in clusters {
-            let found = inventory.so_far(name);
-            let more = surplus(&self.reference(shape)?.so_far, &found);
-            ensure!(more.is_empty(), "cluster {name} has too much:\n{}", more.join("\n"));
-            all += found.values().sum::<usize>();
-        }
-        Ok(all)
-    }
-
     async fn check(&self, client: &Client, clusters: &[Named]) -> Result<()> {
-        let inventory = Inventory::read(&self.cloud).await?;
+        let inventory = Inventory::at_rest(&self.cloud).await?;
         for (name, shape) in clusters {
             let reference = self.reference(shape)?;
             let mut wrong = differences(&reference.cloud, &inventory.of(name));
@@ -253,7 +279,8 @@ async fn run(trial: impl AsyncFnOnce(&Path, &Log) -> Result<()>) {
     let folder = tempfile::tempdir().unwrap();
     let log = Log::default();
     if let Err(error) = trial(folder.path(), &log).await {
-        panic!("{error:?}\nlast lines on standard error:\n{}", log.text());
+        let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+        panic!("{}\nlast lines on standard error:\n{}", causes.join("\n"), log.text());
     }
 }
 
@@ -281,7 +308,7 @@ async fn controllers_that_are_killed_while_they_create_and_delete_double_nothing
             trial.check(&client, &quiet).await?;
             trial.plane.kill().await?;
             clusters.extend(fresh);
-            if trial.moments.len() >= 30 {
+            if trial.kills >= 30 {
                 break;
             }
             trial.delete(&clusters.split_off(quiet.len()), 3).await?;
@@ -289,7 +316,7 @@ async fn controllers_that_are_killed_while_they_create_and_delete_double_nothing
         }
         trial.delete(&clusters, 5).await?;
         trial.check_empty(&before).await?;
-        eprintln!("{} kills; objects in the cloud at each: {:?}", trial.moments.len(), trial.moments);
+        eprintln!("{} kills; objects in the cloud: {:?}", trial.kills, trial.moments);
         Ok(())
     })
     .await;
@@ -320,7 +347,7 @@ async fn the_whole_process_killed_while_it_creates_and_deletes_doubles_nothing_a
             trial.plane.kill().await?;
             clusters.extend(fresh);
             trial.plane.change(&["up", "--port", "0", "--no-cluster"]);
-            if trial.moments.len() >= 20 {
+            if trial.kills >= 20 {
                 break;
             }
             trial.delete(&clusters.split_off(quiet.len()), 3).await?;
@@ -328,7 +355,7 @@ async fn the_whole_process_killed_while_it_creates_and_deletes_doubles_nothing_a
         }
         trial.delete(&clusters, 5).await?;
         trial.check_empty(&before).await?;
-        eprintln!("{} kills; objects in the cloud at each: {:?}", trial.moments.len(), trial.moments);
+        eprintln!("{} kills; objects in the cloud: {:?}", trial.kills, trial.moments);
         Ok(())
     })
     .await;
