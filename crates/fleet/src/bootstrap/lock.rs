@@ -128,46 +128,57 @@ mod tests {
         Api::<Machine>::namespaced(client.clone(), "default").create(&PostParams::default(), &machine).await.unwrap();
     }
 
-    fn cluster() -> Cluster {
-        let mut cluster = Cluster::new("demo", Default::default());
-        cluster.metadata.namespace = Some("default".into());
-        cluster.metadata.uid = Some("u-demo".into());
-        cluster
+    /// It must exist: what belongs to nobody is collected.
+    async fn cluster(client: &Client) -> Cluster {
+        let spec = api::cluster::ClusterSpec {
+            infrastructure_ref: Some(api::meta::ContractRef {
+                api_group: "x.example".into(),
+                kind: "X".into(),
+                name: "x".into(),
+            }),
+            ..Default::default()
+        };
+        let clusters = Api::<Cluster>::namespaced(client.clone(), "default");
+        clusters.create(&PostParams::default(), &Cluster::new("demo", spec)).await.unwrap()
     }
 
     #[tokio::test]
     async fn one_machine_holds_the_lock_and_another_waits_until_it_is_released() {
         let client = management_api().await;
+        let cluster = cluster(&client).await;
         for name in ["cp-1", "cp-2"] {
             machine(&client, name).await;
         }
-        assert_eq!(take(&client, &cluster(), "cp-1").await.unwrap(), Lock::Taken);
-        assert_eq!(take(&client, &cluster(), "cp-1").await.unwrap(), Lock::Taken, "its holder may come again");
-        assert_eq!(take(&client, &cluster(), "cp-2").await.unwrap(), Lock::HeldBy("cp-1".into()));
+        assert_eq!(take(&client, &cluster, "cp-1").await.unwrap(), Lock::Taken);
+        assert_eq!(take(&client, &cluster, "cp-1").await.unwrap(), Lock::Taken, "its holder may come again");
+        assert_eq!(take(&client, &cluster, "cp-2").await.unwrap(), Lock::HeldBy("cp-1".into()));
         release(&client, &Key::new("default", "demo")).await.unwrap();
         release(&client, &Key::new("default", "demo")).await.unwrap();
-        assert_eq!(take(&client, &cluster(), "cp-2").await.unwrap(), Lock::Taken);
+        assert_eq!(take(&client, &cluster, "cp-2").await.unwrap(), Lock::Taken);
     }
 
     #[tokio::test]
     async fn a_lock_whose_holder_is_gone_is_taken_over_and_goes_with_its_cluster() {
         let client = management_api().await;
+        let cluster = cluster(&client).await;
         machine(&client, "cp-2").await;
-        assert_eq!(take(&client, &cluster(), "cp-1").await.unwrap(), Lock::Taken);
-        assert_eq!(take(&client, &cluster(), "cp-2").await.unwrap(), Lock::Taken, "cp-1 is no machine");
+        assert_eq!(take(&client, &cluster, "cp-1").await.unwrap(), Lock::Taken);
+        assert_eq!(take(&client, &cluster, "cp-2").await.unwrap(), Lock::Taken, "cp-1 is no machine");
         let map = Api::<ConfigMap>::namespaced(client.clone(), "default").get("demo-lock").await.unwrap();
         assert_eq!(map.data.unwrap()[INFORMATION], r#"{"machineName":"cp-2"}"#);
         let owner = &map.metadata.owner_references.unwrap()[0];
-        assert_eq!((owner.kind.as_str(), owner.uid.as_str(), owner.controller), ("Cluster", "u-demo", Some(false)));
+        assert_eq!((owner.kind.as_str(), owner.controller), ("Cluster", Some(false)));
+        assert_eq!(Some(&owner.uid), cluster.metadata.uid.as_ref());
     }
 
     #[tokio::test]
     async fn a_lock_that_cannot_be_read_is_nobodys_to_take() {
         let client = management_api().await;
+        let cluster = cluster(&client).await;
         let maps = Api::<ConfigMap>::namespaced(client.clone(), "default");
         let metadata = ObjectMeta { name: Some("demo-lock".into()), ..Default::default() };
         maps.create(&PostParams::default(), &ConfigMap { metadata, ..Default::default() }).await.unwrap();
-        let error = take(&client, &cluster(), "cp-1").await.unwrap_err();
+        let error = take(&client, &cluster, "cp-1").await.unwrap_err();
         assert_eq!(error.class(), control::Class::Blocked);
     }
 }

@@ -1,0 +1,316 @@
+//! What a configuration waits for, and the user data that comes out of it.
+
+use api::{
+    cluster::{ClusterInitialization, ClusterNetwork, ClusterSpec, ClusterStatus, Endpoint, NetworkRanges},
+    cluster_configuration::{Arg, ClusterConfiguration, ControlPlaneComponent},
+    kubeadm::KubeadmConfigSpec,
+    machine::{Bootstrap, MachineSpec, MachineStatus, NodeRef},
+    node_configuration::{InitConfiguration, JoinConfiguration, NodeRegistration},
+};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::machine_set::tests::{brief, now, placed};
+
+const TOKEN: &str = "abcdef.0123456789abcdef";
+
+fn registration() -> Option<NodeRegistration> {
+    let args = vec![Arg { name: "provider-id".into(), value: "openstack:///'{{ ds.meta_data.instance_id }}'".into() }];
+    Some(NodeRegistration { name: Some("{{ local_hostname }}".into()), kubelet_extra_args: args, ..Default::default() })
+}
+
+fn seen(version: &str, control_plane: bool, initialized: bool) -> Seen {
+    let mut machine = placed(Machine::new("m", MachineSpec::default()), "u-m");
+    machine.spec.cluster_name = "demo".into();
+    machine.spec.version = Some(version.into());
+    if control_plane {
+        owner::label(&mut machine.metadata, names::CONTROL_PLANE_LABEL, "");
+    }
+    let ranges = |block: &str| Some(NetworkRanges { cidr_blocks: vec![block.into()] });
+    let spec = ClusterSpec {
+        control_plane_endpoint: Some(Endpoint { host: Some("127.0.0.9".into()), port: Some(6443) }),
+        cluster_network: Some(ClusterNetwork {
+            pods: ranges("10.1.0.0/16"),
+            services: ranges("10.2.0.0/16"),
+            service_domain: Some("cluster.local".into()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let mut cluster = placed(Cluster::new("demo", spec), "u-demo");
+    cluster.status = Some(ClusterStatus {
+        initialization: Some(ClusterInitialization {
+            infrastructure_provisioned: Some(true),
+            control_plane_initialized: initialized.then_some(true),
+        }),
+        ..Default::default()
+    });
+    let spec = if control_plane && !initialized {
+        let manager = ControlPlaneComponent {
+            extra_args: vec![Arg { name: "cloud-provider".into(), value: "external".into() }],
+            ..Default::default()
+        };
+        KubeadmConfigSpec {
+            cluster_configuration: Some(ClusterConfiguration {
+                controller_manager: Some(manager),
+                ..Default::default()
+            }),
+            init_configuration: Some(InitConfiguration { node_registration: registration(), ..Default::default() }),
+            ..Default::default()
+        }
+    } else {
+        let join = JoinConfiguration { node_registration: registration(), ..Default::default() };
+        KubeadmConfigSpec { join_configuration: Some(join), ..Default::default() }
+    };
+    let mut config = placed(KubeadmConfig::new("m", spec), "u-config");
+    owner::ensure(&mut config.metadata, owner::reference(&machine, true));
+    owner::label(&mut config.metadata, names::CLUSTER_LABEL, "demo");
+    let secret = |purpose: Purpose| {
+        let data = [("tls.crt", "public"), ("tls.key", "private")]
+            .map(|(key, half)| (key.to_owned(), ByteString(format!("{half} {purpose:?}\n").into_bytes())));
+        (purpose, Arc::new(Secret { data: Some(data.into()), ..Default::default() }))
+    };
+    Seen {
+        config: Arc::new(config),
+        machine: Some(Arc::new(machine)),
+        cluster: Some(Arc::new(cluster)),
+        certificates: certificates::PURPOSES.into_iter().map(secret).collect(),
+        data: None,
+    }
+}
+
+/// A machine that joins and has been given its token.
+fn joining(version: &str, control_plane: bool) -> Seen {
+    let mut seen = seen(version, control_plane, true);
+    let ca = certificates::generate(
+        Purpose::Ca,
+        Some(api::cluster_configuration::EncryptionAlgorithm::ECDSAP256),
+        None,
+        now().0,
+    );
+    let data = [("tls.crt".to_owned(), ByteString(ca.unwrap().public.into_bytes()))];
+    let held = seen.certificates.iter_mut().find(|(purpose, _)| *purpose == Purpose::Ca).unwrap();
+    Arc::make_mut(&mut held.1).data.as_mut().unwrap().extend(data);
+    let mut after = seen.config.as_ref().clone();
+    discover(&seen, &mut after, TOKEN).unwrap();
+    seen.config = Arc::new(after);
+    seen
+}
+
+/// The document as cloud-init reads it, and kubeadm's documents in it.
+fn read(text: &str, path: &str) -> (Value, Vec<Value>) {
+    assert!(text.starts_with("## template: jinja\n#cloud-config\n\nwrite_files:\n-   path: "), "{text}");
+    let document: Value = serde_saphyr::from_str(text).unwrap();
+    let file = document["write_files"].as_array().unwrap().iter().find(|file| file["path"] == path).unwrap();
+    let content = file["content"].as_str().unwrap();
+    let parts = content.split("---\n").filter(|part| !part.trim().is_empty());
+    let parts = parts.map(|part| serde_saphyr::from_str(part).unwrap()).collect();
+    (document, parts)
+}
+
+fn paths(document: &Value) -> Vec<&str> {
+    document["write_files"].as_array().unwrap().iter().map(|file| file["path"].as_str().unwrap()).collect()
+}
+
+fn waits(seen: &Seen) -> String {
+    brief(&plan(seen, &now()).local)
+}
+
+#[test]
+fn the_user_data_of_the_first_machine_begins_as_kubeadm_and_cloud_init_want_it() {
+    let text = user_data(&seen("v1.34.2", true, false), &Sources::new()).unwrap();
+    assert_eq!(
+        text,
+        "\
+## template: jinja
+#cloud-config
+
+write_files:
+-   path: /etc/kubernetes/pki/ca.crt
+    owner: root:root
+    permissions: '0640'
+    content: |
+      public Ca
+-   path: /etc/kubernetes/pki/ca.key
+    owner: root:root
+    permissions: '0600'
+    content: |
+      private Ca
+-   path: /etc/kubernetes/pki/etcd/ca.crt
+    owner: root:root
+    permissions: '0640'
+    content: |
+      public Etcd
+-   path: /etc/kubernetes/pki/etcd/ca.key
+    owner: root:root
+    permissions: '0600'
+    content: |
+      private Etcd
+-   path: /etc/kubernetes/pki/front-proxy-ca.crt
+    owner: root:root
+    permissions: '0640'
+    content: |
+      public FrontProxy
+-   path: /etc/kubernetes/pki/front-proxy-ca.key
+    owner: root:root
+    permissions: '0600'
+    content: |
+      private FrontProxy
+-   path: /etc/kubernetes/pki/sa.pub
+    owner: root:root
+    permissions: '0640'
+    content: |
+      public ServiceAccount
+-   path: /etc/kubernetes/pki/sa.key
+    owner: root:root
+    permissions: '0600'
+    content: |
+      private ServiceAccount
+-   path: /run/kubeadm/kubeadm.yaml
+    owner: root:root
+    permissions: '0640'
+    content: |
+      ---
+      apiVersion: kubeadm.k8s.io/v1beta4
+      clusterName: demo
+      controlPlaneEndpoint: 127.0.0.9:6443
+      controllerManager:
+        extraArgs:
+        - name: cloud-provider
+          value: external
+      kind: ClusterConfiguration
+      kubernetesVersion: v1.34.2
+      networking:
+        dnsDomain: cluster.local
+        podSubnet: 10.1.0.0/16
+        serviceSubnet: 10.2.0.0/16
+      ---
+      apiVersion: kubeadm.k8s.io/v1beta4
+      kind: InitConfiguration
+      nodeRegistration:
+        kubeletExtraArgs:
+        - name: provider-id
+          value: openstack:///'{{ ds.meta_data.instance_id }}'
+        name: \"{{ local_hostname }}\"
+-   path: /run/cluster-api/placeholder
+    owner: root:root
+    permissions: '0640'
+    content: |
+      This placeholder file is used to create the /run/cluster-api sub directory
+runcmd:
+  - 'kubeadm init --config /run/kubeadm/kubeadm.yaml && echo success > /run/cluster-api/bootstrap-success.complete'
+"
+    );
+}
+
+#[test]
+fn init_has_both_documents_in_the_version_that_the_release_reads() {
+    let path = "/run/kubeadm/kubeadm.yaml";
+    for (version, kubeadm) in [("v1.34.2", "kubeadm.k8s.io/v1beta4"), ("v1.30.1", "kubeadm.k8s.io/v1beta3")] {
+        let text = user_data(&seen(version, true, false), &Sources::new()).unwrap();
+        let (document, parts) = read(&text, path);
+        assert_eq!(document["runcmd"], json!([format!("kubeadm init --config {path} && {SUCCESS}")]));
+        let args = |name: &str, value: &str| match kubeadm {
+            "kubeadm.k8s.io/v1beta4" => json!([{"name": name, "value": value}]),
+            _ => json!({ name: value }),
+        };
+        let cluster = json!({
+            "apiVersion": kubeadm, "kind": "ClusterConfiguration", "clusterName": "demo",
+            "controlPlaneEndpoint": "127.0.0.9:6443", "kubernetesVersion": version,
+            "controllerManager": {"extraArgs": args("cloud-provider", "external")},
+            "networking": {"dnsDomain": "cluster.local", "podSubnet": "10.1.0.0/16", "serviceSubnet": "10.2.0.0/16"},
+        });
+        let init = json!({
+            "apiVersion": kubeadm, "kind": "InitConfiguration",
+            "nodeRegistration": {
+                "name": "{{ local_hostname }}",
+                "kubeletExtraArgs": args("provider-id", "openstack:///'{{ ds.meta_data.instance_id }}'"),
+            },
+        });
+        assert_eq!(parts, [cluster, init]);
+    }
+}
+
+#[test]
+fn a_control_plane_machine_that_joins_gets_keys_and_token_and_a_worker_the_token_alone() {
+    let path = "/run/kubeadm/kubeadm-join-config.yaml";
+    for (version, kubeadm) in [("v1.34.2", "kubeadm.k8s.io/v1beta4"), ("v1.30.1", "kubeadm.k8s.io/v1beta3")] {
+        for control_plane in [true, false] {
+            let text = user_data(&joining(version, control_plane), &Sources::new()).unwrap();
+            let (document, parts) = read(&text, path);
+            assert_eq!(document["runcmd"], json!([format!("kubeadm join --config {path} && {SUCCESS}")]));
+            let [join] = parts.as_slice() else { panic!("one document: {parts:?}") };
+            assert_eq!((&join["apiVersion"], &join["kind"]), (&json!(kubeadm), &json!("JoinConfiguration")));
+            let token = &join["discovery"]["bootstrapToken"];
+            assert_eq!((&token["token"], &token["apiServerEndpoint"]), (&json!(TOKEN), &json!("127.0.0.9:6443")));
+            assert!(token["caCertHashes"][0].as_str().unwrap().starts_with("sha256:"));
+            assert_eq!(join.get("controlPlane").is_some(), control_plane);
+            let taints = &join["nodeRegistration"]["taints"];
+            let pki = paths(&document).iter().filter(|path| path.starts_with("/etc/kubernetes/pki/")).count();
+            if control_plane {
+                assert_eq!((taints, pki), (&Value::Null, 8));
+            } else {
+                assert_eq!(taints, &json!([{"key": names::UNINITIALIZED_TAINT, "effect": "NoSchedule"}]));
+                assert_eq!((pki, text.contains("private")), (0, false));
+            }
+        }
+    }
+}
+
+#[test]
+fn one_thing_after_the_other_is_waited_for() {
+    let mut lone = seen("v1.34.2", true, false);
+    lone.machine = None;
+    assert_eq!(waits(&lone), "waits 15 s: Waiting for a Machine to own this configuration");
+    let mut early = seen("v1.34.2", true, false);
+    Arc::make_mut(early.cluster.as_mut().unwrap()).status = None;
+    assert_eq!(waits(&early), "waits 15 s: Waiting for Cluster status.infrastructureReady to be true");
+    assert_eq!(
+        waits(&seen("v1.34.2", false, false)),
+        "waits 15 s: Waiting for Cluster control plane to be initialized"
+    );
+    let mut keyless = seen("v1.34.2", true, false);
+    keyless.certificates.retain(|(purpose, _)| matches!(purpose, Purpose::Ca | Purpose::Etcd));
+    assert_eq!(waits(&keyless), "waits 15 s: Waiting for the certificates demo-proxy, demo-sa to exist");
+    let action = |seen: &Seen| plan(seen, &now()).action;
+    assert!(matches!(action(&seen("v1.34.2", true, false)), Action::Init));
+    assert!(matches!(action(&seen("v1.34.2", true, true)), Action::IssueToken));
+    assert!(matches!(action(&joining("v1.34.2", false)), Action::Join));
+}
+
+#[test]
+fn a_token_is_kept_alive_until_the_machine_has_joined() {
+    let mut seen = joining("v1.34.2", false);
+    let config = Arc::make_mut(&mut seen.config);
+    config.status.get_or_insert_default().initialization =
+        Some(KubeadmConfigInitialization { data_secret_created: Some(true) });
+    assert!(matches!(plan(&seen, &now()).action, Action::RefreshToken));
+    forget_token(Arc::make_mut(&mut seen.config));
+    assert!(matches!(plan(&seen, &now()).action, Action::IssueToken), "one that has expired is replaced");
+    let mut joined = joining("v1.34.2", false);
+    Arc::make_mut(&mut joined.config).status = Some(api::kubeadm::KubeadmConfigStatus {
+        initialization: Some(KubeadmConfigInitialization { data_secret_created: Some(true) }),
+        ..Default::default()
+    });
+    let machine = Arc::make_mut(joined.machine.as_mut().unwrap());
+    machine.status = Some(MachineStatus { node_ref: Some(NodeRef { name: "m".into() }), ..Default::default() });
+    assert!(matches!(plan(&joined, &now()).action, Action::None));
+}
+
+#[test]
+fn a_configuration_that_was_moved_here_with_its_data_is_not_rendered_again() {
+    let mut seen = seen("v1.34.2", true, false);
+    Arc::make_mut(seen.machine.as_mut().unwrap()).spec.bootstrap =
+        Bootstrap { config_ref: None, data_secret_name: Some("m".into()) };
+    let plan = plan(&seen, &now());
+    assert!(matches!(plan.action, Action::None));
+    assert!(plan.local.to_string().contains(r#""dataSecretCreated":true"#));
+}
+
+#[test]
+fn what_cannot_be_rendered_says_why() {
+    assert!(user_data(&seen("1.34", true, false), &Sources::new()).unwrap_err().contains("1.34"));
+    let mut keyless = seen("v1.34.2", true, false);
+    keyless.certificates.clear();
+    assert_eq!(user_data(&keyless, &Sources::new()).unwrap_err(), "the Ca key pair does not exist");
+}

@@ -30,10 +30,10 @@ pub fn step(seen: &Seen, cluster: &Cluster, now: &Time, plan: &mut Plan) -> Resu
     let unfinished = unfinished(seen);
     if let Some(name) = unfinished.first() {
         // A create that was cut short comes first, so that it is never done twice.
-        return create(seen, cluster, name, plan);
+        return create(seen, cluster, name, now, plan);
     }
     if seen.machines.is_empty() {
-        return create(seen, cluster, &new_name(seen)?, plan);
+        return create(seen, cluster, &new_name(seen)?, now, plan);
     }
     if let Some(going) = seen.machines.iter().find(|machine| machine.metadata.deletion_timestamp.is_some()) {
         finish_removal(going, plan);
@@ -57,7 +57,7 @@ pub fn step(seen: &Seen, cluster: &Cluster, now: &Time, plan: &mut Plan) -> Resu
     };
     preflight(seen)?;
     if up {
-        return create(seen, cluster, &new_name(seen)?, plan);
+        return create(seen, cluster, &new_name(seen)?, now, plan);
     }
     remove(seen, cluster, &outdated, plan);
     Ok(())
@@ -112,7 +112,7 @@ fn new_name(seen: &Seen) -> Result<String, String> {
 }
 
 /// The steps that make one machine, without those that have been done.
-fn create(seen: &Seen, cluster: &Cluster, name: &str, plan: &mut Plan) -> Result<(), String> {
+fn create(seen: &Seen, cluster: &Cluster, name: &str, now: &Time, plan: &mut Plan) -> Result<(), String> {
     let control_plane = seen.control_plane.as_ref();
     let reference = &control_plane.spec.machine_template.spec.infrastructure_ref;
     let template =
@@ -177,7 +177,7 @@ fn create(seen: &Seen, cluster: &Cluster, name: &str, plan: &mut Plan) -> Result
             },
             infrastructure_ref: renamed(reference, &kind, name),
             version: Some(control_plane.spec.version.clone()),
-            failure_domain: failure_domain(seen, cluster),
+            failure_domain: failure_domain(seen, cluster, now),
             deletion: machine.deletion.clone(),
             readiness_gates: machine.readiness_gates.clone(),
             taints: machine.taints.clone(),
@@ -189,11 +189,13 @@ fn create(seen: &Seen, cluster: &Cluster, name: &str, plan: &mut Plan) -> Result
     Ok(())
 }
 
-/// The domain for control planes with the fewest machines; `None` if the cluster has none.
-fn failure_domain(seen: &Seen, cluster: &Cluster) -> Option<String> {
+/// The domain for control planes with the fewest machines, counting those that stay first; `None` if the cluster has none.
+fn failure_domain(seen: &Seen, cluster: &Cluster, now: &Time) -> Option<String> {
     let domains = cluster.status.as_ref().map(|status| status.failure_domains.as_slice()).unwrap_or_default();
     let count = |name: &str| {
-        seen.machines.iter().filter(|machine| machine.spec.failure_domain.as_deref() == Some(name)).count()
+        let there = seen.machines.iter().filter(|machine| machine.spec.failure_domain.as_deref() == Some(name));
+        let stay = there.clone().filter(|machine| outdated(seen, machine, now).is_none());
+        (stay.count(), there.count())
     };
     domains
         .iter()

@@ -1,0 +1,363 @@
+//! What a control plane does next, as text.
+
+use api::{
+    cluster::{ClusterInitialization, ClusterSpec, ClusterStatus, Endpoint, FailureDomain},
+    cluster_configuration::ClusterConfiguration,
+    condition::{self, Statement},
+    control_plane::{
+        KubeadmControlPlaneInitialization, KubeadmControlPlaneRollingUpdate, KubeadmControlPlaneRollout,
+        KubeadmControlPlaneSpec, KubeadmControlPlaneStatus, KubeadmControlPlaneStrategy,
+    },
+    kubeadm::KubeadmConfigSpec,
+    machine::NodeRef,
+    meta::{ContractRef, TemplateMeta},
+};
+use control::Step;
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::json;
+
+use super::*;
+use crate::machine_set::tests::{brief, external, now, placed};
+
+fn seen(replicas: i32) -> Seen {
+    let infrastructure_ref =
+        ContractRef { api_group: "x.example".into(), kind: "InfraTemplate".into(), name: "t".into() };
+    let mut spec = KubeadmControlPlaneSpec {
+        replicas: Some(replicas),
+        version: "v1.34.2".into(),
+        kubeadm_config_spec: Some(KubeadmConfigSpec {
+            cluster_configuration: Some(ClusterConfiguration::default()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    spec.machine_template.spec.infrastructure_ref = infrastructure_ref;
+    let mut control_plane = placed(KubeadmControlPlane::new("cp", spec), "u-cp");
+    control_plane.metadata.finalizers = Some(vec![names::CONTROL_PLANE_FINALIZER.into()]);
+    let mut cluster = placed(Cluster::new("demo", ClusterSpec::default()), "u-demo");
+    cluster.spec.control_plane_endpoint = Some(Endpoint { host: Some("127.0.0.9".into()), port: Some(6443) });
+    cluster.status = Some(ClusterStatus {
+        initialization: Some(ClusterInitialization {
+            infrastructure_provisioned: Some(true),
+            control_plane_initialized: None,
+        }),
+        failure_domains: ["az1", "az2", "az3"]
+            .map(|name| FailureDomain { name: name.into(), control_plane: Some(true), attributes: BTreeMap::new() })
+            .to_vec(),
+        ..Default::default()
+    });
+    let mut template = external("InfraTemplate", "t", json!({}));
+    owner::ensure(&mut template.meta, owner::reference(&cluster, false));
+    owner::ensure(&mut control_plane.metadata, owner::reference(&cluster, true));
+    let secret = |purpose: Purpose| (purpose, Arc::new(Secret::default()));
+    Seen {
+        cluster: Some(Arc::new(cluster)),
+        machines: Vec::new(),
+        others: 0,
+        configs: BTreeMap::new(),
+        infrastructures: BTreeMap::new(),
+        template: Some(template),
+        certificates: certificates::PURPOSES.into_iter().map(secret).collect(),
+        // Made by somebody else, so that its age is nobody's business here.
+        kubeconfig: Some(Arc::new(Secret::default())),
+        pods: Ok(BTreeMap::new()),
+        initialized: false,
+        suffixes: Suffixes::seeded(0),
+        control_plane: Arc::new(control_plane),
+    }
+}
+
+fn spec(seen: &mut Seen) -> &mut KubeadmControlPlaneSpec {
+    &mut Arc::get_mut(&mut seen.control_plane).unwrap().spec
+}
+
+fn configuration(seen: &mut Seen) -> &mut KubeadmConfigSpec {
+    spec(seen).kubeadm_config_spec.as_mut().unwrap()
+}
+
+fn surge(seen: &mut Seen, surge: i32) {
+    let update = KubeadmControlPlaneRollingUpdate { max_surge: Some(IntOrString::Int(surge)) };
+    let strategy = KubeadmControlPlaneStrategy { rolling_update: Some(update), ..Default::default() };
+    spec(seen).rollout = Some(KubeadmControlPlaneRollout { strategy: Some(strategy), ..Default::default() });
+}
+
+/// Machine names have random ends: here they are the order in which they were made.
+fn text(seen: &Seen) -> String {
+    let plan = plan(seen, &now());
+    let told = brief(&plan.local);
+    let mut lines: Vec<&str> = told.lines().filter(|line| !line.starts_with("update")).collect();
+    let keys = plan.keys.iter().map(|purpose| format!("key {}", purpose.secret_name("demo")));
+    let keys: Vec<String> = keys.chain(plan.kubeconfig.then(|| "kubeconfig".to_owned())).collect();
+    lines.splice(0..0, keys.iter().map(String::as_str));
+    lines.join("\n")
+}
+
+/// Carries the plan out; what was made is well at once.
+fn step(seen: &mut Seen, turn: i64) -> String {
+    seen.suffixes = Suffixes::seeded(u64::try_from(turn).unwrap());
+    let plan = plan(seen, &now());
+    let mut said = Vec::new();
+    for step in &plan.local.steps {
+        match step {
+            Step::Create { resource, key, body } if resource.kind == "Machine" => {
+                let machine: Machine = serde_json::from_value(body.clone()).unwrap();
+                let mut machine = placed(machine, &format!("u-{}", key.name));
+                machine.metadata.creation_timestamp = Some(Time(now().0 + SignedDuration::from_secs(turn)));
+                said.push(format!(
+                    "+{turn} {} {}",
+                    machine.spec.version.as_deref().unwrap(),
+                    machine.spec.failure_domain.as_deref().unwrap_or("-")
+                ));
+                seen.machines.push(Arc::new(machine));
+            }
+            Step::Create { resource, key, body } if resource.kind == "KubeadmConfig" => {
+                let config: KubeadmConfig = serde_json::from_value(body.clone()).unwrap();
+                seen.configs.insert(key.name.clone(), Arc::new(config));
+            }
+            Step::Create { resource, key, body } => {
+                let mut infrastructure = external(&resource.kind, &key.name, body.clone());
+                infrastructure.meta = serde_json::from_value(body["metadata"].clone()).unwrap();
+                seen.infrastructures.insert(key.name.clone(), infrastructure);
+            }
+            Step::Delete { key, .. } => {
+                let turn_of = |machine: &Machine| {
+                    let made = machine.metadata.creation_timestamp.as_ref().unwrap();
+                    made.0.duration_since(now().0).as_secs()
+                };
+                let gone = seen.machines.iter().find(|machine| rollout::name_of(machine) == key.name).unwrap();
+                said.push(format!("-{}", turn_of(gone)));
+                seen.machines.retain(|machine| rollout::name_of(machine) != key.name);
+                seen.configs.remove(&key.name);
+                seen.infrastructures.remove(&key.name);
+            }
+            _ => {}
+        }
+    }
+    well(seen);
+    said.join(" ")
+}
+
+/// All machines have nodes and run all components; the first one has initialized the control plane.
+fn well(seen: &mut Seen) {
+    for machine in &mut seen.machines {
+        let machine = Arc::make_mut(machine);
+        let node_ref = Some(NodeRef { name: rollout::name_of(machine).into() });
+        let status = machine.status.get_or_insert_default();
+        status.node_ref = node_ref;
+        for type_ in ["APIServerPodHealthy", "ControllerManagerPodHealthy", "SchedulerPodHealthy", "EtcdPodHealthy"] {
+            condition::set(&mut status.conditions, Statement::yes(type_, "Running"), None, &now());
+        }
+    }
+    let control_plane = Arc::make_mut(&mut seen.control_plane);
+    let initialization = KubeadmControlPlaneInitialization { control_plane_initialized: Some(true) };
+    control_plane.status =
+        Some(KubeadmControlPlaneStatus { initialization: Some(initialization), ..Default::default() });
+}
+
+/// Steps from `turn` on until nothing is planned any more.
+fn settle(seen: &mut Seen, turn: i64) -> String {
+    let steps = (turn..turn + 20).map(|turn| step(seen, turn)).take_while(|said| !said.is_empty());
+    steps.collect::<Vec<_>>().join("; ")
+}
+
+/// A control plane of so many machines that are well.
+fn running(replicas: i32) -> Seen {
+    let mut seen = seen(replicas);
+    settle(&mut seen, 1);
+    assert_eq!(seen.machines.len(), usize::try_from(replicas).unwrap());
+    seen
+}
+
+#[test]
+fn keys_come_first_then_the_endpoint_then_the_first_machine() {
+    let mut seen = seen(3);
+    let cluster = seen.cluster.clone().unwrap();
+    let mut waiting = cluster.as_ref().clone();
+    waiting.status = None;
+    seen.cluster = Some(Arc::new(waiting));
+    assert_eq!(text(&seen), "waits 2 s: Waiting for Cluster infrastructure to be ready");
+    let mut waiting = cluster.as_ref().clone();
+    waiting.spec.control_plane_endpoint = None;
+    seen.cluster = Some(Arc::new(waiting));
+    assert_eq!(text(&seen), "waits 2 s: Waiting for Cluster to have a valid spec.controlPlaneEndpoint");
+    let all = std::mem::take(&mut seen.certificates);
+    assert_eq!(
+        text(&seen),
+        "\
+key demo-ca\n\
+key demo-etcd\n\
+key demo-proxy\n\
+key demo-sa\n\
+settled"
+    );
+    seen.certificates = all;
+    seen.cluster = Some(cluster);
+    seen.kubeconfig = None;
+    assert_eq!(
+        text(&seen),
+        "\
+kubeconfig\n\
+create KubeadmConfig cp-kmcgb\n\
+create Infra cp-kmcgb\n\
+create Machine cp-kmcgb\n\
+event SuccessfulCreate: Created Machine cp-kmcgb\n\
+settled"
+    );
+}
+
+#[test]
+fn a_key_pair_whose_secret_is_gone_is_made_again_before_anything_else() {
+    let mut seen = seen(3);
+    seen.certificates.retain(|(purpose, _)| *purpose != Purpose::Etcd);
+    assert_eq!(
+        text(&seen),
+        "\
+key demo-etcd\n\
+settled"
+    );
+}
+
+#[test]
+fn machines_come_one_at_a_time_and_are_spread_over_the_failure_domains() {
+    let mut seen = seen(4);
+    assert_eq!(settle(&mut seen, 1), "+1 v1.34.2 az1; +2 v1.34.2 az2; +3 v1.34.2 az3; +4 v1.34.2 az1");
+    assert_eq!(text(&seen), "waits 60 s: the control plane's health");
+    let first = seen.configs[rollout::name_of(&seen.machines[0])].spec.clone();
+    assert!(first.cluster_configuration.is_some() && first.join_configuration.is_none());
+    let second = seen.configs[rollout::name_of(&seen.machines[1])].spec.clone();
+    assert!(second.cluster_configuration.is_none() && second.join_configuration.is_some());
+}
+
+#[test]
+fn the_second_machine_waits_for_the_first_and_every_other_for_all_to_be_well() {
+    let mut seen = seen(3);
+    step(&mut seen, 1);
+    let initialized = seen.control_plane.clone();
+    Arc::make_mut(&mut seen.control_plane).status = None;
+    assert_eq!(text(&seen), "waits 2 s: Waiting for the first control plane machine to be initialized");
+    seen.control_plane = initialized;
+    let machine = Arc::make_mut(&mut seen.machines[0]);
+    let conditions = &mut machine.status.as_mut().unwrap().conditions;
+    condition::set(conditions, Statement::no("EtcdPodHealthy", "Failed", ""), None, &now());
+    assert!(text(&seen).starts_with("waits 1 s: "), "{}", text(&seen));
+    assert!(!text(&seen).contains("create"));
+}
+
+#[test]
+fn a_create_that_was_cut_short_is_finished_first() {
+    let mut seen = seen(3);
+    step(&mut seen, 1);
+    let name = rollout::name_of(&seen.machines[0]).to_owned();
+    seen.machines.clear();
+    seen.infrastructures.clear();
+    let told = text(&seen).replace(&name, "cp-1");
+    assert_eq!(
+        told,
+        "\
+create Infra cp-1\n\
+create Machine cp-1\n\
+event SuccessfulCreate: Created Machine cp-1\n\
+settled"
+    );
+}
+
+#[test]
+fn a_new_version_rolls_with_one_machine_more() {
+    let mut seen = running(3);
+    spec(&mut seen).version = "v1.35.0".into();
+    assert_eq!(settle(&mut seen, 10), "+10 v1.35.0 az1; -1; +12 v1.35.0 az2; -2; +14 v1.35.0 az3; -3");
+    assert!(seen.machines.iter().all(|machine| machine.spec.version.as_deref() == Some("v1.35.0")));
+}
+
+#[test]
+fn a_new_version_rolls_without_a_surge() {
+    let mut seen = running(3);
+    surge(&mut seen, 0);
+    spec(&mut seen).version = "v1.35.0".into();
+    assert_eq!(settle(&mut seen, 10), "-1; +11 v1.35.0 az1; -2; +13 v1.35.0 az2; -3; +15 v1.35.0 az3");
+}
+
+#[test]
+fn scaling_down_takes_from_the_fullest_domain_what_is_oldest_or_named() {
+    let mut seen = running(5);
+    spec(&mut seen).replicas = Some(3);
+    assert_eq!(settle(&mut seen, 10), "-1; -2");
+    let last = Arc::make_mut(seen.machines.last_mut().unwrap());
+    owner::annotate(&mut last.metadata, names::DELETE_MACHINE_ANNOTATION, "");
+    spec(&mut seen).replicas = Some(1);
+    assert_eq!(settle(&mut seen, 20), "-5; -3");
+}
+
+#[test]
+fn what_the_machines_are_made_of_rolls_and_metadata_does_not() {
+    let mut seen = running(1);
+    let why = |seen: &Seen| rollout::outdated(seen, &seen.machines[0], &now()).unwrap_or_default();
+    assert_eq!(why(&seen), "");
+    let meta = TemplateMeta { labels: [("a".to_owned(), "b".to_owned())].into(), ..Default::default() };
+    spec(&mut seen).machine_template.metadata = Some(meta);
+    assert_eq!(why(&seen), "", "metadata is carried to the machines as they are");
+    assert!(plan(&seen, &now()).local.to_string().contains(r#""labels":{"a":"b"}"#));
+    let before = configuration(&mut seen).clone();
+    configuration(&mut seen).cluster_configuration.as_mut().unwrap().image_repository = Some("r.example".into());
+    assert_eq!(why(&seen), "KubeadmConfig is not up-to-date: clusterConfiguration differs");
+    *configuration(&mut seen) = before.clone();
+    configuration(&mut seen).pre_kubeadm_commands = vec!["true".into()];
+    assert_eq!(why(&seen), "KubeadmConfig is not up-to-date");
+    *configuration(&mut seen) = before;
+    spec(&mut seen).machine_template.spec.infrastructure_ref.name = "t2".into();
+    assert_eq!(why(&seen), "Infra is not up-to-date");
+    spec(&mut seen).machine_template.spec.infrastructure_ref.name = "t".into();
+    let after = |seconds| KubeadmControlPlaneRollout {
+        after: Some(Time(now().0 + SignedDuration::from_secs(seconds))),
+        ..Default::default()
+    };
+    spec(&mut seen).rollout = Some(after(100));
+    assert_eq!(why(&seen), "", "its time has not come");
+    let later = Time(now().0 + SignedDuration::from_secs(200));
+    assert!(rollout::outdated(&seen, &seen.machines[0], &later).is_some());
+}
+
+#[test]
+fn what_the_bootstrap_controller_fills_in_does_not_roll() {
+    let mut seen = running(3);
+    let name = rollout::name_of(&seen.machines[1]).to_owned();
+    let config = Arc::make_mut(seen.configs.get_mut(&name).unwrap());
+    let discovery = config.spec.join_configuration.get_or_insert_default().discovery.get_or_insert_default();
+    discovery.bootstrap_token.get_or_insert_default().token = Some("abcdef.0123456789abcdef".into());
+    assert_eq!(rollout::outdated(&seen, &seen.machines[1], &now()), None);
+}
+
+#[test]
+fn a_control_plane_is_deleted_after_the_workers_and_lets_its_machines_infrastructure_go() {
+    let mut seen = running(2);
+    Arc::make_mut(&mut seen.control_plane).metadata.deletion_timestamp = Some(now());
+    seen.others = 3;
+    assert_eq!(text(&seen), "waits 2 s: 3 worker machines to go");
+    seen.others = 0;
+    let told = brief(&plan(&seen, &now()).local);
+    assert_eq!(told.matches("delete Machine ").count(), 2);
+    let released =
+        r#"{"metadata":{"annotations":{"pre-terminate.delete.hook.machine.cluster.x-k8s.io/kcp-cleanup":null}}}"#;
+    assert_eq!(told.matches(released).count(), 2, "{told}");
+    seen.machines.clear();
+    assert_eq!(text(&seen).matches("delete KubeadmConfig").count(), 2, "clones without machines go too");
+    seen.configs.clear();
+    seen.infrastructures.clear();
+    assert_eq!(
+        brief(&plan(&seen, &now()).local),
+        "\
+update KubeadmControlPlane cp {\"metadata\":{\"finalizers\":null}}\n\
+settled"
+    );
+}
+
+#[test]
+fn a_paused_control_plane_does_nothing() {
+    let mut seen = seen(3);
+    let control_plane = Arc::make_mut(&mut seen.control_plane);
+    owner::annotate(&mut control_plane.metadata, names::PAUSED_ANNOTATION, "");
+    assert_eq!(text(&seen), "settled");
+    Arc::make_mut(&mut seen.control_plane).metadata.deletion_timestamp = Some(now());
+    assert_eq!(text(&seen), "settled");
+}

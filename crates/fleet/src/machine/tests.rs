@@ -1,0 +1,79 @@
+//! What a machine says while its node does not come.
+
+use api::{
+    cluster::{ClusterInitialization, ClusterSpec, ClusterStatus},
+    condition,
+    machine::MachineSpec,
+    meta::{Condition, ConditionStatus},
+};
+use control::Step;
+use serde_json::json;
+
+use super::*;
+use crate::machine_set::tests::{external, now, placed};
+
+fn seen(boot: Option<(&str, &str)>) -> Seen {
+    let mut machine = placed(Machine::new("m", MachineSpec::default()), "u-m");
+    machine.metadata.finalizers = Some(vec![names::MACHINE_FINALIZER.into()]);
+    machine.spec.provider_id = Some("openstack:///6a0e".into());
+    let mut cluster = placed(Cluster::new("demo", ClusterSpec::default()), "u-demo");
+    let initialization =
+        ClusterInitialization { infrastructure_provisioned: Some(true), control_plane_initialized: Some(true) };
+    cluster.status = Some(ClusterStatus { initialization: Some(initialization), ..Default::default() });
+    let condition = |type_: &str, status: &str, message: &str| json!({"type": type_, "status": status, "reason": "X", "message": message, "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let mut conditions = vec![condition("Ready", "True", "")];
+    conditions.extend(boot.map(|(status, message)| condition("BootSucceeded", status, message)));
+    Seen {
+        machine: Arc::new(machine),
+        cluster: Some(Arc::new(cluster)),
+        bootstrap: None,
+        infrastructure: Some(external("Infra", "m", json!({"status": {"conditions": conditions}}))),
+        node: None,
+        connected: true,
+        pods: Ok(Vec::new()),
+    }
+}
+
+fn conditions(seen: &Seen) -> Vec<Condition> {
+    let plan = plan(seen, &now());
+    let change = plan.local.steps.into_iter().rev().find_map(|step| match step {
+        Step::Update(change) if change.resource.kind == "Machine" => change.status,
+        _ => None,
+    });
+    serde_json::from_value(change.unwrap()["status"]["conditions"].clone()).unwrap()
+}
+
+#[test]
+fn a_boot_that_failed_is_the_reason_why_there_is_no_node() {
+    let found = conditions(&seen(Some(("False", "error execution phase preflight: no"))));
+    for type_ in ["NodeReady", "NodeHealthy"] {
+        let found = condition::get(&found, type_).unwrap();
+        assert_eq!((found.status, found.reason.as_str()), (ConditionStatus::False, "BootFailed"));
+        assert_eq!(found.message, "error execution phase preflight: no");
+    }
+    let ready = condition::get(&found, "Ready").unwrap();
+    assert!(ready.message.contains("* NodeHealthy: error execution phase preflight: no"), "{}", ready.message);
+}
+
+#[test]
+fn the_first_control_plane_machine_says_it_too() {
+    let mut seen = seen(Some(("False", "no")));
+    Arc::make_mut(seen.cluster.as_mut().unwrap()).status = None;
+    let found = conditions(&seen);
+    assert_eq!(condition::get(&found, "NodeHealthy").unwrap().reason, "BootFailed");
+}
+
+#[test]
+fn a_boot_that_succeeded_or_is_not_known_says_nothing() {
+    for boot in [None, Some(("True", "")), Some(("Unknown", "no console"))] {
+        let found = conditions(&seen(boot));
+        assert_eq!(condition::get(&found, "NodeHealthy").unwrap().reason, "NodeDoesNotExist");
+    }
+}
+
+#[test]
+fn a_node_that_is_there_speaks_for_itself() {
+    let mut seen = seen(Some(("False", "no")));
+    seen.node = Some(Arc::new(Node::default()));
+    assert_eq!(condition::get(&conditions(&seen), "NodeHealthy").unwrap().reason, "NodeNotHealthy");
+}

@@ -1,0 +1,345 @@
+//! What a set does about its machines, as text.
+
+use api::{
+    cluster::ClusterSpec,
+    control_plane::{
+        KubeadmControlPlaneInitialization, KubeadmControlPlaneSpec, KubeadmControlPlaneStatus as ControlPlaneStatus,
+    },
+    machine::{
+        Bootstrap, MachineDeploymentSpec, MachineSetDeletion, MachineSetSpec, MachineStatus, MachineTemplate, NodeRef,
+    },
+    meta::TemplateMeta,
+};
+use jiff::SignedDuration;
+use kube::{Resource, api::ApiResource, core::GroupVersionKind};
+
+use super::*;
+
+pub(crate) const NOW: &str = "2026-01-01T00:00:00Z";
+
+pub(crate) fn now() -> Time {
+    Time(NOW.parse().unwrap())
+}
+
+/// The plan without what its updates say about conditions and counters.
+pub(crate) fn brief(plan: &Plan) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for step in &plan.steps {
+        match step {
+            Step::Update(change) => {
+                if let Some(main) = &change.main {
+                    lines.push(format!("update {} {} {main}", change.resource.kind, change.key.name));
+                }
+            }
+            Step::Create { resource, key, .. } => lines.push(format!("create {} {}", resource.kind, key.name)),
+            Step::Delete { resource, key, .. } => lines.push(format!("delete {} {}", resource.kind, key.name)),
+            Step::Event(event) => lines.push(format!("event {}: {}", event.reason, event.message)),
+        }
+    }
+    let settled = Plan { steps: Vec::new(), outcome: plan.outcome.clone() };
+    lines.push(settled.to_string());
+    lines.join("\n")
+}
+
+/// An object of a provider that exists in tests only.
+pub(crate) fn external(kind: &str, name: &str, value: Value) -> External {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("x.example", "v1", kind));
+    let meta = ObjectMeta { name: Some(name.into()), namespace: Some("ns".into()), ..Default::default() };
+    External { resource, meta, value }
+}
+
+fn reference(kind: &str) -> ContractRef {
+    ContractRef { api_group: "x.example".into(), kind: kind.into(), name: "t".into() }
+}
+
+pub(crate) fn placed<K: Resource>(mut object: K, uid: &str) -> K {
+    object.meta_mut().namespace = Some("ns".into());
+    object.meta_mut().uid = Some(uid.into());
+    object
+}
+
+fn seen(replicas: i32) -> Seen {
+    let template = MachineTemplate {
+        metadata: None,
+        spec: MachineSpec {
+            cluster_name: "demo".into(),
+            version: Some("v1.34.2".into()),
+            bootstrap: Bootstrap { config_ref: Some(reference("BootTemplate")), data_secret_name: None },
+            infrastructure_ref: reference("InfraTemplate"),
+            ..Default::default()
+        },
+    };
+    let spec = MachineSetSpec { cluster_name: "demo".into(), replicas: Some(replicas), template, ..Default::default() };
+    let mut set = placed(MachineSet::new("ms", spec), "u-ms");
+    set.metadata.finalizers = Some(vec![names::MACHINE_SET_FINALIZER.into()]);
+    set.metadata.labels = Some([(names::CLUSTER_LABEL.to_owned(), "demo".to_owned())].into());
+    let cluster = placed(Cluster::new("demo", ClusterSpec::default()), "u-demo");
+    owner::ensure(&mut set.metadata, owner::reference(&cluster, false));
+    let kind = |kind| Some(ApiResource::from_gvk(&GroupVersionKind::gvk("x.example", "v1", kind)));
+    Seen {
+        set: Arc::new(set),
+        cluster: Some(Arc::new(cluster)),
+        control_plane: None,
+        deployment: None,
+        machines: Vec::new(),
+        bootstrap_template: Some(external("BootTemplate", "t", json!({"spec": {"template": {"spec": {"a": 1}}}}))),
+        infrastructure_template: Some(external("InfraTemplate", "t", json!({}))),
+        bootstraps: BTreeMap::new(),
+        infrastructures: BTreeMap::new(),
+        kinds: CloneKinds { bootstrap: kind("Boot"), infrastructure: kind("Infra") },
+        suffixes: Suffixes::seeded(1),
+    }
+}
+
+fn set_of(seen: &mut Seen) -> &mut MachineSet {
+    Arc::get_mut(&mut seen.set).unwrap()
+}
+
+/// A machine of the set, made so many minutes ago.
+fn machine(seen: &mut Seen, name: &str, minutes: i64, healthy: bool) {
+    let mut machine = placed(Machine::new(name, seen.set.spec.template.spec.clone()), &format!("u-{name}"));
+    machine.metadata.owner_references = Some(vec![owner::reference(seen.set.as_ref(), true)]);
+    machine.metadata.creation_timestamp = Some(Time(now().0 - SignedDuration::from_mins(minutes)));
+    let mut status = MachineStatus { node_ref: Some(NodeRef { name: name.into() }), ..Default::default() };
+    let statement = Statement::of("NodeHealthy", healthy, ("NodeHealthy", "NodeNotHealthy"), "");
+    condition::set(&mut status.conditions, statement, None, &now());
+    machine.status = Some(status);
+    seen.machines.push(Arc::new(machine));
+}
+
+fn machine_of<'a>(seen: &'a mut Seen, name: &str) -> &'a mut Machine {
+    let found = seen.machines.iter_mut().find(|machine| machine.metadata.name.as_deref() == Some(name));
+    Arc::get_mut(found.unwrap()).unwrap()
+}
+
+fn text(seen: &Seen) -> String {
+    brief(&plan(seen, &now()))
+}
+
+#[test]
+fn a_machine_is_made_after_its_configuration_and_its_infrastructure() {
+    assert_eq!(
+        text(&seen(2)),
+        "\
+create Boot ms-hvls4\n\
+create Infra ms-hvls4\n\
+create Machine ms-hvls4\n\
+event SuccessfulCreate: Created Machine ms-hvls4\n\
+create Boot ms-8vcx9\n\
+create Infra ms-8vcx9\n\
+create Machine ms-8vcx9\n\
+event SuccessfulCreate: Created Machine ms-8vcx9\n\
+settled"
+    );
+}
+
+#[test]
+fn a_create_that_was_cut_short_is_finished_and_not_begun_again() {
+    let mut seen = seen(2);
+    seen.bootstraps.insert("ms-a".into(), external("Boot", "ms-a", json!({})));
+    assert_eq!(
+        text(&seen),
+        "\
+create Infra ms-a\n\
+create Machine ms-a\n\
+event SuccessfulCreate: Created Machine ms-a\n\
+create Boot ms-hvls4\n\
+create Infra ms-hvls4\n\
+create Machine ms-hvls4\n\
+event SuccessfulCreate: Created Machine ms-hvls4\n\
+settled"
+    );
+    seen.infrastructures.insert("ms-a".into(), external("Infra", "ms-a", json!({})));
+    set_of(&mut seen).spec.replicas = Some(1);
+    assert_eq!(
+        text(&seen),
+        "\
+create Machine ms-a\n\
+event SuccessfulCreate: Created Machine ms-a\n\
+settled",
+        "only the machine is missing"
+    );
+    seen.bootstraps.get_mut("ms-a").unwrap().meta.deletion_timestamp = Some(now());
+    seen.infrastructures.get_mut("ms-a").unwrap().meta.deletion_timestamp = Some(now());
+    assert!(!text(&seen).contains("ms-a"), "what is being deleted is no start: {}", text(&seen));
+}
+
+#[test]
+fn clones_that_nobody_needs_any_more_go() {
+    let mut seen = seen(1);
+    machine(&mut seen, "m", 1, true);
+    seen.infrastructures.insert("ms-a".into(), external("Infra", "ms-a", json!({})));
+    assert_eq!(
+        text(&seen),
+        "\
+delete Infra ms-a\n\
+settled",
+        "as many machines as wanted"
+    );
+    set_of(&mut seen).spec.replicas = Some(0);
+    assert_eq!(
+        text(&seen),
+        "\
+delete Machine m\n\
+delete Infra ms-a\n\
+settled"
+    );
+}
+
+#[test]
+fn clones_of_machines_that_go_are_their_machines_affair() {
+    let mut seen = seen(0);
+    let mut clone = external("Infra", "m", json!({}));
+    let gone = placed(Machine::new("m", MachineSpec::default()), "u-m");
+    owner::ensure(&mut clone.meta, owner::reference(&gone, true));
+    seen.infrastructures.insert("m".into(), clone);
+    assert_eq!(text(&seen), "settled");
+}
+
+#[test]
+fn machines_are_removed_by_need_and_then_by_order() {
+    let order = |order, keep: i32| {
+        let mut seen = seen(keep);
+        for (name, minutes, healthy) in
+            [("m1", 50, true), ("m2", 40, true), ("m3", 30, false), ("m4", 20, true), ("m5", 10, true)]
+        {
+            machine(&mut seen, name, minutes, healthy);
+        }
+        set_of(&mut seen).spec.deletion = Some(MachineSetDeletion { order: Some(order) });
+        machine_of(&mut seen, "m4").metadata.annotations =
+            Some([(names::DELETE_MACHINE_ANNOTATION.to_owned(), String::new())].into());
+        machine_of(&mut seen, "m1").metadata.deletion_timestamp = Some(now());
+        let deleted = text(&seen);
+        deleted.lines().filter_map(|line| line.strip_prefix("delete Machine ")).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(order(DeletionOrder::Newest, 4), "", "one goes already");
+    assert_eq!(order(DeletionOrder::Newest, 3), "m4", "named by a user");
+    assert_eq!(order(DeletionOrder::Newest, 2), "m4 m3", "unhealthy");
+    assert_eq!(order(DeletionOrder::Newest, 1), "m4 m3 m5");
+    assert_eq!(order(DeletionOrder::Oldest, 1), "m4 m3 m2");
+    assert_eq!(order(DeletionOrder::Random, 1), "m4 m3 m2");
+}
+
+#[test]
+fn a_machine_that_is_deleted_is_not_written_in_the_same_plan() {
+    let mut seen = seen(0);
+    machine(&mut seen, "m", 1, true);
+    let mut deployment = MachineDeployment::new("md", MachineDeploymentSpec::default());
+    deployment.spec.template = seen.set.spec.template.clone();
+    seen.deployment = Some(Arc::new(deployment));
+    let meta = TemplateMeta { labels: [("a".to_owned(), "b".to_owned())].into(), ..Default::default() };
+    set_of(&mut seen).spec.template.metadata = Some(meta);
+    assert!(text(&seen).starts_with("delete Machine m\n"), "{}", text(&seen));
+    assert!(!plan(&seen, &now()).to_string().contains("update Machine ns/m"));
+    set_of(&mut seen).spec.replicas = Some(1);
+    assert!(text(&seen).contains(r#"update Machine m {"metadata":{"labels":{"a":"b"}}}"#), "{}", text(&seen));
+}
+
+#[test]
+fn no_worker_is_made_while_the_control_plane_upgrades_or_is_older() {
+    let mut seen = seen(1);
+    let mut cluster = seen.cluster.as_deref().unwrap().clone();
+    cluster.spec.control_plane_ref = Some(reference("KubeadmControlPlane"));
+    seen.cluster = Some(Arc::new(cluster));
+    assert_eq!(
+        text(&seen),
+        "\
+event ScalingUpBlocked: the control plane does not exist\n\
+waits 2 s: the control plane does not exist"
+    );
+    let control_plane = |wanted: &str, running: &str| {
+        let spec = KubeadmControlPlaneSpec { version: wanted.into(), ..Default::default() };
+        let mut control_plane = KubeadmControlPlane::new("cp", spec);
+        control_plane.status = Some(ControlPlaneStatus {
+            version: Some(running.into()),
+            initialization: Some(KubeadmControlPlaneInitialization { control_plane_initialized: Some(true) }),
+            ..Default::default()
+        });
+        Some(Arc::new(control_plane))
+    };
+    seen.control_plane = control_plane("v1.35.0", "v1.34.2");
+    assert_eq!(
+        text(&seen),
+        "\
+event ScalingUpBlocked: KubeadmControlPlane cp is upgrading from v1.34.2 to v1.35.0 (\"ControlPlaneIsStable\" preflight check failed)\n\
+waits 2 s: KubeadmControlPlane cp is upgrading from v1.34.2 to v1.35.0 (\"ControlPlaneIsStable\" preflight check failed)"
+    );
+    seen.control_plane = control_plane("v1.33.0", "v1.33.0");
+    assert_eq!(
+        text(&seen),
+        "\
+event ScalingUpBlocked: MachineSet version v1.34.2 and control plane version v1.33.0 do not conform to the Kubernetes version skew policy (\"KubernetesVersionSkew\" preflight check failed)\n\
+waits 2 s: MachineSet version v1.34.2 and control plane version v1.33.0 do not conform to the Kubernetes version skew policy (\"KubernetesVersionSkew\" preflight check failed)"
+    );
+    seen.control_plane = control_plane("v1.37.0", "v1.37.0");
+    assert!(text(&seen).contains("create Machine"), "three minor versions behind is allowed");
+    seen.control_plane = control_plane("v1.38.0", "v1.38.0");
+    assert!(!text(&seen).contains("create Machine"));
+    let skip = "ControlPlaneIsStable,KubernetesVersionSkew";
+    owner::annotate(&mut set_of(&mut seen).metadata, "machineset.cluster.x-k8s.io/skip-preflight-checks", skip);
+    assert!(text(&seen).contains("create Machine"));
+}
+
+#[test]
+fn a_set_makes_nothing_without_its_templates_or_when_it_may_not() {
+    let mut one = seen(1);
+    one.infrastructure_template = None;
+    assert_eq!(
+        text(&one),
+        "\
+create Boot ms-hvls4\n\
+event ScalingUpBlocked: InfraTemplate t does not exist\n\
+waits 2 s: InfraTemplate t does not exist"
+    );
+    let mut two = seen(1);
+    owner::annotate(&mut set_of(&mut two).metadata, names::DISABLE_MACHINE_CREATE_ANNOTATION, "true");
+    assert!(text(&two).ends_with("waits 2 s: creation of machines is disabled by annotation"), "{}", text(&two));
+    let many = text(&seen(21));
+    assert_eq!(many.matches("create Machine ").count(), CREATED_AT_ONCE);
+    assert!(many.ends_with("waits 1 s: the next machines' turn"));
+}
+
+#[test]
+fn a_set_that_is_deleted_takes_its_machines_and_its_unfinished_clones_along() {
+    let mut seen = seen(2);
+    machine(&mut seen, "m", 1, true);
+    seen.bootstraps.insert("ms-a".into(), external("Boot", "ms-a", json!({})));
+    set_of(&mut seen).metadata.deletion_timestamp = Some(now());
+    assert_eq!(
+        text(&seen),
+        "\
+delete Machine m\n\
+delete Boot ms-a\n\
+settled"
+    );
+    seen.machines.clear();
+    seen.bootstraps.clear();
+    assert_eq!(
+        text(&seen),
+        "\
+update MachineSet ms {\"metadata\":{\"finalizers\":null}}\n\
+settled"
+    );
+}
+
+#[test]
+fn a_paused_set_does_nothing_even_when_it_is_deleted() {
+    let mut seen = seen(2);
+    machine(&mut seen, "m", 1, true);
+    owner::annotate(&mut set_of(&mut seen).metadata, names::PAUSED_ANNOTATION, "");
+    assert_eq!(text(&seen), "settled");
+    set_of(&mut seen).metadata.deletion_timestamp = Some(now());
+    assert_eq!(text(&seen), "settled");
+}
+
+#[test]
+fn the_finalizer_comes_before_the_first_machine() {
+    let mut seen = seen(1);
+    set_of(&mut seen).metadata.finalizers = None;
+    assert_eq!(
+        text(&seen),
+        "\
+update MachineSet ms {\"metadata\":{\"finalizers\":[\"cluster.x-k8s.io/machineset\"]}}\n\
+settled"
+    );
+}
