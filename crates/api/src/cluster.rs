@@ -11,7 +11,7 @@ use crate::machine::VersionReplicas;
 use crate::meta::{Condition, ContractRef, Gate};
 use crate::topology::Topology;
 
-/// Cluster: `spec.clusterNetwork.pods`.
+/// Address ranges in CIDR notation.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -20,33 +20,39 @@ pub struct NetworkRanges {
     pub cidr_blocks: Vec<String>,
 }
 
-/// Cluster: `spec.clusterNetwork`.
+/// The cluster's own networks: pods, services, DNS domain.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("minProperties" = 1))]
 pub struct ClusterNetwork {
+    /// Port of the API on the machines.
     #[schemars(range(min = 1, max = 65535))]
     pub api_server_port: Option<i32>,
+    /// Where pods get their addresses from.
     pub pods: Option<NetworkRanges>,
+    /// The DNS domain, usually cluster.local.
     #[schemars(length(min = 1, max = 253))]
     pub service_domain: Option<String>,
+    /// Where services get their addresses from.
     pub services: Option<NetworkRanges>,
 }
 
-/// Cluster: `spec.controlPlaneEndpoint`.
+/// Where the cluster's API is reached.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("minProperties" = 1))]
 pub struct Endpoint {
+    /// Name or address.
     #[schemars(length(min = 1, max = 512))]
     pub host: Option<String>,
+    /// TCP port.
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
 }
 
-/// Cluster: `spec`.
+/// What a cluster is to be: its network, its endpoint, and the objects that carry it.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
@@ -80,18 +86,25 @@ pub struct Endpoint {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("minProperties" = 1))]
 pub struct ClusterSpec {
+    /// Further conditions that must hold for the cluster to be Available.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 32), extend("x-kubernetes-list-type" = "map"), extend("x-kubernetes-list-map-keys" = ["conditionType"]))]
     pub availability_gates: Vec<Gate>,
+    /// Ranges of pods and services, and the DNS domain.
     pub cluster_network: Option<ClusterNetwork>,
+    /// Where the API is reached; set by the infrastructure if it is empty, then fixed.
     pub control_plane_endpoint: Option<Endpoint>,
+    /// The object that makes the control plane, such as a KubeadmControlPlane.
     pub control_plane_ref: Option<ContractRef>,
+    /// The object that makes network and endpoint, such as an OpenStackCluster.
     pub infrastructure_ref: Option<ContractRef>,
+    /// Controllers leave the cluster and everything in it alone.
     pub paused: Option<bool>,
+    /// A ClusterClass and its variables. Stored, not acted upon yet.
     pub topology: Option<Topology>,
 }
 
-/// Cluster: `status.controlPlane.upgradePlan`.
+/// A version on the way of an upgrade.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -100,7 +113,7 @@ pub struct UpgradeStep {
     pub version: String,
 }
 
-/// Cluster: `status.controlPlane`.
+/// Counters of machines.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -118,7 +131,7 @@ pub struct ReplicaStatus {
     pub versions: Vec<VersionReplicas>,
 }
 
-/// Cluster: `status.failureDomains`.
+/// A domain that fails on its own: an availability zone.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -130,7 +143,7 @@ pub struct FailureDomain {
     pub name: String,
 }
 
-/// Cluster: `status.initialization`.
+/// What has happened once and stays so.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -139,7 +152,7 @@ pub struct ClusterInitialization {
     pub infrastructure_provisioned: Option<bool>,
 }
 
-/// Cluster: `status.phase`.
+/// How far the cluster is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ClusterPhase {
     #[default]
@@ -151,7 +164,7 @@ pub enum ClusterPhase {
     Unknown,
 }
 
-/// Cluster: `status`.
+/// What the cluster is now.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

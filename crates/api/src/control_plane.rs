@@ -10,7 +10,7 @@ use crate::kubeadm::KubeadmConfigSpec;
 use crate::machine::{MachineDeletion, MachineNaming, MachineTaint, VersionReplicas};
 use crate::meta::{Condition, ContractRef, Gate, TemplateMeta, Time};
 
-/// KubeadmControlPlane: `spec.machineTemplate.spec`.
+/// What a control plane machine is made from.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -25,7 +25,7 @@ pub struct KubeadmControlPlaneMachineSpec {
     pub taints: Vec<MachineTaint>,
 }
 
-/// KubeadmControlPlane: `spec.machineTemplate`.
+/// What control plane machines are made from.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -94,7 +94,7 @@ pub struct KubeadmControlPlaneRollout {
     pub strategy: Option<KubeadmControlPlaneStrategy>,
 }
 
-/// KubeadmControlPlane: `spec`.
+/// The machines that serve a cluster's API, set up by kubeadm.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
@@ -123,12 +123,19 @@ pub struct KubeadmControlPlaneRollout {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct KubeadmControlPlaneSpec {
+    /// The configuration of each machine; init or join as it comes.
     pub kubeadm_config_spec: Option<KubeadmConfigSpec>,
+    /// How machines are named.
     pub machine_naming: Option<MachineNaming>,
+    /// What machines are made from.
     pub machine_template: KubeadmControlPlaneMachineTemplate,
+    /// Limits of replacements. Stored, not acted upon yet.
     pub remediation: Option<KubeadmControlPlaneRemediation>,
+    /// How many machines: odd with etcd on them; 1 if it is not said.
     pub replicas: Option<i32>,
+    /// When and how machines are replaced.
     pub rollout: Option<KubeadmControlPlaneRollout>,
+    /// Kubernetes version, with its v; one minor version up at a time.
     #[schemars(length(min = 1, max = 256))]
     pub version: String,
 }
@@ -153,7 +160,7 @@ pub struct LastRemediation {
     pub time: Time,
 }
 
-/// KubeadmControlPlane: `status`.
+/// What the control plane is now.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

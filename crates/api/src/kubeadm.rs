@@ -210,7 +210,7 @@ pub struct User {
     pub sudo: Option<String>,
 }
 
-/// KubeadmConfig: `spec`.
+/// What a machine's first boot does: files, commands, and kubeadm's configuration.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
@@ -230,31 +230,45 @@ pub struct User {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct KubeadmConfigSpec {
+    /// Shell lines early in each boot (cloud-init bootcmd).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 10240)), extend("x-kubernetes-list-type" = "atomic"))]
     pub boot_commands: Vec<String>,
+    /// kubeadm's ClusterConfiguration.
     pub cluster_configuration: Option<ClusterConfiguration>,
+    /// Partitions and file systems.
     pub disk_setup: Option<DiskSetup>,
+    /// Files that are written before any command runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 200), extend("x-kubernetes-list-type" = "atomic"))]
     pub files: Vec<File>,
+    /// Form of the user data; ignition is stored, not acted upon yet.
     pub format: Option<BootstrapFormat>,
+    /// Further Ignition configuration. Stored, not acted upon yet.
     pub ignition: Option<Ignition>,
+    /// kubeadm's InitConfiguration, for the first machine.
     pub init_configuration: Option<InitConfiguration>,
+    /// kubeadm's JoinConfiguration, for all others.
     pub join_configuration: Option<JoinConfiguration>,
+    /// Lines of fstab.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 100), inner(length(min = 1, max = 512))), extend("x-kubernetes-list-type" = "atomic"))]
     pub mounts: Vec<Vec<String>>,
+    /// Time servers.
     pub ntp: Option<Ntp>,
+    /// Shell lines after kubeadm.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 10240)), extend("x-kubernetes-list-type" = "atomic"))]
     pub post_kubeadm_commands: Vec<String>,
+    /// Shell lines before kubeadm.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 10240)), extend("x-kubernetes-list-type" = "atomic"))]
     pub pre_kubeadm_commands: Vec<String>,
+    /// Users that the machine gets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 100), extend("x-kubernetes-list-type" = "atomic"))]
     pub users: Vec<User>,
+    /// kubeadm's -v.
     pub verbosity: Option<i32>,
 }
 

@@ -10,7 +10,7 @@ use crate::meta::{
     Condition, ContractRef, DNS_SUBDOMAIN, Gate, LABEL_VALUE, LabelSelector, TAINT_KEY, TemplateMeta, Time,
 };
 
-/// Cluster: `status.controlPlane.versions`.
+/// How many machines run a version.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -21,7 +21,7 @@ pub struct VersionReplicas {
     pub version: String,
 }
 
-/// Cluster: `spec.topology.controlPlane.deletion`.
+/// Time limits of the steps of a machine's deletion, in seconds; 0 is no limit.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -35,7 +35,7 @@ pub struct MachineDeletion {
     pub node_volume_detach_timeout_seconds: Option<i32>,
 }
 
-/// Cluster: `spec.topology.controlPlane.taints.effect`.
+/// What a taint does to pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TaintEffect {
     #[default]
@@ -44,7 +44,7 @@ pub enum TaintEffect {
     NoExecute,
 }
 
-/// Cluster: `spec.topology.controlPlane.taints.propagation`.
+/// When a taint is carried to the node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TaintPropagation {
     #[default]
@@ -52,7 +52,7 @@ pub enum TaintPropagation {
     OnInitialization,
 }
 
-/// Cluster: `spec.topology.controlPlane.taints`.
+/// A taint that the machine's node gets.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -65,7 +65,7 @@ pub struct MachineTaint {
     pub value: Option<String>,
 }
 
-/// Cluster: `spec.topology.workers.machineDeployments.deletion.order`.
+/// Which machines go first when there are too many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionOrder {
     #[default]
@@ -74,17 +74,19 @@ pub enum DeletionOrder {
     Oldest,
 }
 
-/// Cluster: `spec.topology.workers.machineDeployments.rollout.strategy.rollingUpdate`.
+/// How many machines may be added and missing during a rollout.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("minProperties" = 1))]
 pub struct RollingUpdate {
+    /// Machines above the wanted number during a rollout: a number or a percentage.
     pub max_surge: Option<IntOrString>,
+    /// Machines that may be missing during a rollout: a number or a percentage.
     pub max_unavailable: Option<IntOrString>,
 }
 
-/// Cluster: `spec.topology.workers.machineDeployments.rollout.strategy.type`.
+/// How machines are replaced when the template changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RolloutStrategyType {
     #[default]
@@ -92,7 +94,7 @@ pub enum RolloutStrategyType {
     OnDelete,
 }
 
-/// Cluster: `spec.topology.workers.machineDeployments.rollout.strategy`.
+/// How machines are replaced when the template changes.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -102,17 +104,19 @@ pub struct RolloutStrategy {
     pub type_: RolloutStrategyType,
 }
 
-/// Cluster: `spec.topology.workers.machineDeployments.rollout`.
+/// When and how machines are replaced.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("minProperties" = 1))]
 pub struct Rollout {
+    /// Machines made before this time are replaced once it has come.
     pub after: Option<Time>,
+    /// How machines are replaced.
     pub strategy: Option<RolloutStrategy>,
 }
 
-/// Machine: `spec.bootstrap`.
+/// Where the machine's user data comes from: a configuration, or a secret that is there.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -122,7 +126,7 @@ pub struct Bootstrap {
     pub data_secret_name: Option<String>,
 }
 
-/// Machine: `spec`.
+/// What a machine is to be: one node of a cluster.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
@@ -153,29 +157,39 @@ pub struct Bootstrap {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MachineSpec {
+    /// Where user data comes from.
     pub bootstrap: Bootstrap,
+    /// The cluster that the machine belongs to; fixed.
     #[schemars(length(min = 1, max = 63))]
     pub cluster_name: String,
+    /// Time limits of its deletion.
     pub deletion: Option<MachineDeletion>,
+    /// The availability zone; chosen by the infrastructure if it is empty.
     #[schemars(length(min = 1, max = 256))]
     pub failure_domain: Option<String>,
+    /// The object that makes the server.
     pub infrastructure_ref: ContractRef,
+    /// How long the machine is ready before it counts as available, in seconds.
     #[schemars(range(min = 0))]
     pub min_ready_seconds: Option<i32>,
+    /// The cloud's name for the server, equal to the node's.
     #[serde(rename = "providerID")]
     #[schemars(length(min = 1, max = 512))]
     pub provider_id: Option<String>,
+    /// Further conditions that must hold for the machine to be Ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 32), extend("x-kubernetes-list-type" = "map"), extend("x-kubernetes-list-map-keys" = ["conditionType"]))]
     pub readiness_gates: Vec<Gate>,
+    /// Taints that its node gets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "map"), extend("x-kubernetes-list-map-keys" = ["key", "effect"]))]
     pub taints: Vec<MachineTaint>,
+    /// Kubernetes version, with its v.
     #[schemars(length(min = 1, max = 256))]
     pub version: Option<String>,
 }
 
-/// Machine: `status.addresses.type`.
+/// Kind of an address, as nodes have them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AddressType {
     #[default]
@@ -186,7 +200,7 @@ pub enum AddressType {
     InternalDNS,
 }
 
-/// Machine: `status.addresses`.
+/// An address of the machine.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -196,7 +210,7 @@ pub struct MachineAddress {
     pub type_: AddressType,
 }
 
-/// Machine: `status.deletion`.
+/// When the steps of the deletion began.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -207,7 +221,7 @@ pub struct MachineDeletionStatus {
     pub wait_for_pre_terminate_hook_start_time: Option<Time>,
 }
 
-/// Machine: `status.initialization`.
+/// What has happened once and stays so.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -216,7 +230,7 @@ pub struct MachineInitialization {
     pub infrastructure_provisioned: Option<bool>,
 }
 
-/// Machine: `status.nodeInfo.swap`.
+/// Swap space of the node, in bytes.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -224,7 +238,7 @@ pub struct NodeSwap {
     pub capacity: Option<i64>,
 }
 
-/// Machine: `status.nodeInfo`.
+/// What the node says of its system.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -245,7 +259,7 @@ pub struct NodeInfo {
     pub system_uuid: String,
 }
 
-/// Machine: `status.nodeRef`.
+/// The node that the machine became.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -254,7 +268,7 @@ pub struct NodeRef {
     pub name: String,
 }
 
-/// Machine: `status.phase`.
+/// How far the machine is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum MachinePhase {
     #[default]
@@ -269,7 +283,7 @@ pub enum MachinePhase {
     Unknown,
 }
 
-/// Machine: `status`.
+/// What the machine is now.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -293,7 +307,7 @@ pub struct MachineStatus {
     pub phase: Option<MachinePhase>,
 }
 
-/// MachineSet: `spec.deletion`.
+/// Which machines go first.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -302,7 +316,7 @@ pub struct MachineSetDeletion {
     pub order: Option<DeletionOrder>,
 }
 
-/// MachineSet: `spec.machineNaming`.
+/// How machines are named.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -312,7 +326,7 @@ pub struct MachineNaming {
     pub template: Option<String>,
 }
 
-/// MachineSet: `spec.template`.
+/// What machines are made from.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -321,7 +335,7 @@ pub struct MachineTemplate {
     pub spec: MachineSpec,
 }
 
-/// MachineSet: `spec`.
+/// A number of equal machines.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
@@ -348,16 +362,22 @@ pub struct MachineTemplate {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MachineSetSpec {
+    /// The cluster that the machines belong to; fixed.
     #[schemars(length(min = 1, max = 63))]
     pub cluster_name: String,
+    /// Which machines go first.
     pub deletion: Option<MachineSetDeletion>,
+    /// How machines are named.
     pub machine_naming: Option<MachineNaming>,
+    /// How many machines; 1 if it is not said.
     pub replicas: Option<i32>,
+    /// Labels of its machines. Fixed.
     pub selector: LabelSelector,
+    /// What machines are made from.
     pub template: MachineTemplate,
 }
 
-/// MachineSet: `status`.
+/// What the set is now.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -378,7 +398,7 @@ pub struct MachineSetStatus {
     pub versions: Vec<VersionReplicas>,
 }
 
-/// MachineDeployment: `spec.remediation`.
+/// Limits of the replacement of unhealthy machines.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -387,7 +407,7 @@ pub struct MachineDeploymentRemediation {
     pub max_in_flight: Option<IntOrString>,
 }
 
-/// MachineDeployment: `spec`.
+/// Equal machines, and how they are replaced when their template changes.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
@@ -416,19 +436,28 @@ pub struct MachineDeploymentRemediation {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MachineDeploymentSpec {
+    /// The cluster that the machines belong to; fixed.
     #[schemars(length(min = 1, max = 63))]
     pub cluster_name: String,
+    /// Which machines go first.
     pub deletion: Option<MachineSetDeletion>,
+    /// How machines are named.
     pub machine_naming: Option<MachineNaming>,
+    /// No rollout and no scaling.
     pub paused: Option<bool>,
+    /// Limits of replacements. Stored, not acted upon yet.
     pub remediation: Option<MachineDeploymentRemediation>,
+    /// How many machines; 1 if it is not said.
     pub replicas: Option<i32>,
+    /// When and how machines are replaced.
     pub rollout: Option<Rollout>,
+    /// Labels of its machines; its own name and cluster if it is empty. Fixed.
     pub selector: LabelSelector,
+    /// What machines are made from: a change replaces them.
     pub template: MachineTemplate,
 }
 
-/// MachineDeployment: `status.phase`.
+/// What the deployment is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum MachineDeploymentPhase {
     #[default]
@@ -439,7 +468,7 @@ pub enum MachineDeploymentPhase {
     Unknown,
 }
 
-/// MachineDeployment: `status`.
+/// What the deployment is now.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

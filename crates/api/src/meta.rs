@@ -16,7 +16,7 @@ pub enum GatePolarity {
     Negative,
 }
 
-/// Cluster: `spec.availabilityGates`.
+/// A condition that counts into Ready or Available.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -26,7 +26,7 @@ pub struct Gate {
     pub polarity: Option<GatePolarity>,
 }
 
-/// Cluster: `spec.controlPlaneRef`.
+/// A reference to an object in the same namespace; its version follows from the contract.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -39,7 +39,7 @@ pub struct ContractRef {
     pub name: String,
 }
 
-/// Cluster: `status.conditions`.
+/// One aspect of an object's state (KEP-1623).
 #[skip_serializing_none]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -65,7 +65,7 @@ pub enum ConditionStatus {
     Unknown,
 }
 
-/// Cluster: `spec.topology.controlPlane.metadata`.
+/// Labels and annotations for what is made from a template.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -89,7 +89,7 @@ pub struct LabelRequirement {
     pub values: Vec<String>,
 }
 
-/// MachineSet: `spec.selector`.
+/// Selects objects by their labels.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

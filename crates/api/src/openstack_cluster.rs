@@ -25,7 +25,7 @@ pub struct LoadBalancerMonitor {
     pub timeout: Option<i32>,
 }
 
-/// OpenStackCluster: `spec.apiServer.managedLoadBalancer`.
+/// The Octavia load balancer of the API.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -48,23 +48,28 @@ pub struct ManagedLoadBalancer {
     pub subnets: Vec<SubnetParam>,
 }
 
-/// OpenStackCluster: `spec.apiServer`.
+/// How the API is reached.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ApiServerAccess {
+    /// Give the API a floating IP; true if it is not said.
     #[serde(rename = "enableFloatingIP")]
     pub enable_floating_ip: Option<bool>,
+    /// Address in the network where there is no floating IP.
     #[serde(rename = "fixedIP")]
     pub fixed_ip: Option<String>,
+    /// A floating IP that exists; it is kept on deletion.
     #[serde(rename = "floatingIP")]
     pub floating_ip: Option<String>,
+    /// A load balancer in front of the API.
     pub managed_load_balancer: Option<ManagedLoadBalancer>,
+    /// TCP port of the API; 6443 if it is not said.
     #[schemars(range(min = 0, max = 65535))]
     pub port: Option<i32>,
 }
 
-/// OpenStackCluster: `spec.bastion`.
+/// A machine to reach the others by SSH.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -137,7 +142,7 @@ pub enum ManagedGroup {
     Worker,
 }
 
-/// OpenStackCluster: `spec.managedSecurityGroups.clusterNodesSecurityGroupRules`.
+/// A rule of a security group; at most one remote.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -159,7 +164,7 @@ pub struct SecurityGroupRule {
     pub remote_managed_groups: Vec<ManagedGroup>,
 }
 
-/// OpenStackCluster: `spec.managedSecurityGroups`.
+/// The security groups that the provider makes and keeps.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -188,7 +193,7 @@ pub struct AllocationPool {
     pub start: String,
 }
 
-/// OpenStackCluster: `spec.managedSubnets`.
+/// The subnet that the provider makes.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -203,7 +208,7 @@ pub struct ManagedSubnet {
     pub dns_nameservers: Vec<String>,
 }
 
-/// OpenStackCluster: `spec`.
+/// What a cluster gets in OpenStack: network, security groups, API endpoint, bastion.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
@@ -225,28 +230,45 @@ pub struct ManagedSubnet {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct OpenStackClusterSpec {
+    /// How the API is reached.
     pub api_server: Option<ApiServerAccess>,
+    /// A machine to reach the others by SSH.
     pub bastion: Option<Bastion>,
+    /// Zones for control plane machines; all if it is empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub control_plane_availability_zones: Vec<String>,
+    /// Where the API is reached; set by the provider if it is empty, then fixed.
     pub control_plane_endpoint: Option<Endpoint>,
+    /// Let Nova choose the zones of control plane machines.
     pub control_plane_omit_availability_zone: Option<bool>,
+    /// Use an external network; true if it is not said.
     pub enable_external_network: Option<bool>,
+    /// The network of floating IPs; the cloud's only one if it is not said.
     pub external_network: Option<NetworkParam>,
+    /// The credentials.
     pub identity_ref: IdentityRef,
+    /// Settings of the network that the provider makes.
     pub managed_network: Option<ManagedNetwork>,
+    /// Settings of the router that the provider makes.
     pub managed_router: Option<ManagedRouter>,
+    /// Security groups that the provider makes; none if it is not said.
     pub managed_security_groups: Option<ManagedSecurityGroups>,
+    /// The subnet that the provider makes; none: one that exists is used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1), extend("x-kubernetes-list-type" = "atomic"))]
     pub managed_subnets: Vec<ManagedSubnet>,
+    /// A network that exists.
     pub network: Option<NetworkParam>,
+    /// The subnet of the API's address where there are several.
     pub primary_subnet: Option<SubnetParam>,
+    /// A router that exists.
     pub router: Option<NetworkParam>,
+    /// Subnets that exist: one for each IP version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub subnets: Vec<SubnetParam>,
+    /// Tags of everything that the provider makes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub tags: Vec<String>,

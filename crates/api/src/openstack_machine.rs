@@ -81,7 +81,7 @@ pub struct FloatingIpPoolRef {
     pub name: String,
 }
 
-/// OpenStackMachine: `spec.rootVolume`.
+/// A volume that the server boots from.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -134,7 +134,7 @@ pub struct ServerMetadata {
     pub value: String,
 }
 
-/// OpenStackMachine: `spec`.
+/// One server: flavor, image, ports, volumes.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
@@ -155,35 +155,51 @@ pub struct ServerMetadata {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct OpenStackMachineSpec {
+    /// Further disks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map"), extend("x-kubernetes-list-map-keys" = ["name"]))]
     pub additional_block_devices: Vec<BlockDevice>,
+    /// Give the server a config drive.
     pub config_drive: Option<bool>,
+    /// The flavor, by id or name.
     pub flavor: FlavorParam,
+    /// A pool to take a floating IP from. Not acted upon yet.
     #[serde(rename = "floatingIPPoolRef")]
     pub floating_ip_pool_ref: Option<FloatingIpPoolRef>,
+    /// Credentials; the cluster's if it is not said.
     pub identity_ref: Option<IdentityRef>,
+    /// The image, by id or filter.
     pub image: ImageParam,
+    /// The server's ports; one in the cluster's network if it is empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub ports: Vec<PortOpts>,
+    /// The server's name for Kubernetes; set by the provider.
     #[serde(rename = "providerID")]
     pub provider_id: Option<String>,
+    /// Boot from a volume.
     pub root_volume: Option<RootVolume>,
+    /// Hints for Nova's scheduler.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map"), extend("x-kubernetes-list-map-keys" = ["name"]))]
     pub scheduler_hint_additional_properties: Vec<SchedulerHint>,
+    /// Further security groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub security_groups: Vec<NetworkParam>,
+    /// The server group, by id or name.
     pub server_group: Option<ServerGroupParam>,
+    /// Metadata of the server.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map"), extend("x-kubernetes-list-map-keys" = ["key"]))]
     pub server_metadata: Vec<ServerMetadata>,
+    /// Key pair for SSH.
     pub ssh_key_name: Option<String>,
+    /// Tags of the server.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub tags: Vec<String>,
+    /// Make the ports trunks.
     pub trunk: Option<bool>,
 }
 

@@ -41,16 +41,20 @@ pub enum IdentityType {
     ClusterIdentity,
 }
 
-/// OpenStackMachine: `spec.identityRef`.
+/// The credentials: a Secret with clouds.yaml, and the cloud's name in it.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IdentityRef {
+    /// Cloud in clouds.yaml.
     #[schemars(length(min = 1))]
     pub cloud_name: String,
+    /// Name of the Secret.
     #[schemars(length(min = 1))]
     pub name: String,
+    /// Region; that of clouds.yaml if it is not said. Fixed.
     pub region: Option<String>,
+    /// What the name names.
     #[schemars(extend("default" = "Secret"))]
     pub type_: Option<IdentityType>,
 }
@@ -208,7 +212,7 @@ pub struct ValueSpec {
     pub value: String,
 }
 
-/// OpenStackMachine: `spec.ports`.
+/// A port of the server.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
