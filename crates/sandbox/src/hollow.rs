@@ -145,8 +145,7 @@ impl Hollow {
                     trouble = false;
                     since = Some(started - CLOCK_SKEW);
                     if full {
-                        self.sweep().await;
-                        whole = Some(Instant::now());
+                        whole = self.sweep().await.then(Instant::now);
                     }
                 }
                 Err(error) if !trouble => {
@@ -203,15 +202,25 @@ impl Hollow {
         Ok(())
     }
 
-    /// Forgets the machines that went while nobody looked.
-    async fn sweep(self: &Arc<Self>) {
-        let Ok(page) = self.store.range(Range::prefix(RECORDS), At::Latest, 0).await else { return };
-        for item in page.items {
-            let id = String::from_utf8_lossy(&item.key[RECORDS.len()..]).into_owned();
+    /// Forgets the machines that went while nobody looked; false if some of them have to wait for their cluster.
+    async fn sweep(self: &Arc<Self>) -> bool {
+        let mut done = true;
+        for id in self.records().await.into_keys() {
             if !self.machines.lock().contains_key(&id) {
-                self.clone().forget(id).await;
+                done &= self.clone().forget(id).await;
             }
         }
+        done
+    }
+
+    /// What is kept of machines, by server.
+    async fn records(&self) -> BTreeMap<String, Record> {
+        let Ok(page) = self.store.range(Range::prefix(RECORDS), At::Latest, 0).await else { return BTreeMap::new() };
+        let read = |item: store::KeyValue| {
+            let id = String::from_utf8_lossy(&item.key[RECORDS.len()..]).into_owned();
+            (id, serde_json::from_slice(&item.value).unwrap_or_default())
+        };
+        page.items.into_iter().map(read).collect()
     }
 
     async fn run(self: &Arc<Self>, server: &Server) {
@@ -243,7 +252,9 @@ impl Hollow {
                     continue;
                 }
                 Err(error) => {
-                    let text = format!("{}\nboot failed: error execution phase: {}", chain(&error), chain(&error));
+                    // One line: what reads consoles takes the line that is marked.
+                    let why = chain(&error).split_whitespace().collect::<Vec<_>>().join(" ");
+                    let text = format!("{why}\nboot failed: error execution phase: {why}");
                     info!(server = server.name, error = chain(&error), "hollow machine does not boot");
                     Record { failure: Some(text), ..Record::default() }
                 }
@@ -277,24 +288,35 @@ impl Hollow {
         Some(version.trim_end_matches('.').to_owned())
     }
 
-    /// A machine that is gone: its node is lost, and with the last control plane machine the cluster.
-    async fn forget(self: Arc<Self>, id: String) {
+    /// A machine that is gone: its node is lost, and with the last control plane machine the cluster. False if its
+    /// cluster has yet to be opened: then its record stays, and the next whole look finds it again.
+    async fn forget(self: Arc<Self>, id: String) -> bool {
         self.consoles.lock().remove(&id);
         let record = self.record(&id).await.unwrap_or_default();
+        let served = self.records().await.into_iter().any(|(other, found)| {
+            let same = other != id && found.control_plane && found.cluster == record.cluster;
+            same && self.machines.lock().contains_key(&other)
+        });
         let cluster = self.clusters.lock().get(&record.cluster).cloned();
         if let Some(cluster) = cluster {
             cluster.lose_node(&record.node).await;
-            if record.control_plane && cluster.leave(&id) {
+            if record.control_plane && cluster.leave(&id) && !served {
                 self.clusters.lock().remove(&record.cluster);
                 self.balancer.close(&cluster.endpoint);
                 cluster.shutdown().await;
                 self.erase(&record.cluster).await;
             }
+        } else if served {
+            return false;
+        } else if !record.cluster.is_empty() {
+            self.erase(&record.cluster).await;
         }
         let ops = vec![Op::Delete { key: Bytes::from(format!("{RECORDS}{id}")) }];
         if let Err(error) = self.store.commit(Guard::default(), ops).await {
             warn!(server = id, %error, "a machine's record stays");
+            return false;
         }
+        true
     }
 
     async fn erase(&self, cluster: &str) {

@@ -5,6 +5,8 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::user_data::first_line;
+
 const VERSIONS: [&str; 2] = ["kubeadm.k8s.io/v1beta3", "kubeadm.k8s.io/v1beta4"];
 
 #[derive(Debug, thiserror::Error)]
@@ -185,7 +187,7 @@ fn documents(path: &str, text: Option<&str>) -> Result<Vec<(String, Value)>, Err
         }
         if !part.trim().is_empty() {
             let unreadable = |what: String| Error::Unreadable { path: path.to_owned(), what };
-            let document: Value = serde_saphyr::from_str(&part).map_err(|error| unreadable(error.to_string()))?;
+            let document: Value = serde_saphyr::from_str(&part).map_err(|error| unreadable(first_line(&error)))?;
             let of = |field: &str| document[field].as_str().unwrap_or_default().to_owned();
             let (kind, version) = (of("kind"), of("apiVersion"));
             let component = matches!(kind.as_str(), "KubeletConfiguration" | "KubeProxyConfiguration");

@@ -69,7 +69,7 @@ impl CloudConfig {
         if first != "#cloud-config" {
             return Err(Error::Format(first.chars().take(80).collect()));
         }
-        let document: Value = serde_saphyr::from_str(&text).map_err(|error| Error::Yaml(error.to_string()))?;
+        let document: Value = serde_saphyr::from_str(&text).map_err(|error| Error::Yaml(first_line(&error)))?;
         Self::from_document(&document)
     }
 
@@ -114,6 +114,11 @@ impl CloudConfig {
     pub fn text(&self, path: &str) -> Option<&str> {
         std::str::from_utf8(self.files.get(path)?).ok()
     }
+}
+
+/// A YAML error without the lines that it quotes: there are keys in user data, and consoles are shown to many.
+pub fn first_line(error: &serde_saphyr::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 fn decode(text: &str) -> Option<Vec<u8>> {
@@ -181,6 +186,8 @@ mod tests {
         assert!(matches!(read("#!/bin/sh\n"), Err(Error::Format(_))));
         assert!(matches!(read("## template: jinja\n#cloud-config\na: {{ nothing }}\n"), Err(Error::Template(_))));
         assert!(matches!(read("#cloud-config\n\t: :"), Err(Error::Yaml(_))));
+        let quoted = read("#cloud-config\nsecret: [ key\n").unwrap_err().to_string();
+        assert!(quoted.contains("line ") && !quoted.contains("key"), "{quoted}");
         assert!(matches!(CloudConfig::read("%%%", &instance()), Err(Error::Base64(_))));
     }
 
