@@ -55,11 +55,14 @@ pub fn step(seen: &Seen, cluster: &Cluster, now: &Time, plan: &mut Plan) -> Resu
     } else {
         have < wanted + surge(seen)
     };
-    preflight(seen)?;
     if up {
+        preflight(seen, None)?;
         return create(seen, cluster, &new_name(seen)?, now, plan);
     }
-    remove(seen, cluster, &outdated, plan);
+    let Some(machine) = removable(seen, &outdated) else { return Ok(()) };
+    // One that is not well may go: it is what stands in the way.
+    preflight(seen, Some(name_of(machine)))?;
+    remove(seen, cluster, machine, plan);
     Ok(())
 }
 
@@ -73,12 +76,12 @@ fn surge(seen: &Seen) -> usize {
     }
 }
 
-/// Every machine must be well before another comes or goes.
-fn preflight(seen: &Seen) -> Result<(), String> {
+/// Every machine must be well before another comes or goes, but for the one that goes.
+fn preflight(seen: &Seen, but_for: Option<&str>) -> Result<(), String> {
     let troubles: Vec<String> = seen
         .machines
         .iter()
-        .filter(|machine| !machines::is_healthy(machine))
+        .filter(|machine| !machines::is_healthy(machine) && Some(name_of(machine)) != but_for)
         .map(|machine| format!("Machine {} is not healthy yet", name_of(machine)))
         .collect();
     if troubles.is_empty() { Ok(()) } else { Err(troubles.join("; ")) }
@@ -204,28 +207,33 @@ fn failure_domain(seen: &Seen, cluster: &Cluster, now: &Time) -> Option<String> 
         .map(|domain| domain.name.clone())
 }
 
-/// Deletes one machine: outdated ones first, of the domain that has most.
-fn remove(seen: &Seen, cluster: &Cluster, outdated: &[&Machine], plan: &mut Plan) {
-    let named: Vec<&Machine> = seen
-        .machines
-        .iter()
-        .map(AsRef::as_ref)
-        .filter(|machine| owner::annotation_of(&machine.metadata, names::DELETE_MACHINE_ANNOTATION).is_some())
-        .collect();
+/// The machine to remove: named by a user, outdated, or not well, in this order, and of the domain that has most.
+fn removable<'a>(seen: &'a Seen, outdated: &[&'a Machine]) -> Option<&'a Machine> {
     let all: Vec<&Machine> = seen.machines.iter().map(AsRef::as_ref).collect();
-    let both: Vec<&Machine> = outdated
-        .iter()
-        .filter(|machine| named.iter().any(|other| name_of(other) == name_of(machine)))
-        .copied()
-        .collect();
-    let candidates = [both.as_slice(), named.as_slice(), outdated, all.as_slice()];
-    let candidates = candidates.into_iter().find(|candidates| !candidates.is_empty()).unwrap_or_default();
+    let only = |from: &[&'a Machine], keep: fn(&Machine) -> bool| -> Vec<&'a Machine> {
+        from.iter().copied().filter(|machine| keep(machine)).collect()
+    };
+    let named = |machine: &Machine| owner::annotation_of(&machine.metadata, names::DELETE_MACHINE_ANNOTATION).is_some();
+    let unwell = |machine: &Machine| !machines::is_healthy(machine);
+    let candidates = [
+        only(outdated, named),
+        only(&all, named),
+        only(outdated, unwell),
+        outdated.to_vec(),
+        only(&all, unwell),
+        all.clone(),
+    ];
+    let candidates = candidates.into_iter().find(|candidates| !candidates.is_empty())?;
     let in_domain =
         |machine: &Machine| all.iter().filter(|other| other.spec.failure_domain == machine.spec.failure_domain).count();
     // Oldest first among equals: the list is in that order, and `max_by_key` would take the last.
-    let Some(machine) = candidates.iter().rev().max_by_key(|machine| in_domain(machine)) else { return };
+    candidates.into_iter().rev().max_by_key(|machine| in_domain(machine))
+}
+
+/// Deletes the machine.
+fn remove(seen: &Seen, cluster: &Cluster, machine: &Machine, plan: &mut Plan) {
     let control_plane = seen.control_plane.as_ref();
-    plan.delete(*machine);
+    plan.delete(machine);
     plan.event(control_plane, EventType::Normal, "SuccessfulDelete", format!("Deleted Machine {}", name_of(machine)));
     let external = control_plane
         .spec

@@ -290,6 +290,23 @@ fn scaling_down_takes_from_the_fullest_domain_what_is_oldest_or_named() {
 }
 
 #[test]
+fn an_outdated_machine_that_is_not_well_goes_first_and_does_not_hold_the_rollout() {
+    let mut seen = running(3);
+    surge(&mut seen, 0);
+    spec(&mut seen).version = "v1.35.0".into();
+    let sick = |seen: &mut Seen, index: usize| {
+        let machine = Arc::make_mut(&mut seen.machines[index]);
+        let conditions = &mut machine.status.as_mut().unwrap().conditions;
+        condition::set(conditions, Statement::no("EtcdPodHealthy", "Failed", ""), None, &now());
+    };
+    sick(&mut seen, 1);
+    let name = rollout::name_of(&seen.machines[1]).to_owned();
+    assert!(text(&seen).starts_with(&format!("delete Machine {name}\n")), "{}", text(&seen));
+    sick(&mut seen, 2);
+    assert!(!text(&seen).contains("delete"), "two that are not well: none goes");
+}
+
+#[test]
 fn what_the_machines_are_made_of_rolls_and_metadata_does_not() {
     let mut seen = running(1);
     let why = |seen: &Seen| rollout::outdated(seen, &seen.machines[0], &now()).unwrap_or_default();
