@@ -139,7 +139,10 @@ fn roll(seen: &Seen, now: &Time, plan: &mut Plan, after: &mut MachineDeployment)
         create(seen, wanted, plan, after);
         return;
     };
-    let number = revision(&current);
+    // An old set that is current again is the newest revision: what was the newest counts as history.
+    let others = seen.sets.iter().filter(|set| set.metadata.uid != current.metadata.uid);
+    let newest = others.map(|set| revision(set)).max().unwrap_or(0);
+    let number = if revision(&current) > newest { revision(&current) } else { newest + 1 };
     owner::annotate(&mut after.metadata, names::REVISION_ANNOTATION, number.to_string());
     let strategy = deployment.spec.rollout.as_ref().and_then(|rollout| rollout.strategy.clone()).unwrap_or_default();
     let old: Vec<_> = seen.sets.iter().filter(|set| set.metadata.uid != current.metadata.uid).collect();
@@ -168,6 +171,7 @@ fn roll(seen: &Seen, now: &Time, plan: &mut Plan, after: &mut MachineDeployment)
         owner::annotate(&mut changed.metadata, names::DESIRED_REPLICAS_ANNOTATION, wanted.to_string());
         owner::annotate(&mut changed.metadata, names::MAX_REPLICAS_ANNOTATION, max.to_string());
         if is_current {
+            owner::annotate(&mut changed.metadata, names::REVISION_ANNOTATION, number.to_string());
             in_place(&deployment.spec.template, &mut changed);
             changed.spec.deletion = deployment.spec.deletion.clone();
             changed.spec.machine_naming = deployment.spec.machine_naming.clone();

@@ -118,7 +118,7 @@ impl World {
             let set = self.sets.iter().find(|set| set.metadata.uid.as_ref() == Some(&unit.set)).unwrap();
             let mut machine = Machine::new(&format!("m{index}"), MachineSpec::default());
             machine.metadata.owner_references = Some(vec![owner::reference(set, true)]);
-            machine.metadata.deletion_timestamp = unit.deleting.then(|| Time(self.now));
+            machine.metadata.deletion_timestamp = unit.deleting.then_some(Time(self.now));
             machine.status = Some(MachineStatus::default());
             Arc::new(machine)
         };
@@ -506,6 +506,8 @@ a 2/2  b 0/0\n\
 a 2/2"
     );
     assert_eq!(world.sets[0].metadata.uid.as_deref(), Some("a"), "its own set is taken again");
+    assert_eq!(revision(&world.sets[0]), 4, "and is the newest revision");
+    assert_eq!(owner::annotation_of(&world.deployment.metadata, names::REVISION_ANNOTATION), Some("4"));
 }
 
 #[test]
