@@ -108,7 +108,7 @@ impl Which {
         let output = output.context("run cargo build")?;
         ensure!(output.status.success(), "cargo build --release -p skep failed");
         let lines = output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
-        let executable = lines.filter_map(|line: Value| Some(PathBuf::from(line["executable"].as_str()?))).last();
+        let executable = lines.filter_map(|line: Value| Some(PathBuf::from(line["executable"].as_str()?))).next_back();
         executable.context("cargo build names no executable")
     }
 }
@@ -339,7 +339,7 @@ async fn up(arguments: Up) -> Result<()> {
         eprintln!("{number} of {}: {figures}", arguments.runs);
         runs.push(figures);
     }
-    let mut figures = json!({ "runs": runs.len() });
+    let mut figures = json!({ "median_of": runs.len() });
     for key in ["api_ready_s", "cluster_ready_s", "rss_mib"] {
         let mut values: Vec<f64> = runs.iter().filter_map(|run| run[key].as_f64()).collect();
         values.sort_by(f64::total_cmp);
