@@ -6,12 +6,18 @@ use anyhow::{Context, Result, bail};
 use api::{
     cluster::Cluster,
     condition,
-    machine::{Machine, MachineSet},
+    control_plane::KubeadmControlPlane,
+    kubeadm::KubeadmConfig,
+    machine::{Machine, MachineDeployment, MachineSet},
     meta::Condition,
     names::{CLUSTER_LABEL, CONTROL_PLANE_LABEL},
+    openstack_cluster::OpenStackCluster,
     openstack_machine::OpenStackMachine,
 };
-use futures::{StreamExt, pin_mut};
+use futures::{
+    StreamExt, pin_mut,
+    stream::{BoxStream, select_all},
+};
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Secret};
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -130,6 +136,38 @@ pub async fn settled(client: &Client, name: &str, shape: &Shape) -> Result<()> {
     .await
 }
 
+/// Something has changed at a kind: an item for each change after the start of the watch, which never ends.
+fn changes_of<K>(client: &Client) -> BoxStream<'static, ()>
+where
+    K: Resource<Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,
+    K::DynamicType: Default,
+{
+    let events = watcher(Api::<K>::default_namespaced(client.clone()), watcher::Config::default()).default_backoff();
+    let changed = |event| async move { matches!(event, Ok(Event::Apply(_) | Event::Delete(_))).then_some(()) };
+    events.filter_map(changed).boxed()
+}
+
+/// Returns at the `count`th change of the fleet from now on.
+pub async fn changed(client: &Client, count: usize) {
+    let mut seen = changes(client);
+    for _ in 0..count {
+        seen.next().await;
+    }
+}
+
+/// An item for each change that the controllers make to what is theirs.
+pub fn changes(client: &Client) -> BoxStream<'static, ()> {
+    let kinds = [
+        changes_of::<OpenStackCluster>(client),
+        changes_of::<KubeadmControlPlane>(client),
+        changes_of::<KubeadmConfig>(client),
+        changes_of::<MachineSet>(client),
+        changes_of::<Machine>(client),
+        changes_of::<OpenStackMachine>(client),
+    ];
+    select_all(kinds).boxed()
+}
+
 /// Asks for the cluster's deletion; it may be gone already.
 pub async fn delete(client: &Client, name: &str) -> Result<()> {
     match Api::<Cluster>::default_namespaced(client.clone()).delete(name, &DeleteParams::foreground()).await {
@@ -150,10 +188,6 @@ pub async fn gone(client: &Client, name: &str) -> Result<()> {
 
 /// How many objects of each kind the Management API has for a cluster, by name pattern.
 pub async fn objects(client: &Client, name: &str) -> Result<Counts> {
-    use api::{
-        control_plane::KubeadmControlPlane, kubeadm::KubeadmConfig, machine::MachineDeployment,
-        openstack_cluster::OpenStackCluster,
-    };
     let mut counts = Counts::new();
     count::<Machine>(client, name, &mut counts).await?;
     count::<MachineSet>(client, name, &mut counts).await?;

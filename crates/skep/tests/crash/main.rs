@@ -16,8 +16,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use fleet::{Shape, delete, gone, settled, together, within};
+use futures::{StreamExt, future};
 use inventory::{Counts, Inventory, differences, surplus, tenant};
 use kube::Client;
+use openstack::network::{Network, NetworkDraft};
 use process::{Log, Process};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -26,8 +28,12 @@ const CLOUD: &str = "skep-sandbox";
 const SEED: u64 = 20_261_121;
 /// Longest wait for clusters to be Available or gone, once nobody kills any more.
 const LIMIT: Duration = Duration::from_secs(90);
-/// One kill of so many comes while the process starts.
+/// How often a kill comes while the process starts.
 const EARLY: f64 = 0.2;
+/// How often, of the others, a kill comes by the clock, and not after so many changes.
+const BY_CLOCK: f64 = 0.4;
+/// Longest time from a change to the kill after it, in milliseconds.
+const AFTER_CHANGE_MS: u64 = 40;
 
 /// A cluster of `skep up`.
 const DEMO: Shape = Shape {
@@ -52,6 +58,14 @@ struct Reference {
     objects: Counts,
 }
 
+/// How long something takes.
+#[derive(Clone, Copy, Default)]
+struct Pace {
+    time_ms: u64,
+    /// Of objects in the Management API.
+    changes: usize,
+}
+
 /// A management cluster that is killed again and again, and the cloud that it works on.
 struct Trial {
     plane: Process,
@@ -64,8 +78,8 @@ struct Trial {
     rng: StdRng,
     /// How long the last undisturbed start took, in milliseconds.
     start_ms: u64,
-    /// How long the creation of the references took, in milliseconds.
-    creation_ms: u64,
+    /// What the creation of the references took.
+    creation: Pace,
     /// Clusters whose creation is under way.
     growing: Vec<Named>,
     /// Kills within a creation.
@@ -89,7 +103,7 @@ impl Trial {
             references: Vec::new(),
             rng,
             start_ms: 0,
-            creation_ms: 0,
+            creation: Pace::default(),
             growing: Vec::new(),
             kills: 0,
             moments: Vec::new(),
@@ -136,9 +150,23 @@ impl Trial {
     /// Makes clusters that nobody disturbs, and learns what they are made of. The process goes on running.
     async fn learn(&mut self, client: &Client, clusters: &[Named]) -> Result<()> {
         let started = Instant::now();
-        apply(client, clusters, self.clouds_yaml.as_deref()).await?;
-        self.finish("clusters to be Available", clusters, settle(client, clusters)).await?;
-        self.creation_ms = milliseconds(started);
+        let mut changes = 0;
+        let work = async {
+            apply(client, clusters, self.clouds_yaml.as_deref()).await?;
+            settle(client, clusters).await
+        };
+        let counted = fleet::changes(client).for_each(|()| {
+            changes += 1;
+            future::ready(())
+        });
+        let both = async {
+            tokio::select! {
+                done = work => done,
+                () = counted => Ok(()),
+            }
+        };
+        self.finish("clusters to be Available", clusters, both).await?;
+        self.creation = Pace { time_ms: milliseconds(started), changes };
         let inventory = Inventory::at_rest(&self.cloud).await?;
         for (name, shape) in clusters {
             let (cloud, so_far) = (inventory.of(name), inventory.so_far(name));
@@ -159,7 +187,7 @@ impl Trial {
     }
 
     /// Starts the process, and kills it at a random moment, or when `work` is done. Returns whether it was done.
-    async fn life(&mut self, longest_ms: u64, work: impl AsyncFnOnce(Client) -> Result<()>) -> Result<bool> {
+    async fn life(&mut self, longest: Pace, work: impl AsyncFnOnce(Client) -> Result<()>) -> Result<bool> {
         let done = if self.rng.random_bool(EARLY) {
             self.plane.start()?;
             let moment = self.rng.random_range(1..=self.start_ms.max(2));
@@ -167,10 +195,18 @@ impl Trial {
             false
         } else {
             let client = self.start().await?;
-            let moment = self.rng.random_range(2..=longest_ms.max(3));
+            let by_clock = self.rng.random_bool(BY_CLOCK);
+            let (changes, time_ms) = match by_clock {
+                true => (0, self.rng.random_range(2..=longest.time_ms.max(3))),
+                false => (self.rng.random_range(1..=longest.changes.max(2)), self.rng.random_range(0..AFTER_CHANGE_MS)),
+            };
+            let moment = async {
+                fleet::changed(&client, changes).await;
+                tokio::time::sleep(Duration::from_millis(time_ms)).await;
+            };
             tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(moment)) => false,
-                done = work(client) => {
+                () = moment => false,
+                done = work(client.clone()) => {
                     done?;
                     true
                 }
@@ -182,11 +218,12 @@ impl Trial {
 
     /// Creates clusters while killing up to `kills` times; all is as it should be in the end. The process goes on running.
     async fn create(&mut self, clusters: &[Named], kills: usize) -> Result<Client> {
-        let longest_ms = 2 * self.creation_ms / kills as u64;
+        let Pace { time_ms, changes } = self.creation;
+        let longest = Pace { time_ms: 3 * time_ms / 2 / kills as u64, changes: 3 * changes / 2 / kills };
         let (applied, clouds_yaml) = (Cell::new(false), self.clouds_yaml.clone());
         self.growing = clusters.to_vec();
         for _ in 0..kills {
-            let done = self.life(longest_ms, async |client| {
+            let done = self.life(longest, async |client| {
                 if !applied.get() {
                     apply(&client, clusters, clouds_yaml.as_deref()).await?;
                     applied.set(true);
@@ -212,8 +249,10 @@ impl Trial {
             together(clusters.iter().map(|(name, _)| delete(&client, name))).await?;
             together(clusters.iter().map(|(name, _)| gone(&client, name))).await
         };
+        let Pace { time_ms, changes } = self.creation;
+        let longest = Pace { time_ms: time_ms / 2 / kills as u64, changes: changes / 2 / kills };
         for _ in 0..kills {
-            if self.life(self.creation_ms / 2 / kills as u64, work).await? {
+            if self.life(longest, work).await? {
                 break;
             }
         }
@@ -239,6 +278,18 @@ impl Trial {
             wrong.extend(differences(&reference.objects, &fleet::objects(client, name).await?));
             ensure!(wrong.is_empty(), "cluster {name} is not as an undisturbed one:\n{}", wrong.join("\n"));
         }
+        Ok(())
+    }
+
+    /// Doubles a network by hand: what the other checks rest on would see it.
+    async fn check_that_a_double_is_seen(&self, (name, shape): &Named) -> Result<()> {
+        let draft = NetworkDraft { name: format!("k8s-clusterapi-cluster-default-{name}"), ..NetworkDraft::default() };
+        let double: Network = self.cloud.create(&draft).await?;
+        let found = Inventory::read(&self.cloud).await?;
+        let reference = self.reference(shape)?;
+        let seen = [surplus(&reference.so_far, &found.so_far(name)), differences(&reference.cloud, &found.of(name))];
+        self.cloud.remove::<Network>(&double.id).await?;
+        ensure!(seen.iter().all(|lines| lines.len() == 1), "of a network that was doubled is seen: {seen:#?}");
         Ok(())
     }
 
@@ -299,6 +350,7 @@ async fn controllers_that_are_killed_while_they_create_and_delete_double_nothing
         let client = trial.start().await?;
         let quiet = named("quiet", &SHAPES);
         trial.learn(&client, &quiet).await?;
+        trial.check_that_a_double_is_seen(&quiet[0]).await?;
         trial.plane.kill().await?;
         let mut clusters = quiet.clone();
         for round in 0.. {
@@ -342,7 +394,7 @@ async fn the_whole_process_killed_while_it_creates_and_deletes_doubles_nothing_a
             let name = format!("round{round}");
             trial.plane.change(&["up", "--port", "0", "--cluster", &name]);
             let fresh = [(name, DEMO)];
-            let client = trial.create(&fresh, 10).await?;
+            let client = trial.create(&fresh, 13).await?;
             trial.check(&client, &quiet).await?;
             trial.plane.kill().await?;
             clusters.extend(fresh);
