@@ -20,7 +20,7 @@ work=$(mktemp -d)
 pids=()
 cleanup() {
   local code=$?
-  [ "$code" = 0 ] || tail -n 30 "$work"/*.log >&2 || true
+  [ "$code" = 0 ] || tail -n 30 "$work"/*.log >&2 2>/dev/null || true
   [ "${#pids[@]}" = 0 ] || kill "${pids[@]}" 2>/dev/null || true
   wait 2>/dev/null || true
   [ -n "${KEEP_OPENSTACK:-}" ] || e2e/openstack/stop >/dev/null 2>&1 || true
@@ -37,9 +37,10 @@ os() { /usr/bin/openstack "$@"; }
 # What this project has in the cloud, a line each.
 inventory() {
   local kind
-  for kind in server port network subnet router "security group" loadbalancer "floating ip" volume; do
-    # shellcheck disable=SC2086  # two words are two arguments
-    os $kind list -f value -c ID | sed "s/^/$kind /"
+  for kind in server port network subnet router "security group" loadbalancer "floating ip"; do
+    # The first column is the id, whatever its name. Two words are two arguments.
+    # shellcheck disable=SC2086
+    os $kind list -f value | awk -v kind="$kind" 'NF { print kind, $1 }'
   done | sort
 }
 inventory >"$work/before"
