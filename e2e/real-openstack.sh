@@ -4,7 +4,7 @@
 # Needs root and Debian's packages (e2e/openstack/README.md): says loudly that it is skipped where it cannot have them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-skep=$PWD/target/release/skep
+skep=${SKEP:-$PWD/target/release/skep}
 export OPENSTACK_STATE=${OPENSTACK_STATE:-$PWD/target/openstack} OPENSTACK_SERVICES=octavia
 
 skipped() {
