@@ -5,7 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 skep=${SKEP:-$PWD/target/release/skep}
-export OPENSTACK_STATE=${OPENSTACK_STATE:-$PWD/target/openstack} OPENSTACK_SERVICES=octavia
+# A short path that every service's user can reach: sockets lie in it.
+export OPENSTACK_STATE=${OPENSTACK_STATE:-/tmp/skep-openstack-$$} OPENSTACK_SERVICES=octavia
 
 skipped() {
   printf '\n!!!! SKIPPED: real OpenStack: %s\n!!!! The provider was not tried against a real cloud in this run.\n\n' "$1" >&2
@@ -23,7 +24,7 @@ cleanup() {
   [ "$code" = 0 ] || tail -n 30 "$work"/*.log >&2 2>/dev/null || true
   [ "${#pids[@]}" = 0 ] || kill "${pids[@]}" 2>/dev/null || true
   wait 2>/dev/null || true
-  [ -n "${KEEP_OPENSTACK:-}" ] || e2e/openstack/stop >/dev/null 2>&1 || true
+  [ -n "${KEEP_OPENSTACK:-}" ] || { e2e/openstack/stop >/dev/null 2>&1 || true; rm -rf "$OPENSTACK_STATE"; }
   rm -rf "$work"
   exit "$code"
 }
