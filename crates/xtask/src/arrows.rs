@@ -17,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sandbox", &["api", "apiserver", "store", "openstack"]),
     ("cli", &["api", "openstack"]),
     ("skep", &["api", "apiserver", "cli", "control", "fleet", "openstack", "policy", "sandbox", "store"]),
+    ("conformance", &["apiserver", "store"]),
     ("xtask", &["api", "cli"]),
 ];
 

@@ -1,0 +1,54 @@
+//! The embedded server, as the binary runs it: over SQLite, on a TLS socket.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::{Context, Result};
+use apiserver::{Options, Profile, Server, ServiceAccountKeys};
+use store::{Embedded, Limits};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    identity::Authority,
+    judge::{ISSUER, SERVICE_RANGE},
+};
+
+pub struct Subject {
+    pub address: String,
+    server: Server,
+    stop: CancellationToken,
+    serving: JoinHandle<Result<(), apiserver::ListenError>>,
+}
+
+impl Subject {
+    pub async fn start(work: &Path, authority: &Authority) -> Result<Self> {
+        let store = Embedded::open(&work.join("subject.db"), Limits::default()).context("open the store")?;
+        let options = Options {
+            profile: Profile::Workload,
+            client_ca_pem: Some(authority.certificate()),
+            service_account: Some(ServiceAccountKeys {
+                signing_key_pem: authority.service_account_key.clone(),
+                verifying_keys_pem: Vec::new(),
+                issuer: ISSUER.to_owned(),
+            }),
+            service_range: Some(SERVICE_RANGE.parse()?),
+            ..Options::default()
+        };
+        let server = Server::start(Arc::new(store), options).await.context("start the embedded server")?;
+        let own = authority.server()?;
+        let tls = apiserver::server_tls(&own.certificate, &own.key, Some(&authority.certificate()))?;
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("listen")?;
+        let address = listener.local_addr()?.to_string();
+        let stop = CancellationToken::new();
+        let (running, stopping) = (server.clone(), stop.clone());
+        let serving = tokio::spawn(async move { running.serve(listener, tls, stopping).await });
+        Ok(Self { address, server, stop, serving })
+    }
+
+    pub async fn stop(self) -> Result<()> {
+        self.stop.cancel();
+        self.serving.await.context("serve")?.context("serve")?;
+        self.server.shutdown().await;
+        Ok(())
+    }
+}
