@@ -22,6 +22,7 @@ struct File {
     /// Steps with a name that several cases begin with.
     #[serde(default)]
     given: BTreeMap<String, Vec<Step>>,
+    #[serde(default)]
     cases: Vec<Written>,
 }
 
@@ -167,7 +168,6 @@ fn expand(
     let mut add = |name: String, entry: Option<&Value>| {
         let mut vars = vars.clone();
         match entry {
-            Some(Value::Object(map)) if !map.contains_key("it") || map.len() > 1 => vars.extend(map.clone()),
             Some(Value::Object(map)) => vars.extend(map.clone()),
             Some(value) => drop(vars.insert("it".to_owned(), value.clone())),
             None => {}
