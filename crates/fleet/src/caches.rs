@@ -6,7 +6,7 @@ use api::{
     cluster::Cluster,
     control_plane::KubeadmControlPlane,
     kubeadm::{KubeadmConfig, KubeadmConfigTemplate},
-    machine::{Machine, MachineDeployment, MachineSet},
+    machine::{Machine, MachineDeployment, MachineSet, MachineSpec},
     meta::ContractRef,
     names,
     openstack_cluster::OpenStackCluster,
@@ -95,16 +95,31 @@ impl Caches {
         self.secrets.get(&Key::new(namespace, name))
     }
 
-    pub(crate) fn infra_clusters_feed_owner(&self, queue: &Queue) {
-        self.openstack_clusters.feed_owner("cluster.x-k8s.io", "Cluster", queue);
+    pub(crate) fn feed_clusters(&self, queue: &Queue) {
+        self.kinds.feed_with_references(
+            &self.clusters,
+            |cluster| cluster.spec.infrastructure_ref.iter().chain(&cluster.spec.control_plane_ref).collect(),
+            queue,
+        );
     }
 
-    pub(crate) fn infra_machines_feed_owner(&self, queue: &Queue) {
-        self.infra_machines_feed_owner_kind("Machine", queue);
+    pub(crate) fn feed_machines(&self, queue: &Queue) {
+        self.kinds.feed_with_references(&self.machines, |machine| of_machine(&machine.spec), queue);
     }
 
-    pub(crate) fn infra_machines_feed_owner_kind(&self, kind: &'static str, queue: &Queue) {
-        self.openstack_machines.feed_owner("cluster.x-k8s.io", kind, queue);
+    pub(crate) fn feed_sets(&self, queue: &Queue) {
+        self.kinds.feed_with_references(&self.sets, |set| of_machine(&set.spec.template.spec), queue);
+        // Clones that have no machine yet.
+        self.openstack_machines.feed_owner("cluster.x-k8s.io", "MachineSet", queue);
+        self.configs.feed_owner("cluster.x-k8s.io", "MachineSet", queue);
+    }
+
+    pub(crate) fn feed_control_planes(&self, queue: &Queue) {
+        self.kinds.feed_with_references(
+            &self.control_planes,
+            |control_plane| vec![&control_plane.spec.machine_template.spec.infrastructure_ref],
+            queue,
+        );
     }
 
     /// Machines, sets and deployments wake the controller of their cluster.
@@ -202,6 +217,10 @@ impl Gates {
             endpoint: cluster.spec.control_plane_endpoint.clone(),
         }
     }
+}
+
+fn of_machine(spec: &MachineSpec) -> Vec<&ContractRef> {
+    std::iter::once(&spec.infrastructure_ref).chain(&spec.bootstrap.config_ref).collect()
 }
 
 fn feed_cluster<K: Cached>(cache: &Cache<K>, queue: &Queue) {

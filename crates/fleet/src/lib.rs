@@ -85,22 +85,16 @@ async fn launch(options: Options, stop: &CancellationToken, tasks: &TaskTracker)
     let (clusters, machines, sets, deployments, bootstraps, control_planes) =
         (runner(), runner(), runner(), runner(), runner(), runner());
 
-    caches.clusters.feed(&clusters.queue());
-    caches.infra_clusters_feed_owner(&clusters.queue());
-    caches.control_planes.feed_owner("cluster.x-k8s.io", "Cluster", &clusters.queue());
+    caches.feed_clusters(&clusters.queue());
     caches.feed_cluster_of_children(&clusters.queue());
     workloads.feed_clusters(&clusters.queue());
 
-    caches.machines.feed(&machines.queue());
-    caches.configs.feed_owner("cluster.x-k8s.io", "Machine", &machines.queue());
-    caches.infra_machines_feed_owner(&machines.queue());
+    caches.feed_machines(&machines.queue());
     caches.feed_machines_of_cluster(&machines.queue());
     workloads.feed_machines(&machines.queue());
 
-    caches.sets.feed(&sets.queue());
+    caches.feed_sets(&sets.queue());
     caches.machines.feed_owner("cluster.x-k8s.io", "MachineSet", &sets.queue());
-    caches.infra_machines_feed_owner_kind("MachineSet", &sets.queue());
-    caches.configs.feed_owner("cluster.x-k8s.io", "MachineSet", &sets.queue());
     caches.feed_sets_of_cluster(&sets.queue());
 
     caches.deployments.feed(&deployments.queue());
@@ -110,7 +104,7 @@ async fn launch(options: Options, stop: &CancellationToken, tasks: &TaskTracker)
     caches.feed_configs_of_machine(&bootstraps.queue());
     caches.feed_configs_of_cluster(&bootstraps.queue());
 
-    caches.control_planes.feed(&control_planes.queue());
+    caches.feed_control_planes(&control_planes.queue());
     caches.machines.feed_owner("controlplane.cluster.x-k8s.io", "KubeadmControlPlane", &control_planes.queue());
     caches.feed_control_plane_of_cluster(&control_planes.queue());
     caches.feed_control_plane_of_secrets(&control_planes.queue());

@@ -337,6 +337,36 @@ async fn a_cluster_comes_up_and_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_applied_before_the_objects_that_it_names_finds_them_when_they_come() {
+    let world = World::start(CloudSettings::default(), &[]).await;
+    let mut objects = world.objects(|_| ());
+    let mut take = |kind: &str| {
+        let found = objects.iter().position(|object| object["kind"] == kind).unwrap();
+        [objects.remove(found)]
+    };
+    world.apply(&take("Cluster")).await;
+    let said = |type_: &'static str, reason: &'static str| {
+        move |cluster: Option<&Cluster>| {
+            let status = cluster.and_then(|cluster| cluster.status.as_ref());
+            status.and_then(|s| condition::get(&s.conditions, type_)).is_some_and(|c| c.reason == reason)
+        }
+    };
+    let until = async |wanted: &dyn Fn(Option<&Cluster>) -> bool| {
+        let wanted = await_condition(world.api::<Cluster>(), "demo", wanted);
+        tokio::time::timeout(LIMIT, wanted).await.expect("the cluster is not as wanted").unwrap();
+    };
+    until(&said("InfrastructureReady", "DoesNotExist")).await;
+    until(&said("ControlPlaneAvailable", "DoesNotExist")).await;
+    world.apply(&take("KubeadmControlPlane")).await;
+    until(&said("ControlPlaneAvailable", "NotAvailable")).await;
+    world.apply(&take("OpenStackCluster")).await;
+    world.apply(&take("Secret")).await;
+    until(&said("InfrastructureReady", "Ready")).await;
+    world.apply(&take("OpenStackMachineTemplate")).await;
+    world.machine(is_ready).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_are_lost_and_controllers_that_restart_double_nothing() {
     let lose = [
         "/networks",
