@@ -56,6 +56,8 @@ pub enum Purpose {
     Etcd,
     FrontProxy,
     ServiceAccount,
+    /// The API server's client certificate for an etcd outside the cluster; the user's.
+    EtcdClient,
     Kubeconfig,
 }
 
@@ -66,6 +68,7 @@ impl Purpose {
             Self::Etcd => "etcd",
             Self::FrontProxy => "proxy",
             Self::ServiceAccount => "sa",
+            Self::EtcdClient => "apiserver-etcd-client",
             Self::Kubeconfig => "kubeconfig",
         };
         format!("{cluster}-{suffix}")

@@ -26,7 +26,7 @@ use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, Client, core::ObjectMeta};
 
 use self::{cloud_config::FileEntry, kubeadm::KubeadmApi, lock::Lock};
-use crate::{Context, certificates, cluster::is_valid, owner};
+use crate::{Context, certificates, cluster::is_valid, owner, unacted};
 
 const PAUSE_S: u64 = 15;
 /// Exit marker that the infrastructure may look for (contract of bootstrap providers).
@@ -78,6 +78,7 @@ impl Reconcile for KubeadmConfigs {
         let cluster = owner::label_of(&config.metadata, names::CLUSTER_LABEL).unwrap_or_default();
         let certificates = certificates::PURPOSES
             .into_iter()
+            .chain([Purpose::EtcdClient])
             .filter_map(|purpose| Some((purpose, caches.secret(namespace, &purpose.secret_name(cluster))?)));
         Ok(Some(Seen {
             certificates: certificates.collect(),
@@ -153,6 +154,8 @@ impl KubeadmConfigs {
         status.observed_generation = generation;
         match rendered {
             Ok(value) => {
+                // Nothing has been observed yet of what is rendered now.
+                unacted::say(config, unread(seen), &mut local);
                 local.create_or_replace(&data_secret(seen, value), seen.data.as_deref());
                 status.initialization = Some(KubeadmConfigInitialization { data_secret_created: Some(true) });
                 status.data_secret_name = config.metadata.name.clone();
@@ -190,8 +193,12 @@ pub fn plan(seen: &Seen, now: &Time) -> ConfigPlan {
     let generation = config.metadata.generation;
     let created = is_created(config);
     let status = after.status.get_or_insert_default();
+    let told = condition::get(&status.conditions, "Paused").and_then(|paused| paused.observed_generation);
     let mut set = |statement| condition::set(&mut status.conditions, statement, generation, now);
     set(Statement::of("Paused", paused, ("Paused", "NotPaused"), ""));
+    if !paused {
+        unacted::tell(config, told, Vec::new(), &mut local);
+    }
     let action = match decided {
         Ok(action) => action,
         Err(wait) => {
@@ -262,8 +269,10 @@ fn decide(seen: &Seen, after: &mut KubeadmConfig) -> Result<Action, String> {
 }
 
 fn certificates_ready(seen: &Seen) -> Result<(), String> {
-    let missing: Vec<_> = certificates::PURPOSES
+    let (made, given) = certificates::needed(seen.config.spec.cluster_configuration.as_ref());
+    let missing: Vec<_> = made
         .into_iter()
+        .chain(given.iter().copied())
         .filter(|purpose| !seen.certificates.iter().any(|(have, _)| have == purpose))
         .map(|purpose| purpose.secret_name(name(seen.cluster.as_deref().map(|cluster| &cluster.metadata))))
         .collect();
@@ -333,13 +342,38 @@ fn pem(seen: &Seen, purpose: Purpose, key: &str) -> Result<String, String> {
     String::from_utf8(value.0.clone()).map_err(|_| format!("{key} of {} is not PEM", named()))
 }
 
-/// Where the key pairs lie on a control plane machine (kubeadm's layout).
-const PKI: [(Purpose, &str, &str, &str); 4] = [
-    (Purpose::Ca, "/etc/kubernetes/pki/ca.crt", "0640", "/etc/kubernetes/pki/ca.key"),
-    (Purpose::Etcd, "/etc/kubernetes/pki/etcd/ca.crt", "0640", "/etc/kubernetes/pki/etcd/ca.key"),
-    (Purpose::FrontProxy, "/etc/kubernetes/pki/front-proxy-ca.crt", "0640", "/etc/kubernetes/pki/front-proxy-ca.key"),
-    (Purpose::ServiceAccount, "/etc/kubernetes/pki/sa.pub", "0640", "/etc/kubernetes/pki/sa.key"),
+/// Where kubeadm looks for key pairs unless the configuration says otherwise, and what they are called there.
+const PKI: &str = "/etc/kubernetes/pki";
+const PAIRS: [(Purpose, &str, &str); 4] = [
+    (Purpose::Ca, "ca.crt", "ca.key"),
+    (Purpose::Etcd, "etcd/ca.crt", "etcd/ca.key"),
+    (Purpose::FrontProxy, "front-proxy-ca.crt", "front-proxy-ca.key"),
+    (Purpose::ServiceAccount, "sa.pub", "sa.key"),
 ];
+
+/// The key pairs of a control plane machine, where its configuration wants them.
+fn pki(seen: &Seen, files: &mut Vec<FileEntry>) -> Result<(), String> {
+    let configuration = seen.config.spec.cluster_configuration.as_ref();
+    let folder = configuration.and_then(|found| found.certificates_dir.as_deref()).unwrap_or(PKI).trim_end_matches('/');
+    let external = configuration.and_then(|found| found.etcd.as_ref()?.external.as_ref());
+    let mut put = |path: &str, permissions: &str, purpose, half| {
+        files.push(FileEntry::root(path, permissions, pem(seen, purpose, half)?));
+        Ok::<_, String>(())
+    };
+    for (purpose, public, private) in PAIRS {
+        if external.is_some() && purpose == Purpose::Etcd {
+            continue;
+        }
+        put(&format!("{folder}/{public}"), "0640", purpose, "tls.crt")?;
+        put(&format!("{folder}/{private}"), "0600", purpose, "tls.key")?;
+    }
+    if let Some(external) = external {
+        put(&external.ca_file, "0640", Purpose::Etcd, "tls.crt")?;
+        put(&external.cert_file, "0640", Purpose::EtcdClient, "tls.crt")?;
+        put(&external.key_file, "0600", Purpose::EtcdClient, "tls.key")?;
+    }
+    Ok(())
+}
 
 /// Contents that live in secrets, by (secret, key).
 type Sources = BTreeMap<(String, String), String>;
@@ -356,10 +390,7 @@ pub fn user_data(seen: &Seen, sources: &Sources) -> Result<String, String> {
     let joins = token.is_some() || uses_file(&seen.config);
     let mut files = Vec::new();
     if control_plane {
-        for (purpose, public, permissions, private) in PKI {
-            files.push(FileEntry::root(public, permissions, pem(seen, purpose, "tls.crt")?));
-            files.push(FileEntry::root(private, "0600", pem(seen, purpose, "tls.key")?));
-        }
+        pki(seen, &mut files)?;
     }
     for file in &config.files {
         let content = match (&file.content, &file.content_from) {
@@ -395,20 +426,20 @@ pub fn user_data(seen: &Seen, sources: &Sources) -> Result<String, String> {
                 });
             }
         }
-        if uses_file(&seen.config)
-            && join.discovery.as_ref().and_then(|d| d.file.as_ref()?.kube_config.as_ref()).is_some()
-        {
-            return Err(
-                "joinConfiguration.discovery.file.kubeConfig is not acted upon yet: give the file itself".into()
-            );
+        let given = join.discovery.as_ref().and_then(|discovery| discovery.file.as_ref());
+        if let Some((file, given)) = given.and_then(|file| Some((file, file.kube_config.as_ref()?))) {
+            let authority = pem(seen, Purpose::Ca, "tls.crt")?;
+            let kubeconfig = yaml(&kubeadm::discovery_kubeconfig(given, endpoint(cluster).as_deref(), &authority))?;
+            files.push(FileEntry::root(&file.kube_config_path, "0640", kubeconfig));
         }
         let document = yaml(&kubeadm::join_configuration(api, &join))?;
         files.push(FileEntry::root("/run/kubeadm/kubeadm-join-config.yaml", "0640", document));
         format!("kubeadm join --config /run/kubeadm/kubeadm-join-config.yaml{verbosity} && {SUCCESS}")
     } else {
         let configuration = config.cluster_configuration.clone().unwrap_or_default();
-        let first = yaml(&kubeadm::cluster_configuration(api, &configuration, cluster, kubernetes))?;
         let init = config.init_configuration.clone().unwrap_or_default();
+        let health_s = init.timeouts.as_ref().and_then(|limits| limits.control_plane_component_health_check_seconds);
+        let first = yaml(&kubeadm::cluster_configuration(api, &configuration, cluster, kubernetes, health_s))?;
         let second = yaml(&kubeadm::init_configuration(api, &init))?;
         let (first, second) = (first.trim_start_matches("---\n"), second.trim_start_matches("---\n"));
         let document = format!("---\n{}\n---\n{}\n", first.trim_end(), second.trim_end());
@@ -447,6 +478,13 @@ async fn sources(client: &Client, config: &KubeadmConfig) -> Result<Sources> {
         }
     }
     Ok(sources)
+}
+
+/// Fields that the kubeadm of the machine's version does not have.
+fn unread(seen: &Seen) -> Vec<String> {
+    let kubernetes = seen.machine.as_ref().and_then(|machine| machine.spec.version.as_deref());
+    let api = kubernetes.and_then(|kubernetes| KubeadmApi::of(kubernetes).ok());
+    api.map(|api| kubeadm::unread(api, &seen.config.spec)).unwrap_or_default()
 }
 
 fn data_secret(seen: &Seen, value: String) -> Secret {

@@ -3,7 +3,10 @@
 //! Source: kubernetes-sigs/cluster-api util/secret, util/certs, util/kubeconfig; kubeadm "PKI certificates and
 //! requirements".
 
-use api::{cluster_configuration::EncryptionAlgorithm, names::Purpose};
+use api::{
+    cluster_configuration::{ClusterConfiguration, EncryptionAlgorithm},
+    names::Purpose,
+};
 use aws_lc_rs::digest;
 use control::{Error, Result};
 use jiff::{SignedDuration, Timestamp};
@@ -17,6 +20,19 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// The key pairs that a cluster needs before its first machine.
 pub const PURPOSES: [Purpose; 4] = [Purpose::Ca, Purpose::Etcd, Purpose::FrontProxy, Purpose::ServiceAccount];
+
+/// The pairs of a user's etcd, which are never made here: its authority (without a key) and a client certificate.
+pub const EXTERNAL_ETCD: [Purpose; 2] = [Purpose::Etcd, Purpose::EtcdClient];
+
+/// What a cluster of this configuration needs: the pairs that are made here, and those that the user brings.
+pub fn needed(configuration: Option<&ClusterConfiguration>) -> (Vec<Purpose>, &'static [Purpose]) {
+    if configuration.and_then(|found| found.etcd.as_ref()?.external.as_ref()).is_some() {
+        let made = PURPOSES.into_iter().filter(|purpose| !EXTERNAL_ETCD.contains(purpose));
+        (made.collect(), &EXTERNAL_ETCD)
+    } else {
+        (PURPOSES.into(), &[])
+    }
+}
 
 /// Validity of an authority unless the user says otherwise, in days.
 const CA_DAYS: i64 = 3650;

@@ -99,7 +99,12 @@ pub fn plan(seen: &Seen, now: &Time) -> Plan {
         }
         mirror(seen, &mut after);
     }
-    unacted::tell(cluster, cluster.status.as_ref().and_then(|status| status.observed_generation), &mut plan);
+    unacted::tell(
+        cluster,
+        cluster.status.as_ref().and_then(|status| status.observed_generation),
+        Vec::new(),
+        &mut plan,
+    );
     count(seen, &mut after);
     conditions::set(seen, &mut after, deletion.as_ref(), paused, now);
     let status = after.status.get_or_insert_default();

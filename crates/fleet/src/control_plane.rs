@@ -13,6 +13,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use api::{
     cluster::Cluster,
+    cluster_configuration::ClusterConfiguration,
     control_plane::KubeadmControlPlane,
     kubeadm::KubeadmConfig,
     machine::Machine,
@@ -92,6 +93,7 @@ impl Reconcile for ControlPlanes {
         let kind = reference.kind.strip_suffix("Template").unwrap_or(&reference.kind);
         let certificates = certificates::PURPOSES
             .into_iter()
+            .chain([Purpose::EtcdClient])
             .filter_map(|purpose| Some((purpose, caches.secret(namespace, &purpose.secret_name(&name))?)));
         let target = Key::new(namespace, name.as_str());
         let pods = if machines
@@ -190,11 +192,14 @@ type KeyOptions = (Option<api::cluster_configuration::EncryptionAlgorithm>, Opti
 
 /// What the user says about keys: their algorithm, and the authorities' validity in days.
 fn key_options(control_plane: &KubeadmControlPlane) -> KeyOptions {
-    let spec = control_plane.spec.kubeadm_config_spec.as_ref();
-    let configuration = spec.and_then(|spec| spec.cluster_configuration.as_ref());
+    let configuration = cluster_configuration(control_plane);
     let configuration =
         configuration.map(|found| (found.encryption_algorithm, found.ca_certificate_validity_period_days));
     configuration.unwrap_or_default()
+}
+
+fn cluster_configuration(control_plane: &KubeadmControlPlane) -> Option<&ClusterConfiguration> {
+    control_plane.spec.kubeadm_config_spec.as_ref()?.cluster_configuration.as_ref()
 }
 
 /// A secret of the cluster, owned by its control plane.
@@ -252,6 +257,7 @@ pub fn plan(seen: &Seen, now: &Time) -> ControlPlanePlan {
     unacted::tell(
         control_plane,
         control_plane.status.as_ref().and_then(|status| status.observed_generation),
+        Vec::new(),
         &mut plan.local,
     );
     adopt_template(seen, cluster, &mut plan.local);
@@ -282,9 +288,14 @@ fn advance(seen: &Seen, cluster: &Cluster, now: &Time, plan: &mut ControlPlanePl
         return Err("Waiting for Cluster infrastructure to be ready".to_owned());
     }
     let have = |purpose: &Purpose| seen.certificates.iter().any(|(found, _)| found == purpose);
-    plan.keys = certificates::PURPOSES.into_iter().filter(|purpose| !have(purpose)).collect();
+    let (made, given) = certificates::needed(cluster_configuration(&seen.control_plane));
+    plan.keys = made.into_iter().filter(|purpose| !have(purpose)).collect();
     if !plan.keys.is_empty() {
         return Ok(());
+    }
+    if let Some(missing) = given.iter().find(|purpose| !have(purpose)) {
+        let name = missing.secret_name(cluster.metadata.name.as_deref().unwrap_or_default());
+        return Err(format!("Waiting for the Secret {name}: an external etcd's certificates are its user's to bring"));
     }
     if bootstrap::endpoint(cluster).is_none() {
         return Err("Waiting for Cluster to have a valid spec.controlPlaneEndpoint".to_owned());

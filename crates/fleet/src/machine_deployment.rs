@@ -105,7 +105,12 @@ pub fn plan(seen: &Seen, now: &Time) -> Plan {
             roll(seen, now, &mut plan, &mut after);
         }
     }
-    unacted::tell(deployment, deployment.status.as_ref().and_then(|status| status.observed_generation), &mut plan);
+    unacted::tell(
+        deployment,
+        deployment.status.as_ref().and_then(|status| status.observed_generation),
+        Vec::new(),
+        &mut plan,
+    );
     status::set(seen, &mut after, paused, now);
     plan.update(deployment, &after);
     plan

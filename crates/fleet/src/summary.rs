@@ -72,13 +72,20 @@ fn indented(text: &str) -> String {
     if text.starts_with("* ") { format!("\n  {}", text.replace('\n', "\n  ")) } else { text.replace('\n', "\n  ") }
 }
 
-/// True if all of `parts` are; otherwise false (or unknown) with the parts that are not.
-pub fn both(type_: &'static str, reasons: Reasons, conditions: &[Condition], parts: &[&str]) -> Statement {
+/// True if all of `parts` are true and all of `negative` are false; otherwise false (or unknown) with those that are not.
+pub fn both(
+    type_: &'static str,
+    reasons: Reasons,
+    conditions: &[Condition],
+    parts: &[&str],
+    negative: &[&str],
+) -> Statement {
     let (mut bad, mut unknown) = (Vec::new(), Vec::new());
-    for part in parts {
+    let good = [(parts, ConditionStatus::True), (negative, ConditionStatus::False)];
+    for (part, good) in good.iter().flat_map(|(parts, good)| parts.iter().map(move |part| (part, good))) {
         match condition::get(conditions, part) {
-            Some(found) if found.status == ConditionStatus::True => {}
-            Some(found) if found.status == ConditionStatus::False => {
+            Some(found) if found.status == *good => {}
+            Some(found) if found.status != ConditionStatus::Unknown => {
                 bad.push(format!("* {part}: {}", indented(&told(found))));
             }
             found => unknown.push(format!("* {part}: {}", found.map_or_else(|| "not yet reported".into(), told))),
@@ -92,4 +99,23 @@ pub fn both(type_: &'static str, reasons: Reasons, conditions: &[Condition], par
         return Statement::unknown(type_, reasons.some_unknown, unknown.join("\n"));
     }
     Statement::yes(type_, reasons.all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_negative_gate_holds_while_its_condition_is_false() {
+        let with = |status| {
+            let mut conditions = Vec::new();
+            let stated = Statement { status, ..Statement::no("Broken", "Why", "") };
+            condition::set(&mut conditions, stated, None, &api::meta::Time(jiff::Timestamp::UNIX_EPOCH));
+            both("Available", AVAILABLE, &conditions, &[], &["Broken"])
+        };
+        assert_eq!(with(ConditionStatus::False).status, ConditionStatus::True);
+        assert_eq!(with(ConditionStatus::Unknown).status, ConditionStatus::Unknown);
+        let held = with(ConditionStatus::True);
+        assert_eq!((held.status, held.message.as_str()), (ConditionStatus::False, "* Broken: Why"));
+    }
 }

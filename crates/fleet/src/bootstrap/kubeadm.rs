@@ -5,8 +5,10 @@
 use api::{
     cluster::Cluster,
     cluster_configuration::ClusterConfiguration,
-    node_configuration::{InitConfiguration, JoinConfiguration},
+    kubeadm::KubeadmConfigSpec,
+    node_configuration::{FileDiscoveryKubeConfig, InitConfiguration, JoinConfiguration},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
 /// The versions of kubeadm's API that a supported Kubernetes release reads.
@@ -42,12 +44,14 @@ impl KubeadmApi {
     }
 }
 
-/// ClusterConfiguration with what the Cluster and the Machine say filled in.
+/// ClusterConfiguration with what the Cluster and the Machine say filled in. `health_limit_s` is the timeout of the
+/// InitConfiguration that v1beta3 has here.
 pub fn cluster_configuration(
     api: KubeadmApi,
     configuration: &ClusterConfiguration,
     cluster: &Cluster,
     kubernetes: &str,
+    health_limit_s: Option<i32>,
 ) -> Value {
     let mut document = to_map(configuration);
     for component in ["apiServer", "controllerManager", "scheduler"] {
@@ -70,6 +74,10 @@ pub fn cluster_configuration(
     }
     if api == KubeadmApi::V1beta3 {
         document.remove("encryptionAlgorithm");
+        if let Some(limit_s) = health_limit_s {
+            let server = document.entry("apiServer").or_insert_with(|| json!({}));
+            server["timeoutForControlPlane"] = format!("{limit_s}s").into();
+        }
     }
     document.insert("clusterName".into(), cluster.metadata.name.clone().unwrap_or_default().into());
     if !document.contains_key("controlPlaneEndpoint")
@@ -111,11 +119,15 @@ pub fn init_configuration(api: KubeadmApi, configuration: &InitConfiguration) ->
 
 pub fn join_configuration(api: KubeadmApi, configuration: &JoinConfiguration) -> Value {
     let mut document = to_map(configuration);
+    let bootstrap_limit_s = configuration.timeouts.as_ref().and_then(|timeouts| timeouts.tls_bootstrap_seconds);
     node(api, &mut document);
     if let Some(Value::Object(discovery)) = document.get_mut("discovery") {
         // A kubeconfig given in the API is written to a file; kubeadm gets the path.
         if let Some(Value::Object(file)) = discovery.get_mut("file") {
             file.remove("kubeConfig");
+        }
+        if let (KubeadmApi::V1beta3, Some(limit_s)) = (api, bootstrap_limit_s) {
+            discovery.insert("timeout".into(), format!("{limit_s}s").into());
         }
         if discovery.get("bootstrapToken").is_some_and(|token| token.as_object().is_some_and(Map::is_empty)) {
             discovery.remove("bootstrapToken");
@@ -124,17 +136,86 @@ pub fn join_configuration(api: KubeadmApi, configuration: &JoinConfiguration) ->
     headed(api, "JoinConfiguration", document)
 }
 
+/// Fields that are set and that kubeadm's API of this version does not have.
+pub fn unread(api: KubeadmApi, spec: &KubeadmConfigSpec) -> Vec<String> {
+    if api == KubeadmApi::V1beta4 {
+        return Vec::new();
+    }
+    let document = serde_json::to_value(spec).expect("API types serialize to JSON: string keys only");
+    let found = NOT_IN_V1BETA3.iter().filter(|pointer| document.pointer(pointer).is_some_and(|value| !value.is_null()));
+    let name = |pointer: &&str| format!("spec{} (Kubernetes before v1.31)", pointer.replace('/', "."));
+    found.map(name).collect()
+}
+
+/// What v1beta4 brought (kubeadm API reference, "Changes since v1beta3"), but for the two timeouts that have another place.
+const NOT_IN_V1BETA3: [&str; 17] = [
+    "/clusterConfiguration/apiServer/extraEnvs",
+    "/clusterConfiguration/controllerManager/extraEnvs",
+    "/clusterConfiguration/scheduler/extraEnvs",
+    "/clusterConfiguration/etcd/local/extraEnvs",
+    "/clusterConfiguration/certificateValidityPeriodDays",
+    "/initConfiguration/nodeRegistration/imagePullSerial",
+    "/initConfiguration/timeouts/discoverySeconds",
+    "/initConfiguration/timeouts/etcdAPICallSeconds",
+    "/initConfiguration/timeouts/kubeletHealthCheckSeconds",
+    "/initConfiguration/timeouts/kubernetesAPICallSeconds",
+    "/initConfiguration/timeouts/tlsBootstrapSeconds",
+    "/joinConfiguration/nodeRegistration/imagePullSerial",
+    "/joinConfiguration/timeouts/controlPlaneComponentHealthCheckSeconds",
+    "/joinConfiguration/timeouts/discoverySeconds",
+    "/joinConfiguration/timeouts/etcdAPICallSeconds",
+    "/joinConfiguration/timeouts/kubeletHealthCheckSeconds",
+    "/joinConfiguration/timeouts/kubernetesAPICallSeconds",
+];
+
+/// The kubeconfig that a machine discovers its cluster with: as given, and with the cluster's own endpoint and authority
+/// where nothing is.
+pub fn discovery_kubeconfig(given: &FileDiscoveryKubeConfig, endpoint: Option<&str>, authority: &str) -> Value {
+    let mut cluster = given.cluster.as_ref().map(to_map).unwrap_or_default();
+    for (ours, theirs) in [
+        ("insecureSkipTLSVerify", "insecure-skip-tls-verify"),
+        ("proxyURL", "proxy-url"),
+        ("tlsServerName", "tls-server-name"),
+    ] {
+        if let Some(value) = cluster.remove(ours) {
+            cluster.insert(theirs.into(), value);
+        }
+    }
+    let authority_given = cluster.remove("certificateAuthorityData");
+    if !cluster.contains_key("server")
+        && let Some(endpoint) = endpoint
+    {
+        cluster.insert("server".into(), format!("https://{endpoint}").into());
+    }
+    let encoded = || STANDARD.encode(authority).into();
+    cluster.insert("certificate-authority-data".into(), authority_given.unwrap_or_else(encoded));
+    let mut user = Map::new();
+    if let Some(provider) = &given.user.auth_provider {
+        user.insert("auth-provider".into(), Value::Object(to_map(provider)));
+    }
+    if let Some(exec) = &given.user.exec {
+        let mut exec = to_map(exec);
+        exec.entry("apiVersion").or_insert_with(|| "client.authentication.k8s.io/v1".into());
+        exec.insert("interactiveMode".into(), "Never".into());
+        exec.entry("provideClusterInfo").or_insert_with(|| false.into());
+        user.insert("exec".into(), exec.into());
+    }
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "default", "cluster": cluster}],
+        "users": [{"name": "default", "user": user}],
+        "contexts": [{"name": "default", "context": {"cluster": "default", "user": "default"}}],
+        "current-context": "default",
+    })
+}
+
 /// The part that init and join share.
 fn node(api: KubeadmApi, document: &mut Map<String, Value>) {
     if let Some(Value::Object(registration)) = document.get_mut("nodeRegistration") {
         if api == KubeadmApi::V1beta3 {
             registration.remove("imagePullSerial");
             to_arg_map(registration, "kubeletExtraArgs");
-        }
-        if let Some(Value::Array(taints)) = registration.get_mut("taints") {
-            for taint in taints.iter_mut().filter_map(Value::as_object_mut) {
-                taint.remove("timeAdded");
-            }
         }
     }
     let timeouts = document.remove("timeouts");
@@ -209,10 +290,11 @@ mod tests {
     #[test]
     fn arguments_are_a_list_for_new_releases_and_a_map_for_old_ones() {
         let cluster = Cluster::new("demo", Default::default());
-        let new = cluster_configuration(KubeadmApi::of("v1.31.0").unwrap(), &arguments(), &cluster, "v1.31.0");
+        let new = cluster_configuration(KubeadmApi::of("v1.31.0").unwrap(), &arguments(), &cluster, "v1.31.0", None);
         assert_eq!(new["controllerManager"]["extraArgs"][0]["name"], "cloud-provider");
         assert_eq!(new["certificateValidityPeriod"], "720h0m0s");
-        let old = cluster_configuration(KubeadmApi::of("v1.30.9").unwrap(), &arguments(), &cluster, "v1.30.9");
+        let old =
+            cluster_configuration(KubeadmApi::of("v1.30.9").unwrap(), &arguments(), &cluster, "v1.30.9", Some(90));
         assert_eq!(old["controllerManager"]["extraArgs"]["cloud-provider"], "external");
         assert_eq!(
             (&old["apiVersion"], old.get("certificateValidityPeriod")),

@@ -314,3 +314,129 @@ fn what_cannot_be_rendered_says_why() {
     keyless.certificates.clear();
     assert_eq!(user_data(&keyless, &Sources::new()).unwrap_err(), "the Ca key pair does not exist");
 }
+
+/// A value for each field of the schema: texts and numbers that are found again.
+fn filled(path: &str, schema: &Value, marks: &mut Vec<(String, String)>) -> Value {
+    let number = 1000 + marks.len();
+    if let Some(choices) = schema["enum"].as_array() {
+        return choices[0].clone();
+    }
+    if schema["x-kubernetes-int-or-string"] == true {
+        return json!(number);
+    }
+    match schema["type"].as_str() {
+        Some("object") => match (&schema["properties"], &schema["additionalProperties"]) {
+            (Value::Object(fields), _) => {
+                let filled =
+                    fields.iter().map(|(name, field)| (name.clone(), filled(&format!("{path}.{name}"), field, marks)));
+                Value::Object(filled.collect())
+            }
+            (_, value) => json!({ "key": filled(path, value, marks) }),
+        },
+        Some("array") => json!([filled(path, &schema["items"], marks)]),
+        Some("boolean") => json!(true),
+        Some("integer" | "number") => {
+            let days = path.ends_with("Days");
+            marks.push((path.to_owned(), if days { format!("{}h0m0s", number * 24) } else { number.to_string() }));
+            json!(number)
+        }
+        _ if schema["format"] == "date-time" => {
+            let text = format!("{number}-01-01T00:00:00Z");
+            marks.push((path.to_owned(), text.clone()));
+            json!(text)
+        }
+        _ => {
+            marks.push((path.to_owned(), format!("mark{number}")));
+            json!(format!("mark{number}"))
+        }
+    }
+}
+
+#[test]
+fn each_field_of_a_configuration_reaches_the_user_data() {
+    let crd = serde_json::to_value(<KubeadmConfig as kube::CustomResourceExt>::crd()).unwrap();
+    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let mut marks = Vec::new();
+    let mut value = filled("spec", schema, &mut marks);
+    value["format"] = json!("cloud-config");
+    value["files"][0]["contentFormat"] = json!("Raw");
+    // A file's own content wins over a secret's, and a password over a secret's: the API refuses both at once.
+    for part in ["files", "users"] {
+        value[part][0].as_object_mut().unwrap().retain(|name, _| !name.ends_with("From"));
+    }
+    let spec: KubeadmConfigSpec = serde_json::from_value(value).unwrap();
+    let text = |joins: bool| {
+        let mut seen = seen("v1.34.2", true, joins);
+        let mut spec = spec.clone();
+        if !joins {
+            spec.join_configuration = None;
+        }
+        Arc::make_mut(&mut seen.config).spec = spec;
+        let (_, etcd) = seen.certificates[1].clone();
+        seen.certificates.push((Purpose::EtcdClient, etcd));
+        user_data(&seen, &Sources::new()).unwrap()
+    };
+    let text = text(false) + &text(true);
+    let missing: Vec<_> = marks
+        .iter()
+        .filter(|(path, mark)| !text.contains(mark.as_str()) && !path.contains("From.") && !path.contains(".ignition."))
+        .map(|(path, _)| path.as_str())
+        .collect();
+    assert_eq!(missing, Vec::<&str>::new());
+}
+
+#[test]
+fn pairs_lie_where_the_configuration_wants_them_and_an_etcd_outside_brings_its_own() {
+    let mut seen = seen("v1.34.2", true, false);
+    let mut configuration = ClusterConfiguration { certificates_dir: Some("/srv/pki/".into()), ..Default::default() };
+    let with = |seen: &mut Seen, configuration: &ClusterConfiguration| {
+        Arc::make_mut(&mut seen.config).spec.cluster_configuration = Some(configuration.clone());
+    };
+    with(&mut seen, &configuration);
+    let (document, _) = read(&user_data(&seen, &Sources::new()).unwrap(), "/run/kubeadm/kubeadm.yaml");
+    let placed = paths(&document).iter().filter(|path| path.starts_with("/srv/pki/")).count();
+    assert_eq!(placed, 8);
+    configuration.etcd = serde_json::from_value(json!({"external": {
+        "endpoints": ["https://etcd:2379"], "caFile": "/e/ca.crt", "certFile": "/e/c.crt", "keyFile": "/e/c.key",
+    }}))
+    .unwrap();
+    with(&mut seen, &configuration);
+    assert_eq!(waits(&seen), "waits 15 s: Waiting for the certificates demo-apiserver-etcd-client to exist");
+    let (_, etcd) = seen.certificates.iter().find(|(purpose, _)| *purpose == Purpose::Etcd).unwrap().clone();
+    seen.certificates.push((Purpose::EtcdClient, etcd));
+    let (document, _) = read(&user_data(&seen, &Sources::new()).unwrap(), "/run/kubeadm/kubeadm.yaml");
+    let paths = paths(&document);
+    assert!(
+        ["/e/ca.crt", "/e/c.crt", "/e/c.key"].iter().all(|path| paths.iter().any(|found| found == path)),
+        "{paths:?}"
+    );
+    assert!(!paths.iter().any(|path| path.contains("/etcd/ca")), "{paths:?}");
+}
+
+#[test]
+fn a_kubeconfig_to_discover_with_is_filled_in_and_written() {
+    let mut seen = seen("v1.34.2", false, true);
+    let join = json!({"discovery": {"file": {"kubeConfigPath": "/etc/d.conf", "kubeConfig": {"user": {"exec": {"command": "get-token"}}}}}});
+    Arc::make_mut(&mut seen.config).spec.join_configuration = Some(serde_json::from_value(join).unwrap());
+    let text = user_data(&seen, &Sources::new()).unwrap();
+    let (_, parts) = read(&text, "/etc/d.conf");
+    let [kubeconfig] = parts.as_slice() else { panic!("one document: {parts:?}") };
+    assert_eq!(kubeconfig["clusters"][0]["cluster"]["server"], "https://127.0.0.9:6443");
+    assert!(kubeconfig["clusters"][0]["cluster"]["certificate-authority-data"].is_string());
+    let exec = &kubeconfig["users"][0]["user"]["exec"];
+    assert_eq!((&exec["command"], &exec["interactiveMode"]), (&json!("get-token"), &json!("Never")));
+    let (_, parts) = read(&text, "/run/kubeadm/kubeadm-join-config.yaml");
+    assert_eq!(parts[0]["discovery"]["file"], json!({"kubeConfigPath": "/etc/d.conf"}));
+}
+
+#[test]
+fn what_an_older_kubeadm_does_not_read_is_named() {
+    let mut seen = seen("v1.30.1", true, false);
+    let init = json!({"timeouts": {"discoverySeconds": 5, "controlPlaneComponentHealthCheckSeconds": 90}});
+    Arc::make_mut(&mut seen.config).spec.init_configuration = Some(serde_json::from_value(init).unwrap());
+    assert_eq!(unread(&seen), ["spec.initConfiguration.timeouts.discoverySeconds (Kubernetes before v1.31)"]);
+    let (_, parts) = read(&user_data(&seen, &Sources::new()).unwrap(), "/run/kubeadm/kubeadm.yaml");
+    assert_eq!(parts[0]["apiServer"]["timeoutForControlPlane"], "90s");
+    Arc::make_mut(seen.machine.as_mut().unwrap()).spec.version = Some("v1.31.0".into());
+    assert!(unread(&seen).is_empty());
+}

@@ -6,7 +6,7 @@ use api::{
     cluster::Cluster,
     condition::{self, Statement},
     machine::Machine,
-    meta::{Condition, ConditionStatus, Time},
+    meta::{Condition, ConditionStatus, GatePolarity, Time},
 };
 
 use super::{Seen, is_control_plane, name};
@@ -80,11 +80,14 @@ pub fn set(seen: &Seen, after: &mut Cluster, deletion: Option<&(&'static str, St
         set(Statement::no("TopologyReconciled", "ReconcileFailed", message));
         parts.push("TopologyReconciled");
     }
-    let gates: Vec<_> = seen.cluster.spec.availability_gates.iter().map(|gate| gate.condition_type.as_str()).collect();
-    parts.extend(gates);
+    let gates = &seen.cluster.spec.availability_gates;
+    let (positive, negative): (Vec<_>, Vec<_>) =
+        gates.iter().partition(|gate| gate.polarity != Some(GatePolarity::Negative));
+    parts.extend(positive.iter().map(|gate| gate.condition_type.as_str()));
+    let negative: Vec<_> = negative.iter().map(|gate| gate.condition_type.as_str()).collect();
     let available = match deletion {
         Some(_) => Statement::no("Available", "NotAvailable", "* Deleting: the cluster is being deleted"),
-        None => summary::both("Available", summary::AVAILABLE, &status.conditions, &parts),
+        None => summary::both("Available", summary::AVAILABLE, &status.conditions, &parts, &negative),
     };
     condition::set(&mut status.conditions, available, generation, now);
 }

@@ -48,7 +48,9 @@ pub fn set(seen: &Seen, after: &mut KubeadmControlPlane, blocked: Option<&str>, 
         ("Initialized", "NotInitialized"),
         "Control plane not yet initialized",
     ));
-    let missing = crate::certificates::PURPOSES.len() - seen.certificates.len();
+    let (made, given) = crate::certificates::needed(super::cluster_configuration(&seen.control_plane));
+    let have = |purpose: &&api::names::Purpose| seen.certificates.iter().any(|(found, _)| found == *purpose);
+    let missing = made.iter().chain(given).filter(|purpose| !have(purpose)).count();
     let message = format!("{missing} key pairs are to be made");
     set(Statement::of("CertificatesAvailable", missing == 0, ("Available", "NotAvailable"), message));
     let named = || {

@@ -294,6 +294,8 @@ pub fn outdated(seen: &Seen, machine: &Machine, now: &Time) -> Option<String> {
     } else {
         (for_join(config.spec.clone()), for_join(wanted))
     };
+    // Its cluster configuration was compared above, by what the machine was made from.
+    let (have, wanted) = [have, wanted].map(|spec| KubeadmConfigSpec { cluster_configuration: None, ..spec }).into();
     (comparable(have) != comparable(wanted)).then(|| "KubeadmConfig is not up-to-date".to_owned())
 }
 
@@ -306,7 +308,7 @@ fn for_init(mut spec: KubeadmConfigSpec) -> KubeadmConfigSpec {
 /// The configuration of one that joins it.
 fn for_join(mut spec: KubeadmConfigSpec) -> KubeadmConfigSpec {
     spec.init_configuration = None;
-    spec.cluster_configuration = None;
+    // The cluster's configuration stays: it says where key pairs lie and whether etcd is outside.
     spec.join_configuration.get_or_insert_default().control_plane.get_or_insert_default();
     spec
 }

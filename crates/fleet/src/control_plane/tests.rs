@@ -226,7 +226,7 @@ fn machines_come_one_at_a_time_and_are_spread_over_the_failure_domains() {
     let first = seen.configs[rollout::name_of(&seen.machines[0])].spec.clone();
     assert!(first.cluster_configuration.is_some() && first.join_configuration.is_none());
     let second = seen.configs[rollout::name_of(&seen.machines[1])].spec.clone();
-    assert!(second.cluster_configuration.is_none() && second.join_configuration.is_some());
+    assert!(second.init_configuration.is_none() && second.join_configuration.is_some());
 }
 
 #[test]

@@ -51,12 +51,8 @@ pub fn set(seen: &Seen, after: &mut Machine, deletion: Option<&Step>, paused: bo
     let (positive, negative): (Vec<_>, Vec<_>) =
         gates.iter().partition(|gate| gate.polarity != Some(GatePolarity::Negative));
     parts.extend(positive.iter().map(|gate| gate.condition_type.as_str()));
-    let mut ready = summary::both("Ready", summary::READY, &status.conditions, &parts);
-    for gate in negative {
-        if condition::is_true(&status.conditions, &gate.condition_type) {
-            ready = Statement::no("Ready", "NotReady", format!("* {}: is true", gate.condition_type));
-        }
-    }
+    let negative: Vec<_> = negative.iter().map(|gate| gate.condition_type.as_str()).collect();
+    let mut ready = summary::both("Ready", summary::READY, &status.conditions, &parts, &negative);
     if let Some(step) = deletion {
         let since = seen
             .machine

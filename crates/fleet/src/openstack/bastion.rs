@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use api::openstack_cluster::{BastionStatus, OpenStackClusterSpec, OpenStackClusterStatus};
+use api::{
+    openstack_cluster::{BastionStatus, OpenStackClusterSpec, OpenStackClusterStatus},
+    openstack_machine::OpenStackMachineSpec,
+};
+use openstack::compute::Server;
 
 use super::{
     floating, member, names,
@@ -12,6 +16,8 @@ use super::{
 };
 
 const ROLE: &str = "bastion";
+/// Between two looks at a server that goes.
+const PAUSE: Duration = Duration::from_secs(1);
 
 pub async fn ensure(
     scope: &Scope,
@@ -26,6 +32,23 @@ pub async fn ensure(
         return blocked("BastionError", "bastion.spec is missing");
     };
     let name = names::bastion(&scope.resource);
+    let made_from = fingerprint(spec, bastion.availability_zone.as_deref());
+    let known = status.bastion.as_ref().and_then(|b| b.id.clone());
+    match server::find(scope, known.as_deref(), &name).await?.filter(|s| s.status != "DELETED") {
+        // A server cannot be changed into another: this one goes, and its successor is made when it is gone.
+        Some(old) if old.metadata.get(names::BASTION_KEY).is_some_and(|from| *from != made_from) => {
+            if old.task_state.as_deref() != Some("deleting") {
+                scope.cloud.remove::<Server>(&old.id).await?;
+            }
+            return wait("BastionNotReady", format!("the bastion's server {name} of the old spec to be gone"), PAUSE);
+        }
+        Some(_) => {}
+        None => {
+            let had = status.bastion.take_if(|b| b.id.is_some()).and_then(|b| b.resources);
+            let ids: Vec<String> = had.into_iter().flat_map(|r| r.ports).map(|p| p.id).collect();
+            server::delete_ports_by_id(scope, &ids).await?;
+        }
+    }
     let mut shown = status.bastion.take().unwrap_or_default();
     let (mut resolved, mut resources) =
         (shown.resolved.take().unwrap_or_default(), shown.resources.take().unwrap_or_default());
@@ -34,6 +57,8 @@ pub async fn ensure(
         name: &name,
         spec,
         cluster: status,
+        primary_subnet: cluster.spec.primary_subnet.as_ref(),
+        metadata: [(names::BASTION_KEY.to_owned(), made_from)].into(),
         zone: bastion.availability_zone.as_deref(),
         groups: group.into_iter().collect(),
         user_data: None,
@@ -84,6 +109,16 @@ pub async fn ensure(
         shown.floating_ip = floating_ip;
     }
     Ok(())
+}
+
+/// Equal for equal specs.
+fn fingerprint(spec: &OpenStackMachineSpec, zone: Option<&str>) -> String {
+    let text = serde_json::to_vec(&(spec, zone)).expect("API types serialize to JSON: string keys only");
+    // FNV-1a, 64 bits: stable between releases.
+    let hash = text
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    format!("{hash:016x}")
 }
 
 /// Takes the bastion away, if there is or may be one.

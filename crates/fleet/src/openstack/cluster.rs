@@ -23,7 +23,7 @@ use super::{
     security,
     stop::{Result, Stop, wait},
 };
-use crate::owner;
+use crate::{owner, unacted};
 
 /// Machines that are still there are looked at again this often; their events come sooner.
 const MACHINES_PAUSE: Duration = Duration::from_secs(5);
@@ -114,6 +114,11 @@ impl Reconcile for OpenStackClusters {
             after.status = before.status.clone();
         }
         let mut plan = Plan::nothing();
+        if work == Work::Ensure {
+            let told =
+                before.status.as_ref().and_then(|s| condition::get(&s.conditions, "Paused")?.observed_generation);
+            unacted::tell(before, told, endpoint::partly(&before.spec), &mut plan);
+        }
         plan.update(before, &after);
         let written = self.0.writer.execute(plan).await?;
         match done {

@@ -29,9 +29,12 @@ pub const DEFAULT_PORT: u16 = 6443;
 const REASON: &str = "LoadBalancerError";
 const NOT_READY: &str = "LoadBalancerNotReady";
 
+/// That of an endpoint that is given, else that of the API server, else 6443.
 pub fn port(spec: &OpenStackClusterSpec) -> u16 {
-    let port = spec.api_server.as_ref().and_then(|a| a.port).and_then(|p| u16::try_from(p).ok());
-    port.filter(|p| *p > 0).unwrap_or(DEFAULT_PORT)
+    let given = spec.control_plane_endpoint.as_ref().filter(|e| is_valid(e)).and_then(|e| e.port);
+    let asked = spec.api_server.as_ref().and_then(|a| a.port);
+    let ports = [given, asked].into_iter().flatten().filter_map(|p| u16::try_from(p).ok());
+    ports.into_iter().find(|p| *p > 0).unwrap_or(DEFAULT_PORT)
 }
 
 /// The API's port and the load balancer's further ones, each once.
@@ -59,8 +62,30 @@ fn given_floating_ip(spec: &OpenStackClusterSpec) -> Option<&str> {
     spec.api_server.as_ref()?.floating_ip.as_deref().filter(|ip| !ip.is_empty())
 }
 
+/// The floating IP that the API is to have: the one named, else the endpoint's address.
+fn wanted_floating_ip(spec: &OpenStackClusterSpec) -> Option<&str> {
+    given_floating_ip(spec).or_else(|| given_host(spec))
+}
+
 fn fixed_ip(spec: &OpenStackClusterSpec) -> Option<&str> {
     spec.api_server.as_ref()?.fixed_ip.as_deref().filter(|ip| !ip.is_empty())
+}
+
+/// The load balancer's own address: the one named, else the endpoint's address where no floating IP stands before it.
+fn wanted_vip(spec: &OpenStackClusterSpec) -> Option<&str> {
+    fixed_ip(spec).or_else(|| given_host(spec).filter(|_| !wants_floating_ip(spec)))
+}
+
+/// The endpoint's host, if it is an address: names lead where their owner lets them lead.
+fn given_host(spec: &OpenStackClusterSpec) -> Option<&str> {
+    let host = spec.control_plane_endpoint.as_ref().filter(|e| is_valid(e))?.host.as_deref()?;
+    host.parse::<std::net::IpAddr>().is_ok().then_some(host)
+}
+
+/// The spec's fields that are acted upon in part only.
+pub fn partly(spec: &OpenStackClusterSpec) -> Vec<String> {
+    let more = balancer(spec).is_some_and(|b| b.subnets.len() > 1);
+    if more { vec!["spec.apiServer.managedLoadBalancer.subnets after the first".to_owned()] } else { Vec::new() }
 }
 
 fn is_valid(endpoint: &Endpoint) -> bool {
@@ -85,7 +110,7 @@ pub async fn ensure(
     } else if spec.control_plane_endpoint.as_ref().is_some_and(is_valid) {
         return Ok(());
     } else if let Some(external) = status.external_network.as_ref().filter(|_| wants_floating_ip(spec)) {
-        floating::ensure(scope, ROLE, &external.id, given_floating_ip(spec)).await?.floating_ip_address
+        floating::ensure(scope, ROLE, &external.id, wanted_floating_ip(spec)).await?.floating_ip_address
     } else if let Some(ip) = fixed_ip(spec) {
         ip.to_owned()
     } else {
@@ -125,7 +150,7 @@ async fn load_balancer(
     ready(&balancer, age)?;
     let mut host = balancer.vip_address.clone();
     if let Some(external) = status.external_network.clone().filter(|_| wants_floating_ip(spec)) {
-        let ip = floating::ensure(scope, ROLE, &external.id, given_floating_ip(spec)).await?;
+        let ip = floating::ensure(scope, ROLE, &external.id, wanted_floating_ip(spec)).await?;
         host.clone_from(&ip.floating_ip_address);
         shown.ip.clone_from(&host);
         // Written down before it is tied to the port.
@@ -171,7 +196,8 @@ async fn create(
         };
         Some(find::subnet(&scope.cloud, param, network.as_deref(), "managedLoadBalancer.subnets[0]").await?.id)
     } else if let (Some(param), None) = (&spec.primary_subnet, &wanted.network) {
-        Some(find::subnet(&scope.cloud, param, None, "primarySubnet").await?.id)
+        let home = status.network.as_ref().map(|n| n.id.as_str());
+        Some(find::subnet(&scope.cloud, param, home, "primarySubnet").await?.id)
     } else if wanted.network.is_none() {
         subnets.first().map(|s| s.id.clone())
     } else {
@@ -206,7 +232,7 @@ async fn create(
         description: scope.description(),
         vip_subnet_id: subnet,
         vip_network_id: network,
-        vip_address: fixed_ip(spec).map(str::to_owned),
+        vip_address: wanted_vip(spec).map(str::to_owned),
         provider: wanted.provider.clone(),
         flavor_id,
         availability_zone: wanted.availability_zone.clone(),
@@ -308,23 +334,41 @@ async fn listener(
         changed(scope.cloud.create::<Pool>(&draft).await, age)?;
         return busy("pool");
     };
+    monitor(scope, wanted, &pool, name, age).await
+}
+
+/// The pool's health monitor, with the times that are asked for now.
+async fn monitor(scope: &Scope, wanted: &ManagedLoadBalancer, pool: &Pool, name: String, age: Duration) -> Result<()> {
+    let asked = wanted.monitor.clone().unwrap_or_default();
+    let number = |value: Option<i32>, default: u32| {
+        value.and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default)
+    };
+    let (delay, timeout) = (number(asked.delay, 10), number(asked.timeout, 5));
+    let (max_retries, max_retries_down) = (number(asked.max_retries, 5), number(asked.max_retries_down, 3));
+    let busy = |name: &str| wait(NOT_READY, format!("health monitor {name} to be ACTIVE"), pace(age));
     if pool.healthmonitor_id.is_empty() {
-        let asked = wanted.monitor.clone().unwrap_or_default();
-        let number = |value: Option<i32>, default: u32| {
-            Some(value.and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default))
-        };
         let draft = HealthMonitorDraft {
             name: name.clone(),
             pool_id: pool.id.clone(),
             kind: "TCP".to_owned(),
-            delay: number(asked.delay, 10),
-            timeout: number(asked.timeout, 5),
-            max_retries: number(asked.max_retries, 5),
-            max_retries_down: number(asked.max_retries_down, 3),
+            delay: Some(delay),
+            timeout: Some(timeout),
+            max_retries: Some(max_retries),
+            max_retries_down: Some(max_retries_down),
             tags: scope.tags.clone(),
         };
         changed(scope.cloud.create::<HealthMonitor>(&draft).await, age)?;
-        return busy("health monitor");
+        return busy(&name);
+    }
+    let Some(have) = scope.cloud.look::<HealthMonitor>(&pool.healthmonitor_id).await? else { return busy(&name) };
+    if (have.delay, have.timeout, have.max_retries, have.max_retries_down)
+        != (delay, timeout, max_retries, max_retries_down)
+    {
+        let fields = json!({
+            "delay": delay, "timeout": timeout, "max_retries": max_retries, "max_retries_down": max_retries_down,
+        });
+        changed(scope.cloud.update::<HealthMonitor>(&have.id, &fields).await, age)?;
+        return busy(&name);
     }
     Ok(())
 }
@@ -365,6 +409,20 @@ mod tests {
             ..Default::default()
         });
         assert_eq!(ports(&spec), [8443, 22]);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_given_decides_address_and_port() {
+        let endpoint = |host: &str| Some(Endpoint { host: Some(host.into()), port: Some(443) });
+        let mut spec = OpenStackClusterSpec { control_plane_endpoint: endpoint("203.0.113.7"), ..Default::default() };
+        spec.api_server.get_or_insert_default().port = Some(8443);
+        assert_eq!((port(&spec), wanted_floating_ip(&spec), wanted_vip(&spec)), (443, Some("203.0.113.7"), None));
+        spec.api_server.get_or_insert_default().enable_floating_ip = Some(false);
+        assert_eq!(wanted_vip(&spec), Some("203.0.113.7"));
+        spec.api_server.get_or_insert_default().floating_ip = Some("203.0.113.8".into());
+        assert_eq!(wanted_floating_ip(&spec), Some("203.0.113.8"));
+        spec.control_plane_endpoint = endpoint("api.example");
+        assert_eq!((wanted_vip(&spec), port(&spec)), (None, 443));
     }
 
     #[test]

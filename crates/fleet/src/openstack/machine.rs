@@ -3,7 +3,7 @@
 //! Source: kubernetes-sigs/cluster-api-provider-openstack controllers/openstackmachine_controller.go and
 //! openstackserver_controller.go (whose two objects are one here).
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use api::{
     cluster::Cluster,
@@ -317,6 +317,8 @@ async fn instance(
                 name,
                 spec: &seen.infra.spec,
                 cluster: &shared,
+                primary_subnet: cluster.spec.primary_subnet.as_ref(),
+                metadata: BTreeMap::new(),
                 zone: machine.spec.failure_domain.as_deref(),
                 groups,
                 user_data: Some(STANDARD.encode(&value.0)),

@@ -20,6 +20,9 @@ pub fn floating_description(resource: &str, role: &str) -> String {
 /// Metadata key of servers and volumes, which take no description everywhere.
 pub const OWNER_KEY: &str = "k8s-clusterapi-cluster";
 
+/// Metadata key of a bastion: what it was made from, so that another spec makes another bastion.
+pub const BASTION_KEY: &str = "k8s-clusterapi-bastion-spec";
+
 /// Of the network, its subnet and its router.
 pub fn network(resource: &str) -> String {
     format!("k8s-clusterapi-cluster-{resource}")

@@ -33,7 +33,8 @@ pub struct Rule {
     pub ingress: bool,
     pub six: bool,
     pub protocol: Option<String>,
-    pub ports: Option<(u16, u16)>,
+    /// First and last; of ICMP, type and code.
+    pub ports: (Option<u16>, Option<u16>),
     pub remote_group: Option<String>,
     pub remote_prefix: Option<String>,
     /// Not part of what the rule does.
@@ -47,12 +48,11 @@ impl Rule {
     }
 
     fn of(rule: &SecurityGroupRule) -> Self {
-        let port = |p: Option<u16>| p;
         Self {
             ingress: rule.direction == "ingress",
             six: rule.ethertype.eq_ignore_ascii_case("ipv6"),
             protocol: rule.protocol.as_deref().map(protocol),
-            ports: port(rule.port_range_min).zip(port(rule.port_range_max)),
+            ports: (rule.port_range_min, rule.port_range_max),
             remote_group: rule.remote_group_id.clone().filter(|g| !g.is_empty()),
             remote_prefix: rule.remote_ip_prefix.as_deref().and_then(prefix),
             description: rule.description.clone(),
@@ -175,7 +175,7 @@ fn ingress(six: bool, proto: Option<&str>, ports: Option<(u16, u16)>, group: Opt
         ingress: true,
         six,
         protocol: proto.map(protocol),
-        ports,
+        ports: (ports.map(|p| p.0), ports.map(|p| p.1)),
         remote_group: group.map(str::to_owned),
         remote_prefix: None,
         description: text.to_owned(),
@@ -189,7 +189,7 @@ fn expand(rule: &WantedRule, groups: &Groups) -> Vec<Rule> {
         ingress: rule.direction == RuleDirection::Ingress,
         six: rule.ether_type == Some(EtherType::IPv6),
         protocol: rule.protocol.as_deref().map(protocol),
-        ports: port(rule.port_range_min).zip(port(rule.port_range_max)),
+        ports: (port(rule.port_range_min), port(rule.port_range_max)),
         remote_group: rule.remote_group_id.clone(),
         remote_prefix: rule.remote_ip_prefix.as_deref().and_then(prefix),
         description: rule.description.clone().unwrap_or_default(),
@@ -281,8 +281,8 @@ fn draft(group: &str, rule: Rule) -> SecurityGroupRuleDraft {
         direction: if rule.ingress { "ingress" } else { "egress" }.to_owned(),
         ethertype: if rule.six { "IPv6" } else { "IPv4" }.to_owned(),
         protocol: rule.protocol,
-        port_range_min: rule.ports.map(|p| p.0),
-        port_range_max: rule.ports.map(|p| p.1),
+        port_range_min: rule.ports.0,
+        port_range_max: rule.ports.1,
         remote_group_id: rule.remote_group,
         remote_ip_prefix: rule.remote_prefix,
     }
@@ -338,9 +338,9 @@ mod tests {
     fn the_api_is_open_at_its_own_port_and_in_the_families_of_the_subnets() {
         let (managed, groups) = (ManagedSecurityGroups::default(), groups());
         let [control, workers, bastion] = wanted(&needs(&managed, &groups, &["10.6.0.0/24", "fd00::/64"]));
-        let api: Vec<bool> = control.iter().filter(|r| r.ports == Some((8443, 8443))).map(|r| r.six).collect();
+        let api: Vec<bool> = control.iter().filter(|r| r.ports == (Some(8443), Some(8443))).map(|r| r.six).collect();
         assert_eq!(api, [false, true]);
-        assert!(!control.iter().any(|r| r.ports == Some((6443, 6443))));
+        assert!(!control.iter().any(|r| r.ports == (Some(6443), Some(6443))));
         let ports = workers.iter().filter(|r| r.remote_prefix.as_deref() == Some("fd00::/64") && r.six);
         assert_eq!(ports.count(), 2);
         assert!(bastion.is_empty());
@@ -368,6 +368,14 @@ mod tests {
     }
 
     #[test]
+    fn one_end_of_a_range_is_carried_as_it_is() {
+        let echo = WantedRule { protocol: Some("icmp".into()), port_range_min: Some(8), ..Default::default() };
+        let [rule] = expand(&echo, &groups()).try_into().unwrap();
+        let sent = draft("g", rule);
+        assert_eq!((sent.port_range_min, sent.port_range_max), (Some(8), None));
+    }
+
+    #[test]
     fn what_is_there_already_is_neither_added_nor_removed() {
         let (managed, groups) = (ManagedSecurityGroups::default(), groups());
         let [control, ..] = wanted(&needs(&managed, &groups, &["10.6.0.0/24"]));
@@ -376,10 +384,13 @@ mod tests {
             direction: if r.ingress { "ingress" } else { "egress" }.into(),
             ethertype: if r.six { "IPv6" } else { "IPv4" }.into(),
             protocol: r.protocol.as_deref().map(|p| if p == "tcp" { "6" } else { p }.to_owned()),
-            port_range_min: r.ports.map(|p| p.0),
-            port_range_max: r.ports.map(|p| p.1),
+            port_range_min: r.ports.0,
+            port_range_max: r.ports.1,
             remote_group_id: r.remote_group.clone(),
-            remote_ip_prefix: r.remote_prefix.clone().or((r.ports == Some((8443, 8443))).then(|| "0.0.0.0/0".into())),
+            remote_ip_prefix: r
+                .remote_prefix
+                .clone()
+                .or((r.ports == (Some(8443), Some(8443))).then(|| "0.0.0.0/0".into())),
             ..Default::default()
         };
         let mut have: Vec<SecurityGroupRule> = control.iter().map(there).collect();

@@ -9,7 +9,7 @@ use api::{
         BlockDevice as WantedDevice, BlockDeviceType, MachineResources, OpenStackMachineSpec, PortResource,
         ResolvedMachine, SchedulerHintType, VolumeAvailabilityZone, VolumeZoneSource,
     },
-    openstack_reference::{PortOpts, ResolvedFixedIp, ResolvedPort},
+    openstack_reference::{PortOpts, ResolvedFixedIp, ResolvedPort, SubnetParam},
 };
 use openstack::{
     Query,
@@ -30,6 +30,10 @@ pub struct Wanted<'a> {
     pub name: &'a str,
     pub spec: &'a OpenStackMachineSpec,
     pub cluster: &'a OpenStackClusterStatus,
+    /// Where ports go that name no network; all subnets of the cluster's network if there is none.
+    pub primary_subnet: Option<&'a SubnetParam>,
+    /// Further metadata of the server.
+    pub metadata: BTreeMap<String, String>,
     /// Empty: the cloud chooses.
     pub zone: Option<&'a str>,
     /// Managed groups, beside those of the spec.
@@ -68,6 +72,7 @@ pub async fn ensure(
     let hints = hints(spec, resolved);
     let mut metadata: BTreeMap<String, String> =
         spec.server_metadata.iter().map(|m| (m.key.clone(), m.value.clone())).collect();
+    metadata.extend(wanted.metadata.clone());
     metadata.insert(names::OWNER_KEY.to_owned(), scope.resource.clone());
     let mut tags: Vec<String> = scope.tags.iter().chain(&spec.tags).cloned().collect();
     tags.sort();
@@ -150,8 +155,11 @@ async fn resolve_port(
     if fixed_ips.is_empty()
         && let Some(home) = home.filter(|h| h.id == network_id)
     {
-        fixed_ips =
-            home.subnets.iter().map(|s| ResolvedFixedIp { subnet: Some(s.id.clone()), ip_address: None }).collect();
+        let subnets = match wanted.primary_subnet.filter(|_| port.network.is_none()) {
+            Some(param) => vec![find::subnet(cloud, param, Some(&network_id), "primarySubnet").await?.id],
+            None => home.subnets.iter().map(|s| s.id.clone()).collect(),
+        };
+        fixed_ips = subnets.into_iter().map(|id| ResolvedFixedIp { subnet: Some(id), ip_address: None }).collect();
     }
     let mut security_groups = Vec::new();
     if port.enable_port_security != Some(false) {
@@ -450,6 +458,20 @@ async fn delete_ports(scope: &Scope, name: &str, spec: &OpenStackMachineSpec) ->
             }
             scope.cloud.remove::<Port>(&port.id).await?;
         }
+    }
+    Ok(())
+}
+
+/// Ports of a server that is gone, with their trunks.
+pub async fn delete_ports_by_id(scope: &Scope, ids: &[String]) -> Result<()> {
+    for id in ids {
+        let Some(port) = scope.cloud.look::<Port>(id).await?.filter(|p| is_ours(scope, &p.description)) else {
+            continue;
+        };
+        for trunk in scope.cloud.list::<Trunk>(&Query::new().with("port_id", &port.id)).await? {
+            scope.cloud.remove::<Trunk>(&trunk.id).await?;
+        }
+        scope.cloud.remove::<Port>(&port.id).await?;
     }
     Ok(())
 }
