@@ -80,6 +80,18 @@ impl Transport for Lossy {
     }
 }
 
+/// A cloud that takes as little time as a cloud may.
+fn quick() -> CloudSettings {
+    let quick = Duration::from_millis(50);
+    CloudSettings {
+        boot_latency: quick,
+        delete_latency: quick,
+        lb_latency: quick,
+        volume_latency: quick,
+        ..CloudSettings::default()
+    }
+}
+
 struct World {
     client: Client,
     cloud: Cloud,
@@ -100,15 +112,7 @@ impl World {
         let crds = api::crd::all().iter().map(|crd| serde_json::to_value(crd).unwrap()).collect();
         let server = ApiServer::start(store(), apiserver::Options { crds, ..Default::default() }).await.unwrap();
         let client = Client::new(server.service_as(User::master("fleet")), "default");
-        let quick = Duration::from_millis(50);
-        let settings = CloudSettings {
-            public_url: "http://cloud.test".to_owned(),
-            boot_latency: quick,
-            delete_latency: quick,
-            lb_latency: quick,
-            volume_latency: quick,
-            ..settings
-        };
+        let settings = CloudSettings { public_url: "http://cloud.test".to_owned(), ..settings };
         let cloud = Cloud::open(store(), settings).await.unwrap();
         let local = Local::shared::<Body, Body>(cloud.router());
         let at = Where::from_yaml(cloud.clouds_yaml("c").as_bytes(), Some("c-admin"), None).unwrap();
@@ -311,7 +315,7 @@ fn one_of_each() -> HashMap<&'static str, usize> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_comes_up_and_leaves_nothing_behind() {
-    let world = World::start(CloudSettings::default(), &[]).await;
+    let world = World::start(quick(), &[]).await;
     world.apply(&world.objects(|_| ())).await;
     let infra =
         world.infra_cluster(|c| c.status.as_ref().is_some_and(|s| condition::is_true(&s.conditions, "Ready"))).await;
@@ -338,7 +342,7 @@ async fn a_cluster_comes_up_and_leaves_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_applied_before_the_objects_that_it_names_finds_them_when_they_come() {
-    let world = World::start(CloudSettings::default(), &[]).await;
+    let world = World::start(quick(), &[]).await;
     let mut objects = world.objects(|_| ());
     let mut take = |kind: &str| {
         let found = objects.iter().position(|object| object["kind"] == kind).unwrap();
@@ -381,7 +385,7 @@ async fn answers_that_are_lost_and_controllers_that_restart_double_nothing() {
         "/ports",
         "/servers",
     ];
-    let mut world = World::start(CloudSettings::default(), &lose).await;
+    let mut world = World::start(quick(), &lose).await;
     world.apply(&world.objects(|_| ())).await;
     world.infra_cluster(|c| c.status.as_ref().is_some_and(|s| s.network.is_some())).await;
     world.restart().await;
@@ -398,7 +402,7 @@ async fn answers_that_are_lost_and_controllers_that_restart_double_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nova_says_reaches_the_machine() {
-    let mut settings = CloudSettings::default();
+    let mut settings = quick();
     settings.quotas.insert("instances".to_owned(), 0);
     let world = World::start(settings, &[]).await;
     world.apply(&world.objects(|_| ())).await;
@@ -412,7 +416,7 @@ async fn what_nova_says_reaches_the_machine() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_a_host_is_told_with_novas_fault() {
-    let world = World::start(CloudSettings { host_vcpus: 0, ..CloudSettings::default() }, &[]).await;
+    let world = World::start(CloudSettings { host_vcpus: 0, ..quick() }, &[]).await;
     world.apply(&world.objects(|_| ())).await;
     let said =
         |machine: &OpenStackMachine| message(&machine.status.clone().unwrap_or_default().conditions, "InstanceReady");
@@ -425,7 +429,7 @@ async fn a_server_without_a_host_is_told_with_novas_fault() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_strangers_network_of_the_same_name_is_neither_used_nor_deleted() {
-    let world = World::start(CloudSettings::default(), &[]).await;
+    let world = World::start(quick(), &[]).await;
     let tenant = tenant(&world);
     let draft = NetworkDraft { name: "k8s-clusterapi-cluster-default-demo".to_owned(), ..Default::default() };
     let stranger: Network = tenant.create(&draft).await.unwrap();
@@ -438,7 +442,7 @@ async fn a_strangers_network_of_the_same_name_is_neither_used_nor_deleted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_cloud_lacks_is_named_in_the_condition() {
-    let world = World::start(CloudSettings::default(), &[]).await;
+    let world = World::start(quick(), &[]).await;
     let objects = world.objects(|infra| infra["spec"]["apiServer"]["managedLoadBalancer"]["provider"] = json!("nope"));
     world.apply(&objects).await;
     let said = |c: &OpenStackCluster| message(&c.status.clone().unwrap_or_default().conditions, "APIEndpointReady");
@@ -450,8 +454,63 @@ async fn what_the_cloud_lacks_is_named_in_the_condition() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_way_to_the_api_is_ready_when_the_member_is_active() {
+    let world = World::start(CloudSettings { lb_latency: Duration::from_secs(2), ..quick() }, &[]).await;
+    world.apply(&world.objects(|_| ())).await;
+    let told =
+        |m: &OpenStackMachine| message(&m.status.clone().unwrap_or_default().conditions, "APIServerIngressReady");
+    let waiting = world.machine(move |m| told(m).starts_with("LoadBalancerMemberNotReady")).await;
+    let conditions = &waiting.status.as_ref().unwrap().conditions;
+    assert!(condition::is_true(conditions, "InstanceReady") && condition::is_false(conditions, "Ready"));
+    assert!(waiting.spec.provider_id.is_some(), "the machine is there: only the way to it is not");
+    world
+        .machine(|m| condition::is_true(&m.status.clone().unwrap_or_default().conditions, "APIServerIngressReady"))
+        .await;
+    let pool = &world.admin.list::<Pool>(&Query::new()).await.unwrap()[0];
+    let member = &world.admin.list_in::<Member>(&pool.id, &Query::new()).await.unwrap()[0];
+    assert_eq!(member.provisioning_status, "ACTIVE");
+    world.machine(is_ready).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_change_in_a_cluster_changes_in_the_cloud() {
+    let world = World::start(quick(), &[]).await;
+    let machine = |flavor: &str| json!({"flavor": {"filter": {"name": flavor}}, "image": {"filter": {"name": "ubuntu-2404-kube"}}});
+    let objects = world.objects(|infra| {
+        infra["spec"]["bastion"] = json!({"enabled": true, "spec": machine("m1.tiny")});
+    });
+    world.apply(&objects).await;
+    let ready = |c: &OpenStackCluster| c.status.as_ref().is_some_and(|s| condition::is_true(&s.conditions, "Ready"));
+    let first = world.infra_cluster(ready).await.status.unwrap().bastion.unwrap();
+    let mut spec = machine("m1.small");
+    spec["ports"] = json!([{"nameSuffix": "other"}]);
+    let change = json!({"spec": {
+        "bastion": {"spec": spec},
+        "apiServer": {"managedLoadBalancer": {"monitor": {"delay": 20, "timeout": 7, "maxRetries": 2, "maxRetriesDown": 1}}},
+    }});
+    let api = world.api::<OpenStackCluster>();
+    api.patch("demo", &Default::default(), &kube::api::Patch::Merge(change)).await.unwrap();
+    let second = move |c: &OpenStackCluster| {
+        let bastion = c.status.as_ref().and_then(|s| s.bastion.clone());
+        ready(c) && bastion.is_some_and(|b| b.id.is_some() && b.id != first.id)
+    };
+    let second = world.infra_cluster(second).await.status.unwrap().bastion.unwrap();
+    assert_eq!(second.floating_ip, first.floating_ip, "those who know the way in keep it");
+    let monitor = &world.admin.list::<HealthMonitor>(&Query::new()).await.unwrap()[0];
+    let times = (monitor.delay, monitor.timeout, monitor.max_retries, monitor.max_retries_down);
+    assert_eq!(times, (20, 7, 2, 1));
+    let names: Vec<String> =
+        world.admin.list::<Port>(&Query::new()).await.unwrap().into_iter().map(|p| p.name).collect();
+    let of_bastion: Vec<_> = names.iter().filter(|name| name.contains("-bastion-")).collect();
+    assert_eq!(of_bastion, ["default-demo-bastion-other"]);
+    world.delete().await;
+    let left = world.inventory().await;
+    assert!(left.values().all(|n| *n == 0), "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_load_balancer_the_node_carries_the_floating_ip_and_a_bastion_has_its_own() {
-    let world = World::start(CloudSettings::default(), &[]).await;
+    let world = World::start(quick(), &[]).await;
     let objects = world.objects(|infra| {
         infra["spec"]["apiServer"] = json!({"port": 8443});
         let machine =
@@ -482,7 +541,7 @@ fn tenant(world: &World) -> CloudClient {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_network_that_was_there_before_is_used_and_stays_and_volumes_go_with_their_server() {
-    let world = World::start(CloudSettings::default(), &["/volumes"]).await;
+    let world = World::start(quick(), &["/volumes"]).await;
     let c = tenant(&world);
     let network: Network = c.create(&NetworkDraft { name: "mine".into(), ..Default::default() }).await.unwrap();
     let draft = SubnetDraft {
@@ -533,7 +592,7 @@ async fn a_network_that_was_there_before_is_used_and_stays_and_volumes_go_with_t
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_somebody_deletes_is_missed_at_the_next_look() {
-    let world = World::start(CloudSettings::default(), &[]).await;
+    let world = World::start(quick(), &[]).await;
     world.apply(&world.objects(|_| ())).await;
     let machine = world.machine(is_ready).await;
     let id = machine.status.clone().unwrap().instance_id.unwrap();
@@ -554,8 +613,7 @@ async fn a_server_that_somebody_deletes_is_missed_at_the_next_look() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_cluster_is_left_alone_until_the_pause_ends() {
-    let world =
-        World::start(CloudSettings { boot_latency: Duration::from_secs(1), ..CloudSettings::default() }, &[]).await;
+    let world = World::start(CloudSettings { boot_latency: Duration::from_secs(1), ..quick() }, &[]).await;
     world.apply(&world.objects(|_| ())).await;
     world.machine(|m| m.status.as_ref().is_some_and(|s| s.instance_id.is_some())).await;
     let pause = |on: bool| {
@@ -572,7 +630,7 @@ async fn a_paused_cluster_is_left_alone_until_the_pause_ends() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_settled_cluster_asks_the_cloud_nothing() {
-    let world = World::start(CloudSettings::default(), &[]).await;
+    let world = World::start(quick(), &[]).await;
     world.apply(&world.objects(|_| ())).await;
     world.machine(is_ready).await;
     // The last event of its own writes makes each controller look once more; then there is nothing to wait for.
@@ -593,7 +651,7 @@ async fn a_settled_cluster_asks_the_cloud_nothing() {
 #[ignore = "a measurement"]
 async fn many_clusters_at_once() {
     let count: usize = std::env::var("CLUSTERS").ok().and_then(|n| n.parse().ok()).unwrap_or(50);
-    let world = World::start(CloudSettings::default(), &[]).await;
+    let world = World::start(quick(), &[]).await;
     let start = std::time::Instant::now();
     let secret = world.objects(|_| ()).remove(0);
     world.apply(&[secret]).await;

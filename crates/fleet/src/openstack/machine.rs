@@ -167,7 +167,7 @@ fn state(status: &mut OpenStackMachineStatus, done: &Result<()>, deleting: bool,
         }
         Err(stop) => {
             let (reason, message) = stop.told();
-            let reached = matches!(reason, "LoadBalancerMemberError" | "FloatingIPError");
+            let reached = matches!(reason, member::REASON | member::NOT_READY | "FloatingIPError");
             if reached {
                 set(Statement::yes("InstanceReady", "InstanceReady"));
                 set(Statement::no("APIServerIngressReady", reason, message.clone()));

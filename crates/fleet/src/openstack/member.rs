@@ -15,7 +15,9 @@ use super::{
     stop::{Result, blocked, pace, wait},
 };
 
-const REASON: &str = "LoadBalancerMemberError";
+pub const REASON: &str = "LoadBalancerMemberError";
+/// The member is there, and Octavia has not put it to work yet.
+pub const NOT_READY: &str = "LoadBalancerMemberNotReady";
 
 /// Puts the machine behind the API's endpoint.
 pub async fn ensure(
@@ -39,6 +41,7 @@ pub async fn ensure(
     let Some(balancer) = status.api_server_managed_load_balancer else {
         return wait(REASON, "the load balancer", pace(age));
     };
+    let mut pending = None;
     for number in endpoint::ports(&cluster.spec) {
         let name = names::member(&scope.resource, number, machine);
         let Some(pool) = endpoint::pool(scope, &balancer.id, number).await? else {
@@ -47,6 +50,14 @@ pub async fn ensure(
         let members = scope.cloud.list_in::<Member>(&pool.id, &Query::new()).await?;
         if let Some(member) = members.iter().find(|m| m.name == name) {
             if member.address == address {
+                match member.provisioning_status.as_str() {
+                    "ACTIVE" => {}
+                    "ERROR" => {
+                        let message = format!("load balancer member {name} is in ERROR: delete it and it is made anew");
+                        return blocked(REASON, message);
+                    }
+                    other => pending = Some(format!("load balancer member {name} to be ACTIVE (it is {other})")),
+                }
                 continue;
             }
             // A namesake of before, at another address.
@@ -54,15 +65,19 @@ pub async fn ensure(
             return wait(REASON, "an old member to be gone", pace(age));
         }
         let draft = MemberDraft {
-            name,
+            name: name.clone(),
             address: address.to_owned(),
             protocol_port: Some(number),
             tags: scope.tags.clone(),
             ..Default::default()
         };
         change(scope.cloud.create_in::<Member>(&pool.id, &draft).await.map(drop), age)?;
+        pending = Some(format!("load balancer member {name} to be ACTIVE"));
     }
-    Ok(())
+    match pending {
+        Some(on) => wait(NOT_READY, on, pace(age)),
+        None => Ok(()),
+    }
 }
 
 /// While another change is under way the load balancer takes none: that is waiting, not an error.
