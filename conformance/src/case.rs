@@ -98,11 +98,13 @@ pub struct Case {
 impl Case {
     /// Whether the case wants a namespace of its own.
     pub fn wants_namespace(&self) -> bool {
-        self.steps.iter().any(|step| {
-            step.request.contains("${ns}")
-                || step.raw.as_deref().is_some_and(|raw| raw.contains("${ns}"))
-                || step.body.as_ref().is_some_and(|body| body.to_string().contains("${ns}"))
-        })
+        let mut texts: Vec<String> = self.vars.values().map(Value::to_string).collect();
+        for step in &self.steps {
+            texts.push(step.request.clone());
+            texts.extend(step.raw.clone());
+            texts.extend(step.body.as_ref().map(Value::to_string));
+        }
+        texts.iter().any(|text| text.contains("${ns}"))
     }
 }
 
