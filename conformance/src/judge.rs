@@ -47,13 +47,12 @@ impl Judge {
             .arg(format!("--listen-peer-urls=http://127.0.0.1:{peers}"))
             .arg(format!("--initial-advertise-peer-urls=http://127.0.0.1:{peers}"))
             .arg(format!("--initial-cluster=default=http://127.0.0.1:{peers}"))
-            .arg("--max-request-bytes=8388608")
             .stdout(etcd_log.try_clone()?)
             .stderr(etcd_log)
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn()
-            .context("start etcd (Debian: apt-get install -y etcd-server)")?;
+            .context("start etcd")?;
         let files = Files::write(work, authority)?;
         let server_log = log("kube-apiserver.log")?;
         let server = Command::new(binary)

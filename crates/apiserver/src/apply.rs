@@ -181,20 +181,13 @@ pub fn track_update(
         // Nobody was tracked when the object was made, so nobody is from here on (or all were just forgotten).
         return;
     }
-    // A new object is compared with one whose parts are there but empty, as typed objects of upstream are.
     let base = match old {
         Some(old) => {
             let mut base = old.clone();
             without_managers(&mut base);
             base
         }
-        None => new
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(_, value)| value.is_object())
-            .map(|(name, _)| (name.clone(), json!({})))
-            .collect(),
+        None => zero(node, new),
     };
     let change = typed::difference(Some(node), Some(&base), Some(new));
     let mut written = change.added;
@@ -224,6 +217,47 @@ pub fn track_update(
     }
     managers::tidy(&mut all);
     managers::write(new, &all);
+}
+
+/// Fields that are structs in upstream's Go types, not pointers to them: they are there, empty, in an object that says
+/// nothing, so that nobody comes to own them as such.
+const STRUCTS: [&str; 24] = [
+    "acceptedNames",
+    "daemonEndpoints",
+    "involvedObject",
+    "jobTemplate",
+    "kubeletEndpoint",
+    "loadBalancer",
+    "metadata",
+    "names",
+    "nodeInfo",
+    "podSelector",
+    "regarding",
+    "resources",
+    "roleRef",
+    "scaleTargetRef",
+    "source",
+    "spec",
+    "status",
+    "strategy",
+    "target",
+    "targetRef",
+    "template",
+    "updateStrategy",
+    "userInfo",
+    "user",
+];
+
+/// What a new object is compared with: for built-in kinds, the object that says nothing; for others, nothing.
+fn zero(node: &Node, new: &Value) -> Value {
+    fn structs(node: &Node, value: &Value) -> Value {
+        let fields = value.as_object().into_iter().flatten();
+        fields
+            .filter(|(name, value)| value.is_object() && STRUCTS.contains(&name.as_str()))
+            .filter_map(|(name, value)| Some((name.clone(), structs(node.property(name)?, value))))
+            .collect()
+    }
+    if node.name.is_some() { structs(node, new) } else { json!({}) }
 }
 
 /// What a write to this (sub)resource does not reach is not owned by the writer either. Whether a kind has a status apart is

@@ -75,6 +75,7 @@ pub(crate) fn compile(crd: &Value) -> Result<CustomKinds, Vec<FieldError>> {
                 crd: object::name(crd).to_owned(),
                 columns: columns(version),
                 deprecation: deprecation(crd, version),
+                selectable: selectable(version),
             }),
             head: Box::default(),
             storage_head: Box::default(),
@@ -135,6 +136,11 @@ fn columns(version: &Value) -> Vec<Column> {
         column
     };
     list.iter().map(column).collect()
+}
+
+fn selectable(version: &Value) -> Vec<String> {
+    let list = version.get("selectableFields").and_then(Value::as_array).into_iter().flatten();
+    list.map(|field| text_at(field, &["jsonPath"]).trim_start_matches('.').to_owned()).collect()
 }
 
 fn deprecation(crd: &Value, version: &Value) -> Option<String> {

@@ -20,6 +20,7 @@ use crate::{
     listen::Draining,
     negotiate::{self, Answer, Form, PatchType},
     object,
+    options::{self, Write},
     path::{self, Query, Resource, Target, Verb},
     read::{self, Subject},
     rest::{self, DeleteOptions, Deleted, Edit, scale_view},
@@ -34,8 +35,6 @@ use crate::{
 pub const HEADERS_BYTES_MAX: usize = 64 * 1024;
 /// A request's body must be there in this time.
 const BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
-/// A field manager's name.
-pub const MANAGER_BYTES_MAX: usize = 128;
 
 /// A request that is allowed.
 pub(crate) struct Call {
@@ -96,7 +95,7 @@ async fn serve(server: &Server, parts: Parts, body: Body, caller: Option<Arc<Use
             };
         }
     };
-    let wants_watch = query.flag("watch");
+    let wants_watch = resource.watch || (query.flag("watch") && resource.name.is_empty());
     let verb = Verb::of(&parts.method, &resource, wants_watch).ok_or_else(Error::method_not_allowed_on_path)?;
     authorize(server, &user, verb, &resource, &query)?;
     let catalog = server.catalog();
@@ -275,25 +274,14 @@ impl Call {
 
     pub(crate) fn scope(&self) -> Result<Scope> {
         let validation = match self.query.text("fieldValidation") {
-            None | Some("Warn") => FieldValidation::Warn,
             Some("Ignore") => FieldValidation::Ignore,
             Some("Strict") => FieldValidation::Strict,
-            Some(other) => {
-                let text = format!(
-                    "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-                );
-                return Err(Error::bad_request(text));
-            }
+            _ => FieldValidation::Warn,
         };
         let manager = match self.query.text("fieldManager") {
             Some(manager) => manager.to_owned(),
             None => default_manager(&self.headers),
         };
-        if manager.len() > MANAGER_BYTES_MAX {
-            return Err(Error::bad_request(format!(
-                "fieldManager: Too long: may not be more than {MANAGER_BYTES_MAX} bytes"
-            )));
-        }
         let namespace = if self.kind.namespaced { self.target.namespace.clone() } else { String::new() };
         let mut warnings = Vec::new();
         if let Some(text) = self.kind.custom.as_ref().and_then(|c| c.deprecation.clone()) {
@@ -306,7 +294,7 @@ impl Call {
             namespace,
             name: self.target.name.clone(),
             subresource: self.target.subresource.clone(),
-            dry_run: self.query.dry_run()?,
+            dry_run: self.query.dry_run(),
             manager,
             validation,
             create_denied: None,
@@ -329,6 +317,9 @@ impl Call {
         let answer = self.answer()?;
         let namespace = if self.kind.namespaced { self.target.namespace.as_str() } else { "" };
         let subject = Subject::new(&self.server, &self.kind, namespace, &self.query)?;
+        self.query.number("limit")?;
+        self.query.number("timeoutSeconds")?;
+        options::list(&self.query)?;
         let listed = read::list(&subject, &self.query).await?;
         let bytes = listed.render(&subject, answer.form, read::include_object(&self.query)?)?;
         let mut response = in_media(StatusCode::OK, bytes, answer.media)?;
@@ -348,6 +339,7 @@ impl Call {
         if !self.target.name.is_empty() {
             query.restrict_to_name(&self.target.name);
         }
+        options::watch(&query)?;
         let namespace = if self.kind.namespaced { self.target.namespace.as_str() } else { "" };
         let watcher = watch::open(&self.server, &self.kind, namespace, &query, answer.form).await?;
         let body = Body::from_stream(watcher.into_stream(draining));
@@ -358,6 +350,7 @@ impl Call {
 
     async fn create(&self, body: Bytes) -> Result<Response> {
         let answer = self.answer()?;
+        options::write(&self.query, Write::Create)?;
         let mut scope = self.scope()?;
         let raw = Raw { bytes: body, media: negotiate::body_media(&self.headers)? };
         let draft = raw.decode(&mut scope)?;
@@ -378,6 +371,7 @@ impl Call {
 
     async fn create_subresource(&self, body: Bytes) -> Result<Response> {
         let answer = self.answer()?;
+        options::write(&self.query, Write::Create)?;
         let mut scope = self.scope()?;
         let media = negotiate::body_media(&self.headers)?;
         let parsed = body::parse(&body, media).map_err(|why| body::unrecognized(&self.kind.kind, &why))?;
@@ -398,6 +392,7 @@ impl Call {
 
     async fn update(&self, body: Bytes) -> Result<Response> {
         let answer = self.answer()?;
+        options::write(&self.query, Write::Update)?;
         let mut scope = self.scope()?;
         let raw = Raw { bytes: body, media: negotiate::body_media(&self.headers)? };
         let edit = if scope.subresource == "scale" {
@@ -416,6 +411,7 @@ impl Call {
         let answer = self.answer()?;
         let mut scope = self.scope()?;
         let patch_type = negotiate::patch_type(&self.headers, !self.kind.is_custom())?;
+        options::write(&self.query, Write::Patch { apply: patch_type == PatchType::Apply })?;
         let media = if patch_type == PatchType::Apply { Media::Yaml } else { Media::Json };
         // JSON is YAML, but reading it as what it is costs less.
         let media = if bytes.first() == Some(&b'{') { Media::Json } else { media };
@@ -431,12 +427,6 @@ impl Call {
             PatchType::Merge => Edit::MergePatch(patch),
             PatchType::Strategic => Edit::StrategicMergePatch(patch),
             PatchType::Apply => {
-                let Some(manager) = self.query.text("fieldManager") else {
-                    return Err(Error::bad_request(
-                        "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-                    ));
-                };
-                manager.clone_into(&mut scope.manager);
                 scope.create_denied =
                     authorize(&self.server, &self.user, Verb::Create, &self.target, &self.query).err();
                 Edit::Apply { config: patch, force: self.query.flag("force") }
@@ -458,6 +448,7 @@ impl Call {
             let media = negotiate::body_media(&self.headers)?;
             body::parse(body, media).map_err(|why| body::unrecognized("DeleteOptions", &why))?.value
         };
+        options::delete(&value, &self.query)?;
         DeleteOptions::read(&value, &self.query)
     }
 
@@ -527,7 +518,7 @@ impl Call {
 fn default_manager(headers: &HeaderMap) -> String {
     let agent = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let program = agent.split('/').next().unwrap_or_default();
-    let program: String = program.chars().filter(|c| !c.is_control()).take(MANAGER_BYTES_MAX / 4).collect();
+    let program: String = program.chars().filter(|c| !c.is_control()).take(options::MANAGER_CHARS_MAX).collect();
     if program.is_empty() { "unknown".to_owned() } else { program }
 }
 

@@ -80,6 +80,8 @@ pub(crate) struct Custom {
     pub crd: String,
     pub columns: Vec<Column>,
     pub deprecation: Option<String>,
+    /// As in `spec.color`.
+    pub selectable: Vec<String>,
 }
 
 pub(crate) struct Kind {
@@ -145,6 +147,14 @@ impl Kind {
         match &self.custom {
             Some(custom) => Cow::Borrowed(&custom.columns),
             None => Cow::Owned(table::builtin_columns(&self.group, &self.kind)),
+        }
+    }
+
+    /// What field selectors may name besides `metadata.name` and `metadata.namespace`.
+    pub(crate) fn selectable_fields(&self) -> Vec<&str> {
+        match &self.custom {
+            Some(custom) => custom.selectable.iter().map(String::as_str).collect(),
+            None => self.strategy.fields.to_vec(),
         }
     }
 

@@ -26,6 +26,7 @@ mod names;
 mod negotiate;
 mod object;
 mod openapi;
+mod options;
 mod patch;
 mod path;
 mod protobuf;

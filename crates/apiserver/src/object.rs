@@ -50,9 +50,18 @@ fn write_entry(out: &mut Vec<u8>, first: &mut bool, key: &str, value: &Value) {
 /// Copies a stored object to `out`, its resourceVersion put in. False, and nothing written, if it is not of the kind and
 /// version that begin with `head`.
 pub(crate) fn write_served(out: &mut Vec<u8>, head: &str, stored: &[u8], revision: Revision) -> bool {
+    write_with_head(out, head, head, stored, revision)
+}
+
+/// The same without kind and apiVersion, as items of a list of built-in objects are: the list says both.
+pub(crate) fn write_untyped(out: &mut Vec<u8>, head: &str, stored: &[u8], revision: Revision) -> bool {
+    write_with_head(out, head, "{\"metadata\":{", stored, revision)
+}
+
+fn write_with_head(out: &mut Vec<u8>, head: &str, shown: &str, stored: &[u8], revision: Revision) -> bool {
     let Some(rest) = stored.strip_prefix(head.as_bytes()) else { return false };
     out.reserve(stored.len() + 40);
-    out.extend_from_slice(head.as_bytes());
+    out.extend_from_slice(shown.as_bytes());
     out.extend_from_slice(format!("\"resourceVersion\":\"{revision}\"").as_bytes());
     if rest.first() != Some(&b'}') {
         out.push(b',');

@@ -27,6 +27,8 @@ pub struct Resource {
     pub name: String,
     /// Empty for the object itself; may hold slashes (`proxy/a/b`).
     pub subresource: String,
+    /// The old form of a watch: `/api/v1/watch/...`.
+    pub watch: bool,
 }
 
 /// Longer paths are refused.
@@ -50,6 +52,13 @@ pub fn parse(path: &str) -> Result<Target> {
     };
     let mut found = Resource { group: group.to_owned(), version: version.to_owned(), ..Resource::default() };
     let mut rest: &[String] = &parts[rest..];
+    if let [first, tail @ ..] = rest
+        && first == "watch"
+        && !tail.is_empty()
+    {
+        found.watch = true;
+        rest = tail;
+    }
     // `namespaces/x` alone is the object, and so are its own subresources; deeper paths lie in the namespace.
     if let [first, namespace, resource, ..] = rest
         && first == "namespaces"
@@ -161,7 +170,7 @@ impl Query {
 
     /// As Go's conversion reads it: present without a value is true.
     pub fn flag(&self, key: &str) -> bool {
-        self.0.iter().find(|(k, _)| k == key).is_some_and(|(_, v)| !matches!(v.as_str(), "false" | "0" | "False"))
+        self.0.iter().find(|(k, _)| k == key).is_some_and(|(_, v)| !(v == "0" || v.eq_ignore_ascii_case("false")))
     }
 
     /// `None` if absent.
@@ -170,23 +179,20 @@ impl Query {
     }
 
     pub fn number(&self, key: &str) -> Result<Option<i64>> {
-        let Some(text) = self.text(key) else { return Ok(None) };
-        text.parse()
-            .map(Some)
-            .map_err(|_| Error::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax ({key})")))
+        let Some((_, text)) = self.0.iter().find(|(k, _)| k == key) else { return Ok(None) };
+        text.parse().map(Some).map_err(|error: std::num::ParseIntError| {
+            use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+            let why = match error.kind() {
+                NegOverflow | PosOverflow => "value out of range",
+                _ => "invalid syntax",
+            };
+            Error::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"))
+        })
     }
 
-    /// Whether nothing is to be stored; the only value there is is `All`.
-    pub fn dry_run(&self) -> Result<bool> {
-        let mut asked = false;
-        for value in self.all("dryRun").filter(|v| !v.is_empty()) {
-            if value != "All" {
-                let message = format!("dryRun: Unsupported value: {value:?}: supported values: \"All\"");
-                return Err(Error::bad_request(message));
-            }
-            asked = true;
-        }
-        Ok(asked)
+    /// Whether nothing is to be stored.
+    pub fn dry_run(&self) -> bool {
+        self.all("dryRun").any(|value| value == "All")
     }
 }
 
@@ -251,12 +257,5 @@ mod tests {
         let many = |n: usize| vec!["a=1"; n].join("&");
         assert!(Query::parse(Some(&many(PARAMETERS_MAX))).is_ok());
         assert!(Query::parse(Some(&many(PARAMETERS_MAX + 1))).is_err());
-    }
-
-    #[test]
-    fn dry_run_takes_all_and_nothing_else() {
-        assert!(Query::parse(Some("dryRun=All")).unwrap().dry_run().unwrap());
-        assert!(!Query::parse(Some("x=1")).unwrap().dry_run().unwrap());
-        assert_eq!(Query::parse(Some("dryRun=Some")).unwrap().dry_run().unwrap_err().code(), 400);
     }
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use store::{At, KeyValue, Range, Revision};
 
 use crate::{
+    field::FieldError,
     kinds::Kind,
     negotiate::Form,
     object,
@@ -38,6 +39,24 @@ pub(crate) fn served_bytes(kind: &Kind, stored: &[u8], revision: Revision, out: 
     serde_json::to_writer(out, &object).map_err(Error::internal)
 }
 
+/// The same as an item of a list.
+fn item_bytes(kind: &Kind, stored: &[u8], revision: Revision, out: &mut Vec<u8>) -> Result<()> {
+    if kind.is_custom() {
+        return served_bytes(kind, stored, revision, out);
+    }
+    if object::write_untyped(out, &kind.head, stored, revision) {
+        return Ok(());
+    }
+    let mut whole = Vec::new();
+    served_bytes(kind, stored, revision, &mut whole)?;
+    let mut object: Value = serde_json::from_slice(&whole).map_err(Error::internal)?;
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove("kind");
+        fields.remove("apiVersion");
+    }
+    serde_json::to_writer(out, &object).map_err(Error::internal)
+}
+
 /// PartialObjectMetadata of an object.
 pub(crate) fn partial_metadata(object: &mut Value) -> Value {
     json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"].take()})
@@ -67,7 +86,7 @@ impl<'a> Subject<'a> {
     pub(crate) fn new(server: &'a Server, kind: &'a Kind, namespace: &'a str, query: &Query) -> Result<Self> {
         let selector = Selector {
             labels: Labels::parse(query.text("labelSelector").unwrap_or_default())?,
-            fields: Fields::parse(query.text("fieldSelector").unwrap_or_default(), kind.strategy.fields)?,
+            fields: Fields::parse(query.text("fieldSelector").unwrap_or_default(), &kind.selectable_fields())?,
         };
         Ok(Self { server, kind, namespace, selector })
     }
@@ -99,11 +118,22 @@ impl Continue {
     }
 
     fn decode(text: &str) -> Result<Self> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok();
-        let token: Option<Self> = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        token
-            .filter(|token| token.v == "meta.k8s.io/v1")
-            .ok_or_else(|| Error::bad_request("continue key is not valid: the token could not be read"))
+        let not_valid =
+            |why: &str| Error::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| match error {
+            base64::DecodeError::InvalidByte(at, _) => not_valid(&format!("illegal base64 data at input byte {at}")),
+            _ => not_valid(&format!("illegal base64 data at input byte {}", text.len().saturating_sub(1))),
+        })?;
+        let first = String::from_utf8_lossy(&bytes).chars().next();
+        if first != Some('{') {
+            let first = first.unwrap_or_default();
+            return Err(not_valid(&format!("invalid character {first:?} looking for beginning of value")));
+        }
+        let token: Self = serde_json::from_slice(&bytes).map_err(|error| not_valid(&error.to_string()))?;
+        if token.v != "meta.k8s.io/v1" {
+            return Err(not_valid("server does not recognize this encoded version \"v\""));
+        }
+        Ok(token)
     }
 }
 
@@ -116,9 +146,8 @@ pub(crate) struct Listed {
 }
 
 /// Where a list is to begin and which state it is to show.
-fn start(subject: &Subject<'_>, query: &Query, range: &mut Range) -> Result<At> {
+fn start(subject: &Subject<'_>, query: &Query, range: &mut Range, limit: usize) -> Result<At> {
     let version = query.text("resourceVersion");
-    let matching = query.text("resourceVersionMatch");
     if let Some(token) = query.text("continue") {
         if version.is_some_and(|v| v != "0") {
             return Err(Error::bad_request("specifying resource version is not allowed when using continue"));
@@ -133,37 +162,38 @@ fn start(subject: &Subject<'_>, query: &Query, range: &mut Range) -> Result<At> 
         range.start = next;
         return Ok(u64::try_from(token.rv).ok().filter(|rv| *rv > 0).map_or(At::Latest, |rv| At::Exact(Revision(rv))));
     }
-    if matching.is_some() && version.is_none() {
-        return Err(Error::bad_request("resourceVersionMatch is forbidden unless resourceVersion is provided"));
-    }
     let Some(asked) = version.map(parse_version).transpose()? else { return Ok(At::Latest) };
-    match matching {
-        Some("Exact") if asked.0 == 0 => {
-            Err(Error::bad_request("resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\""))
-        }
-        Some("Exact") => Ok(At::Exact(asked)),
-        None | Some("NotOlderThan") => {
-            let current = subject.server.store().revision();
-            if asked > current {
-                return Err(Error::future_version(asked.0, current.0));
-            }
-            Ok(At::Latest)
-        }
-        Some(other) => Err(Error::bad_request(format!(
-            "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
-        ))),
+    // A version with a limit, and no word on what it means, is meant exactly, as it was before there was such a word.
+    let exactly = match query.text("resourceVersionMatch") {
+        Some(matching) => matching == "Exact",
+        None => asked.0 > 0 && limit > 0,
+    };
+    let current = subject.server.store().revision();
+    if asked > current {
+        return Err(Error::future_version(asked.0, current.0));
     }
+    Ok(if exactly { At::Exact(asked) } else { At::Latest })
 }
 
 pub(crate) fn parse_version(text: &str) -> Result<Revision> {
-    text.parse().map(Revision).map_err(|_| Error::bad_request(format!("invalid resource version {text:?}")))
+    parse_revision(text).map_err(|why| Error::bad_request(format!("invalid resource version: {why}")))
+}
+
+/// A resourceVersion; the error is the text of the field's.
+pub(crate) fn parse_revision(text: &str) -> Result<Revision, String> {
+    text.parse().map(Revision).map_err(|_| {
+        FieldError::invalid("resourceVersion", text, format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
+            .to_string()
+    })
 }
 
 pub(crate) async fn list(subject: &Subject<'_>, query: &Query) -> Result<Listed> {
     let limit = usize::try_from(query.number("limit")?.unwrap_or(0).max(0)).unwrap_or(0);
-    let limit = if limit == 0 { LIST_ITEMS_MAX } else { limit.min(LIST_ITEMS_MAX) };
     let mut range = subject.range();
-    let mut at = start(subject, query, &mut range)?;
+    let mut at = start(subject, query, &mut range, limit)?;
+    // Version 0 is answered out of the cache, which knows no pages.
+    let whole = limit == 0 || (query.text("resourceVersion") == Some("0") && query.text("continue").is_none());
+    let limit = if whole { LIST_ITEMS_MAX } else { limit.min(LIST_ITEMS_MAX) };
     let everything = subject.selector.is_everything();
     let prefix = subject.kind.storage.prefix();
     let mut items = Vec::new();
@@ -214,8 +244,12 @@ fn list_error(error: store::Error, query: &Query, range: &Range, prefix: &str) -
 }
 
 impl Listed {
-    fn metadata(&self) -> Value {
+    /// Lists of custom resources say that there is no more, too: theirs is no typed metadata.
+    fn metadata(&self, custom: bool) -> Value {
         let mut metadata = json!({"resourceVersion": self.revision.to_string()});
+        if custom {
+            metadata["continue"] = "".into();
+        }
         if let Some(next) = &self.next {
             metadata["continue"] = next.as_str().into();
         }
@@ -236,14 +270,14 @@ impl Listed {
                     "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
                     kind.list_kind,
                     kind.api_version(),
-                    self.metadata()
+                    self.metadata(kind.is_custom())
                 );
                 out.extend_from_slice(head.as_bytes());
                 for (i, kv) in self.items.iter().enumerate() {
                     if i > 0 {
                         out.push(b',');
                     }
-                    served_bytes(kind, &kv.value, kv.modified, &mut out)?;
+                    item_bytes(kind, &kv.value, kv.modified, &mut out)?;
                 }
                 out.extend_from_slice(b"]}");
                 Ok(out)
@@ -253,7 +287,7 @@ impl Listed {
                     self.items.iter().map(|kv| Ok(partial_metadata(&mut served_value(kind, kv)?))).collect();
                 let list = json!({
                     "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
-                    "metadata": self.metadata(), "items": items?,
+                    "metadata": self.metadata(false), "items": items?,
                 });
                 serde_json::to_vec(&list).map_err(Error::internal)
             }
@@ -261,7 +295,7 @@ impl Listed {
                 let objects = self.items.iter().map(|kv| served_value(kind, kv)).collect::<Result<Vec<_>>>()?;
                 let objects: Vec<&Value> = objects.iter().collect();
                 let now = subject.server.now();
-                let table = table::table(&kind.columns(), &objects, include, now, self.metadata());
+                let table = table::table(&kind.columns(), &objects, include, now, self.metadata(false));
                 serde_json::to_vec(&table).map_err(Error::internal)
             }
         }

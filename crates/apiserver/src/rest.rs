@@ -143,17 +143,9 @@ impl DeleteOptions {
         let orphan = body.get("orphanDependents").and_then(Value::as_bool).or(query.optional_flag("orphanDependents"));
         let propagation = match (policy.as_deref(), orphan) {
             (Some("Orphan"), _) | (None, Some(true)) => Some(Propagation::Orphan),
-            (Some("Background"), _) | (None, Some(false)) => Some(Propagation::Background),
             (Some("Foreground"), _) => Some(Propagation::Foreground),
+            (Some(_), _) | (None, Some(false)) => Some(Propagation::Background),
             (None, None) => None,
-            (Some(other), _) => {
-                let error = crate::field::FieldError::not_supported(
-                    "propagationPolicy",
-                    other,
-                    &["Foreground", "Background", "Orphan"],
-                );
-                return Err(Error::invalid("meta.k8s.io", "DeleteOptions", "", &[error]));
-            }
         };
         let all = |value: &Value| value.as_array().is_some_and(|list| list.iter().any(|v| v == "All"));
         Ok(Self {
@@ -164,7 +156,7 @@ impl DeleteOptions {
             propagation,
             uid: text(&["preconditions", "uid"]),
             resource_version: text(&["preconditions", "resourceVersion"]),
-            dry_run: query.dry_run()? || body.get("dryRun").is_some_and(all),
+            dry_run: query.dry_run() || body.get("dryRun").is_some_and(all),
         })
     }
 }

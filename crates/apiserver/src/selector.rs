@@ -5,6 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 use serde_json::Value;
 
 use crate::{
+    field::FieldError,
     names,
     object::Partial,
     status::{Error, Result},
@@ -36,14 +37,8 @@ pub(crate) struct Labels(Vec<Requirement>);
 impl Labels {
     pub(crate) fn parse(text: &str) -> Result<Self> {
         limit(text)?;
-        let mut requirements = Vec::new();
-        for part in split(text) {
-            requirements.push(
-                requirement(part.trim())
-                    .map_err(|why| Error::bad_request(format!("unable to parse requirement: {why}")))?,
-            );
-        }
-        Ok(Self(requirements))
+        let mut parser = Parser { tokens: tokens(text), at: 0 };
+        parser.requirements().map(Self).map_err(Error::bad_request)
     }
 
     /// A LabelSelector object: `matchLabels` and `matchExpressions`.
@@ -104,55 +99,159 @@ fn limit(text: &str) -> Result<()> {
     Ok(())
 }
 
-/// The parts between commas that stand outside of brackets.
-fn split(text: &str) -> impl Iterator<Item = &str> {
-    let mut depth = 0_i32;
-    text.split(move |c| {
-        match c {
-            '(' => depth += 1,
-            ')' => depth -= 1,
-            _ => {}
-        }
-        c == ',' && depth <= 0
-    })
-    .filter(|part| !part.trim().is_empty())
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Token {
+    /// As it is written; empty at the end.
+    text: String,
+    /// Neither an operator nor a bracket.
+    word: bool,
 }
 
-fn requirement(text: &str) -> Result<Requirement, String> {
-    let (key, operator) = if let Some(key) = text.strip_prefix('!') {
-        (key.trim(), Operator::Absent)
-    } else if let Some((key, value)) = text.split_once("!=") {
-        (key.trim(), Operator::NotIn(vec![value.trim().to_owned()]))
-    } else if let Some((key, value)) = text.split_once('=') {
-        (key.trim(), Operator::In(vec![value.trim_start_matches('=').trim().to_owned()]))
-    } else if let Some((key, value)) = text.split_once(['>', '<']) {
-        let bound = value
-            .trim()
-            .parse()
-            .map_err(|_| format!("values[0][{key}]: for 'Gt', 'Lt' operators, the value must be an integer"))?;
-        (key.trim(), if text.contains('>') { Operator::Greater(bound) } else { Operator::Less(bound) })
-    } else if let Some((head, list)) = text.split_once('(') {
-        let list = list.strip_suffix(')').ok_or_else(|| format!("found '{list}', expected: ',', or ')'"))?;
-        let values = list.split(',').map(|v| v.trim().to_owned()).collect();
-        match head.split_whitespace().collect::<Vec<_>>()[..] {
-            [key, "in"] => (key, Operator::In(values)),
-            [key, "notin"] => (key, Operator::NotIn(values)),
-            _ => return Err(format!("found '{head}', expected: in, notin")),
-        }
-    } else {
-        (text, Operator::Exists)
-    };
-    if let Some(wrong) = names::qualified_name(key).first() {
-        return Err(format!("<nil>: Invalid value: {key:?}: {wrong}"));
+/// Two-letter operators come before their first letters.
+const SIGNS: [&str; 9] = ["==", "!=", "=", "!", "(", ")", ",", ">", "<"];
+
+fn tokens(text: &str) -> Vec<Token> {
+    let is_special = |c: char| SIGNS.iter().any(|sign| sign.starts_with(c));
+    let mut found = Vec::new();
+    let mut rest = text.trim_start_matches([' ', '\t', '\r', '\n']);
+    while !rest.is_empty() {
+        let sign = SIGNS.iter().find(|sign| rest.starts_with(**sign)).map(|sign| sign.len());
+        let word_end = || rest.find(|c: char| is_special(c) || c.is_whitespace()).unwrap_or(rest.len());
+        let (taken, left) = rest.split_at(sign.unwrap_or_else(word_end));
+        found.push(Token { text: taken.to_owned(), word: sign.is_none() });
+        rest = left.trim_start_matches([' ', '\t', '\r', '\n']);
     }
-    if let Operator::In(values) | Operator::NotIn(values) = &operator {
-        for value in values {
-            if let Some(wrong) = names::label_value(value).first() {
-                return Err(format!("values[0][{key}]: Invalid value: {value:?}: {wrong}"));
+    found
+}
+
+/// Reads as upstream's does (`apimachinery/pkg/labels`), so that errors name the same token.
+struct Parser {
+    tokens: Vec<Token>,
+    at: usize,
+}
+
+impl Parser {
+    fn peek(&self) -> Token {
+        self.tokens.get(self.at).cloned().unwrap_or(Token { text: String::new(), word: false })
+    }
+
+    fn next(&mut self) -> Token {
+        let token = self.peek();
+        self.at += 1;
+        token
+    }
+
+    fn requirements(&mut self) -> Result<Vec<Requirement>, String> {
+        let mut found = Vec::new();
+        loop {
+            let token = self.peek();
+            match token.text.as_str() {
+                _ if token.word => {}
+                "!" => {}
+                "" => return Ok(found),
+                other => return Err(format!("found '{other}', expected: !, identifier, or 'end of string'")),
+            }
+            let requirement = self.requirement().map_err(|why| format!("unable to parse requirement: {why}"))?;
+            found.push(requirement);
+            let token = self.next();
+            match token.text.as_str() {
+                "" => return Ok(found),
+                "," => {
+                    let next = self.peek();
+                    if !next.word && next.text != "!" {
+                        return Err(format!("found '{}', expected: identifier after ','", next.text));
+                    }
+                }
+                other => return Err(format!("found '{other}', expected: ',' or 'end of string'")),
             }
         }
     }
-    Ok(Requirement { key: key.to_owned(), operator })
+
+    fn requirement(&mut self) -> Result<Requirement, String> {
+        let absent = self.peek().text == "!";
+        if absent {
+            self.at += 1;
+        }
+        let key = self.next();
+        if !key.word {
+            return Err(format!("found '{}', expected: identifier", key.text));
+        }
+        if let Some(wrong) = names::qualified_name(&key.text).first() {
+            return Err(FieldError::invalid("<nil>", key.text.as_str(), wrong.as_str()).to_string());
+        }
+        let ends = matches!(self.peek().text.as_str(), "" | ",");
+        if absent || ends {
+            let operator = if absent { Operator::Absent } else { Operator::Exists };
+            return Ok(Requirement { key: key.text, operator });
+        }
+        let operator = self.next().text;
+        let values = match operator.as_str() {
+            "in" | "notin" => self.values()?,
+            "=" | "==" | "!=" | ">" | "<" => vec![self.exact_value()?],
+            other => return Err(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt")),
+        };
+        if let ">" | "<" = operator.as_str() {
+            let value = values.first().map(String::as_str).unwrap_or_default();
+            let text = "for 'Gt', 'Lt' operators, the value must be an integer";
+            let bound: i64 = value.parse().map_err(|_| FieldError::invalid("values[0]", value, text).to_string())?;
+            let operator = if operator == ">" { Operator::Greater(bound) } else { Operator::Less(bound) };
+            return Ok(Requirement { key: key.text, operator });
+        }
+        for (i, value) in values.iter().enumerate() {
+            if let Some(wrong) = names::label_value(value).first() {
+                let path = format!("values[{i}][{}]", key.text);
+                return Err(FieldError::invalid(path, value.as_str(), wrong.as_str()).to_string());
+            }
+        }
+        let operator = match operator.as_str() {
+            "in" | "=" | "==" => Operator::In(values),
+            _ => Operator::NotIn(values),
+        };
+        Ok(Requirement { key: key.text, operator })
+    }
+
+    fn exact_value(&mut self) -> Result<String, String> {
+        let token = self.peek();
+        if matches!(token.text.as_str(), "" | ",") {
+            return Ok(String::new());
+        }
+        self.at += 1;
+        if token.word { Ok(token.text) } else { Err(format!("found '{}', expected: identifier", token.text)) }
+    }
+
+    fn values(&mut self) -> Result<Vec<String>, String> {
+        let open = self.next();
+        if open.text != "(" {
+            return Err(format!("found '{}' expected: '('", open.text));
+        }
+        let mut values = std::collections::BTreeSet::new();
+        loop {
+            let token = self.next();
+            match token.text.as_str() {
+                _ if token.word => {
+                    values.insert(token.text);
+                    match self.peek().text.as_str() {
+                        "," => {
+                            self.at += 1;
+                            if self.peek().text == ")" {
+                                values.insert(String::new());
+                            }
+                        }
+                        ")" => {}
+                        other => return Err(format!("found '{other}', expected: ',' or ')'")),
+                    }
+                }
+                "," => drop(values.insert(String::new())),
+                ")" => {
+                    if values.is_empty() {
+                        values.insert(String::new());
+                    }
+                    return Ok(values.into_iter().collect());
+                }
+                other => return Err(format!("found '{other}', expected: ',', or identifier")),
+            }
+        }
+    }
 }
 
 /// Conditions on fields; all must hold.
@@ -165,6 +264,8 @@ struct FieldTerm {
     value: String,
     equal: bool,
 }
+
+const META_FIELDS: &str = "\"metadata.name\", \"metadata.namespace\"";
 
 impl Fields {
     /// `supported` are the fields of the kind that may be selected besides `metadata.name` and `metadata.namespace`.
@@ -182,7 +283,11 @@ impl Fields {
             if !matches!(term.path.as_str(), "metadata.name" | "metadata.namespace")
                 && !supported.contains(&term.path.as_str())
             {
-                return Err(Error::bad_request(format!("field label not supported: {}", term.path)));
+                let why = match supported {
+                    [] => format!("{:?} is not a known field selector: only {META_FIELDS}", term.path),
+                    _ => format!("field label not supported: {}", term.path),
+                };
+                return Err(Error::bad_request(why));
             }
             terms.push(term);
         }
@@ -211,7 +316,11 @@ impl Fields {
                 Some(Value::Bool(flag)) => flag.to_string() == term.value,
                 Some(Value::Number(number)) => number.to_string() == term.value,
                 // An absent flag is false in Go.
-                _ => term.value.is_empty() || (term.path == "spec.unschedulable" && term.value == "false"),
+                _ => {
+                    term.value.is_empty()
+                        || (term.value == "false"
+                            && matches!(term.path.as_str(), "spec.unschedulable" | "spec.hostNetwork"))
+                }
             };
             equal == term.equal
         })

@@ -198,6 +198,11 @@ impl Error {
         Self::new(500, "InternalError", format!("Internal error occurred: {why}")).with_causes(vec![cause])
     }
 
+    /// A failure that upstream passes on as it is, without a reason.
+    pub fn internal_plain(why: impl fmt::Display) -> Self {
+        Self::new(500, "", why.to_string())
+    }
+
     pub fn unavailable(why: impl Into<String>) -> Self {
         Self::new(503, "ServiceUnavailable", why)
     }
@@ -208,10 +213,8 @@ impl Error {
             message: "Too large resource version".to_owned(),
             field: String::new(),
         };
-        let mut error = Self::new(504, "Timeout", format!("Too large resource version: {asked}, current: {current}"))
-            .with_causes(vec![cause]);
-        error.0.retry_after_s = 1;
-        error
+        Self::new(504, "Timeout", format!("Timeout: Too large resource version: {asked}, current: {current}"))
+            .with_causes(vec![cause])
     }
 
     /// A request header section that is too long.
@@ -248,8 +251,11 @@ impl Error {
         }
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": metadata, "status": "Failure",
-            "message": failure.message, "reason": failure.reason, "code": failure.code,
+            "message": failure.message, "code": failure.code,
         });
+        if !failure.reason.is_empty() {
+            status["reason"] = failure.reason.into();
+        }
         let mut details = Map::new();
         let texts =
             [("name", &failure.name), ("group", &failure.group), ("kind", &failure.kind), ("uid", &failure.uid)];

@@ -13,7 +13,7 @@ use crate::{
     kinds::Kind,
     negotiate::Form,
     path::Query,
-    read::{self, Subject, parse_version, partial_metadata, served_bytes},
+    read::{self, Subject, parse_revision, partial_metadata, served_bytes},
     rest::served_value,
     selector::Selector,
     server::Server,
@@ -60,18 +60,8 @@ pub(crate) async fn open(
     let subject = Subject::new(server, kind, namespace, query)?;
     let range = subject.range();
     let timeout_s = query.number("timeoutSeconds")?.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
-    let version = query.text("resourceVersion").map(parse_version).transpose()?;
+    let version = query.text("resourceVersion").map(parse_revision).transpose().map_err(Error::internal_plain)?;
     let initial = query.optional_flag("sendInitialEvents");
-    let matching = query.text("resourceVersionMatch");
-    if initial == Some(true) && matching != Some("NotOlderThan") {
-        let text = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-        return Err(Error::bad_request(text));
-    }
-    if initial.is_none() && matching.is_some() {
-        return Err(Error::bad_request(
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        ));
-    }
     let current = server.store().revision();
     if let Some(version) = version.filter(|version| *version > current) {
         return Err(Error::future_version(version.0, current.0));
