@@ -26,7 +26,7 @@ use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, Client, core::ObjectMeta};
 
 use self::{cloud_config::FileEntry, kubeadm::KubeadmApi, lock::Lock};
-use crate::{Context, certificates, cluster::is_valid, owner, unacted};
+use crate::{Context, certificates, cluster::is_valid, owner, unacted, workload::bounded};
 
 const PAUSE_S: u64 = 15;
 /// Exit marker that the infrastructure may look for (contract of bootstrap providers).
@@ -112,7 +112,7 @@ impl Reconcile for KubeadmConfigs {
             Action::IssueToken => {
                 let workload = context.workloads.try_client(&cluster).await?;
                 let token = token::generate()?;
-                token::store(&workload, &token, &now).await?;
+                bounded(&cluster, token::store(&workload, &token, &now)).await??;
                 let mut after = seen.config.as_ref().clone();
                 discover(seen, &mut after, &token)?;
                 let mut local = plan.local;
@@ -123,7 +123,7 @@ impl Reconcile for KubeadmConfigs {
             Action::RefreshToken => {
                 let workload = context.workloads.try_client(&cluster).await?;
                 let held = held_token(&seen.config).unwrap_or_default();
-                if !token::refresh(&workload, &held, &now).await? {
+                if !bounded(&cluster, token::refresh(&workload, &held, &now)).await?? {
                     // Expired before the machine came: a new one, and user data with it.
                     let mut after = seen.config.as_ref().clone();
                     forget_token(&mut after);

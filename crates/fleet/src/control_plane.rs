@@ -96,11 +96,13 @@ impl Reconcile for ControlPlanes {
             .chain([Purpose::EtcdClient])
             .filter_map(|purpose| Some((purpose, caches.secret(namespace, &purpose.secret_name(&name))?)));
         let target = Key::new(namespace, name.as_str());
-        let pods = if machines
-            .iter()
-            .any(|machine| machine.status.as_ref().is_some_and(|status| status.node_ref.is_some()))
-            || machines.iter().any(|machine| machine.spec.provider_id.is_some())
-        {
+        // One that goes is asked nothing: its API goes with it, and 200 that do not answer would hold up all others.
+        let goes = control_plane.metadata.deletion_timestamp.is_some();
+        let runs = machines.iter().any(|machine| {
+            machine.spec.provider_id.is_some()
+                || machine.status.as_ref().is_some_and(|status| status.node_ref.is_some())
+        });
+        let pods = if runs && !goes {
             match self.0.workloads.control_plane_pods(&target).await {
                 Ok(pods) => Ok(pods.into_iter().filter_map(|pod| Some((pod.metadata.name.clone()?, pod))).collect()),
                 Err(error) => Err(error.chain()),
@@ -110,7 +112,8 @@ impl Reconcile for ControlPlanes {
         };
         let before = control_plane.status.as_ref().and_then(|status| status.initialization.as_ref());
         let initialized = before.is_some_and(|before| before.control_plane_initialized == Some(true))
-            || (self.0.workloads.probe(&target) == Some(Probe::Succeeded)
+            || (!goes
+                && self.0.workloads.probe(&target) == Some(Probe::Succeeded)
                 && self.0.workloads.is_initialized(&target).await?);
         Ok(Some(Seen {
             cluster,

@@ -57,7 +57,8 @@ impl Reconcile for Machines {
         let Some(machine) = caches.machines.get(key) else { return Ok(None) };
         let cluster = Key::new(key.namespace.as_str(), machine.spec.cluster_name.as_str());
         let provider_id = machine.spec.provider_id.as_deref();
-        let pods = match node_name(&machine) {
+        let owner = caches.clusters.get(&cluster);
+        let pods = match node_name(&machine).filter(|_| !deletion::is_with_cluster(owner.as_deref())) {
             Some(node) if machine.metadata.deletion_timestamp.is_some() => {
                 node::leaving(&self.0.workloads, &cluster, node).await.map_err(|error| error.chain())
             }
@@ -65,7 +66,7 @@ impl Reconcile for Machines {
         };
         Ok(Some(Seen {
             pods,
-            cluster: caches.clusters.get(&cluster),
+            cluster: owner,
             bootstrap: caches.external(&key.namespace, machine.spec.bootstrap.config_ref.as_ref()),
             infrastructure: caches.external(&key.namespace, Some(&machine.spec.infrastructure_ref)),
             node: provider_id.and_then(|id| self.0.workloads.node(&cluster, id)),

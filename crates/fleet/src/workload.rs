@@ -51,6 +51,16 @@ impl Connect for Direct {
     }
 }
 
+/// One call to a workload cluster, which must not hold up the reconciles of others: an API that goes away in the middle of
+/// a call may never answer it.
+pub async fn bounded<T, E>(
+    cluster: &Key,
+    call: impl Future<Output = std::result::Result<T, E>>,
+) -> Result<std::result::Result<T, E>> {
+    let answered = tokio::time::timeout(CALL_LIMIT, call).await;
+    answered.map_err(|_| Error::Retry(format!("the API of cluster {cluster} does not answer within {CALL_LIMIT:?}")))
+}
+
 /// Whether a cluster's API answered when it was last asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
@@ -193,16 +203,14 @@ impl Workloads {
         let client = self.try_client(cluster).await?;
         let params = ListParams::default().labels("tier=control-plane").limit(PODS_MAX);
         let pods = Api::<Pod>::namespaced(client, "kube-system");
-        let listed = tokio::time::timeout(CALL_LIMIT, pods.list(&params)).await;
-        let listed = listed.map_err(|_| Error::Retry(format!("listing pods of {cluster} took too long")))?;
+        let listed = bounded(cluster, pods.list(&params)).await?;
         Ok(listed.map_err(|source| Error::api("list", format!("pods of {cluster}"), source))?.items)
     }
 
     /// Whether kubeadm has finished its first machine: it leaves its configuration in the cluster.
     pub async fn is_initialized(&self, cluster: &Key) -> Result<bool> {
         let maps = Api::<ConfigMap>::namespaced(self.try_client(cluster).await?, "kube-system");
-        let found = tokio::time::timeout(CALL_LIMIT, maps.get_opt("kubeadm-config")).await;
-        let found = found.map_err(|_| Error::Retry(format!("the API of {cluster} took too long")))?;
+        let found = bounded(cluster, maps.get_opt("kubeadm-config")).await?;
         Ok(found
             .map_err(|source| Error::api("get", format!("configmap kubeadm-config of {cluster}"), source))?
             .is_some())
@@ -222,8 +230,7 @@ impl Workloads {
     /// Connects and keeps the nodes up to date until the connection breaks.
     async fn watch(&self, cluster: &Key, link: &Link) -> Result<()> {
         let client = self.connect.connect(&self.kubeconfig(cluster)?).await?;
-        let version = tokio::time::timeout(CALL_LIMIT, client.apiserver_version()).await;
-        let version = version.map_err(|_| Error::Retry("the API does not answer".into()))?;
+        let version = bounded(cluster, client.apiserver_version()).await?;
         version.map_err(|source| Error::api("probe", cluster, source))?;
         let events = watcher(Api::<Node>::all(client.clone()), watcher::Config::default());
         pin_mut!(events);
@@ -284,4 +291,19 @@ fn trimmed(mut node: Node) -> Node {
         status.volumes_in_use = None;
     }
     node
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_that_never_answers_holds_up_nobody() {
+        let cluster = Key::new("default", "demo");
+        let started = tokio::time::Instant::now();
+        let never = bounded::<(), ()>(&cluster, std::future::pending()).await;
+        assert!(never.unwrap_err().to_string().contains("does not answer within 5s"));
+        assert_eq!(started.elapsed(), CALL_LIMIT);
+        assert_eq!(bounded::<_, ()>(&cluster, async { Ok(1) }).await.unwrap(), Ok(1));
+    }
 }

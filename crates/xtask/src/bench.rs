@@ -253,7 +253,7 @@ async fn fleet(arguments: Fleet) -> Result<()> {
         let none = |clusters: &Counted| clusters.all.is_empty();
         let waited = watch(&client, &server, arguments.clusters, none);
         tokio::time::timeout(limit, waited).await.with_context(|| format!("not all are gone after {limit:?}"))??;
-        figures["delete_seconds"] = seconds(started).into();
+        figures["deleted_s"] = seconds(started).into();
         figures["delete_cpu_s"] = round(server.usage()?.cpu_s - before.cpu_s).into();
     }
     server.stop().await?;

@@ -1,6 +1,7 @@
 //! The order in which a machine goes: hooks, drain, volumes, hooks, infrastructure, bootstrap, node.
 
 use api::{
+    cluster::Cluster,
     machine::{Machine, MachineDeletionStatus},
     meta::Time,
     names,
@@ -31,7 +32,7 @@ impl Step {
 /// The next step; each waits for the one before it.
 pub fn plan(seen: &Seen, now: &Time, plan: &mut MachinePlan, after: &mut Machine) -> Step {
     let machine = seen.machine.as_ref();
-    let cluster_goes = seen.cluster.as_ref().is_none_or(|cluster| cluster.metadata.deletion_timestamp.is_some());
+    let cluster_goes = is_with_cluster(seen.cluster.as_deref());
     let mut times = machine.status.as_ref().and_then(|status| status.deletion.clone()).unwrap_or_default();
     if let Some(hooks) = hooks(&machine.metadata, names::PRE_DRAIN_HOOK_PREFIX) {
         times.wait_for_pre_drain_hook_start_time.get_or_insert_with(|| now.clone());
@@ -74,6 +75,11 @@ pub fn plan(seen: &Seen, now: &Time, plan: &mut MachinePlan, after: &mut Machine
     }
     owner::remove_finalizer(&mut after.metadata, names::MACHINE_FINALIZER);
     Step { reason: "DeletionCompleted", message: String::new(), done: true }
+}
+
+/// Its whole cluster goes: nobody needs its pods moved, nor its node deleted.
+pub fn is_with_cluster(cluster: Option<&Cluster>) -> bool {
+    cluster.is_none_or(|cluster| cluster.metadata.deletion_timestamp.is_some())
 }
 
 /// Drains unless told not to, out of time, or done; then waits for volumes to be detached.

@@ -17,7 +17,10 @@ use serde_json::json;
 use tracing::{debug, warn};
 
 use super::{MachinePlan, NODE_PAUSE_S, Seen};
-use crate::{owner, workload::Workloads};
+use crate::{
+    owner,
+    workload::{Workloads, bounded},
+};
 
 /// Label prefixes that are carried from a machine to its node (Cluster API book, metadata propagation).
 const SYNCED_PREFIX: &str = "node-role.kubernetes.io";
@@ -156,7 +159,7 @@ impl Remote {
         let nodes = Api::<Node>::all(client.clone());
         match self {
             Self::Patch { node, patch } => {
-                match nodes.patch(&node, &PatchParams::default(), &Patch::Merge(patch)).await {
+                match bounded(cluster, nodes.patch(&node, &PatchParams::default(), &Patch::Merge(patch))).await? {
                     Ok(_) => Ok(Outcome::Settled),
                     // Changed or gone since: the watch tells, and the machine comes again.
                     Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
@@ -165,15 +168,23 @@ impl Remote {
                     Err(source) => Err(Error::api("patch", format!("node {node} of {cluster}"), source)),
                 }
             }
-            Self::Delete { node, required } => match nodes.delete(&node, &DeleteParams::default()).await {
-                Ok(_) => Ok(Outcome::Settled),
-                Err(kube::Error::Api(status)) if status.code == 404 => Ok(Outcome::Settled),
-                Err(error) if !required => {
-                    warn!(node, %cluster, %error, "the node stays behind: it could not be deleted in time");
-                    Ok(Outcome::Settled)
+            Self::Delete { node, required } => {
+                let deleted = bounded(cluster, nodes.delete(&node, &DeleteParams::default())).await;
+                let deleted = match deleted {
+                    Ok(Ok(_)) => Ok(()),
+                    Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(()),
+                    Ok(Err(source)) => Err(Error::api("delete", format!("node {node} of {cluster}"), source)),
+                    Err(late) => Err(late),
+                };
+                match deleted {
+                    Err(error) if !required => {
+                        let error = error.chain();
+                        warn!(node, %cluster, error, "the node stays behind: it could not be deleted in time");
+                        Ok(Outcome::Settled)
+                    }
+                    other => other.map(|()| Outcome::Settled),
                 }
-                Err(source) => Err(Error::api("delete", format!("node {node} of {cluster}"), source)),
-            },
+            }
             Self::Drain { node, pods } => drain(client, &node, pods, cluster).await,
         }
     }
@@ -198,13 +209,13 @@ pub async fn leaving(workloads: &Workloads, cluster: &Key, node: &str) -> Result
         )));
     };
     let params = ListParams::default().fields(&format!("spec.nodeName={node}")).limit(PODS_MAX);
-    let pods = Api::<Pod>::all(client).list(&params).await;
+    let pods = bounded(cluster, Api::<Pod>::all(client).list(&params)).await?;
     let pods = pods.map_err(|source| Error::api("list", format!("pods on node {node} of {cluster}"), source))?;
     Ok(pods.items.into_iter().filter(|pod| !stays(pod)).collect())
 }
 
 async fn drain(client: kube::Client, node: &str, pods: Vec<Pod>, cluster: &Key) -> Result<Outcome> {
-    match Api::<Node>::all(client.clone()).cordon(node).await {
+    match bounded(cluster, Api::<Node>::all(client.clone()).cordon(node)).await? {
         Ok(_) => {}
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Outcome::Settled),
         Err(source) => return Err(Error::api("cordon", format!("node {node} of {cluster}"), source)),
@@ -216,10 +227,11 @@ async fn drain(client: kube::Client, node: &str, pods: Vec<Pod>, cluster: &Key) 
             let pods = Api::<Pod>::namespaced(client.clone(), pod.metadata.namespace.as_deref().unwrap_or("default"));
             async move {
                 let name = pod.metadata.name.clone().unwrap_or_default();
-                match pods.evict(&name, &EvictParams::default()).await {
-                    Ok(_) => None,
-                    Err(kube::Error::Api(status)) if status.code == 404 => None,
-                    Err(error) => Some(format!("{name}: {error}")),
+                match bounded(cluster, pods.evict(&name, &EvictParams::default())).await {
+                    Ok(Ok(_)) => None,
+                    Ok(Err(kube::Error::Api(status))) if status.code == 404 => None,
+                    Ok(Err(error)) => Some(format!("{name}: {error}")),
+                    Err(late) => Some(format!("{name}: {late}")),
                 }
             }
         })
