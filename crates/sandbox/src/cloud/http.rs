@@ -9,7 +9,7 @@ use super::{
     fault::{Fault, Result},
     kind::{Kind, Type},
     state::State,
-    table::{Row, SEQUENCE, text, values},
+    table::{Row, text, values},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -195,40 +195,43 @@ pub fn select(state: &State, request: &Request, kind: Kind, scope: Option<(&str,
     if let Some((field, value)) = scope {
         filters.entry(field.to_owned()).or_default().push(value.to_owned());
     }
-    // The narrowest index decides which rows are looked at.
-    let indexed = filters.iter().filter(|(f, _)| table.is_indexed(f));
-    let size = |(f, vs): &(&String, &Vec<String>)| vs.iter().map(|v| table.count(f, v)).sum::<usize>();
-    let by_id = filters.get("id");
-    let rows: Vec<Arc<Row>> = if let Some(ids) = by_id {
-        ids.iter().filter_map(|id| table.get(id).cloned()).collect()
-    } else if let Some((field, wanted)) = indexed.min_by_key(size) {
-        in_order(wanted.iter().flat_map(|v| table.find(field, v)))
-    } else if caller.admin {
-        table.all().cloned().collect()
-    } else {
-        in_order(table.find("project_id", &caller.project).chain(table.find("~public", "true")))
-    };
     let types: HashMap<&str, Type> = meta.fields.iter().map(|f| (f.name, f.kind)).collect();
     let passes = |row: &Row| {
         filters.iter().all(|(field, wanted)| {
+            // Most filters are for one text in one field: no copies for those.
+            let flag = types.get(field.as_str()) == Some(&Type::Flag);
+            if let (Some(Value::String(have)), false) = (row.get(field), flag) {
+                return wanted.iter().any(|w| w == have);
+            }
             let have = values(row, field);
             let empty = have.is_empty() && !field.contains("[]");
-            let same = |w: &String| match types.get(field.as_str()) {
-                Some(Type::Flag) => have.first().is_some_and(|h| is_true(h) == is_true(w)),
-                _ => have.contains(w) || (empty && w.is_empty()),
+            let same = |w: &String| match flag {
+                true => have.first().is_some_and(|h| is_true(h) == is_true(w)),
+                false => have.contains(w) || (empty && w.is_empty()),
             };
             wanted.iter().any(same)
         })
     };
-    Ok(rows.into_iter().filter(|r| visible(&caller, r) && passes(r) && has_tags(r, request)).collect())
-}
-
-fn in_order<'a>(rows: impl Iterator<Item = &'a Arc<Row>>) -> Vec<Arc<Row>> {
-    let mut rows: Vec<Arc<Row>> = rows.cloned().collect();
-    let sequence = |r: &Arc<Row>| r.get(SEQUENCE).and_then(Value::as_u64).unwrap_or_default();
-    rows.sort_by_key(sequence);
-    rows.dedup_by_key(|r| sequence(r));
-    rows
+    let wanted = |row: &&Arc<Row>| visible(&caller, row) && passes(row) && has_tags(row, request);
+    // The narrowest index decides which rows are looked at.
+    let indexed = filters.iter().filter(|(f, _)| table.is_indexed(f));
+    let size = |(f, vs): &(&String, &Vec<String>)| vs.iter().map(|v| table.count(f, v)).sum::<usize>();
+    if let Some(ids) = filters.get("id") {
+        return Ok(ids.iter().filter_map(|id| table.get(id)).filter(wanted).cloned().collect());
+    }
+    let sets: Vec<_> = if let Some((field, values)) = indexed.min_by_key(size) {
+        values.iter().map(|value| table.sequences(field, value)).collect()
+    } else if caller.admin {
+        return Ok(table.all().filter(wanted).cloned().collect());
+    } else {
+        vec![table.sequences("project_id", &caller.project), table.sequences("~public", "true")]
+    };
+    let mut sequences: Vec<u64> = sets.iter().flatten().flat_map(|set| set.iter().copied()).collect();
+    if sets.len() > 1 {
+        sequences.sort_unstable();
+        sequences.dedup();
+    }
+    Ok(sequences.into_iter().filter_map(|sequence| table.at(sequence)).filter(wanted).cloned().collect())
 }
 
 fn is_true(text: &str) -> bool {

@@ -296,7 +296,7 @@ static PORT_META: Meta = meta!("port", Network, "ports", "port", "ports", "Port"
     indexed: ["network_id", "device_id", "security_groups[]", "fixed_ips[].subnet_id", "mac_address", "tags[]"],
     quota: "port");
 static FLOATING_IP_META: Meta = meta!("floatingip", Network, "floatingips", "floatingip", "floatingips", "Floating IP",
-    FLOATING_IP, indexed: ["port_id", "router_id", "floating_ip_address", "tags[]"], quota: "floatingip");
+    FLOATING_IP, indexed: ["description", "port_id", "router_id", "floating_ip_address", "tags[]"], quota: "floatingip");
 static SECURITY_GROUP_META: Meta = meta!("security-group", Network, "security-groups", "security_group",
     "security_groups", "Security group", SECURITY_GROUP, indexed: ["tags[]"], quota: "security_group");
 static SECURITY_GROUP_RULE_META: Meta = meta!("security-group-rule", Network, "security-group-rules",

@@ -63,6 +63,11 @@ impl Table {
         self.rows.get(self.ids.get(id)?)
     }
 
+    /// The row of an order number.
+    pub fn at(&self, sequence: u64) -> Option<&Arc<Row>> {
+        self.rows.get(&sequence)
+    }
+
     /// All rows, oldest first.
     pub fn all(&self) -> impl DoubleEndedIterator<Item = &Arc<Row>> {
         self.rows.values()
