@@ -3,7 +3,7 @@
 //! Source: kubernetes-sigs/cluster-api bootstrap/kubeadm/reconcilers/kubeadmconfig.
 
 mod cloud_config;
-mod kubeadm;
+pub(crate) mod kubeadm;
 mod lock;
 #[cfg(test)]
 mod tests;

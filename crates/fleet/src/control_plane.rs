@@ -4,6 +4,7 @@
 //! Source: kubernetes-sigs/cluster-api controlplane/kubeadm/reconcilers/kubeadmcontrolplane.
 
 mod conditions;
+mod kubeadm_config;
 mod machines;
 mod rollout;
 #[cfg(test)]
@@ -65,6 +66,8 @@ pub struct ControlPlanePlan {
     pub local: Plan,
     pub keys: Vec<Purpose>,
     pub kubeconfig: bool,
+    /// A rollout is under way: the workload cluster is told what is declared before a machine joins it.
+    pub rollout: bool,
 }
 
 impl Reconcile for ControlPlanes {
@@ -159,6 +162,9 @@ impl Reconcile for ControlPlanes {
         if plan.kubeconfig {
             let secret = self.kubeconfig(seen, now).await?;
             plan.local.create_or_replace(&secret, seen.kubeconfig.as_deref());
+        }
+        if let (true, Some(cluster)) = (plan.rollout, &seen.cluster) {
+            kubeadm_config::publish(&self.0.workloads, cluster, &seen.control_plane).await?;
         }
         self.0.writer.execute(plan.local).await
     }
@@ -312,6 +318,7 @@ fn advance(seen: &Seen, cluster: &Cluster, now: &Time, plan: &mut ControlPlanePl
         }
         Some(_) => false,
     };
+    plan.rollout = rollout::is_due(seen, now);
     rollout::step(seen, cluster, now, &mut plan.local)
 }
 

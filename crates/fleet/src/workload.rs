@@ -8,7 +8,7 @@ use futures::{StreamExt, future::BoxFuture, pin_mut};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::{
     Api, Client, Config,
-    api::ListParams,
+    api::{ListParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
     runtime::watcher::{self, watcher},
 };
@@ -214,6 +214,31 @@ impl Workloads {
         Ok(found
             .map_err(|source| Error::api("get", format!("configmap kubeadm-config of {cluster}"), source))?
             .is_some())
+    }
+
+    /// Replaces kubeadm's ClusterConfiguration by what `edit` makes of it; `None` leaves it.
+    pub async fn edit_cluster_configuration(
+        &self,
+        cluster: &Key,
+        edit: impl FnOnce(&str) -> Result<Option<String>, String> + Send,
+    ) -> Result<()> {
+        let object = || format!("configmap kube-system/kubeadm-config of {cluster}");
+        let too_long = |_| Error::Retry(format!("the API of {cluster} took too long"));
+        let maps = Api::<ConfigMap>::namespaced(self.try_client(cluster).await?, "kube-system");
+        let found = tokio::time::timeout(CALL_LIMIT, maps.get("kubeadm-config")).await.map_err(too_long)?;
+        let mut map = found.map_err(|source| Error::api("get", object(), source))?;
+        let data = map.data.get_or_insert_default();
+        let current = data.get("ClusterConfiguration").map(String::as_str).unwrap_or_default();
+        let edited = edit(current).map_err(|why| {
+            Error::blocked("InvalidConfiguration", format!("{}: ClusterConfiguration: {why}", object()))
+        })?;
+        let Some(edited) = edited else { return Ok(()) };
+        data.insert("ClusterConfiguration".to_owned(), edited);
+        // With the version that was read: a write in between is a conflict, and tried again.
+        let params = PostParams::default();
+        let written = maps.replace("kubeadm-config", &params, &map);
+        let written = tokio::time::timeout(CALL_LIMIT, written).await.map_err(too_long)?;
+        written.map(drop).map_err(|source| Error::api("replace", object(), source))
     }
 
     fn kubeconfig(&self, cluster: &Key) -> Result<String> {

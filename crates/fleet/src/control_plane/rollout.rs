@@ -23,6 +23,11 @@ use crate::{
 /// Holds a machine's infrastructure back until its etcd member is gone.
 pub const CLEANUP_HOOK: &str = "pre-terminate.delete.hook.machine.cluster.x-k8s.io/kcp-cleanup";
 
+/// Some machine is not as it is declared, and the API is there to be told.
+pub fn is_due(seen: &Seen, now: &Time) -> bool {
+    seen.initialized && seen.machines.iter().any(|machine| outdated(seen, machine, now).is_some())
+}
+
 /// Plans the next operation; `Err` says what holds it back.
 pub fn step(seen: &Seen, cluster: &Cluster, now: &Time, plan: &mut Plan) -> Result<(), String> {
     let control_plane = seen.control_plane.as_ref();

@@ -1,0 +1,114 @@
+//! The ClusterConfiguration that kubeadm keeps in the workload cluster. A machine that joins reads it, so it has to say
+//! what is declared before the first machine of a rollout is made.
+//!
+//! Source: kubernetes-sigs/cluster-api controlplane/kubeadm/reconcilers/kubeadmcontrolplane/update.go.
+
+use api::{cluster::Cluster, control_plane::KubeadmControlPlane};
+use control::{Error, Key, Result};
+use serde_json::{Map, Value};
+
+use crate::{bootstrap::kubeadm, workload::Workloads};
+
+/// What a rollout may change. The rest was settled when the cluster was made.
+const DECLARED: [&str; 10] = [
+    "apiVersion",
+    "apiServer",
+    "certificateValidityPeriod",
+    "controllerManager",
+    "encryptionAlgorithm",
+    "etcd",
+    "featureGates",
+    "imageRepository",
+    "kubernetesVersion",
+    "scheduler",
+];
+
+/// Writes what is declared into the workload cluster; nothing if it is there.
+pub async fn publish(workloads: &Workloads, cluster: &Cluster, control_plane: &KubeadmControlPlane) -> Result<()> {
+    let invalid = |message: String| Error::blocked("InvalidConfiguration", message);
+    let wanted = wanted(cluster, control_plane).map_err(invalid)?;
+    workloads.edit_cluster_configuration(&Key::of(cluster), |current| merged(current, &wanted)).await
+}
+
+fn wanted(cluster: &Cluster, control_plane: &KubeadmControlPlane) -> Result<Value, String> {
+    let version = &control_plane.spec.version;
+    let api = kubeadm::KubeadmApi::of(version)?;
+    let spec = control_plane.spec.kubeadm_config_spec.clone().unwrap_or_default();
+    let limits = spec.init_configuration.and_then(|init| init.timeouts);
+    let health_s = limits.and_then(|limits| limits.control_plane_component_health_check_seconds);
+    let configuration = spec.cluster_configuration.unwrap_or_default();
+    Ok(kubeadm::cluster_configuration(api, &configuration, cluster, version, health_s))
+}
+
+/// The document as it should be; `None` if it is so already.
+fn merged(current: &str, wanted: &Value) -> Result<Option<String>, String> {
+    let before: Map<String, Value> = serde_saphyr::from_str(current).map_err(|error| error.to_string())?;
+    let mut after = before.clone();
+    for key in DECLARED {
+        match wanted.get(key) {
+            Some(value) => after.insert(key.to_owned(), value.clone()),
+            None => after.remove(key),
+        };
+    }
+    if after == before {
+        return Ok(None);
+    }
+    serde_saphyr::to_string(&after).map(Some).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{
+        cluster::ClusterSpec, cluster_configuration::ClusterConfiguration, control_plane::KubeadmControlPlaneSpec,
+        kubeadm::KubeadmConfigSpec,
+    };
+
+    use super::*;
+
+    const CURRENT: &str = "\
+apiVersion: kubeadm.k8s.io/v1beta3
+certificatesDir: /etc/kubernetes/pki
+controlPlaneEndpoint: 127.24.4.9:6443
+imageRepository: old.example
+kind: ClusterConfiguration
+kubernetesVersion: v1.30.2
+networking:
+  podSubnet: 192.168.0.0/16
+";
+
+    #[test]
+    fn a_rollout_says_what_is_declared_and_keeps_the_rest() {
+        let configuration = ClusterConfiguration { image_repository: Some("new.example".into()), ..Default::default() };
+        let spec = KubeadmControlPlaneSpec {
+            version: "v1.31.0".into(),
+            kubeadm_config_spec: Some(KubeadmConfigSpec {
+                cluster_configuration: Some(configuration),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let wanted = wanted(&Cluster::new("demo", ClusterSpec::default()), &KubeadmControlPlane::new("cp", spec));
+        let after = merged(CURRENT, &wanted.unwrap()).unwrap().unwrap();
+        assert_eq!(
+            after,
+            "\
+apiVersion: kubeadm.k8s.io/v1beta4
+certificatesDir: /etc/kubernetes/pki
+controlPlaneEndpoint: 127.24.4.9:6443
+imageRepository: new.example
+kind: ClusterConfiguration
+kubernetesVersion: v1.31.0
+networking:
+  podSubnet: 192.168.0.0/16
+"
+        );
+    }
+
+    #[test]
+    fn what_is_said_already_is_not_written() {
+        let wanted = serde_json::json!({"apiVersion": "kubeadm.k8s.io/v1beta3", "imageRepository": "old.example",
+                                        "kubernetesVersion": "v1.30.2"});
+        assert_eq!(merged(CURRENT, &wanted), Ok(None));
+        assert!(merged("- not a map", &wanted).is_err());
+    }
+}
