@@ -13,6 +13,7 @@ mod kubeadm;
 mod machine;
 mod objects;
 mod pki;
+mod signer;
 mod user_data;
 
 use std::{
@@ -240,7 +241,7 @@ impl Hollow {
             };
             let record = match booted {
                 Ok(record) => record,
-                Err(error) if error.passes() && started.elapsed() < BOOT_LIMIT => {
+                Err(error) if error.patience(BOOT_LIMIT) > started.elapsed() => {
                     let text = chain(&error);
                     debug!(server = server.name, text, "boot goes on");
                     if told != text {

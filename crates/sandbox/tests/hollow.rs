@@ -381,11 +381,15 @@ async fn a_machine_that_cannot_join_says_why_and_registers_nothing() {
         joining(&control_plane, files.files())
     };
     let cases = [
-        ("unknown-id", joining(&with(token, json!("zzzzzz.0123456789abcdef")), vec![]), "the bootstrap token is wrong"),
+        (
+            "unknown-id",
+            joining(&with(token, json!("zzzzzz.0123456789abcdef")), vec![]),
+            "could not find a JWS signature in the cluster-info ConfigMap for token ID \"zzzzzz\"",
+        ),
         (
             "wrong-secret",
             joining(&with(token, json!("abcdef.ffffffffffffffff")), vec![]),
-            "the bootstrap token is wrong",
+            "failed to verify JWS signature of received cluster info object, can't trust this API Server",
         ),
         ("no-token", joining(&with(token, json!("abcdef")), vec![]), "the bootstrap token is invalid"),
         (

@@ -26,6 +26,7 @@ use tracing::{debug, warn};
 use super::{
     Clock, objects,
     pki::{self, Authority},
+    signer,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +69,7 @@ pub struct Cluster {
     pub etcd_ca_pem: String,
     /// By machine.
     pub members: RwLock<BTreeMap<String, Member>>,
-    clock: Clock,
+    pub clock: Clock,
     stop: CancellationToken,
 }
 
@@ -119,6 +120,7 @@ impl Cluster {
         });
         tokio::spawn(cluster.stop.clone().run_until_cancelled_owned(sign(Arc::downgrade(&cluster))));
         tokio::spawn(cluster.stop.clone().run_until_cancelled_owned(run_pods(Arc::downgrade(&cluster))));
+        tokio::spawn(cluster.stop.clone().run_until_cancelled_owned(signer::run(Arc::downgrade(&cluster))));
         Ok(cluster)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Source: kubeadm implementation details (phases preflight, kubelet-start, control-plane-join).
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::{
     kubeadm::{BootstrapToken, ClusterConfiguration, JoinConfiguration},
-    pki,
+    pki, signer,
 };
 
 /// One call; kubeadm itself goes on for minutes, which is the caller's loop.
@@ -33,6 +33,11 @@ pub enum Error {
     /// The API is not there yet, or broke off: kubeadm tries again.
     #[error("couldn't reach the API server at {endpoint}: {what}")]
     Unreachable { endpoint: String, what: String },
+    /// The signer may not have come to it yet; it never will if no such token is in the cluster.
+    #[error(
+        "couldn't validate the identity of the API Server: could not find a JWS signature in the cluster-info ConfigMap for token ID \"{id}\": the bootstrap token is wrong or has expired"
+    )]
+    Unsigned { id: String },
     /// Trying again changes nothing.
     #[error("{0}")]
     Refused(String),
@@ -74,15 +79,16 @@ pub async fn join(configuration: &JoinConfiguration, node: &str, now: Timestamp)
     Ok(Joined { client: self::client(config, endpoint)?, configuration: cluster })
 }
 
-/// Reads cluster-info without trust, and checks its authority against the pinned hashes.
+/// Reads cluster-info without trust, and checks the token's signature of it and its authority against the pinned hashes.
 async fn discover(token: &BootstrapToken) -> Result<String, Error> {
     let endpoint = &token.api_server_endpoint;
     let mut config = base(endpoint)?;
     config.accept_invalid_certs = true;
     let map = Api::<ConfigMap>::namespaced(client(config, endpoint)?, "kube-public").get("cluster-info").await;
     let map = map.map_err(|error| failed(endpoint, "failed to request the cluster-info ConfigMap", error))?;
-    let text = map.data.and_then(|mut data| data.remove("kubeconfig")).unwrap_or_default();
-    let kubeconfig: Value = serde_saphyr::from_str(&text).map_err(|error| {
+    let data = map.data.unwrap_or_default();
+    let text = signed(&data, token)?;
+    let kubeconfig: Value = serde_saphyr::from_str(text).map_err(|error| {
         Error::Refused(format!("couldn't parse the kubeconfig file in the cluster-info ConfigMap: {error}"))
     })?;
     let data = kubeconfig.pointer("/clusters/0/cluster/certificate-authority-data").and_then(Value::as_str);
@@ -99,6 +105,25 @@ async fn discover(token: &BootstrapToken) -> Result<String, Error> {
     Err(Error::Refused(format!(
         "cluster CA found in cluster-info ConfigMap is invalid: none of the public keys \"{hash}\" are pinned"
     )))
+}
+
+/// The kubeconfig in cluster-info, if the token has signed it.
+fn signed<'a>(data: &'a BTreeMap<String, String>, token: &BootstrapToken) -> Result<&'a str, Error> {
+    let refused = |why: &str| Error::Refused(format!("couldn't validate the identity of the API Server: {why}"));
+    let Some(text) = data.get("kubeconfig").filter(|text| !text.is_empty()) else {
+        return Err(refused(
+            "there is no kubeconfig key in the cluster-info ConfigMap. This API Server isn't set up for token bootstrapping, can't connect",
+        ));
+    };
+    let (id, secret) = token.token.split_once('.').unwrap_or_default();
+    let signature = data.get(&format!("{}{id}", signer::PREFIX));
+    let signature = signature.ok_or_else(|| Error::Unsigned { id: id.to_owned() })?;
+    if !signer::is_valid(signature, text, id, secret) {
+        return Err(refused(
+            "failed to verify JWS signature of received cluster info object, can't trust this API Server: the bootstrap token is wrong",
+        ));
+    }
+    Ok(text)
 }
 
 /// Asks for a kubelet's client certificate and waits until it is signed.

@@ -2,6 +2,7 @@
 //!
 //! Source: kubeadm API reference v1beta3 and v1beta4.
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -29,6 +30,28 @@ pub struct ClusterConfiguration {
     pub kubernetes_version: String,
     pub networking: Networking,
     pub api_server: ApiServer,
+    pub certificates_dir: String,
+    pub etcd: Etcd,
+}
+
+impl ClusterConfiguration {
+    /// Where a key or certificate lies, by its path in the folder of certificates.
+    pub fn pki(&self, name: &str) -> String {
+        let folder = if self.certificates_dir.is_empty() { "/etc/kubernetes/pki" } else { &self.certificates_dir };
+        format!("{}/{name}", folder.trim_end_matches('/'))
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Etcd {
+    pub external: Option<ExternalEtcd>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ExternalEtcd {
+    pub ca_file: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -109,6 +132,12 @@ pub struct InitConfiguration {
 #[serde(rename_all = "camelCase", default)]
 pub struct Token {
     pub token: String,
+    pub description: String,
+    pub expires: Option<Timestamp>,
+    /// As Go writes durations; kubeadm's default is a day.
+    pub ttl: Option<String>,
+    pub usages: Vec<String>,
+    pub groups: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

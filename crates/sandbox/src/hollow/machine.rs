@@ -1,6 +1,6 @@
 //! One machine's boot: cloud-init, then kubeadm, up to a registered node.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
@@ -17,8 +17,12 @@ use super::{
     kubeadm::{self, ClusterConfiguration, NodeRegistration},
     objects::{self, Host},
     pki::{self, Authority},
+    signer,
     user_data::{self, CloudConfig, Instance},
 };
+
+/// A hollow cluster's signer takes milliseconds; kubeadm, which cannot know that, waits for minutes.
+const SIGNATURE_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -47,9 +51,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// Worth trying again: what was missing may come.
-    pub fn passes(&self) -> bool {
-        matches!(self, Self::Join(join::Error::Unreachable { .. }) | Self::Register { .. } | Self::Store(_))
+    /// For how long since the boot began it is worth trying again: what was missing may come.
+    pub fn patience(&self, limit: Duration) -> Duration {
+        match self {
+            Self::Join(join::Error::Unsigned { .. }) => SIGNATURE_LIMIT,
+            Self::Join(join::Error::Unreachable { .. }) | Self::Register { .. } | Self::Store(_) => limit,
+            _ => Duration::ZERO,
+        }
     }
 }
 
@@ -156,6 +164,10 @@ impl Machine<'_> {
         let raw = raw.trim_start_matches("---").trim_start();
         let objects = objects::kubeadm(&cluster, raw, &opened.ca.certificate_pem);
         opened.apply_new(objects).await?;
+        let tokens = init.bootstrap_tokens.iter().filter_map(|token| objects::token(token, (self.hollow.clock)()));
+        opened.apply_new(tokens.collect()).await?;
+        let signed = signer::sign(&opened.client, (self.hollow.clock)()).await;
+        signed.map_err(|source| Error::Register { what: "sign cluster-info".into(), source: Box::new(source) })?;
         self.log("Your Kubernetes control-plane has initialized successfully!");
         Ok(record)
     }
@@ -176,15 +188,15 @@ impl Machine<'_> {
             }
             return Ok(record);
         }
-        let authority = if control_plane { Some(self.authority(config)?) } else { None };
         let joined = join::join(&join, &name, (self.hollow.clock)()).await.map_err(Error::Join)?;
         self.log("[preflight] Reading configuration from the \"kubeadm-config\" ConfigMap");
         let cluster = self.hollow.cluster_at(&endpoint);
-        if let Some(authority) = authority {
+        if control_plane {
+            let authority = self.authority(config, &joined.configuration)?;
             let cluster = cluster
                 .clone()
                 .ok_or_else(|| Error::Refused(format!("etcd of the cluster at {endpoint} is not on this cloud")))?;
-            let etcd = config.text("/etc/kubernetes/pki/etcd/ca.crt").unwrap_or_default();
+            let etcd = self.etcd_ca(config, &joined.configuration)?;
             if authority.certificate_pem.trim() != cluster.ca.certificate_pem.trim() {
                 return Err(Error::Refused(
                     "the cluster's certificate authority is not the one that this machine was given".into(),
@@ -228,9 +240,17 @@ impl Machine<'_> {
         }
     }
 
-    fn authority(&self, config: &CloudConfig) -> Result<Authority, Error> {
-        let pem = |path| config.text(path);
-        Ok(Authority::load("ca", pem("/etc/kubernetes/pki/ca.crt"), pem("/etc/kubernetes/pki/ca.key"))?)
+    fn authority(&self, config: &CloudConfig, cluster: &ClusterConfiguration) -> Result<Authority, Error> {
+        let pem = |name| config.text(&cluster.pki(name));
+        Ok(Authority::load("ca", pem("ca.crt"), pem("ca.key"))?)
+    }
+
+    /// The certificate that etcd is trusted by: the cluster's own, or that of an etcd outside.
+    fn etcd_ca(&self, config: &CloudConfig, cluster: &ClusterConfiguration) -> Result<String, Error> {
+        let path =
+            cluster.etcd.external.as_ref().map_or_else(|| cluster.pki("etcd/ca.crt"), |etcd| etcd.ca_file.clone());
+        let missing = || pki::Error::Authority { name: "etcd-ca", what: format!("{path} was not written") };
+        Ok(config.text(&path).ok_or_else(missing)?.to_owned())
     }
 
     /// The cluster with this id: running, or begun with the keys that the machine was given.
@@ -240,15 +260,16 @@ impl Machine<'_> {
         cluster: &ClusterConfiguration,
         config: &CloudConfig,
     ) -> Result<Arc<Cluster>, Error> {
-        let pem = |path| config.text(path);
-        let ca = self.authority(config)?;
-        let etcd =
-            Authority::load("etcd-ca", pem("/etc/kubernetes/pki/etcd/ca.crt"), pem("/etc/kubernetes/pki/etcd/ca.key"))?;
-        let front = ("/etc/kubernetes/pki/front-proxy-ca.crt", "/etc/kubernetes/pki/front-proxy-ca.key");
-        Authority::load("front-proxy-ca", pem(front.0), pem(front.1))?;
-        let key = pem("/etc/kubernetes/pki/sa.key")
+        let pem = |name| config.text(&cluster.pki(name));
+        let ca = self.authority(config, cluster)?;
+        let etcd_ca_pem = match &cluster.etcd.external {
+            Some(_) => self.etcd_ca(config, cluster)?,
+            None => Authority::load("etcd-ca", pem("etcd/ca.crt"), pem("etcd/ca.key"))?.certificate_pem,
+        };
+        Authority::load("front-proxy-ca", pem("front-proxy-ca.crt"), pem("front-proxy-ca.key"))?;
+        let key = pem("sa.key")
             .ok_or_else(|| pki::Error::Authority { name: "sa", what: "the key was not written".into() })?;
-        let keys = Keys { ca, etcd_ca_pem: etcd.certificate_pem, service_account_key_pem: key.to_owned() };
+        let keys = Keys { ca, etcd_ca_pem, service_account_key_pem: key.to_owned() };
         self.hollow.open(id, &cluster.control_plane_endpoint, &cluster.kubernetes_version, keys).await
     }
 
@@ -279,7 +300,7 @@ impl Machine<'_> {
         names.retain(|name| !name.is_empty());
         names.sort();
         names.dedup();
-        let serving = self.authority(config)?.server(&names, (self.hollow.clock)())?;
+        let serving = self.authority(config, cluster)?.server(&names, (self.hollow.clock)())?;
         opened.join(&self.server.id, &address, &serving)?;
         self.hollow.balancer.listen(opened).await?;
         Ok(())

@@ -3,9 +3,10 @@
 //! Source: kubeadm implementation details (phases upload-config, bootstrap-token, addon, mark-control-plane); kubelet
 //! node registration.
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::kubeadm::{ClusterConfiguration, NodeRegistration, Taint};
+use super::kubeadm::{ClusterConfiguration, NodeRegistration, Taint, Token};
 
 /// Text in the conditions and pods that a hollow machine reports: nothing runs behind them.
 const HOLLOW: &str = "hollow machine: reported, not run";
@@ -150,6 +151,37 @@ pub fn running(pod: &Value, address: &str, now: &str) -> Value {
         "conditions": [condition("PodScheduled"), condition("Initialized"), condition("ContainersReady"), condition("Ready")],
         "containerStatuses": containers,
     }})
+}
+
+/// The Secret of a bootstrap token that `kubeadm init` is told to make; `None` if its form is not that of a token.
+pub fn token(token: &Token, now: Timestamp) -> Option<Value> {
+    const DAY_S: i64 = 86_400;
+    let (id, secret) = token.token.split_once('.').filter(|(id, secret)| id.len() == 6 && secret.len() == 16)?;
+    let life_s = token.ttl.as_deref().and_then(|ttl| ttl.strip_suffix('s')?.parse::<i64>().ok());
+    let end = match (token.expires, life_s) {
+        (Some(end), _) => Some(end),
+        // kubeadm: 0 is for ever.
+        (None, Some(0)) => None,
+        (None, life_s) => Some(now + SignedDuration::from_secs(life_s.unwrap_or(DAY_S))),
+    };
+    let or = |given: &[String], default: &[&str]| -> Vec<String> {
+        if given.is_empty() { default.iter().map(|text| (*text).to_owned()).collect() } else { given.to_vec() }
+    };
+    let groups = or(&token.groups, &["system:bootstrappers:kubeadm:default-node-token"]);
+    let mut data = json!({"token-id": id, "token-secret": secret, "auth-extra-groups": groups.join(",")});
+    for usage in or(&token.usages, &["signing", "authentication"]) {
+        data[format!("usage-bootstrap-{usage}")] = "true".into();
+    }
+    if let Some(end) = end {
+        data["expiration"] = end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into();
+    }
+    if !token.description.is_empty() {
+        data["description"] = token.description.as_str().into();
+    }
+    Some(json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token", "stringData": data,
+        "metadata": {"name": format!("bootstrap-token-{id}"), "namespace": "kube-system"},
+    }))
 }
 
 /// ConfigMaps, roles and bindings that `kubeadm init` makes.
