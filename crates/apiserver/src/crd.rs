@@ -86,6 +86,19 @@ pub(crate) fn compile(crd: &Value) -> Result<CustomKinds, Vec<FieldError>> {
     Ok(CustomKinds { group: group.to_owned(), served, namespaced, terminating: object::is_deleting(crd) })
 }
 
+/// What is wrong with the rules of a CRD's schemas, whose form is right.
+pub(crate) fn check_rules(crd: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (i, version) in versions(crd).iter().enumerate() {
+        let path = format!("spec.versions[{i}].schema.openAPIV3Schema");
+        let schema = at(version, &["schema", "openAPIV3Schema"]).map(Schema::parse);
+        if let Some(Ok(schema)) = schema {
+            errors.extend(below(&path, schema.check_rules()));
+        }
+    }
+    errors
+}
+
 /// The errors of a schema, with its place in the CRD put before their paths.
 pub(crate) fn below(path: &str, errors: Vec<FieldError>) -> Vec<FieldError> {
     let join = |error: &FieldError| {

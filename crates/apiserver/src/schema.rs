@@ -9,9 +9,10 @@ mod parse;
 mod pattern;
 mod print;
 mod prune;
+mod rules;
 mod validate;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub(crate) use self::{
     pattern::Pattern,
@@ -19,7 +20,7 @@ pub(crate) use self::{
 };
 use serde_json::Value;
 
-use crate::field::FieldError;
+use crate::field::{FieldError, FieldErrorKind};
 
 /// Schemas nested deeper than this are refused.
 pub(crate) const DEPTH_LIMIT: usize = 64;
@@ -28,12 +29,14 @@ pub(crate) const DEPTH_LIMIT: usize = 64;
 #[derive(Clone, Debug)]
 pub struct Schema {
     root: Arc<Node>,
+    /// The rules, compiled when first needed: most kinds of most servers are never written.
+    rules: Arc<OnceLock<Option<rules::Validator>>>,
 }
 
 impl Schema {
     /// Parses the `openAPIV3Schema` of a CRD's version. Errors carry paths relative to it, texts as apiextensions has them.
     pub fn parse(open_api_v3_schema: &Value) -> Result<Self, Vec<FieldError>> {
-        parse::root(open_api_v3_schema).map(|root| Self { root: Arc::new(root) })
+        parse::root(open_api_v3_schema).map(|root| Self::of(Arc::new(root)))
     }
 
     /// Removes the fields that the schema does not know, and returns their paths (`spec.foo`, `spec.list[0].bar`), sorted.
@@ -55,13 +58,35 @@ impl Schema {
 
     /// Everything that is wrong with an object. Call [`Schema::prune`] and [`Schema::default`] first.
     pub fn validate(&self, object: &Value) -> Vec<FieldError> {
-        validate::object(&self.root, object, None)
+        self.with_rules(validate::object(&self.root, object, None), object, None)
     }
 
     /// What is wrong with an object that replaces `old`, but for what `old` already had as it is (KEP-4008): so an object
     /// can be changed after its schema became stricter.
     pub fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        validate::object(&self.root, object, Some(old))
+        self.with_rules(validate::object(&self.root, object, Some(old)), object, Some(old))
+    }
+
+    /// Adds what the rules say. They speak of objects that fit the schema, so they are not asked about others.
+    fn with_rules(&self, mut errors: Vec<FieldError>, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let Some(validator) = self.rules.get_or_init(|| rules::Validator::of(&self.root)) else { return errors };
+        let blocks = |error: &FieldError| {
+            use FieldErrorKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
+            matches!(error.kind, NotSupported(_) | Required | TooLong(_) | TooMany(_) | TypeInvalid)
+        };
+        if errors.iter().any(blocks) {
+            let detail = "some validation rules were not checked because the object was invalid; correct the existing \
+                          errors to complete validation";
+            errors.push(FieldError::invalid(validate::NOWHERE, Value::Null, detail));
+            return errors;
+        }
+        errors.extend(validator.run(object, old).errors);
+        errors
+    }
+
+    /// Everything that is wrong with the rules themselves, for when a schema is taken in.
+    pub fn check_rules(&self) -> Vec<FieldError> {
+        rules::check(&self.root)
     }
 
     pub(crate) fn root(&self) -> &Arc<Node> {
@@ -69,7 +94,7 @@ impl Schema {
     }
 
     pub(crate) fn of(root: Arc<Node>) -> Self {
-        Self { root }
+        Self { root, rules: Arc::default() }
     }
 }
 
@@ -158,6 +183,7 @@ pub(crate) struct Node {
     pub default: Option<Value>,
     pub checks: Option<Arc<Checks>>,
     pub texts: Option<Arc<Texts>>,
+    pub rules: Arc<[rules::Rule]>,
     pub patch: Option<Box<Patch>>,
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde_json::{Map, Value};
 
-use super::{Additional, Checks, DEPTH_LIMIT, List, Node, Pattern, Texts, Type, complete, format, validate};
+use super::{Additional, Checks, DEPTH_LIMIT, List, Node, Pattern, Texts, Type, complete, format, rules, validate};
 use crate::field::FieldError;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -161,6 +161,7 @@ impl Parser {
         self.lists_and_maps(map, path, &mut node);
         node.checks = self.checks(map, path, node.int_or_string, node.type_);
         self.invariants(map, path, level, &node);
+        node.rules = rules::read(map, path, &node, &mut self.errors);
         if let Some(default) = &node.default {
             for mut error in validate::at(&node, default, &child(path, "default")) {
                 if error.path == validate::NOWHERE {
