@@ -12,7 +12,6 @@ use crate::{
     schema::Schema,
     strategy,
     table::Column,
-    write::{Scope, Stored},
 };
 
 pub(crate) const GROUP: &str = "apiextensions.k8s.io";
@@ -111,15 +110,6 @@ pub(crate) fn below(path: &str, errors: Vec<FieldError>) -> Vec<FieldError> {
         }
     };
     errors.into_iter().map(|error| FieldError { path: join(&error), ..error }).collect()
-}
-
-/// Says so when a CRD that was stored asks for what is not done: rules in CEL.
-pub(crate) fn warn_of_rules(scope: &mut Scope, stored: &Stored) {
-    const RULES: &[u8] = b"\"x-kubernetes-validations\"";
-    if scope.kind.group == GROUP && stored.bytes.windows(RULES.len()).any(|window| window == RULES) {
-        let text = "x-kubernetes-validations: the rules are kept, but this server does not evaluate them";
-        scope.warnings.push(text.to_owned());
-    }
 }
 
 fn scale(scale: &Value) -> Option<Scale> {

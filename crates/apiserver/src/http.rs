@@ -356,7 +356,6 @@ impl Call {
         let draft = raw.decode(&mut scope)?;
         self.check_not_terminating()?;
         let stored = rest::create(&mut scope, draft).await?;
-        crate::crd::warn_of_rules(&mut scope, &stored);
         self.render(&scope, &stored, StatusCode::CREATED, answer)
     }
 

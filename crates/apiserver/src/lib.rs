@@ -5,7 +5,7 @@
 //! that is the same for each (built-in kinds and their schemas), and is a tower service: `kube::Client` takes it as it is.
 //!
 //! Left out on purpose: protobuf answers, webhooks (a configuration that asks for one is refused), aggregated API servers,
-//! rules in CEL, the node authorizer, and `exec`, `log` and `proxy` of pods.
+//! the node authorizer, and `exec`, `log` and `proxy` of pods.
 
 mod access;
 mod admission;
