@@ -20,6 +20,12 @@ pub fn set(seen: &Seen, after: &mut Cluster, deletion: Option<&(&'static str, St
     if paused && deletion.is_none() {
         return;
     }
+    if let Some((reason, message)) = deletion {
+        // Deleting says what is still there. The rest would change with each part that goes, and every change is a write.
+        set(Statement { message: message.clone(), ..Statement::yes("Deleting", *reason) });
+        set(Statement::no("Available", "NotAvailable", "* Deleting: the cluster is being deleted"));
+        return;
+    }
     set(mirrored(
         "InfrastructureReady",
         "Ready",
@@ -69,11 +75,7 @@ pub fn set(seen: &Seen, after: &mut Cluster, deletion: Option<&(&'static str, St
         Some(Probe::Failed(why)) => Statement::no("RemoteConnectionProbe", "ProbeFailed", why.as_str()),
         None => Statement::no("RemoteConnectionProbe", "ProbeFailed", "Remote connection not established yet"),
     });
-    let deleting = match deletion {
-        Some((reason, message)) => Statement { message: message.clone(), ..Statement::yes("Deleting", *reason) },
-        None => Statement::no("Deleting", "NotDeleting", ""),
-    };
-    set(deleting);
+    set(Statement::no("Deleting", "NotDeleting", ""));
     let mut parts = vec!["RemoteConnectionProbe", "InfrastructureReady", "ControlPlaneAvailable", "WorkersAvailable"];
     if seen.cluster.spec.topology.is_some() {
         let message = "spec.topology is stored but not acted upon: no ClusterClass controller runs here";
@@ -85,10 +87,7 @@ pub fn set(seen: &Seen, after: &mut Cluster, deletion: Option<&(&'static str, St
         gates.iter().partition(|gate| gate.polarity != Some(GatePolarity::Negative));
     parts.extend(positive.iter().map(|gate| gate.condition_type.as_str()));
     let negative: Vec<_> = negative.iter().map(|gate| gate.condition_type.as_str()).collect();
-    let available = match deletion {
-        Some(_) => Statement::no("Available", "NotAvailable", "* Deleting: the cluster is being deleted"),
-        None => summary::both("Available", summary::AVAILABLE, &status.conditions, &parts, &negative),
-    };
+    let available = summary::both("Available", summary::AVAILABLE, &status.conditions, &parts, &negative);
     condition::set(&mut status.conditions, available, generation, now);
 }
 
