@@ -139,7 +139,9 @@ pub fn load(folder: &Path) -> Result<Vec<Case>> {
 
 fn read(path: &Path) -> Result<File> {
     let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-    serde_saphyr::from_str(&text).with_context(|| format!("read {}", path.display()))
+    // `y` and `no` are texts here.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_str_with_options(&text, options).with_context(|| format!("read {}", path.display()))
 }
 
 fn find(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {

@@ -126,6 +126,7 @@ impl Files {
         vec![
             format!("--etcd-servers=http://127.0.0.1:{etcd}"),
             "--bind-address=127.0.0.1".to_owned(),
+            "--advertise-address=127.0.0.1".to_owned(),
             format!("--secure-port={port}"),
             format!("--client-ca-file={}", at("ca.crt")),
             format!("--tls-cert-file={}", at("server.crt")),

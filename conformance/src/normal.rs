@@ -13,6 +13,9 @@ fn regex(pattern: &str) -> Regex {
 static UID: LazyLock<Regex> =
     LazyLock::new(|| regex(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"));
 static TIME: LazyLock<Regex> = LazyLock::new(|| regex(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"));
+/// Each server has its own certificates of the users.
+static CERTIFICATE: LazyLock<Regex> = LazyLock::new(|| regex(r"X509SHA256=[0-9a-f]{64}"));
+static KEY_ID: LazyLock<Regex> = LazyLock::new(|| regex(r"^[\w-]{43}$"));
 static TOKEN: LazyLock<Regex> = LazyLock::new(|| regex(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+"));
 static AGE: LazyLock<Regex> = LazyLock::new(|| regex(r"^\d+(s|m|m\d+s)$"));
 static CURRENT: LazyLock<Regex> = LazyLock::new(|| regex(r"current: \d+"));
@@ -107,6 +110,7 @@ impl Normal {
                 let n = self.versions.len() + 1;
                 self.versions.entry(text.to_owned()).or_insert_with(|| format!("<version {n}>")).clone()
             }
+            "kid" if KEY_ID.is_match(text) => "<key>".to_owned(),
             "continue" if !text.is_empty() => "<continue>".to_owned(),
             "message" => {
                 let text = self.text(text);
@@ -142,6 +146,7 @@ impl Normal {
             // The number of digits is part of the form.
             format!("<time{}>", c.get(1).map_or("", |digits| if digits.len() == 7 { ", 6 digits" } else { ", digits" }))
         });
+        let text = CERTIFICATE.replace_all(&text, "X509SHA256=<digest>");
         let text = TOKEN.replace_all(&text, "<token>");
         CURRENT.replace_all(&text, "current: <version>").into_owned()
     }

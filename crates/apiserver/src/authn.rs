@@ -1,5 +1,7 @@
 //! Who sends a request: a client certificate, a bearer token, or nobody in particular.
 
+use std::collections::BTreeMap;
+
 use axum::http::{HeaderMap, header, request::Parts};
 use policy::{User, rbac::Attributes};
 use rustls_pki_types::CertificateDer;
@@ -24,12 +26,12 @@ pub(crate) async fn authenticate(server: &Server, parts: &Parts) -> Result<User>
     {
         return Ok(user);
     }
-    let Some(value) = parts.headers.get(header::AUTHORIZATION) else {
+    // What is no bearer token is no credential at all.
+    let value = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let token = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let Some((_, token)) = token.filter(|(_, token)| !token.trim().is_empty()) else {
         return if server.state().options.anonymous { Ok(User::anonymous()) } else { Err(Error::unauthorized()) };
     };
-    let token =
-        value.to_str().ok().and_then(|v| v.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let Some((_, token)) = token else { return Err(Error::unauthorized()) };
     match bearer(server, token.trim(), &[]).await? {
         Some((user, _)) => Ok(user),
         None => Err(Error::unauthorized()),
@@ -47,14 +49,19 @@ pub(crate) fn impersonate(server: &Server, user: User, headers: &HeaderMap) -> R
     if !asks {
         return Ok(user);
     }
-    if name.is_empty() {
-        let text = "requested impersonation without impersonating a user";
-        return Err(Error::internal(text));
+    let uid = headers.get("impersonate-uid").map(text).transpose()?.unwrap_or_default();
+    let mut extra = BTreeMap::<String, Vec<String>>::new();
+    for (header, value) in headers {
+        if let Some(key) = header.as_str().strip_prefix(EXTRA_PREFIX) {
+            let key = percent_encoding::percent_decode_str(key).decode_utf8_lossy().into_owned();
+            extra.entry(key).or_default().push(text(value)?);
+        }
     }
-    if headers.keys().any(|key| key == "impersonate-uid" || key.as_str().starts_with("impersonate-extra-")) {
-        return Err(Error::bad_request("this server impersonates users and groups alone, without uid and extra"));
+    let mut target = User { name, groups, uid, extra };
+    if target.name.is_empty() {
+        let text = format!("requested {} without impersonating a user name", go_user(&target));
+        return Err(Error::bad_request(text));
     }
-    let mut target = User { name, groups, ..User::default() };
     let account = target.as_service_account().map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
     match &account {
         Some((namespace, name)) => may_impersonate(server, &user, "serviceaccounts", namespace, name)?,
@@ -62,6 +69,14 @@ pub(crate) fn impersonate(server: &Server, user: User, headers: &HeaderMap) -> R
     }
     for group in &target.groups {
         may_impersonate(server, &user, "groups", "", group)?;
+    }
+    if !target.uid.is_empty() {
+        may_impersonate_as(server, &user, "uids", "", &target.uid)?;
+    }
+    for (key, values) in &target.extra {
+        for value in values {
+            may_impersonate_as(server, &user, "userextras", key, value)?;
+        }
     }
     if let (Some((namespace, name)), true) = (&account, target.groups.is_empty()) {
         target = User::service_account(namespace, name, "");
@@ -72,6 +87,39 @@ pub(crate) fn impersonate(server: &Server, user: User, headers: &HeaderMap) -> R
         target.groups.push(group.to_owned());
     }
     Ok(target)
+}
+
+const EXTRA_PREFIX: &str = "impersonate-extra-";
+
+/// As upstream prints whom it was asked to be.
+fn go_user(user: &User) -> String {
+    let texts = |list: &[String]| {
+        let list: Vec<String> = list.iter().map(|text| format!("{text:?}")).collect();
+        format!("{{{}}}", list.join(", "))
+    };
+    let groups = if user.groups.is_empty() { "(nil)".to_owned() } else { texts(&user.groups) };
+    let extra: Vec<String> =
+        user.extra.iter().map(|(key, values)| format!("{key:?}:[]string{}", texts(values))).collect();
+    let extra = if extra.is_empty() { "(nil)".to_owned() } else { format!("{{{}}}", extra.join(", ")) };
+    format!(
+        "&user.DefaultInfo{{Name:{:?}, UID:{:?}, Groups:[]string{groups}, Extra:map[string][]string{extra}}}",
+        user.name, user.uid
+    )
+}
+
+/// For what is in the group of authentication: uids, and extra information by its key.
+fn may_impersonate_as(server: &Server, user: &User, resource: &str, subresource: &str, name: &str) -> Result<()> {
+    const GROUP: &str = "authentication.k8s.io";
+    let verb = "impersonate";
+    let wanted = Attributes::Resource { verb, group: GROUP, resource, subresource, namespace: "", name };
+    if server.state().access.read().rbac.authorize(user, &wanted).is_allowed() {
+        return Ok(());
+    }
+    let full = if subresource.is_empty() { resource.to_owned() } else { format!("{resource}/{subresource}") };
+    let who = &user.name;
+    let why =
+        format!("User \"{who}\" cannot impersonate resource \"{full}\" in API group \"{GROUP}\" at the cluster scope");
+    Err(Error::forbidden(GROUP, resource, name, why))
 }
 
 fn may_impersonate(server: &Server, user: &User, resource: &str, namespace: &str, name: &str) -> Result<()> {
@@ -94,8 +142,17 @@ fn certificate(der: &CertificateDer<'_>) -> Option<User> {
     let subject = certificate.subject();
     let name = subject.iter_common_name().next()?.as_str().ok()?;
     let groups: Vec<&str> = subject.iter_organization().filter_map(|o| o.as_str().ok()).collect();
-    (!name.is_empty()).then(|| User::new(name, groups))
+    (!name.is_empty()).then(|| {
+        let mut user = User::new(name, groups);
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
+        let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        user.extra.insert(CREDENTIAL.to_owned(), vec![format!("X509SHA256={digest}")]);
+        user
+    })
 }
+
+/// Which certificate or token somebody came with (KEP-4193).
+const CREDENTIAL: &str = "authentication.kubernetes.io/credential-id";
 
 /// Who a token is, and for which of the audiences (empty: the server's own) it is good; `None` if it is good for nothing.
 pub(crate) async fn bearer(server: &Server, token: &str, audiences: &[String]) -> Result<Option<(User, Vec<String>)>> {
@@ -175,7 +232,7 @@ async fn service_account(server: &Server, token: &str, audiences: &[String]) -> 
         return Ok(None);
     }
     let mut user = User::service_account(namespace, name, uid);
-    user.extra.insert("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("JTI={}", claims.jti)]);
+    user.extra.insert(CREDENTIAL.to_owned(), vec![format!("JTI={}", claims.jti)]);
     for (resource, title, reference) in [("pods", "pod", &bound.pod), ("secrets", "secret", &bound.secret)] {
         let Some(reference) = reference else { continue };
         if !stands(server, resource, namespace, &reference.name, &reference.uid).await? {

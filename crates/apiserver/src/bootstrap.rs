@@ -93,6 +93,10 @@ pub(crate) async fn install_crd(server: &Server, definition: &Value) -> Result<(
     }
     match scope.current().await? {
         None => rest::create(&mut scope, Draft { object }).await.map(drop),
-        Some(_) => rest::modify(&mut scope, &Edit::Replace(object)).await.map(drop),
+        Some(stands) => {
+            let version = stands.modified.to_string();
+            object::set_at(&mut object, &["metadata", "resourceVersion"], version.into());
+            rest::modify(&mut scope, &Edit::Replace(object)).await.map(drop)
+        }
     }
 }

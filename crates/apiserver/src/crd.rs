@@ -2,16 +2,20 @@
 
 use std::sync::Arc;
 
+use policy::User;
 use serde_json::Value;
 
 use crate::{
+    apply,
     catalog::CustomKinds,
     field::FieldError,
     kinds::{Custom, Kind, Scale, Shape, Storage, api_version, version_rank},
     object::{self, at, text_at},
+    rest,
     schema::Schema,
-    strategy,
+    status, strategy,
     table::Column,
+    write::{Scope, rfc3339},
 };
 
 pub(crate) const GROUP: &str = "apiextensions.k8s.io";
@@ -45,11 +49,15 @@ pub(crate) fn compile(crd: &Value) -> Result<CustomKinds, Vec<FieldError>> {
     let storage = Storage { group: group.to_owned().into(), plural: names("plural").to_owned().into() };
     let storage_api_version = api_version(group, storage_version(crd));
     let mut served = Vec::new();
+    let together = is_one_schema(crd);
     for (i, version) in versions(crd).iter().enumerate() {
         if version.get("served") != Some(&Value::Bool(true)) {
             continue;
         }
-        let path = format!("spec.versions[{i}].schema.openAPIV3Schema");
+        let path = match together {
+            true => "spec.validation.openAPIV3Schema".to_owned(),
+            false => format!("spec.versions[{i}].schema.openAPIV3Schema"),
+        };
         let schema = at(version, &["schema", "openAPIV3Schema"]).cloned().unwrap_or(Value::Null);
         let schema = Schema::parse(&schema).map_err(|errors| below(&path, errors))?;
         let kind = Kind {
@@ -96,6 +104,38 @@ pub(crate) fn check_rules(crd: &Value) -> Vec<FieldError> {
         }
     }
     errors
+}
+
+/// Whether all versions have the same schema: upstream keeps it, and speaks of it, in one place then.
+pub(crate) fn is_one_schema(crd: &Value) -> bool {
+    let mut schemas = versions(crd).iter().map(|version| version.get("schema"));
+    let first = schemas.next();
+    schemas.all(|schema| Some(schema) == first)
+}
+
+/// What follows once a CRD is stored: whether its names are free, and with that whether its kinds are served, is said in a
+/// write of its own.
+pub(crate) async fn establish(scope: &Scope) -> status::Result<()> {
+    let mut internal = Scope::internal(&scope.server, &scope.user, Arc::clone(&scope.kind), "", &scope.name);
+    "status".clone_into(&mut internal.subresource);
+    let now = scope.server.now();
+    let user = User::master("system:apiserver");
+    rest::modify_internal(&internal, |crd| {
+        let old = crd.clone();
+        let kind = &scope.kind;
+        let cx = strategy::Cx { server: &scope.server, user: &user, kind, subresource: "status", now };
+        strategy::crd_conditions(&cx, crd);
+        if *crd == old {
+            return false;
+        }
+        if let Some(schema) = kind.schema() {
+            let (version, now) = (kind.api_version(), rfc3339(now));
+            apply::track_update(Some(&old), crd, &internal.manager, "status", &version, &now, &schema);
+        }
+        true
+    })
+    .await
+    .map(drop)
 }
 
 /// The errors of a schema, with its place in the CRD put before their paths.
@@ -154,6 +194,13 @@ fn deprecation(crd: &Value, version: &Value) -> Option<String> {
     if !own.is_empty() {
         return Some(own.to_owned());
     }
-    let api = api_version(text_at(crd, &["spec", "group"]), text_at(version, &["name"]));
-    Some(format!("{api} {} is deprecated", text_at(crd, &["spec", "names", "kind"])))
+    let (group, kind) = (text_at(crd, &["spec", "group"]), text_at(crd, &["spec", "names", "kind"]));
+    let api = api_version(group, text_at(version, &["name"]));
+    let is_good = |other: &&Value| other.get("served") == Some(&Value::Bool(true)) && other["deprecated"] != true;
+    let better =
+        versions(crd).iter().filter(is_good).map(|other| text_at(other, &["name"])).min_by_key(|v| version_rank(v));
+    Some(match better {
+        Some(better) => format!("{api} {kind} is deprecated; use {} {kind}", api_version(group, better)),
+        None => format!("{api} {kind} is deprecated"),
+    })
 }

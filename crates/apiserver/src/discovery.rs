@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     catalog::{Catalog, Group},
-    kinds::{Kind, api_version},
+    kinds::{Kind, api_version, split_api_version},
     negotiate,
     server::Server,
     status::{Error, Result},
@@ -19,12 +19,13 @@ const JSON: &str = "application/json";
 pub(crate) fn serve(server: &Server, segments: &[&str], headers: &HeaderMap) -> Result<(String, Value)> {
     let catalog = server.catalog();
     let aggregated = negotiate::aggregated_discovery(headers);
+    let host = headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let value = match (segments, aggregated) {
         (["api"], Some(version)) => return Ok(aggregate(&catalog, version, true)),
         (["apis"], Some(version)) => return Ok(aggregate(&catalog, version, false)),
         (["api"], None) => json!({
             "kind": "APIVersions", "versions": ["v1"],
-            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}],
+            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": host}],
         }),
         (["apis"], None) => {
             let groups = catalog.groups();
@@ -33,7 +34,7 @@ pub(crate) fn serve(server: &Server, segments: &[&str], headers: &HeaderMap) -> 
         }
         (["api", version], _) => resources(&catalog, "", version)?,
         (["apis", name], _) => {
-            let found = catalog.find_group(name).filter(|g| !g.name.is_empty()).ok_or_else(Error::no_such_path)?;
+            let found = catalog.find_group(name).filter(|g| !g.name.is_empty()).ok_or_else(Error::nothing_here)?;
             let mut value = group(&found);
             value["kind"] = "APIGroup".into();
             value["apiVersion"] = "v1".into();
@@ -42,7 +43,7 @@ pub(crate) fn serve(server: &Server, segments: &[&str], headers: &HeaderMap) -> 
         (["apis", name, version], _) => resources(&catalog, name, version)?,
         (["version"], _) => version(&server.state().options.version),
         ([], _) => json!({"paths": paths(&catalog)}),
-        _ => return Err(Error::no_such_path()),
+        _ => return Err(Error::nothing_here()),
     };
     Ok((JSON.to_owned(), value))
 }
@@ -50,8 +51,10 @@ pub(crate) fn serve(server: &Server, segments: &[&str], headers: &HeaderMap) -> 
 fn version(text: &str) -> Value {
     let mut numbers = text.trim_start_matches('v').split('.');
     let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+    let previous = minor.parse::<u32>().map_or_else(|_| minor.to_owned(), |minor| minor.saturating_sub(1).to_string());
     json!({
-        "major": major, "minor": minor, "gitVersion": text, "gitCommit": "", "gitTreeState": "clean",
+        "major": major, "minor": minor, "emulationMajor": major, "emulationMinor": minor,
+        "minCompatibilityMajor": major, "minCompatibilityMinor": previous, "gitVersion": text, "gitCommit": "", "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc",
         "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
     })
@@ -84,7 +87,19 @@ fn verbs(kind: &Kind) -> &'static [&'static str] {
     if kind.is_namespace() {
         return &["create", "delete", "get", "list", "patch", "update", "watch"];
     }
+    if kind.is_custom() {
+        return &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+    }
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+}
+
+/// Changes when the version that is stored does (`apiserver/pkg/endpoints/discovery`): eight bytes of a SHA-256.
+fn storage_version_hash(kind: &Kind) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let (group, version) = split_api_version(&kind.storage_api_version);
+    let text = format!("{group}/{version}/{}", kind.kind);
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    STANDARD.encode(digest.as_ref().get(..8).unwrap_or_default())
 }
 
 struct Sub<'a> {
@@ -111,7 +126,7 @@ fn subresources(kind: &Kind) -> Vec<Sub<'_>> {
 }
 
 fn resources(catalog: &Catalog, group: &str, version: &str) -> Result<Value> {
-    let found = catalog.find_group(group).ok_or_else(Error::no_such_path)?;
+    let found = catalog.find_group(group).ok_or_else(Error::nothing_here)?;
     let kinds = found.versions.into_iter().find(|(v, _)| v == version).ok_or_else(Error::no_such_path)?.1;
     let mut list = Vec::new();
     for kind in &kinds {
@@ -125,6 +140,9 @@ fn resources(catalog: &Catalog, group: &str, version: &str) -> Result<Value> {
         if !kind.categories.is_empty() {
             entry["categories"] = json!(kind.categories);
         }
+        if !kind.review {
+            entry["storageVersionHash"] = storage_version_hash(kind).into();
+        }
         list.push(entry);
         for sub in subresources(kind) {
             let mut entry = json!({
@@ -137,6 +155,10 @@ fn resources(catalog: &Catalog, group: &str, version: &str) -> Result<Value> {
             }
             list.push(entry);
         }
+    }
+    if kinds.iter().all(|kind| !kind.is_custom()) {
+        let name = |entry: &Value| entry["name"].as_str().unwrap_or_default().to_owned();
+        list.sort_by_cached_key(name);
     }
     Ok(json!({
         "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version(group, version), "resources": list,
@@ -158,7 +180,7 @@ fn aggregate(catalog: &Catalog, version: &str, core: bool) -> (String, Value) {
                     json!({"version": version, "resources": resources, "freshness": "Current"})
                 })
                 .collect();
-            let mut metadata = json!({"creationTimestamp": null});
+            let mut metadata = json!({});
             if !group.name.is_empty() {
                 metadata["name"] = group.name.as_str().into();
             }

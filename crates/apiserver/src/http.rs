@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     authn,
     body::{self, BODY_BYTES_MAX, Media},
-    discovery, documents,
+    decode, discovery, documents,
     kinds::Kind,
     listen::Draining,
     negotiate::{self, Answer, Form, PatchType},
@@ -86,20 +86,26 @@ async fn serve(server: &Server, parts: Parts, body: Body, caller: Option<Arc<Use
         Target::Other(segments) => {
             let verb = parts.method.as_str().to_ascii_lowercase();
             authorize_path(server, &user, &verb, parts.uri.path())?;
+            if parts.uri.path().starts_with("//") {
+                return Err(Error::nothing_here());
+            }
+            if matches!(segments.first().map(String::as_str), Some("healthz" | "livez" | "readyz")) {
+                return health(server, &segments, &query).await;
+            }
             if !matches!(parts.method, Method::GET | Method::HEAD) {
                 return Err(Error::method_not_allowed_on_path());
             }
-            return match segments.first().map(String::as_str) {
-                Some("healthz" | "livez" | "readyz") => health(server, &segments, &query).await,
-                _ => other(server, &segments, &parts.headers),
-            };
+            return other(server, &segments, &parts.headers);
         }
     };
     let wants_watch = resource.watch || (query.flag("watch") && resource.name.is_empty());
     let verb = Verb::of(&parts.method, &resource, wants_watch).ok_or_else(Error::method_not_allowed_on_path)?;
     authorize(server, &user, verb, &resource, &query)?;
     let catalog = server.catalog();
-    let kind = catalog.find(&resource.group, &resource.version, &resource.resource).ok_or_else(Error::no_such_path)?;
+    let kind = catalog.find(&resource.group, &resource.version, &resource.resource).ok_or_else(|| {
+        let known = resource.group.is_empty() || catalog.find_group(&resource.group).is_some();
+        if known { Error::no_such_path() } else { Error::nothing_here() }
+    })?;
     check_place(&kind, &resource, verb)?;
     if !kind.has_subresource(&resource.subresource) {
         return Err(Error::no_such_path());
@@ -131,9 +137,7 @@ fn check_place(kind: &Kind, target: &Resource, verb: Verb) -> Result<()> {
     }
     match verb {
         Verb::List | Verb::Watch if target.name.is_empty() => Ok(()),
-        Verb::Create | Verb::DeleteCollection => {
-            Err(Error::method_not_allowed(&kind.group, &kind.plural, verb.as_str()))
-        }
+        Verb::Create | Verb::DeleteCollection => Err(Error::method_not_allowed_on_path()),
         _ => Err(Error::no_such_path()),
     }
 }
@@ -179,12 +183,18 @@ fn authorize(server: &Server, user: &User, verb: Verb, target: &Resource, query:
     } else {
         why.push_str(&format!(" in the namespace \"{}\"", target.namespace));
     }
-    Err(Error::forbidden(&target.group, &target.resource, &target.name, why))
+    Err(Error::forbidden(&target.group, &target.resource, &name, why))
 }
 
 /// Alive is who answers; ready is whose store can be read, too.
 async fn health(server: &Server, segments: &[String], query: &Query) -> Result<Response> {
     let asked = segments.first().map(String::as_str).unwrap_or_default();
+    if let [_, check, ..] = segments {
+        return match check.as_str() {
+            "ping" | "store" => Ok(respond(StatusCode::OK, "text/plain; charset=utf-8", "ok".into())),
+            _ => Err(Error::nothing_here()),
+        };
+    }
     let mut text = "[+]ping ok\n".to_owned();
     if asked != "livez" {
         let key = format!("{}core/namespaces/default", crate::kinds::ROOT);
@@ -203,13 +213,38 @@ fn other(server: &Server, segments: &[String], headers: &HeaderMap) -> Result<Re
     if let ["openapi", rest @ ..] = &segments[..] {
         return documents::serve(server, rest, headers);
     }
+    if let Some(response) = identity(server, &segments, headers) {
+        return response;
+    }
     let (content_type, value) = discovery::serve(server, &segments, headers)?;
-    let answer = negotiate::answer(headers, false).unwrap_or(Answer { form: Form::Object, media: Media::Json });
+    let answer = match content_type.as_str() {
+        "application/json" if segments.first().is_some_and(|s| matches!(*s, "api" | "apis")) => {
+            negotiate::answer(headers, false)?
+        }
+        _ => Answer { form: Form::Object, media: Media::Json },
+    };
     if answer.media == Media::Yaml {
         return yaml(StatusCode::OK, &value);
     }
     let bytes = serde_json::to_vec(&value).map_err(Error::internal)?;
     Ok(respond(StatusCode::OK, &content_type, bytes.into()))
+}
+
+/// Where others learn how to check service account tokens (OpenID Connect discovery).
+fn identity(server: &Server, segments: &[&str], headers: &HeaderMap) -> Option<Result<Response>> {
+    let keys = server.state().keys.as_ref()?;
+    let (content_type, value) = match segments {
+        [".well-known", "openid-configuration"] => {
+            let host =
+                headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("kubernetes.default.svc");
+            ("application/json", keys.discovery(&format!("https://{host}/openid/v1/jwks")))
+        }
+        ["openid", "v1", "jwks"] => ("application/jwk-set+json", keys.key_set()),
+        _ => return None,
+    };
+    let mut response = respond(StatusCode::OK, content_type, value.to_string().into());
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    Some(Ok(response))
 }
 
 pub(crate) async fn read_body(body: Body, headers: &HeaderMap) -> Result<Bytes> {
@@ -229,14 +264,10 @@ pub(crate) async fn read_body(body: Body, headers: &HeaderMap) -> Result<Bytes> 
 }
 
 impl Call {
-    fn method_not_allowed(&self) -> Error {
-        Error::method_not_allowed(&self.kind.group, &self.kind.plural, self.verb.as_str())
-    }
-
     async fn run(self, body: Body) -> Result<Response> {
         if self.kind.review {
             if self.verb != Verb::Create {
-                return Err(self.method_not_allowed());
+                return Err(Error::method_not_allowed_on_path());
             }
             let body = read_body(body, &self.headers).await?;
             return self.review(body).await;
@@ -264,11 +295,11 @@ impl Call {
                 let body = read_body(body, &self.headers).await?;
                 self.delete(body).await
             }
-            (Verb::DeleteCollection, "") => {
+            (Verb::DeleteCollection, "") if !self.kind.is_namespace() => {
                 let body = read_body(body, &self.headers).await?;
                 self.delete_collection(body).await
             }
-            _ => Err(self.method_not_allowed()),
+            _ => Err(Error::method_not_allowed_on_path()),
         }
     }
 
@@ -330,7 +361,7 @@ impl Call {
     async fn watch(&self, draining: CancellationToken) -> Result<Response> {
         let answer = self.answer()?;
         if self.kind.review || !self.target.subresource.is_empty() {
-            return Err(self.method_not_allowed());
+            return Err(Error::method_not_allowed_on_path());
         }
         if answer.media == Media::Yaml {
             return Err(Error::not_acceptable(&["application/json"]));
@@ -385,7 +416,10 @@ impl Call {
         let mut scope = self.scope()?;
         let raw = Raw { bytes: body, media: negotiate::body_media(&self.headers)? };
         let Draft { object } = raw.decode(&mut scope)?;
-        let value = reviews::answer(&self.server, &self.user, &self.kind, &self.target.namespace, object).await?;
+        let mut value = reviews::answer(&self.server, &self.user, &self.kind, &self.target.namespace, object).await?;
+        let status = value.as_object_mut().and_then(|fields| fields.remove("status"));
+        subresource::track(&scope, &mut value, &self.kind.group, &self.kind.kind);
+        value["status"] = status.unwrap_or_default();
         in_media(StatusCode::CREATED, to_vec(&value)?, answer.media)
     }
 
@@ -397,7 +431,7 @@ impl Call {
         let edit = if scope.subresource == "scale" {
             let parsed = body::parse(&raw.bytes, raw.media).map_err(|why| body::unrecognized("Scale", &why))?;
             let mut scale = parsed.value;
-            write::check_type(&mut scale, "autoscaling/v1", "Scale")?;
+            write::check_type(&mut scale, "autoscaling/v1", "Scale").map_err(|wrong| wrong.into_error(&self.kind))?;
             Edit::Replace(scale)
         } else {
             Edit::Replace(raw.decode(&mut scope)?.object)
@@ -419,7 +453,12 @@ impl Call {
             _ => Err(e),
         }) {
             Ok(parsed) => parsed.value,
-            Err(why) => return Err(Error::bad_request(format!("error decoding patch: {why}"))),
+            Err(why) if patch_type == PatchType::Apply => {
+                return Err(Error::bad_request(format!("error decoding YAML: {why}")));
+            }
+            Err(_) => {
+                return Err(Error::bad_request(format!("error decoding patch: {}", decode::json_fault(&bytes))));
+            }
         };
         let edit = match patch_type {
             PatchType::Json => Edit::JsonPatch(patch),
@@ -431,11 +470,7 @@ impl Call {
                 Edit::Apply { config: patch, force: self.query.flag("force") }
             }
         };
-        if matches!(edit, Edit::MergePatch(_) | Edit::StrategicMergePatch(_)) && !edit.is_object_patch() {
-            return Err(Error::bad_request(
-                "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}",
-            ));
-        }
+        check_form(&edit)?;
         let (stored, made) = rest::modify(&mut scope, &edit).await?;
         self.render(&scope, &stored, if made { StatusCode::CREATED } else { StatusCode::OK }, answer)
     }
@@ -457,6 +492,9 @@ impl Call {
         let options = self.delete_options(&body)?;
         match rest::delete(&mut scope, &options).await? {
             Deleted::Going(stored) => self.render(&scope, &stored, StatusCode::OK, answer),
+            Deleted::Gone(stored) if self.kind.strategy.returns_deleted => {
+                self.render(&scope, &stored, StatusCode::OK, answer)
+            }
             Deleted::Gone(stored) => {
                 let object = stored.value(&self.kind)?;
                 let value = status::success(&self.kind.group, &self.kind.plural, &scope.name, object::uid(&object));
@@ -513,6 +551,30 @@ impl Call {
     }
 }
 
+/// Whether a patch is the object, or the list, that it must be.
+fn check_form(edit: &Edit) -> Result<()> {
+    let (patch, wanted) = match edit {
+        Edit::MergePatch(Value::Null) => return Err(Error::bad_request("Invalid JSON Patch")),
+        Edit::StrategicMergePatch(Value::Null) => return Ok(()),
+        Edit::MergePatch(patch) | Edit::StrategicMergePatch(patch) => (patch, "map[string]interface {}"),
+        Edit::JsonPatch(patch) => (patch, "[]handlers.jsonPatchOp"),
+        _ => return Ok(()),
+    };
+    let found = match patch {
+        Value::Array(_) if wanted.starts_with("[]") => return Ok(()),
+        Value::Object(_) if wanted.starts_with("map") => return Ok(()),
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+        Value::Null => return Ok(()),
+    };
+    Err(Error::bad_request(format!(
+        "error decoding patch: json: cannot unmarshal {found} into Go value of type {wanted}"
+    )))
+}
+
 /// The manager that a request without one is booked to: the program's name in User-Agent.
 fn default_manager(headers: &HeaderMap) -> String {
     let agent = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
@@ -561,6 +623,9 @@ fn failure(error: &Error) -> Response {
     let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if code.is_server_error() {
         tracing::warn!(code = code.as_u16(), "{error}");
+    }
+    if let Some(text) = error.plain_text() {
+        return respond(code, "text/plain; charset=utf-8", text.to_owned().into());
     }
     let mut response = respond(code, "application/json", error.to_value().to_string().into());
     if let Some(retry_after_s) = error.retry_after_s() {

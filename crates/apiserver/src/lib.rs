@@ -16,6 +16,7 @@ mod bootstrap;
 mod catalog;
 mod collector;
 mod crd;
+mod decode;
 mod discovery;
 mod documents;
 mod field;

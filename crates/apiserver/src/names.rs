@@ -237,20 +237,28 @@ fn check_annotations(annotations: Option<&Value>, errors: &mut Vec<FieldError>) 
 }
 
 fn check_owners(owners: Option<&Value>, errors: &mut Vec<FieldError>) {
+    let all = owners.cloned().unwrap_or_default();
     let mut controllers = 0;
-    for (i, owner) in owners.and_then(Value::as_array).into_iter().flatten().enumerate() {
-        let path = format!("metadata.ownerReferences[{i}]");
+    for owner in owners.and_then(Value::as_array).into_iter().flatten() {
+        let path = "metadata.ownerReferences";
         for key in ["apiVersion", "kind", "name", "uid"] {
-            if owner.get(key).and_then(Value::as_str).unwrap_or_default().is_empty() {
+            let said = owner.get(key).and_then(Value::as_str).unwrap_or_default();
+            if said.is_empty() || (key == "apiVersion" && said.matches('/').count() > 1) {
                 let detail = if key == "apiVersion" { "version must not be empty" } else { "must not be empty" };
                 let value = owner.get(key).cloned().unwrap_or_else(|| "".into());
                 errors.push(FieldError::invalid(format!("{path}.{key}"), value, detail));
             }
         }
+        let text = |key: &str| owner.get(key).and_then(Value::as_str).unwrap_or_default();
+        let (group, version) = crate::kinds::split_api_version(text("apiVersion"));
+        if text("kind") == "Event" && matches!((group, version), ("", "v1") | ("events.k8s.io", _)) {
+            let why = format!("{group}/{version}, Kind=Event is disallowed from being an owner");
+            errors.push(FieldError::invalid(path, owner.clone(), why));
+        }
         controllers += usize::from(owner.get("controller").and_then(Value::as_bool).unwrap_or(false));
         if controllers > 1 {
             let text = "Only one reference can have Controller set to true. Found \"true\" in references";
-            errors.push(FieldError::invalid("metadata.ownerReferences", owner.clone(), text));
+            errors.push(FieldError::invalid("metadata.ownerReferences", all, text));
             return;
         }
     }
@@ -303,7 +311,7 @@ mod tests {
         assert_eq!(check(json!({"namespace": "a"})), ["metadata.name"]);
         assert_eq!(
             check(json!({"name": "x", "namespace": "a", "ownerReferences": [{"kind": "K", "name": "n", "uid": "u"}]})),
-            ["metadata.ownerReferences[0].apiVersion"]
+            ["metadata.ownerReferences.apiVersion"]
         );
     }
 }

@@ -133,19 +133,17 @@ pub(crate) enum PatchType {
 /// `strategic`: whether the kind can be patched by strategic merge.
 pub(crate) fn patch_type(headers: &HeaderMap, strategic: bool) -> Result<PatchType> {
     let header = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    match header.split(';').next().unwrap_or_default().trim() {
+    match header {
         "application/json-patch+json" => Ok(PatchType::Json),
         "application/merge-patch+json" => Ok(PatchType::Merge),
         "application/strategic-merge-patch+json" if strategic => Ok(PatchType::Strategic),
         "application/apply-patch+yaml" => Ok(PatchType::Apply),
-        _ => {
-            let mut accepted = vec!["application/json-patch+json", "application/merge-patch+json"];
-            if strategic {
-                accepted.push("application/strategic-merge-patch+json");
-            }
-            accepted.push("application/apply-patch+yaml");
-            Err(Error::unsupported_media_type(&accepted))
-        }
+        "application/strategic-merge-patch+json" => Err(Error::unsupported_media_type(&[
+            "application/json-patch+json",
+            "application/merge-patch+json",
+            "application/apply-patch+yaml",
+        ])),
+        _ => Err(Error::unsupported_patch()),
     }
 }
 

@@ -44,11 +44,14 @@ pub fn json_patch(object: &mut Value, patch: &Value) -> Result<(), PatchError> {
     if count > OPERATIONS_LIMIT {
         return Err(PatchError::TooManyOperations(count));
     }
+    let mut patch = patch.clone();
+    lenient(&mut patch);
     let operations: Vec<PatchOperation> =
-        serde_json::from_value(patch.clone()).map_err(|error| PatchError::Malformed(error.to_string()))?;
+        serde_json::from_value(patch).map_err(|error| PatchError::Malformed(error.to_string()))?;
     let mut next = object.clone();
     let mut copied_bytes = 0;
     for (index, operation) in operations.iter().enumerate() {
+        let operation = &as_done(&next, operation);
         if let PatchOperation::Copy(copy) = operation
             && let Some(source) = next.pointer(copy.from.as_str())
         {
@@ -78,6 +81,42 @@ pub fn json_patch(object: &mut Value, patch: &Value) -> Result<(), PatchError> {
     check_depth(&next)?;
     *object = next;
     Ok(())
+}
+
+/// What upstream's library lets pass: a value that is left out is null, and what stands before the first slash of a path is
+/// nothing.
+fn lenient(patch: &mut Value) {
+    for operation in patch.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        let needs_value = matches!(operation.get("op").and_then(Value::as_str), Some("add" | "replace" | "test"));
+        if needs_value && !operation.contains_key("value") {
+            operation.insert("value".to_owned(), Value::Null);
+        }
+        for key in ["path", "from"] {
+            if let Some(Value::String(path)) = operation.get_mut(key)
+                && !path.starts_with('/')
+                && let Some(slash) = path.find('/')
+            {
+                path.drain(..slash);
+            }
+        }
+    }
+}
+
+/// Upstream's library replaces what is not there in an object, and finds null there.
+fn as_done(object: &Value, operation: &PatchOperation) -> PatchOperation {
+    let lacks = |path: &str| {
+        let parent = path.rsplit_once('/').map(|(parent, _)| parent);
+        object.pointer(path).is_none() && parent.and_then(|at| object.pointer(at)).is_some_and(Value::is_object)
+    };
+    match operation {
+        PatchOperation::Replace(replace) if lacks(replace.path.as_str()) => {
+            PatchOperation::Add(json_patch::AddOperation { path: replace.path.clone(), value: replace.value.clone() })
+        }
+        PatchOperation::Test(test) if test.value.is_null() && lacks(test.path.as_str()) => {
+            PatchOperation::Test(json_patch::TestOperation { path: Default::default(), value: object.clone() })
+        }
+        other => other.clone(),
+    }
 }
 
 fn name(operation: &PatchOperation) -> &'static str {

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use store::{At, KeyValue, Range};
 
 use crate::{
+    field::FieldError,
     kinds::Kind,
     object::{self, meta, meta_mut, set_at, text_at},
     status::{Error, Result},
@@ -58,7 +59,10 @@ pub(crate) async fn create(scope: &mut Scope, mut draft: Draft) -> Result<Stored
         let admitted = draft.admit_new(scope, false).await?;
         let generated = admitted.generated;
         match admitted.commit(scope).await? {
-            Outcome::Stored(stored) => return Ok(stored),
+            Outcome::Stored(stored) => {
+                settle(scope).await?;
+                return Ok(stored);
+            }
             Outcome::Conflict { on_self: true } => {
                 names_tried += 1;
                 if !generated || names_tried == NAMES_TRIED_MAX {
@@ -70,6 +74,18 @@ pub(crate) async fn create(scope: &mut Scope, mut draft: Draft) -> Result<Stored
         draft = Draft { object: again };
     }
     Err(scope.conflict("the namespace changes too often to write into it; please try again"))
+}
+
+/// What follows a write of some kinds before it is answered.
+async fn settle(scope: &Scope) -> Result<()> {
+    if scope.kind.group != crate::crd::GROUP || scope.dry_run || scope.subresource == "status" {
+        return Ok(());
+    }
+    match crate::crd::establish(scope).await {
+        // Its last finalizer is gone, and so is it.
+        Err(error) if error.is_not_found() => Ok(()),
+        other => other,
+    }
 }
 
 /// Changes what stands, by `edit`; server-side apply makes what does not stand. True: it was made.
@@ -85,17 +101,30 @@ pub(crate) async fn modify(scope: &mut Scope, edit: &Edit) -> Result<(Stored, bo
             let object = edit.apply_to(scope, None)?;
             let admitted = Draft { object }.admit_new(scope, edit.is_apply()).await?;
             match admitted.commit(scope).await? {
-                Outcome::Stored(stored) => return Ok((stored, true)),
+                Outcome::Stored(stored) => {
+                    settle(scope).await?;
+                    return Ok((stored, true));
+                }
                 Outcome::Conflict { .. } => continue,
             }
         };
         let old = served_value(&scope.kind, &base)?;
         let object = edit.apply_to(scope, Some(&old))?;
+        if matches!(edit, Edit::Replace(_))
+            && !scope.kind.strategy.unconditional_update
+            && matches!(object::resource_version(&object), "" | "0")
+        {
+            let error = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
+            return Err(Error::invalid(&scope.kind.group, &scope.kind.plural, &scope.name, &[error]));
+        }
         // The managers of a Scale are not told apart; its apply is an update of the replicas.
         let applied = edit.is_apply() && scope.subresource != "scale";
         let admitted = Draft { object }.admit_change(scope, &old, &base, applied).await?;
         match admitted.commit(scope).await? {
-            Outcome::Stored(stored) => return Ok((stored, false)),
+            Outcome::Stored(stored) => {
+                settle(scope).await?;
+                return Ok((stored, false));
+            }
             Outcome::Conflict { .. } => {}
         }
     }
@@ -199,18 +228,25 @@ pub(crate) async fn delete(scope: &mut Scope, options: &DeleteOptions) -> Result
 const IMMORTAL_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 fn check_preconditions(scope: &Scope, old: &Value, options: &DeleteOptions) -> Result<()> {
-    let checks = [
-        ("UID", &options.uid, object::uid(old)),
-        ("ResourceVersion", &options.resource_version, object::resource_version(old)),
-    ];
-    for (title, asked, stands) in checks {
-        if let Some(asked) = asked
-            && asked != stands
-        {
-            let text =
-                format!("Precondition failed: {title} in precondition: {asked}, {title} in object meta: {stands}");
-            return Err(scope.conflict(&text));
-        }
+    let kind = &scope.kind;
+    let refuse = |why: String| Err(Error::conflict(&kind.group, &kind.kind, &scope.name, why));
+    if let Some(asked) = &options.uid
+        && asked != object::uid(old)
+    {
+        let stands = object::uid(old);
+        return refuse(format!(
+            "the UID in the precondition ({asked}) does not match the UID in record ({stands}). The object might have \
+             been deleted and then recreated"
+        ));
+    }
+    if let Some(asked) = &options.resource_version
+        && asked != object::resource_version(old)
+    {
+        let stands = object::resource_version(old);
+        return refuse(format!(
+            "the ResourceVersion in the precondition ({asked}) does not match the ResourceVersion in record ({stands}). \
+             The object might have been modified"
+        ));
     }
     Ok(())
 }
@@ -257,6 +293,11 @@ fn mark_deleted(scope: &Scope, object: &mut Value, options: &DeleteOptions) {
         if let Some(list) = object.pointer_mut("/status/conditions").and_then(Value::as_array_mut) {
             list.push(condition);
         }
+        let mut finalizers: Vec<String> = object::finalizers(object).map(str::to_owned).collect();
+        if !finalizers.iter().any(|f| f == crate::crd::CLEANUP_FINALIZER) {
+            finalizers.push(crate::crd::CLEANUP_FINALIZER.to_owned());
+        }
+        object::set_finalizers(object, finalizers);
     }
 }
 

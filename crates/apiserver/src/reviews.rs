@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     authn,
+    field::FieldError,
     kinds::Kind,
     object::text_at,
     server::Server,
@@ -33,7 +34,8 @@ pub(crate) async fn answer(
         "SubjectAccessReview" => access(server, &asked_user(&review)?, &review)?,
         "LocalSubjectAccessReview" => {
             if text_at(&review, &["spec", "resourceAttributes", "namespace"]) != namespace {
-                return Err(Error::bad_request("spec.resourceAttributes.namespace must match metadata.namespace"));
+                let asked = review.pointer("/spec/resourceAttributes/namespace").cloned().unwrap_or_default();
+                return Err(invalid("spec.resourceAttributes.namespace", asked, "must match metadata.namespace"));
             }
             access(server, &asked_user(&review)?, &review)?
         }
@@ -44,12 +46,19 @@ pub(crate) async fn answer(
     if review.get("metadata").is_none_or(|m| !m.is_object()) {
         review["metadata"] = json!({});
     }
-    review["metadata"]["creationTimestamp"] = match kind.kind.as_ref() {
-        "SelfSubjectReview" => rfc3339(server.now()).into(),
-        _ => Value::Null,
-    };
+    if kind.kind == "SelfSubjectReview" {
+        review["metadata"]["creationTimestamp"] = rfc3339(server.now()).into();
+    }
+    if kind.kind == "SelfSubjectRulesReview" {
+        review["spec"] = json!({});
+    }
     review["status"] = status;
     Ok(review)
+}
+
+/// Upstream names the group of what is wrong, but not its kind.
+fn invalid(path: &str, value: Value, why: &str) -> Error {
+    Error::invalid("authorization.k8s.io", "", "", &[FieldError::invalid(path, value, why)])
 }
 
 fn asked_user(review: &Value) -> Result<User> {
@@ -65,7 +74,7 @@ fn asked_user(review: &Value) -> Result<User> {
         extra: BTreeMap::new(),
     };
     if user.name.is_empty() && user.groups.is_empty() {
-        return Err(Error::bad_request("spec.user: at least one of user or group must be specified"));
+        return Err(invalid("spec.user", "".into(), "at least one of user or group must be specified"));
     }
     Ok(user)
 }
@@ -84,9 +93,13 @@ fn access(server: &Server, user: &User, review: &Value) -> Result<Value> {
             name: text_at(a, &["name"]),
         },
         (None, Some(a)) => Attributes::Path { verb: text_at(a, &["verb"]), path: text_at(a, &["path"]) },
-        _ => {
-            let text = "spec: exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            return Err(Error::bad_request(text));
+        (Some(_), Some(path)) => {
+            let text = "cannot be specified in combination with resourceAttributes";
+            return Err(invalid("spec.nonResourceAttributes", path.clone(), text));
+        }
+        (None, None) => {
+            let text = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+            return Err(invalid("spec.resourceAttributes", Value::Null, text));
         }
     };
     let decision = server.state().access.read().rbac.authorize(user, &wanted);
@@ -118,6 +131,6 @@ async fn token(server: &Server, review: &Value) -> Result<Value> {
     let audiences: Vec<String> = audiences.filter_map(Value::as_str).map(str::to_owned).collect();
     Ok(match authn::bearer(server, token, &audiences).await? {
         Some((user, audiences)) => json!({"authenticated": true, "user": user, "audiences": audiences}),
-        None => json!({"authenticated": false, "user": {}, "error": "the token is not valid"}),
+        None => json!({"user": {}, "error": "invalid bearer token"}),
     })
 }

@@ -25,6 +25,10 @@ struct Failure {
     uid: String,
     causes: Vec<Cause>,
     retry_after_s: u32,
+    /// Upstream gives it details, though there is nothing to say in them.
+    bare_details: bool,
+    /// No `Status` but a text.
+    plain: bool,
     /// A `continue` token that goes on in spite of an expired one.
     resume: String,
 }
@@ -91,7 +95,24 @@ impl Error {
 
     /// No such path.
     pub fn no_such_path() -> Self {
-        Self::new(404, "NotFound", "the server could not find the requested resource")
+        Self::new(404, "NotFound", "the server could not find the requested resource").with_bare_details()
+    }
+
+    /// A path of which not even the beginning is known.
+    pub fn nothing_here() -> Self {
+        let mut error = Self::new(404, "NotFound", "404 page not found\n");
+        error.0.plain = true;
+        error
+    }
+
+    fn with_bare_details(mut self) -> Self {
+        self.0.bare_details = true;
+        self
+    }
+
+    /// The answer is this text, and no `Status`.
+    pub fn plain_text(&self) -> Option<&str> {
+        self.0.plain.then_some(self.0.message.as_str())
     }
 
     pub fn method_not_allowed(group: &str, resource: &str, verb: &str) -> Self {
@@ -101,6 +122,7 @@ impl Error {
 
     pub fn method_not_allowed_on_path() -> Self {
         Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+            .with_bare_details()
     }
 
     pub fn not_acceptable(accepted: &[&str]) -> Self {
@@ -152,6 +174,11 @@ impl Error {
         Self::new(413, "RequestEntityTooLarge", "etcdserver: request is too large")
     }
 
+    /// A patch in a form that there is none of.
+    pub fn unsupported_patch() -> Self {
+        Self::new(415, "UnsupportedMediaType", "415: Unsupported Media Type").with_bare_details()
+    }
+
     pub fn unsupported_media_type(accepted: &[&str]) -> Self {
         let list = accepted.join(", ");
         let message =
@@ -164,12 +191,9 @@ impl Error {
         Self::new(413, "RequestEntityTooLarge", why.to_string())
     }
 
-    /// A patch that does not fit the object.
-    pub fn unprocessable(why: impl fmt::Display) -> Self {
-        let cause =
-            Cause { reason: "UnexpectedServerResponse".to_owned(), message: why.to_string(), field: String::new() };
-        let text = "the server rejected our request due to an error in our request";
-        Self::new(422, "Invalid", text).with_causes(vec![cause])
+    /// A patch that does not fit the object; upstream keeps the reason to itself.
+    pub fn unprocessable() -> Self {
+        Self::new(422, "Invalid", "the server rejected our request due to an error in our request").with_bare_details()
     }
 
     /// `kind` is the object's kind, not its resource.
@@ -213,8 +237,11 @@ impl Error {
             message: "Too large resource version".to_owned(),
             field: String::new(),
         };
-        Self::new(504, "Timeout", format!("Timeout: Too large resource version: {asked}, current: {current}"))
-            .with_causes(vec![cause])
+        let mut error =
+            Self::new(504, "Timeout", format!("Timeout: Too large resource version: {asked}, current: {current}"))
+                .with_causes(vec![cause]);
+        error.0.retry_after_s = 1;
+        error
     }
 
     /// A request header section that is too long.
@@ -270,7 +297,7 @@ impl Error {
         if failure.retry_after_s > 0 {
             details.insert("retryAfterSeconds".into(), failure.retry_after_s.into());
         }
-        if !details.is_empty() || failure.code == 404 {
+        if !details.is_empty() || failure.bare_details {
             status["details"] = Value::Object(details);
         }
         status

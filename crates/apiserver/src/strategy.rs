@@ -21,7 +21,7 @@ mod workload;
 
 pub(crate) use self::{
     access::{BINDING, ROLE},
-    crd::CRD,
+    crd::{CRD, conditions as crd_conditions},
     event::{EVENT, EVENT_V1, from_core as event_from_core, to_core as event_to_core},
     workload::{CSR, NODE, POD, SERVICE, WORKLOAD},
 };
@@ -49,11 +49,17 @@ pub(crate) struct Strategy {
     pub generation: bool,
     /// Whether a new object may come with a status, as nodes do.
     pub status_on_create: bool,
+    /// Whether a replacement may leave out the version that it replaces.
+    pub unconditional_update: bool,
+    /// A deletion answers with the object, not with a Status.
+    pub returns_deleted: bool,
     /// Fields that may be selected by.
     pub fields: &'static [&'static str],
     pub subresources: &'static [Subresource],
     /// Before validation.
     pub create: fn(&Cx<'_>, &mut Value) -> Result<()>,
+    /// What the server adds of its own to a new object: whoever makes it does not come to own that.
+    pub prepare: fn(&Cx<'_>, &mut Value),
     /// Before validation: the new object, the old one.
     pub update: fn(&Cx<'_>, &mut Value, &Value) -> Result<()>,
     /// What is wrong with the (new) object; the old one, if there is one.
@@ -65,18 +71,25 @@ const fn plain() -> Strategy {
         names: NameRule::Subdomain,
         generation: false,
         status_on_create: false,
+        unconditional_update: true,
+        returns_deleted: false,
         fields: &[],
         subresources: &[],
         create: |_, _| Ok(()),
+        prepare: |_, _| {},
         update: |_, _, _| Ok(()),
         check: |_, _, _| Vec::new(),
     }
 }
 
 pub(crate) static PLAIN: Strategy = plain();
+/// For kinds whose deletion answers with the object.
+pub(crate) static RETURNED: Strategy = Strategy { returns_deleted: true, ..plain() };
 pub(crate) static GENERATION: Strategy = Strategy { generation: true, ..plain() };
 /// For every kind that a CRD makes.
-pub(crate) static CUSTOM: Strategy = Strategy { generation: true, ..plain() };
+pub(crate) static CUSTOM: Strategy = Strategy { generation: true, unconditional_update: false, ..plain() };
+/// For kinds that a replacement must name the version of.
+pub(crate) static CONDITIONAL: Strategy = Strategy { unconditional_update: false, ..plain() };
 
 /// The finalizer in a namespace's spec that stands for its content.
 pub(crate) const NAMESPACE_FINALIZER: &str = "kubernetes";
@@ -84,10 +97,15 @@ pub(crate) const NAMESPACE_FINALIZER: &str = "kubernetes";
 pub(crate) const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
 
 pub(crate) static NAMESPACE: Strategy = Strategy {
+    returns_deleted: true,
     names: NameRule::Label,
     fields: &["status.phase"],
     subresources: &[Subresource { name: "finalize", kind: None, verbs: &["update"] }],
     create: |_, namespace| {
+        label_with_name(namespace);
+        Ok(())
+    },
+    prepare: |_, namespace| {
         set_at(namespace, &["status"], json!({"phase": "Active"}));
         let mut list: Vec<Value> =
             at(namespace, &["spec", "finalizers"]).and_then(Value::as_array).cloned().unwrap_or_default();
@@ -95,8 +113,6 @@ pub(crate) static NAMESPACE: Strategy = Strategy {
             list.push(NAMESPACE_FINALIZER.into());
         }
         set_at(namespace, &["spec", "finalizers"], list.into());
-        label_with_name(namespace);
-        Ok(())
     },
     update: |cx, namespace, old| {
         if cx.subresource != "finalize" {
@@ -215,7 +231,13 @@ fn check_data_keys(new: &Value, fields: &[&str], errors: &mut Vec<FieldError>) {
                 errors.push(FieldError::invalid(path.as_str(), key.as_str(), "must be no more than 253 characters"));
             }
             let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-            if key.is_empty() || !key.bytes().all(fits) || matches!(key.as_str(), "." | "..") {
+            if matches!(key.as_str(), "." | "..") || key.starts_with("..") {
+                let text = match key.as_str() {
+                    "." | ".." => format!("must not be '{key}'"),
+                    _ => "must not start with '..'".to_owned(),
+                };
+                errors.push(FieldError::invalid(path, key.as_str(), text));
+            } else if key.is_empty() || !key.bytes().all(fits) {
                 let text = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  \
                             or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
                 errors.push(FieldError::invalid(path, key.as_str(), text));
@@ -237,6 +259,7 @@ fn check_immutable(new: &Value, old: Option<&Value>, fields: &[&str], errors: &m
 }
 
 pub(crate) static SERVICE_ACCOUNT: Strategy = Strategy {
+    returns_deleted: true,
     subresources: &[Subresource {
         name: "token",
         kind: Some(("authentication.k8s.io", "v1", "TokenRequest")),
@@ -248,6 +271,7 @@ pub(crate) static SERVICE_ACCOUNT: Strategy = Strategy {
 /// Webhooks are not called, so a configuration that expects it is refused rather than ignored.
 pub(crate) static WEBHOOKS: Strategy = Strategy {
     generation: true,
+    unconditional_update: false,
     check: |_, new, _| {
         let count = new.get("webhooks").and_then(Value::as_array).map_or(0, Vec::len);
         if count == 0 {
@@ -261,6 +285,7 @@ pub(crate) static WEBHOOKS: Strategy = Strategy {
 /// Neither are admission policies evaluated.
 pub(crate) static ADMISSION_POLICY: Strategy = Strategy {
     generation: true,
+    unconditional_update: false,
     check: |_, _, old| match old {
         Some(_) => Vec::new(),
         None => vec![FieldError::forbidden("spec", "this server does not evaluate admission policies")],

@@ -29,7 +29,8 @@ const TOKEN_S_MAX: i64 = 365 * 24 * 3600;
 
 /// authentication.k8s.io/v1 TokenRequest.
 async fn token(scope: &Scope, mut request: Value) -> Result<Value> {
-    check_type(&mut request, "authentication.k8s.io/v1", "TokenRequest")?;
+    check_type(&mut request, "authentication.k8s.io/v1", "TokenRequest")
+        .map_err(|wrong| wrong.into_error(&scope.kind))?;
     let account = scope.current().await?.ok_or_else(|| scope.not_found())?;
     let account = decode_kv(&account)?;
     let Some(keys) = &scope.server.state().keys else {
@@ -44,7 +45,12 @@ async fn token(scope: &Scope, mut request: Value) -> Result<Value> {
     if asked_s < TOKEN_S_MIN {
         let text = "may not specify a duration less than 10 minutes";
         let error = crate::field::FieldError::invalid("spec.expirationSeconds", asked_s, text);
-        return Err(Error::invalid("authentication.k8s.io", "TokenRequest", &scope.name, &[error]));
+        return Err(Error::invalid("authentication.k8s.io", "TokenRequest", "", &[error]));
+    }
+    if asked_s > 1 << 32 {
+        let text = "may not specify a duration larger than 2^32 seconds";
+        let error = crate::field::FieldError::invalid("spec.expirationSeconds", asked_s, text);
+        return Err(Error::invalid("authentication.k8s.io", "TokenRequest", "", &[error]));
     }
     let lifetime_s = asked_s.min(TOKEN_S_MAX);
     let now = scope.server.now();
@@ -67,11 +73,32 @@ async fn token(scope: &Scope, mut request: Value) -> Result<Value> {
     };
     let token = keys.sign(&claims).map_err(Error::internal)?;
     let end = now.checked_add(jiff::SignedDuration::from_secs(lifetime_s)).map_err(Error::internal)?;
-    request["metadata"] = json!({"name": scope.name, "namespace": scope.namespace, "creationTimestamp": rfc3339(now)});
+    if request["spec"].get("expirationSeconds").is_none() {
+        request["spec"]["expirationSeconds"] = TOKEN_S.into();
+    }
+    if request["spec"].get("boundObjectRef").is_none() {
+        request["spec"]["boundObjectRef"] = Value::Null;
+    }
+    track(scope, &mut request, "authentication.k8s.io", "TokenRequest");
+    let managed = request.pointer("/metadata/managedFields").cloned().unwrap_or_default();
+    request["metadata"] = json!({
+        "name": scope.name, "namespace": scope.namespace, "creationTimestamp": rfc3339(now),
+        "uid": object::uid(&account), "managedFields": managed,
+    });
     request["spec"]["audiences"] = audiences.into();
     request["spec"]["expirationSeconds"] = lifetime_s.into();
     request["status"] = json!({"token": token, "expirationTimestamp": rfc3339(end)});
     Ok(request)
+}
+
+/// Says in the answer who set what, as upstream does even where nothing is kept.
+pub(crate) fn track(scope: &Scope, object: &mut Value, group: &str, kind: &str) {
+    let Some(schema) = crate::schema::builtin(group, "v1", kind) else { return };
+    if object.get("metadata").is_none_or(|metadata| !metadata.is_object()) {
+        object["metadata"] = json!({});
+    }
+    let (now, version) = (rfc3339(scope.server.now()), kinds::api_version(group, "v1"));
+    crate::apply::track_update(None, object, &scope.manager, &scope.subresource, &version, &now, &schema);
 }
 
 /// Binds the token to the pod or the secret that the request names.
@@ -81,6 +108,13 @@ async fn bind_token(scope: &Scope, request: &Value, bound: &mut Bound) -> Result
     let plural = match kind {
         "Pod" => "pods",
         "Secret" => "secrets",
+        "Node" => {
+            let key = format!("{}core/nodes/{name}", kinds::ROOT);
+            if crate::write::get(&scope.server, key).await?.is_none() {
+                return Err(Error::not_found("", "nodes", name));
+            }
+            return Err(Error::bad_request("this server binds tokens to pods and secrets alone"));
+        }
         other => return Err(Error::bad_request(format!("cannot bind token for object of type {other:?}"))),
     };
     let key = format!("{}core/{plural}/{}/{name}", kinds::ROOT, scope.namespace);
@@ -107,7 +141,7 @@ fn created() -> Value {
 
 /// core/v1 Binding.
 async fn bind(scope: &mut Scope, mut binding: Value) -> Result<Value> {
-    check_type(&mut binding, "v1", "Binding")?;
+    check_type(&mut binding, "v1", "Binding").map_err(|wrong| wrong.into_error(&scope.kind))?;
     let node = text_at(&binding, &["target", "name"]).to_owned();
     if node.is_empty() {
         let error = crate::field::FieldError::required("target.name", "");
@@ -123,7 +157,7 @@ async fn evict(scope: &mut Scope, mut eviction: Value) -> Result<Value> {
     if !eviction.is_object() {
         return Err(body::unrecognized("Eviction", "the body is not a JSON object"));
     }
-    check_type(&mut eviction, "policy/v1", "Eviction")?;
+    check_type(&mut eviction, "policy/v1", "Eviction").map_err(|wrong| wrong.into_error(&scope.kind))?;
     let pod = scope.current().await?.ok_or_else(|| scope.not_found())?;
     let pod = decode_kv(&pod)?;
     let running = !matches!(text_at(&pod, &["status", "phase"]), "Pending" | "Succeeded" | "Failed");

@@ -111,6 +111,37 @@ impl Keys {
         &self.issuer
     }
 
+    /// OpenID Connect's discovery document.
+    pub(crate) fn discovery(&self, key_set_url: &str) -> Value {
+        json!({
+            "issuer": self.issuer, "jwks_uri": key_set_url, "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": [self.signer.public().0],
+        })
+    }
+
+    /// The public key that tokens are signed with (RFC 7517).
+    pub(crate) fn key_set(&self) -> Value {
+        let mut key = match &self.signer {
+            Signer::Rsa(pair) => {
+                let public = pair.public_key();
+                json!({
+                    "kty": "RSA", "n": URL_SAFE_NO_PAD.encode(public.modulus().big_endian_without_leading_zero()),
+                    "e": URL_SAFE_NO_PAD.encode(public.exponent().big_endian_without_leading_zero()),
+                })
+            }
+            Signer::Ec(pair) => {
+                // An uncompressed point: 4, then both coordinates.
+                let point = pair.public_key().as_ref();
+                let (x, y) = point.get(1..).unwrap_or_default().split_at(point.len() / 2);
+                json!({"kty": "EC", "crv": "P-256", "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)})
+            }
+        };
+        key["use"] = "sig".into();
+        key["kid"] = self.id.as_str().into();
+        key["alg"] = self.signer.public().0.into();
+        json!({"keys": [key]})
+    }
+
     pub(crate) fn sign(&self, claims: &Claims) -> Result<String, aws_lc_rs::error::Unspecified> {
         let (algorithm, _) = self.signer.public();
         let header = json!({"alg": algorithm, "kid": self.id});

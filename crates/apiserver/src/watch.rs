@@ -44,6 +44,8 @@ pub(crate) struct Watcher {
     columns_sent: bool,
     bookmarks: bool,
     source: Option<store::Watch>,
+    /// Nothing up to here is shown: a watch may ask for what is yet to come.
+    floor: Revision,
     ready: VecDeque<Bytes>,
     next_bookmark: Pin<Box<Sleep>>,
     deadline: Pin<Box<Sleep>>,
@@ -63,9 +65,6 @@ pub(crate) async fn open(
     let version = query.text("resourceVersion").map(parse_revision).transpose().map_err(Error::internal_plain)?;
     let initial = query.optional_flag("sendInitialEvents");
     let current = server.store().revision();
-    if let Some(version) = version.filter(|version| *version > current) {
-        return Err(Error::future_version(version.0, current.0));
-    }
     let mut watcher = Watcher {
         server: server.clone(),
         kind: Arc::clone(kind),
@@ -76,6 +75,7 @@ pub(crate) async fn open(
         columns_sent: false,
         bookmarks: query.flag("allowWatchBookmarks"),
         source: None,
+        floor: version.filter(|version| *version > current).unwrap_or_default(),
         ready: VecDeque::new(),
         next_bookmark: Box::pin(tokio::time::sleep(BOOKMARK_INTERVAL)),
         deadline: Box::pin(tokio::time::sleep(Duration::from_secs(timeout_s.unwrap_or(TIMEOUT_S).min(TIMEOUT_S_MAX)))),
@@ -95,7 +95,7 @@ pub(crate) async fn open(
     } else if from_now {
         current
     } else {
-        version.unwrap_or(current)
+        version.unwrap_or(current).min(current)
     };
     watcher.selector = subject.selector;
     match server.store().watch(range, after) {
@@ -192,6 +192,9 @@ impl Watcher {
     /// An event as this watcher sees it: an object that comes to satisfy the selector is added, one that ceases to is
     /// deleted.
     fn event(&mut self, event: Event) -> Result<Option<Bytes>> {
+        if event.revision() <= self.floor {
+            return Ok(None);
+        }
         let (kind, object, revision) = match event {
             Event::Put { item, prev } => {
                 let now = self.selector.matches(&item.value)?;
@@ -244,7 +247,7 @@ impl Watcher {
     }
 
     fn bookmark(&self, revision: Revision, initial_end: bool) -> Bytes {
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
         if initial_end {
             metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
         }

@@ -13,6 +13,7 @@ use crate::{
     admission::{Operation, Request},
     apply,
     body::{self, Media},
+    decode,
     field::{FieldError, FieldErrorKind},
     kinds::Kind,
     names::{self, check_metadata},
@@ -150,36 +151,149 @@ impl Raw {
         let parsed = body::parse(&self.bytes, self.media)
             .map_err(|why| body::unrecognized(&kind.kind, &format!("couldn't get version/kind; {why}")))?;
         let mut object = parsed.value;
-        check_type(&mut object, &kind.api_version(), &kind.kind)?;
+        if kind.is_custom() {
+            check_custom_type(&kind, &object, &self.bytes)?;
+        }
+        if object.is_null() {
+            object = Value::Object(serde_json::Map::new());
+        }
+        check_type(&mut object, &kind.api_version(), &kind.kind).map_err(|wrong| match wrong {
+            Mistyped::NoObject(why) => {
+                let bytes: String = self.bytes.iter().take(NO_OBJECT_BYTES_SHOWN).map(|b| format!("{b:02x}")).collect();
+                body::unrecognized(&kind.kind, &format!("couldn't get version/kind; json parse error: {why} ({bytes})"))
+            }
+            other => other.into_error(&kind),
+        })?;
+        fit(&kind, &object)?;
         let duplicates = parsed.duplicates.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
         report_fields(scope, duplicates)?;
         Ok(Draft { object })
     }
 }
 
-/// Checks, and where they are left out sets, apiVersion and kind of a body.
-pub(crate) fn check_type(object: &mut Value, api_version: &str, kind: &str) -> Result<()> {
-    let Some(fields) = object.as_object_mut() else {
-        return Err(body::unrecognized(kind, "couldn't get version/kind; the body is not a JSON object"));
-    };
-    for (key, expected) in [("apiVersion", api_version), ("kind", kind)] {
-        match fields.get(key) {
-            None => drop(fields.insert(key.into(), expected.into())),
-            Some(Value::String(found)) if found == expected => {}
-            Some(found) if key == "apiVersion" => {
-                let found = found.as_str().unwrap_or_default();
-                return Err(Error::bad_request(format!(
-                    "the API version in the data ({found}) does not match the expected API version ({expected})"
-                )));
-            }
-            Some(found) => {
-                let found = found.as_str().unwrap_or_default();
-                let text = format!("the kind in the data ({found}) does not match the expected kind ({expected})");
-                return Err(body::unrecognized(kind, &text));
-            }
+/// A custom object must say what it is, and may not be of another kind of its version.
+fn check_custom_type(kind: &Kind, object: &Value, body: &[u8]) -> Result<()> {
+    /// As much of a body as upstream shows a second time.
+    const CHARS_SHOWN: usize = 30;
+    if !object.is_object() {
+        return Ok(());
+    }
+    for (key, title) in [("kind", "Kind"), ("apiVersion", "apiVersion")] {
+        if object::text_at(object, &[key]).is_empty() && object.get(key).is_none_or(|v| v.is_null() || v == "") {
+            let body = String::from_utf8_lossy(body);
+            let beginning: String = body.chars().take(CHARS_SHOWN).collect();
+            let more = if body.chars().count() > CHARS_SHOWN { " ..." } else { "" };
+            let why = format!("Object '{title}' is missing in '{body}' ({beginning}{more})");
+            return Err(body::unrecognized(&kind.kind, &why));
         }
     }
+    let said = object::text_at(object, &["kind"]);
+    if said == kind.kind || object::text_at(object, &["apiVersion"]) != kind.api_version() {
+        return Ok(());
+    }
+    let error = FieldError::invalid("kind", said, format!("must be {}", kind.kind));
+    Err(Error::invalid(&kind.group, said, object::name(object), &[error]))
+}
+
+/// Of a body that is no object, so much is repeated.
+const NO_OBJECT_BYTES_SHOWN: usize = 64;
+/// Where upstream's message says that its types are listed; clients see it.
+const SCHEME: &str = "scheme \"pkg/runtime/scheme.go:111\"";
+
+/// Why a body is not of the kind that the path names.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Mistyped {
+    NoObject(String),
+    ApiVersion { found: String, kind: String },
+    Kind { found: String, api_version: String },
+}
+
+impl Mistyped {
+    pub(crate) fn into_error(self, kind: &Kind) -> Error {
+        let version = |api_version: &str| crate::kinds::split_api_version(api_version).1.to_owned();
+        if kind.is_custom() {
+            return Error::bad_request(match self {
+                Self::NoObject(why) => why,
+                Self::ApiVersion { found, .. } => format!(
+                    "the API version in the data ({found}) does not match the expected API version ({})",
+                    kind.api_version()
+                ),
+                Self::Kind { found, .. } => {
+                    format!("the kind in the data ({found}) does not match the expected kind ({})", kind.kind)
+                }
+            });
+        }
+        match self {
+            Self::NoObject(why) => body::unrecognized(&kind.kind, &format!("couldn't get version/kind; {why}")),
+            Self::ApiVersion { found, .. } if found.matches('/').count() > 1 => {
+                body::unrecognized(&kind.kind, &format!("unexpected GroupVersion string: {found}"))
+            }
+            Self::ApiVersion { found, kind: said } => Error::bad_request(format!(
+                "{said} in version {:?} cannot be handled as a {}: no kind {said:?} is registered for version {found:?} in {SCHEME}",
+                version(&found),
+                kind.kind
+            )),
+            Self::Kind { found, api_version } => Error::bad_request(format!(
+                "{found} in version {:?} cannot be handled as a {}: no kind {found:?} is registered for version {api_version:?} in {SCHEME}",
+                version(&api_version),
+                kind.kind
+            )),
+        }
+    }
+}
+
+/// Checks, and where they are left out sets, apiVersion and kind of a body.
+pub(crate) fn check_type(object: &mut Value, api_version: &str, kind: &str) -> Result<(), Mistyped> {
+    let found = match object {
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+        Value::Null => "null",
+        Value::Object(_) => "",
+    };
+    let Some(fields) = object.as_object_mut() else {
+        let into = "struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }";
+        return Err(Mistyped::NoObject(format!("json: cannot unmarshal {found} into Go value of type {into}")));
+    };
+    for key in ["apiVersion", "kind"] {
+        let found = match fields.get(key) {
+            None | Some(Value::String(_) | Value::Null) => continue,
+            Some(Value::Object(_)) => "object",
+            Some(Value::Array(_)) => "array",
+            Some(Value::Number(_)) => "number",
+            Some(Value::Bool(_)) => "bool",
+        };
+        let text = format!("json: cannot unmarshal {found} into Go struct field .{key} of type string");
+        return Err(Mistyped::NoObject(text));
+    }
+    let text = |key: &str| fields.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (said_version, said_kind) = (text("apiVersion"), text("kind"));
+    if !said_version.is_empty() && said_version != api_version {
+        let kind = if said_kind.is_empty() { kind.to_owned() } else { said_kind };
+        return Err(Mistyped::ApiVersion { found: said_version, kind });
+    }
+    if !said_kind.is_empty() && said_kind != kind {
+        return Err(Mistyped::Kind { found: said_kind, api_version: api_version.to_owned() });
+    }
+    fields.insert("apiVersion".into(), api_version.into());
+    fields.insert("kind".into(), kind.into());
     Ok(())
+}
+
+/// Whether an object fits the types of its built-in kind.
+fn fit(kind: &Kind, object: &Value) -> Result<()> {
+    let found = match kind.is_custom() {
+        true => decode::metadata_misfit(object),
+        false => kind.schema().and_then(|schema| decode::misfit(schema.root(), object)),
+    };
+    match found {
+        None => Ok(()),
+        Some(why) => Err(Error::bad_request(format!(
+            "{} in version \"{}\" cannot be handled as a {}: {why}",
+            kind.kind, kind.version, kind.kind
+        ))),
+    }
 }
 
 /// Refuses fields that should not be there, or warns of them, or lets them go.
@@ -247,17 +361,21 @@ impl Draft {
         let now = scope.server.now();
         self.place(scope)?;
         let generate = self.name_new(scope);
-        if !object::resource_version(&self.object).is_empty() {
-            return Err(Error::bad_request("resourceVersion should not be set on objects to be created"));
+        if !matches!(object::resource_version(&self.object), "" | "0") {
+            return Err(Error::internal_plain("resourceVersion should not be set on objects to be created"));
         }
         let metadata = meta_mut(&mut self.object);
+        let generation = metadata.get("generation").filter(|_| !kind.is_custom()).cloned();
         for key in SERVER_SET {
             metadata.remove(key);
         }
         metadata.insert("uid".into(), scope.server.new_uid().into());
         metadata.insert("creationTimestamp".into(), rfc3339(now).into());
-        if kind.strategy.generation {
-            metadata.insert("generation".into(), 1.into());
+        match generation {
+            _ if kind.strategy.generation => drop(metadata.insert("generation".into(), 1.into())),
+            // What nobody counts stays as it was said.
+            Some(generation) => drop(metadata.insert("generation".into(), generation)),
+            None => {}
         }
         if kind.status && !kind.strategy.status_on_create {
             self.object.as_object_mut().and_then(|o| o.remove("status"));
@@ -266,6 +384,10 @@ impl Draft {
         let (server, user) = (scope.server.clone(), Arc::clone(&scope.user));
         let cx = Cx { server: &server, user: &user, kind: &kind, subresource: "", now };
         (kind.strategy.create)(&cx, &mut self.object)?;
+        if !applied {
+            self.track(scope, None, now);
+        }
+        (kind.strategy.prepare)(&cx, &mut self.object);
         let name = object::name(&self.object).to_owned();
         let request = self.mutate(scope, Operation::Create, None).await?;
         let mut errors = match meta(&self.object) {
@@ -278,9 +400,6 @@ impl Draft {
         }
         if !errors.is_empty() {
             return Err(scope.invalid(&name, &errors));
-        }
-        if !applied {
-            self.track(scope, None, now);
         }
         name.clone_into(&mut scope.name);
         let reservation = service_ip::assign(scope, &mut self.object).await?;
@@ -490,6 +609,8 @@ fn check_schema(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<FieldEr
     if !kind.is_custom() {
         // Kubernetes' own reads what a built-in kind's status leaves out as zero.
         errors.retain(|e| !(e.kind == FieldErrorKind::Required && e.path.starts_with("status.")));
+        // Nor is null anything but zero to it.
+        errors.retain(|e| !(e.kind == FieldErrorKind::TypeInvalid && e.value.as_ref().is_some_and(|v| v == "null")));
     }
     errors
 }

@@ -114,7 +114,7 @@ static ROWS: &[Row] = &[
         strategy::event_from_core,
         strategy::event_to_core,
     ),
-    row("coordination.k8s.io", "v1", "Lease", "leases"),
+    row("coordination.k8s.io", "v1", "Lease", "leases").by(&strategy::CONDITIONAL),
     row(RBAC, "v1", "Role", "roles").by(&strategy::ROLE),
     row(RBAC, "v1", "RoleBinding", "rolebindings").by(&strategy::BINDING),
     row(RBAC, "v1", "ClusterRole", "clusterroles").cluster().by(&strategy::ROLE),
@@ -147,8 +147,17 @@ static ROWS: &[Row] = &[
     row("", "v1", "Pod", "pods").short(&["po"]).all().status().workload().by(&strategy::POD),
     row("", "v1", "Service", "services").short(&["svc"]).all().status().workload().by(&strategy::SERVICE),
     row("", "v1", "Endpoints", "endpoints").short(&["ep"]).workload(),
-    row("", "v1", "PersistentVolume", "persistentvolumes").short(&["pv"]).cluster().status().workload(),
-    row("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims").short(&["pvc"]).status().workload(),
+    row("", "v1", "PersistentVolume", "persistentvolumes")
+        .short(&["pv"])
+        .cluster()
+        .status()
+        .workload()
+        .by(&strategy::RETURNED),
+    row("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
+        .short(&["pvc"])
+        .status()
+        .workload()
+        .by(&strategy::RETURNED),
     row("", "v1", "ReplicationController", "replicationcontrollers")
         .short(&["rc"])
         .all()
@@ -156,9 +165,9 @@ static ROWS: &[Row] = &[
         .scale()
         .workload()
         .by(&strategy::WORKLOAD),
-    row("", "v1", "PodTemplate", "podtemplates").workload(),
+    row("", "v1", "PodTemplate", "podtemplates").workload().by(&strategy::RETURNED),
     row("", "v1", "LimitRange", "limitranges").short(&["limits"]).workload(),
-    row("", "v1", "ResourceQuota", "resourcequotas").short(&["quota"]).status().workload(),
+    row("", "v1", "ResourceQuota", "resourcequotas").short(&["quota"]).status().workload().by(&strategy::RETURNED),
     row("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices").workload(),
     row("apps", "v1", "Deployment", "deployments")
         .short(&["deploy"])
@@ -196,11 +205,11 @@ static ROWS: &[Row] = &[
         .status()
         .workload()
         .by(&strategy::CSR),
-    row(STORAGE, "v1", "StorageClass", "storageclasses").short(&["sc"]).cluster().workload(),
-    row(STORAGE, "v1", "CSINode", "csinodes").cluster().workload(),
-    row(STORAGE, "v1", "CSIDriver", "csidrivers").cluster().workload(),
+    row(STORAGE, "v1", "StorageClass", "storageclasses").short(&["sc"]).cluster().workload().by(&strategy::RETURNED),
+    row(STORAGE, "v1", "CSINode", "csinodes").cluster().workload().by(&strategy::RETURNED),
+    row(STORAGE, "v1", "CSIDriver", "csidrivers").cluster().workload().by(&strategy::RETURNED),
     row(STORAGE, "v1", "CSIStorageCapacity", "csistoragecapacities").workload(),
-    row(STORAGE, "v1", "VolumeAttachment", "volumeattachments").cluster().status().workload(),
+    row(STORAGE, "v1", "VolumeAttachment", "volumeattachments").cluster().status().workload().by(&strategy::RETURNED),
     row("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses").short(&["pc"]).cluster().workload(),
     row("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
         .short(&["pdb"])

@@ -34,11 +34,6 @@ impl Edit {
         matches!(self, Self::Apply { .. })
     }
 
-    /// Whether a merge patch is the object that it must be.
-    pub(crate) fn is_object_patch(&self) -> bool {
-        matches!(self, Self::MergePatch(patch) | Self::StrategicMergePatch(patch) if patch.is_object())
-    }
-
     /// Whether managedFields are part of the outcome.
     pub(crate) fn is_apply(&self) -> bool {
         matches!(self, Self::Apply { .. })
@@ -55,7 +50,7 @@ impl Edit {
                 } else {
                     view = self.on(scope, &view)?;
                 }
-                scale::write_back(paths, &view, old)
+                scale::write_back(&scope.kind, paths, &view, old)
             }
             (_, _, Some(old)) => self.on(scope, old),
             (_, _, None) => self.make(scope),
@@ -94,7 +89,8 @@ impl Edit {
         if !object.is_object() {
             return Err(Error::bad_request("the patch does not leave an object"));
         }
-        crate::write::check_type(&mut object, text_at(old, &["apiVersion"]), text_at(old, &["kind"]))?;
+        crate::write::check_type(&mut object, text_at(old, &["apiVersion"]), text_at(old, &["kind"]))
+            .map_err(|wrong| wrong.into_error(&scope.kind))?;
         Ok(object)
     }
 
@@ -109,8 +105,8 @@ impl Edit {
 fn patch_error(error: &PatchError) -> Error {
     match error {
         PatchError::TooManyOperations(_) => Error::patch_too_large(error),
-        PatchError::Malformed(_) | PatchError::Strategic(_) => Error::bad_request(error.to_string()),
-        _ => Error::unprocessable(error),
+        PatchError::Strategic(_) => Error::internal_plain(error),
+        _ => Error::unprocessable(),
     }
 }
 
@@ -118,7 +114,8 @@ fn run_apply(scope: &mut Scope, live: Option<&Value>, config: &Value, force: boo
     let kind = std::sync::Arc::clone(&scope.kind);
     let Some(schema) = kind.schema() else { return Err(Error::no_such_path()) };
     let mut draft = crate::write::Draft { object: config.clone() };
-    crate::write::check_type(&mut draft.object, &kind.api_version(), &kind.kind)?;
+    crate::write::check_type(&mut draft.object, &kind.api_version(), &kind.kind)
+        .map_err(|wrong| wrong.into_error(&kind))?;
     if object::meta(&draft.object).is_some_and(|m| m.contains_key("managedFields")) {
         return Err(Error::bad_request("metadata.managedFields must be nil"));
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     field::FieldError,
-    kinds::Scale,
+    kinds::{Kind, Scale},
     object::{self, meta},
     status::{Error, Result},
 };
@@ -58,13 +58,18 @@ fn selector_text(selector: &Value) -> String {
 }
 
 /// The object with the replicas of a (changed) Scale.
-pub(crate) fn write_back(scale: &Scale, view: &Value, object: &Value) -> Result<Value> {
+pub(crate) fn write_back(kind: &Kind, scale: &Scale, view: &Value, object: &Value) -> Result<Value> {
     let name = object::name(object);
     let replicas = view.pointer("/spec/replicas").cloned().unwrap_or_else(|| 0.into());
     match replicas.as_i64() {
         Some(count) if count >= 0 && i32::try_from(count).is_ok() => {}
+        _ if kind.is_custom() => {
+            let path = format!(".{}", scale.spec_replicas.join("."));
+            let error = FieldError::invalid(path, replicas, "should be a non-negative integer");
+            return Err(Error::invalid(&kind.group, &kind.kind, name, &[error]));
+        }
         _ => {
-            let text = "must be an integer, greater than or equal to 0";
+            let text = "must be greater than or equal to 0";
             let error = FieldError::invalid("spec.replicas", replicas, text);
             return Err(Error::invalid("autoscaling", "Scale", name, &[error]));
         }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Cx, Strategy, plain};
 use crate::{
-    crd::{self, CLEANUP_FINALIZER},
+    crd,
     field::FieldError,
     names,
     object::{self, at, default_at, set_at, text_at},
@@ -13,21 +13,21 @@ use crate::{
 
 pub(crate) static CRD: Strategy = Strategy {
     generation: true,
-    create: |cx, crd| {
+    unconditional_update: false,
+    create: |_, crd| {
         default(crd);
-        set_at(crd, &["status"], json!({"storedVersions": []}));
-        conditions(cx, crd);
-        let mut list: Vec<String> = object::finalizers(crd).map(str::to_owned).collect();
-        if !list.iter().any(|f| f == CLEANUP_FINALIZER) {
-            list.push(CLEANUP_FINALIZER.to_owned());
-        }
-        object::set_finalizers(crd, list);
         Ok(())
+    },
+    prepare: |_, crd| {
+        // Whether the names are free is found out when it is there.
+        let status = json!({"acceptedNames": {"kind": "", "plural": ""}, "conditions": null, "storedVersions": []});
+        set_at(crd, &["status"], status);
+        keep_stored_version(crd);
     },
     update: |cx, crd, _| -> Result<()> {
         if cx.subresource.is_empty() {
             default(crd);
-            conditions(cx, crd);
+            keep_stored_version(crd);
         }
         Ok(())
     },
@@ -42,10 +42,19 @@ fn default(crd: &mut Value) {
     default_at(crd, &["spec", "conversion"], json!({"strategy": "None"}));
 }
 
+/// A version that was ever stored is not forgotten.
+fn keep_stored_version(crd: &mut Value) {
+    let mut stored = at(crd, &["status", "storedVersions"]).and_then(Value::as_array).cloned().unwrap_or_default();
+    let current = crd::storage_version(crd);
+    if !current.is_empty() && !stored.iter().any(|version| version == current) {
+        stored.push(current.into());
+    }
+    set_at(crd, &["status", "storedVersions"], stored.into());
+}
+
 /// Says in the status whether the names are free, and with that whether the kinds are served.
-fn conditions(cx: &Cx<'_>, crd: &mut Value) {
-    let conflict = name_conflict(cx, crd);
-    let names = at(crd, &["spec", "names"]).cloned().unwrap_or_default();
+pub(crate) fn conditions(cx: &Cx<'_>, crd: &mut Value) {
+    let (names, conflict) = accepted_names(cx, crd);
     let (accepted, reason, message) = match &conflict {
         None => ("True", "NoConflicts", "no conflicts found".to_owned()),
         Some((reason, message)) => ("False", *reason, message.clone()),
@@ -61,17 +70,7 @@ fn conditions(cx: &Cx<'_>, crd: &mut Value) {
     let own = |c: &&Value| !matches!(text_at(c, &["type"]), "NamesAccepted" | "Established");
     list.extend(rest.filter(own).cloned().collect::<Vec<_>>());
     set_at(crd, &["status", "conditions"], list.into());
-    if conflict.is_none() {
-        set_at(crd, &["status", "acceptedNames"], names);
-    } else {
-        default_at(crd, &["status", "acceptedNames"], json!({"plural": "", "kind": ""}));
-    }
-    let mut stored = at(crd, &["status", "storedVersions"]).and_then(Value::as_array).cloned().unwrap_or_default();
-    let current = Value::from(crd::storage_version(crd));
-    if !stored.contains(&current) {
-        stored.push(current);
-    }
-    set_at(crd, &["status", "storedVersions"], stored.into());
+    set_at(crd, &["status", "acceptedNames"], names);
 }
 
 fn condition(cx: &Cx<'_>, crd: &Value, kind: &str, status: &str, reason: &str, message: &str) -> Value {
@@ -84,30 +83,43 @@ fn condition(cx: &Cx<'_>, crd: &Value, kind: &str, status: &str, reason: &str, m
     json!({"type": kind, "status": status, "lastTransitionTime": since, "reason": reason, "message": message})
 }
 
-/// Whether another CRD (or a built-in kind) of the group has one of the names already.
-fn name_conflict(cx: &Cx<'_>, crd: &Value) -> Option<(&'static str, String)> {
+/// The names that no other CRD of the group has, the accepted ones of before in place of those that are taken, and the last
+/// of the conflicts.
+fn accepted_names(cx: &Cx<'_>, crd: &Value) -> (Value, Option<(&'static str, String)>) {
     let catalog = cx.server.catalog();
-    let group = text_at(crd, &["spec", "group"]);
     let own = object::name(crd);
-    let names = |key: &str| text_at(crd, &["spec", "names", key]);
-    for (other, custom) in catalog.customs(group).filter(|(name, _)| *name != own) {
+    let (mut plural_like, mut kind_like) = (Vec::new(), Vec::new());
+    for (_, custom) in catalog.customs(text_at(crd, &["spec", "group"])).filter(|(name, _)| *name != own) {
         let Some(kind) = custom.served.first() else { continue };
-        let mut taken = vec![kind.plural.as_ref(), kind.singular.as_ref()];
-        taken.extend(kind.short_names.iter().map(AsRef::as_ref));
-        for (key, reason) in [("plural", "PluralConflict"), ("singular", "SingularConflict")] {
-            if taken.contains(&names(key)) {
-                return Some((reason, format!("{:?} is already in use by {other}", names(key))));
+        plural_like.extend([kind.plural.to_string(), kind.singular.to_string()]);
+        plural_like.extend(kind.short_names.iter().map(ToString::to_string));
+        kind_like.extend([kind.kind.to_string(), kind.list_kind.to_string()]);
+    }
+    let asked = at(crd, &["spec", "names"]).cloned().unwrap_or_default();
+    let before = at(crd, &["status", "acceptedNames"]).cloned().unwrap_or_default();
+    let mut accepted = asked.clone();
+    let mut conflict = None;
+    let keys = [
+        ("plural", "PluralConflict", &plural_like),
+        ("singular", "SingularConflict", &plural_like),
+        ("shortNames", "ShortNamesConflict", &plural_like),
+        ("kind", "KindConflict", &kind_like),
+        ("listKind", "ListKindConflict", &kind_like),
+    ];
+    for (key, reason, taken) in keys {
+        let wanted = asked.get(key).cloned().unwrap_or_default();
+        let list = wanted.as_array().cloned().unwrap_or_else(|| vec![wanted]);
+        let found = list.iter().filter_map(Value::as_str).find(|name| taken.iter().any(|other| other == name));
+        if let Some(name) = found {
+            conflict = Some((reason, format!("{name:?} is already in use")));
+            match before.get(key) {
+                Some(before) => accepted[key] = before.clone(),
+                None if matches!(key, "plural" | "kind") => accepted[key] = "".into(),
+                None => drop(accepted.as_object_mut().and_then(|names| names.remove(key))),
             }
         }
-        let short = at(crd, &["spec", "names", "shortNames"]).and_then(Value::as_array).into_iter().flatten();
-        if let Some(short) = short.filter_map(Value::as_str).find(|s| taken.contains(s)) {
-            return Some(("ShortNamesConflict", format!("{short:?} is already in use by {other}")));
-        }
-        if kind.kind == names("kind") {
-            return Some(("KindConflict", format!("{:?} is already in use by {other}", names("kind"))));
-        }
     }
-    None
+    (accepted, conflict)
 }
 
 fn check(cx: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
@@ -121,8 +133,8 @@ fn check(cx: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         errors.push(FieldError::invalid("spec.group", group, "the group is served by the API server itself"));
     }
     let expected = format!("{}.{group}", names_of("plural"));
-    if object::name(new) != expected {
-        let text = format!("must be spec.names.plural+\".\"+spec.group: {expected:?}");
+    if old.is_none() && object::name(new) != expected {
+        let text = "must be spec.names.plural+\".\"+spec.group";
         errors.push(FieldError::invalid("metadata.name", object::name(new), text));
     }
     for key in ["plural", "singular"] {
@@ -143,23 +155,31 @@ fn check(cx: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     match text_at(new, &["spec", "conversion", "strategy"]) {
         "None" => {}
         "Webhook" => {
-            let text = "this server calls no conversion webhooks; use None";
-            errors.push(FieldError::forbidden("spec.conversion.strategy", text));
+            let webhook = at(new, &["spec", "conversion", "webhook"]).filter(|webhook| !webhook.is_null());
+            if webhook.and_then(|webhook| webhook.get("clientConfig")).is_none_or(Value::is_null) {
+                let text = "required when strategy is set to Webhook";
+                errors.push(FieldError::required("spec.conversion.webhookClientConfig", text));
+            }
+            if webhook.and_then(|webhook| webhook.get("conversionReviewVersions")).is_none_or(Value::is_null) {
+                errors.push(FieldError::required("spec.conversion.conversionReviewVersions", ""));
+            }
+            if errors.is_empty() {
+                let text = "this server calls no conversion webhooks; use None";
+                errors.push(FieldError::forbidden("spec.conversion.strategy", text));
+            }
         }
         other => errors.push(FieldError::not_supported("spec.conversion.strategy", other, &["None", "Webhook"])),
     }
     if at(new, &["spec", "preserveUnknownFields"]) == Some(&Value::Bool(true)) {
-        let text = "must be set to false in order to use defaults in the schema";
-        errors.push(FieldError::invalid("spec.preserveUnknownFields", true, text));
+        const PATH: &str = "spec.preserveUnknownFields";
+        errors.push(FieldError::invalid(PATH, true, "must be false in order to use defaults in the schema"));
+        let text =
+            "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
+        errors.push(FieldError::invalid(PATH, true, text));
     }
     check_versions(new, &mut errors);
-    for (path, field) in [("spec.group", "group"), ("spec.scope", "scope")] {
-        if let Some(old) = old
-            && at(old, &["spec", field]) != at(new, &["spec", field])
-        {
-            let value = at(new, &["spec", field]).cloned().unwrap_or_default();
-            errors.push(FieldError::invalid(path, value, "field is immutable"));
-        }
+    if let Some(old) = old {
+        check_fixed(new, old, &mut errors);
     }
     if errors.is_empty()
         && let Err(wrong) = crd::compile(new)
@@ -170,6 +190,34 @@ fn check(cx: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         errors.extend(crd::check_rules(new));
     }
     errors
+}
+
+/// What cannot change, and what cannot change any more once the kind is served.
+fn check_fixed(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
+    let mut fixed: Vec<&[&str]> = vec![&["spec", "group"]];
+    if crd::is_established(old) {
+        fixed.extend([&["spec", "scope"][..], &["spec", "names", "kind"], &["spec", "names", "plural"]]);
+    }
+    for path in fixed {
+        if at(old, path) != at(new, path) {
+            let value = at(new, path).cloned().unwrap_or_default();
+            errors.push(FieldError::invalid(path.join("."), value, "field is immutable"));
+        }
+    }
+}
+
+/// Versions as upstream prints them where there is something wrong with them together.
+fn printed_versions(versions: &[Value]) -> Value {
+    let text = |version: &Value, key: &str| version.get(key).cloned().unwrap_or_default();
+    let flag = |version: &Value, key: &str| version.get(key).and_then(Value::as_bool).unwrap_or(false);
+    let print = |version: &Value| {
+        json!({
+            "Name": text(version, "name"), "Served": flag(version, "served"), "Storage": flag(version, "storage"),
+            "Deprecated": flag(version, "deprecated"), "DeprecationWarning": text(version, "deprecationWarning"),
+            "Schema": null, "Subresources": null, "AdditionalPrinterColumns": null, "SelectableFields": null,
+        })
+    };
+    versions.iter().map(print).collect()
 }
 
 fn check_versions(new: &Value, errors: &mut Vec<FieldError>) {
@@ -184,9 +232,15 @@ fn check_versions(new: &Value, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::invalid(format!("spec.versions[{i}].name"), name, wrong));
         }
         if seen.contains(&name) {
-            errors.push(FieldError::duplicate(format!("spec.versions[{i}].name"), name));
+            let text = "must contain unique version names";
+            errors.push(FieldError::invalid("spec.versions", printed_versions(versions), text));
         }
         seen.push(name);
+        let warning = text_at(version, &["deprecationWarning"]);
+        if !warning.is_empty() && version.get("deprecated") != Some(&Value::Bool(true)) {
+            let path = format!("spec.versions[{i}].deprecationWarning");
+            errors.push(FieldError::invalid(path, warning, "can only be set for deprecated versions"));
+        }
         if at(version, &["schema", "openAPIV3Schema"]).is_none_or(Value::is_null) {
             let path = format!("spec.versions[{i}].schema.openAPIV3Schema");
             errors.push(FieldError::required(path, "schemas are required"));
@@ -195,12 +249,16 @@ fn check_versions(new: &Value, errors: &mut Vec<FieldError>) {
     let storage = versions.iter().filter(|v| v.get("storage") == Some(&Value::Bool(true))).count();
     if storage != 1 {
         let text = "must have exactly one version marked as storage version";
-        errors.push(FieldError::invalid("spec.versions", storage, text));
+        errors.push(FieldError::invalid("spec.versions", printed_versions(versions), text));
     }
     let stored = at(new, &["status", "storedVersions"]).and_then(Value::as_array);
     for (i, version) in stored.into_iter().flatten().filter_map(Value::as_str).enumerate() {
         if !seen.contains(&version) {
-            let text = "must appear in spec.versions";
+            let text = format!(
+                "missing from spec.versions; {version} was previously a storage version, and must remain in spec.versions \
+                 until a storage migration ensures no data remains persisted in {version} and removes {version} from \
+                 status.storedVersions"
+            );
             errors.push(FieldError::invalid(format!("status.storedVersions[{i}]"), version, text));
         }
     }

@@ -16,6 +16,7 @@ mod defaults;
 pub(crate) static NODE: Strategy = Strategy { fields: &["spec.unschedulable"], status_on_create: true, ..plain() };
 
 pub(crate) static POD: Strategy = Strategy {
+    returns_deleted: true,
     fields: &[
         "spec.nodeName",
         "spec.restartPolicy",
@@ -32,12 +33,14 @@ pub(crate) static POD: Strategy = Strategy {
     ],
     create: |_, pod| {
         defaults::pod_spec(pod, &["spec"]);
+        Ok(())
+    },
+    prepare: |_, pod| {
         default_at(pod, &["spec", "serviceAccountName"], "default".into());
         let account = text_at(pod, &["spec", "serviceAccountName"]).to_owned();
         set_at(pod, &["spec", "serviceAccount"], account.into());
         let qos = defaults::qos_class(pod);
         set_at(pod, &["status"], json!({"phase": "Pending", "qosClass": qos}));
-        Ok(())
     },
     check: check_pod,
     ..plain()
@@ -75,6 +78,7 @@ fn check_pod(cx: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
 }
 
 pub(crate) static SERVICE: Strategy = Strategy {
+    returns_deleted: true,
     names: NameRule::Rfc1035,
     fields: &["spec.clusterIP", "spec.type"],
     create: |_, service| {

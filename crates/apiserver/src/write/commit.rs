@@ -128,7 +128,9 @@ impl Admitted {
         match scope.server.store().commit(Guard(guard), ops).await.map_err(store_error)? {
             Commit::Done(revision) => {
                 scope.server.take_in(&key, revision, (!deleted).then_some(&self.bytes[..]), false);
-                Ok(Outcome::Stored(Stored { bytes: self.bytes, revision: Some(revision) }))
+                // What is gone is shown as it last stood.
+                let shown = if deleted { self.base } else { Some(revision) };
+                Ok(Outcome::Stored(Stored { bytes: self.bytes, revision: shown }))
             }
             Commit::Conflict { key: at, .. } => Ok(Outcome::Conflict { on_self: at == key }),
         }

@@ -61,7 +61,8 @@ async fn a_crd_is_established_and_served_at_once() {
     let made = post(&server, CRDS, &widgets()).await;
     assert_eq!(made.code, 201, "{:?}", made.status());
     assert_eq!(made.json()["status"]["storedVersions"], json!(["v1"]));
-    assert_eq!(made.json()["status"]["acceptedNames"]["listKind"], "WidgetList");
+    let stands = get(&server, &format!("{CRDS}/widgets.example.com")).await.json();
+    assert_eq!(stands["status"]["acceptedNames"]["listKind"], "WidgetList");
     let crds: Api<CustomResourceDefinition> = Api::all(client(&server));
     await_condition(crds, "widgets.example.com", conditions::is_crd_established()).await.unwrap();
     let resources = get(&server, "/apis/example.com/v1").await.json();
@@ -86,12 +87,17 @@ async fn objects_of_a_crd_are_defaulted_pruned_and_validated() {
     assert_eq!(strict.status().2, text);
     let ignored = put(&server, &format!("{WIDGETS}/a?fieldValidation=Ignore"), &object).await;
     assert!(ignored.warnings().is_empty());
-    let wrong = post(&server, WIDGETS, &json!({"metadata": {"name": "b"}, "spec": {"size": 10, "color": 1}})).await;
+    let wrong = post(&server, WIDGETS, &json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "b"}, "spec": {"size": 10, "color": 1}})).await;
     assert_eq!(wrong.code, 422);
     let causes = wrong.json()["details"]["causes"].clone();
     let fields: Vec<_> = causes.as_array().unwrap().iter().map(|c| c["field"].clone()).collect();
     assert!(fields.contains(&json!("spec.size")) && fields.contains(&json!("spec.color")), "{fields:?}");
-    let missing = post(&server, WIDGETS, &json!({"metadata": {"name": "b"}, "spec": {}})).await;
+    let missing = post(
+        &server,
+        WIDGETS,
+        &json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "b"}, "spec": {}}),
+    )
+    .await;
     assert_eq!(missing.status().2, "Widget.example.com \"b\" is invalid: spec.size: Required value");
 }
 
@@ -137,7 +143,7 @@ async fn every_served_version_shows_the_same_objects() {
     let path = "/apis/example.com/v1beta1/namespaces/default/widgets";
     let old = get(&server, &format!("{path}/a")).await;
     assert_eq!(old.json()["apiVersion"], "example.com/v1beta1");
-    assert_eq!(old.warnings(), ["299 - \"example.com/v1beta1 Widget is deprecated\""]);
+    assert_eq!(old.warnings(), ["299 - \"example.com/v1beta1 Widget is deprecated; use example.com/v1 Widget\""]);
     assert_eq!(get(&server, path).await.json()["items"][0]["apiVersion"], "example.com/v1beta1");
     let mut object = widget("b", 2);
     object["apiVersion"] = "example.com/v1beta1".into();
@@ -161,7 +167,7 @@ async fn a_crd_that_could_not_be_served_is_refused() {
         ("metadata.name", change(&|c| c["metadata"]["name"] = "other.example.com".into())),
         ("spec.scope", change(&|c| c["spec"]["scope"] = "Galaxy".into())),
         ("spec.versions", change(&|c| c["spec"]["versions"][0]["storage"] = false.into())),
-        ("spec.conversion.strategy", change(&|c| c["spec"]["conversion"] = json!({"strategy": "Webhook"}))),
+        ("spec.conversion.webhookClientConfig", change(&|c| c["spec"]["conversion"] = json!({"strategy": "Webhook"}))),
         (
             "spec.versions[0].schema.openAPIV3Schema",
             change(&|c| drop(c["spec"]["versions"][0].as_object_mut().unwrap().remove("schema"))),
@@ -181,7 +187,8 @@ async fn a_crd_that_could_not_be_served_is_refused() {
             causes.as_array().unwrap().iter().map(|c| c["field"].as_str().unwrap().to_owned()).collect();
         assert!(fields.iter().any(|f| f.starts_with(field)), "{field}: {fields:?}");
     }
-    let taken = post(&server, CRDS, &change(&|c| c["spec"]["names"]["shortNames"] = json!(["wd"]))).await.json();
+    post(&server, CRDS, &change(&|c| c["spec"]["names"]["shortNames"] = json!(["wd"]))).await;
+    let taken = get(&server, &format!("{CRDS}/gadgets.example.com")).await.json();
     assert_eq!(taken["status"]["conditions"][0]["reason"], "ShortNamesConflict");
     assert_eq!(taken["status"]["conditions"][1]["status"], "False");
     assert_eq!(get(&server, "/apis/example.com/v1/gadgets").await.code, 404);
@@ -229,5 +236,5 @@ async fn server_side_apply_owns_what_it_says() {
     assert_eq!(forced.json()["metadata"]["generation"], 2);
     let nameless =
         send(&server, Method::PATCH, &path, "application/apply-patch+yaml", widget("a", 1).to_string()).await;
-    assert_eq!(nameless.code, 400);
+    assert_eq!(nameless.code, 422);
 }

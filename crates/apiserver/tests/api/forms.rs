@@ -132,7 +132,8 @@ async fn openapi_changes_with_the_crds() {
     let maximum = &document["components"]["schemas"]["com.example.v1.Widget"]["properties"]["spec"]["properties"]["size"]
         ["maximum"];
     assert_eq!(maximum.as_f64(), Some(12.0));
-    let widget = json!({"metadata": {"name": "w"}, "spec": {"size": 12}});
+    let widget =
+        json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": {"size": 12}});
     assert_eq!(post(&server, "/apis/example.com/v1/namespaces/default/widgets", &widget).await.code, 201);
     assert_eq!(get(&server, "/openapi/v2").await.json()["swagger"], "2.0");
 }
@@ -140,7 +141,8 @@ async fn openapi_changes_with_the_crds() {
 #[tokio::test]
 async fn a_version_that_is_served_no_more_is_gone_and_its_objects_are_not() {
     let server = server_with(Options { crds: vec![widgets()], ..Options::default() }).await;
-    let widget = json!({"metadata": {"name": "w"}, "spec": {"size": 1}});
+    let widget =
+        json!({"apiVersion": "example.com/v1beta1", "kind": "Widget", "metadata": {"name": "w"}, "spec": {"size": 1}});
     post(&server, "/apis/example.com/v1beta1/namespaces/default/widgets", &widget).await;
     let crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.com";
     let patch = json!([{"op": "replace", "path": "/spec/versions/1/served", "value": false}]).to_string();

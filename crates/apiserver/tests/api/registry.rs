@@ -133,7 +133,7 @@ async fn a_dry_run_stores_nothing() {
     assert_eq!(changed.json()["data"]["a"], "b");
     assert_eq!(delete(&server, &format!("{maps}/x?dryRun=All")).await.code, 200);
     assert_eq!(get(&server, &format!("{maps}/x")).await.json().get("data"), None);
-    assert_eq!(post(&server, &format!("{maps}?dryRun=Yes"), &object).await.code, 400);
+    assert_eq!(post(&server, &format!("{maps}?dryRun=Yes"), &object).await.code, 422);
 }
 
 #[tokio::test]

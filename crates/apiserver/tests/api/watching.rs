@@ -71,7 +71,7 @@ async fn initial_events_end_with_a_marked_bookmark() {
     assert_eq!(seen[1].1["kind"], "ConfigMap");
     let number = |i: usize| seen[i].1["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
     assert!(number(1) >= number(0));
-    assert_eq!(get(&server, &format!("{MAPS}?watch=1&sendInitialEvents=true")).await.code, 400);
+    assert_eq!(get(&server, &format!("{MAPS}?watch=1&sendInitialEvents=true")).await.code, 422);
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,6 +14,31 @@ use crate::support::{send, server};
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions?fieldValidation=Strict";
 
 #[tokio::test]
+async fn our_own_crds_are_taken_in_and_their_rules_hold() {
+    let server = server().await;
+    for crd in api::crd::all() {
+        let answer = send(&server, Method::POST, CRDS, "application/json", serde_json::to_vec(&crd).unwrap()).await;
+        assert_eq!((answer.code, answer.warnings()), (201, vec![]), "{:?}", answer.status());
+    }
+    let cluster = |bastion: &str| {
+        format!(
+            r#"{{"apiVersion": "infrastructure.cluster.x-k8s.io/v1beta2", "kind": "OpenStackCluster", "metadata": {{"name": "a"}},
+                "spec": {{"identityRef": {{"name": "cloud", "cloudName": "c"}}, "bastion": {bastion}}}}}"#
+        )
+    };
+    let path = "/apis/infrastructure.cluster.x-k8s.io/v1beta2/namespaces/default/openstackclusters";
+    let answer = send(&server, Method::POST, path, "application/json", cluster(r#"{"enabled": true}"#)).await;
+    assert_eq!(answer.code, 422);
+    assert!(
+        answer.status().2.ends_with("spec.bastion: Invalid value: spec is required if bastion is enabled"),
+        "{:?}",
+        answer.status()
+    );
+    let answer = send(&server, Method::POST, path, "application/json", cluster(r#"{"enabled": false}"#)).await;
+    assert_eq!(answer.code, 201, "{:?}", answer.status());
+}
+
+#[tokio::test]
 async fn published_crds_are_taken_in_as_they_are() {
     let Some(folder) = std::env::var_os("SKEP_CRDS").map(PathBuf::from) else {
         eprintln!("SKIPPED: SKEP_CRDS does not name a folder with CRDs; run conformance/crds");
