@@ -11,6 +11,7 @@ mod cluster;
 mod join;
 mod kubeadm;
 mod machine;
+pub mod network;
 mod objects;
 mod pki;
 mod signer;
@@ -40,6 +41,7 @@ use self::{
     balance::Balancer,
     cluster::{Cluster, Keys},
     machine::{Machine, Record},
+    network::{Network, Sockets},
 };
 
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -85,6 +87,7 @@ pub struct Hollow {
     clock: Clock,
     console: Console,
     cloud: Client,
+    network: Arc<dyn Network>,
     balancer: Arc<Balancer>,
     clusters: Mutex<BTreeMap<String, Arc<Cluster>>>,
     /// One opening at a time, so that two machines of a cluster never open it twice.
@@ -99,13 +102,19 @@ pub struct Hollow {
 impl Hollow {
     /// Starts to stand in for the cloud's servers.
     pub fn start(options: Options) -> Arc<Self> {
+        Self::start_on(options, Arc::new(Sockets))
+    }
+
+    /// Starts on another network than the machine's own.
+    pub fn start_on(options: Options, network: Arc<dyn Network>) -> Arc<Self> {
         let stop = CancellationToken::new();
         let hollow = Arc::new(Self {
             region: options.region,
             store: options.store,
             clock: options.clock,
             console: options.console,
-            balancer: Balancer::new(options.cloud.clone(), stop.clone()),
+            balancer: Balancer::new(options.cloud.clone(), network.clone(), stop.clone()),
+            network,
             cloud: options.cloud,
             clusters: Mutex::default(),
             opening: tokio::sync::Mutex::default(),

@@ -19,11 +19,14 @@ use openstack::{
     network::{FloatingIp, Port},
 };
 use parking_lot::Mutex;
-use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::cluster::Cluster;
+use super::{
+    cluster::Cluster,
+    network::{Listener as Socket, Network},
+};
 
 /// Connections at one address; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 1024;
@@ -49,13 +52,14 @@ pub enum Error {
 /// The listeners, by address.
 pub struct Balancer {
     cloud: Client,
+    network: Arc<dyn Network>,
     listeners: Mutex<HashMap<SocketAddr, CancellationToken>>,
     stop: CancellationToken,
 }
 
 impl Balancer {
-    pub fn new(cloud: Client, stop: CancellationToken) -> Arc<Self> {
-        Arc::new(Self { cloud, listeners: Mutex::default(), stop })
+    pub fn new(cloud: Client, network: Arc<dyn Network>, stop: CancellationToken) -> Arc<Self> {
+        Arc::new(Self { cloud, network, listeners: Mutex::default(), stop })
     }
 
     /// Begins to listen at the cluster's endpoint; nothing if it does already.
@@ -72,7 +76,7 @@ impl Balancer {
             }
             listeners.insert(address, stop.clone());
         }
-        let listener = match TcpListener::bind(address).await {
+        let listener = match self.network.listen(address).await {
             Ok(listener) => listener,
             Err(source) => {
                 self.listeners.lock().remove(&address);
@@ -96,14 +100,14 @@ impl Balancer {
         }
     }
 
-    async fn accept(self: Arc<Self>, listener: TcpListener, address: SocketAddr, cluster: Arc<Cluster>) {
+    async fn accept(self: Arc<Self>, mut listener: Box<dyn Socket>, address: SocketAddr, cluster: Arc<Cluster>) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let targets = Arc::new(tokio::sync::Mutex::new(None::<(Instant, Vec<String>)>));
         let turn = Arc::new(AtomicUsize::new(0));
         loop {
             let Ok(permit) = permits.clone().acquire_owned().await else { return };
             let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+                Ok(stream) => stream,
                 Err(error) => {
                     warn!(%address, %error, "a connection is not accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -126,7 +130,6 @@ impl Balancer {
                     return;
                 }
                 let member = &members[turn.fetch_add(1, Ordering::Relaxed) % members.len()];
-                let _ = stream.set_nodelay(true);
                 cluster.server.serve_connection(stream, member.tls.clone()).await;
             });
         }

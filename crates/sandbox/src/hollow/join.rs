@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use super::{
     kubeadm::{BootstrapToken, ClusterConfiguration, JoinConfiguration},
+    network::Network,
     pki, signer,
 };
 
@@ -49,14 +50,19 @@ pub struct Joined {
     pub configuration: ClusterConfiguration,
 }
 
-pub async fn join(configuration: &JoinConfiguration, node: &str, now: Timestamp) -> Result<Joined, Error> {
+pub async fn join(
+    network: &dyn Network,
+    configuration: &JoinConfiguration,
+    node: &str,
+    now: Timestamp,
+) -> Result<Joined, Error> {
     let token = configuration.discovery.bootstrap_token.as_ref();
     let token =
         token.ok_or_else(|| Error::Refused("discovery: only bootstrapToken is read by a hollow machine".into()))?;
     if token.token.split_once('.').is_none_or(|(id, secret)| id.len() != 6 || secret.len() != 16) {
         return Err(Error::Refused("discovery.bootstrapToken.token: the bootstrap token is invalid".into()));
     }
-    let ca_pem = discover(token).await?;
+    let ca_pem = discover(network, token).await?;
     let bearer = if configuration.discovery.tls_bootstrap_token.is_empty() {
         &token.token
     } else {
@@ -67,7 +73,7 @@ pub async fn join(configuration: &JoinConfiguration, node: &str, now: Timestamp)
     config.root_cert = Some(vec![der(&ca_pem, endpoint)?]);
     let mut with_token = config.clone();
     with_token.auth_info.token = Some(bearer.clone().into());
-    let client = client(with_token, endpoint)?;
+    let client = client(network, with_token, endpoint)?;
     let map = Api::<ConfigMap>::namespaced(client.clone(), "kube-system").get("kubeadm-config").await;
     let map = map.map_err(|error| failed(endpoint, "failed to get config map kubeadm-config", error))?;
     let text = map.data.and_then(|mut data| data.remove("ClusterConfiguration")).unwrap_or_default();
@@ -76,15 +82,15 @@ pub async fn join(configuration: &JoinConfiguration, node: &str, now: Timestamp)
     let (certificate, key) = request(&client, endpoint, node, now).await?;
     config.auth_info.client_certificate_data = Some(STANDARD.encode(certificate));
     config.auth_info.client_key_data = Some(STANDARD.encode(key).into());
-    Ok(Joined { client: self::client(config, endpoint)?, configuration: cluster })
+    Ok(Joined { client: self::client(network, config, endpoint)?, configuration: cluster })
 }
 
 /// Reads cluster-info without trust, and checks the token's signature of it and its authority against the pinned hashes.
-async fn discover(token: &BootstrapToken) -> Result<String, Error> {
+async fn discover(network: &dyn Network, token: &BootstrapToken) -> Result<String, Error> {
     let endpoint = &token.api_server_endpoint;
     let mut config = base(endpoint)?;
     config.accept_invalid_certs = true;
-    let map = Api::<ConfigMap>::namespaced(client(config, endpoint)?, "kube-public").get("cluster-info").await;
+    let map = Api::<ConfigMap>::namespaced(client(network, config, endpoint)?, "kube-public").get("cluster-info").await;
     let map = map.map_err(|error| failed(endpoint, "failed to request the cluster-info ConfigMap", error))?;
     let data = map.data.unwrap_or_default();
     let text = signed(&data, token)?;
@@ -171,8 +177,8 @@ fn base(endpoint: &str) -> Result<Config, Error> {
     Ok(config)
 }
 
-fn client(config: Config, endpoint: &str) -> Result<Client, Error> {
-    Client::try_from(config).map_err(|error| Error::Refused(format!("cannot set up a client of {endpoint}: {error}")))
+fn client(network: &dyn Network, config: Config, endpoint: &str) -> Result<Client, Error> {
+    network.client(config).map_err(|error| Error::Refused(format!("cannot set up a client of {endpoint}: {error}")))
 }
 
 fn der(pem: &str, endpoint: &str) -> Result<Vec<u8>, Error> {

@@ -188,7 +188,8 @@ impl Machine<'_> {
             }
             return Ok(record);
         }
-        let joined = join::join(&join, &name, (self.hollow.clock)()).await.map_err(Error::Join)?;
+        let joined =
+            join::join(self.hollow.network.as_ref(), &join, &name, (self.hollow.clock)()).await.map_err(Error::Join)?;
         self.log("[preflight] Reading configuration from the \"kubeadm-config\" ConfigMap");
         let cluster = self.hollow.cluster_at(&endpoint);
         if control_plane {
