@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::upgrade::OnUpgrade;
 use policy::{User, rbac::Attributes};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     authn,
     body::{self, BODY_BYTES_MAX, Media},
-    decode, discovery, documents,
+    decode, discovery, documents, forward,
     kinds::Kind,
     listen::Draining,
     negotiate::{self, Answer, Form, PatchType},
@@ -66,7 +67,7 @@ pub(crate) async fn handle(server: Server, request: Request, caller: Option<Arc<
     if head { response.map(|_| Body::empty()) } else { response }
 }
 
-async fn serve(server: &Server, parts: Parts, body: Body, caller: Option<Arc<User>>) -> Result<Response> {
+async fn serve(server: &Server, mut parts: Parts, body: Body, caller: Option<Arc<User>>) -> Result<Response> {
     let size: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if size > HEADERS_BYTES_MAX {
         return Err(Error::headers_too_large());
@@ -110,7 +111,11 @@ async fn serve(server: &Server, parts: Parts, body: Body, caller: Option<Arc<Use
     if !kind.has_subresource(&resource.subresource) {
         return Err(Error::no_such_path());
     }
+    let upgrade = parts.extensions.remove::<OnUpgrade>();
     let call = Call { server: server.clone(), user, kind, verb, target: resource, query, headers: parts.headers };
+    if verb == Verb::Get && call.target.subresource == "portforward" {
+        return forward::serve(call, upgrade).await;
+    }
     if verb == Verb::Watch {
         let draining = parts.extensions.get::<Draining>().map(|d| d.0.clone()).unwrap_or_default();
         return call.watch(draining).await;

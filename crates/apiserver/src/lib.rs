@@ -20,6 +20,7 @@ mod decode;
 mod discovery;
 mod documents;
 mod field;
+mod forward;
 mod http;
 mod kinds;
 mod listen;
@@ -53,6 +54,7 @@ pub use self::{
     authn::PeerCertificates,
     body::{BODY_BYTES_MAX, DEPTH_MAX},
     field::{FieldError, FieldErrorKind},
+    forward::Forward,
     http::HEADERS_BYTES_MAX,
     kinds::builtin::Profile,
     listen::{ListenError, server_tls},

@@ -59,6 +59,8 @@ pub struct Options {
     /// What `/version` says, as in `v1.36.0`.
     pub version: String,
     pub requests_max: usize,
+    /// Streams into pods; none: there are no nodes that run them.
+    pub forward: Option<Arc<dyn crate::Forward>>,
     /// Random numbers for uids and made-up names; a seeded source makes them repeatable.
     pub random: Arc<dyn Fn() -> u128 + Send + Sync>,
 }
@@ -77,6 +79,7 @@ impl Default for Options {
             service_range: None,
             version: "v1.36.0".to_owned(),
             requests_max: REQUESTS_MAX,
+            forward: None,
             random: Arc::new(rand::random),
         }
     }

@@ -38,6 +38,8 @@ pub fn needed(configuration: Option<&ClusterConfiguration>) -> (Vec<Purpose>, &'
 const CA_DAYS: i64 = 3650;
 /// Validity of the administrator's certificate in a kubeconfig.
 const ADMIN_DAYS: i64 = 365;
+/// Validity of a certificate that is made for a few calls to etcd.
+const ETCD_CLIENT_DAYS: i64 = 1;
 /// Certificates begin a little in the past, for machines whose clocks are behind.
 const BACKDATED_S: i64 = 300;
 
@@ -95,16 +97,9 @@ pub fn kubeconfig(
             format!("the key pair in {} cannot sign: {error}", Purpose::Ca.secret_name(cluster)),
         )
     };
-    let authority = KeyPair::from_pem(&ca.private).map_err(unusable)?;
-    let issuer = Issuer::from_ca_cert_pem(&ca.public, authority).map_err(unusable)?;
-    let key = generate_key(algorithm.unwrap_or(EncryptionAlgorithm::ECDSAP256))?;
-    let mut params = CertificateParams::default();
-    params.distinguished_name = common_name("kubernetes-admin");
-    params.distinguished_name.push(DnType::OrganizationName, "system:masters");
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    valid(&mut params, now, ADMIN_DAYS)?;
-    let certificate = params.signed_by(&key, &issuer).map_err(unusable)?;
+    let mut subject = common_name("kubernetes-admin");
+    subject.push(DnType::OrganizationName, "system:masters");
+    let admin = client(ca, subject, algorithm, ADMIN_DAYS, now)?.map_err(unusable)?;
     let encoded = |text: &str| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
     let (user, context) = (format!("{cluster}-admin"), format!("{cluster}-admin@{cluster}"));
     let document = json!({
@@ -115,8 +110,8 @@ pub fn kubeconfig(
             "server": format!("https://{endpoint}"),
         }}],
         "users": [{"name": user, "user": {
-            "client-certificate-data": encoded(&certificate.pem()),
-            "client-key-data": encoded(&key.serialize_pem()),
+            "client-certificate-data": encoded(&admin.public),
+            "client-key-data": encoded(&admin.private),
         }}],
         "contexts": [{"name": context, "context": {"cluster": cluster, "user": user}}],
         "current-context": context,
@@ -124,6 +119,34 @@ pub fn kubeconfig(
     });
     serde_saphyr::to_string(&document)
         .map_err(|error| Error::Bug { what: "write a kubeconfig".into(), source: Some(error.into()) })
+}
+
+/// A client certificate for calls to etcd, signed by the cluster's etcd authority.
+pub fn etcd_client(cluster: &str, ca: &Pair, now: Timestamp) -> Result<Pair> {
+    let pair = client(ca, common_name("skep"), None, ETCD_CLIENT_DAYS, now)?;
+    pair.map_err(|error| {
+        let name = Purpose::Etcd.secret_name(cluster);
+        Error::blocked("CertificatesCorrupted", format!("the key pair in {name} cannot sign: {error}"))
+    })
+}
+
+/// The inner error: the authority cannot sign.
+fn client(
+    ca: &Pair,
+    subject: DistinguishedName,
+    algorithm: Option<EncryptionAlgorithm>,
+    days: i64,
+    now: Timestamp,
+) -> Result<std::result::Result<Pair, rcgen::Error>> {
+    let key = generate_key(algorithm.unwrap_or(EncryptionAlgorithm::ECDSAP256))?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = subject;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    valid(&mut params, now, days)?;
+    let issuer = KeyPair::from_pem(&ca.private).and_then(|authority| Issuer::from_ca_cert_pem(&ca.public, authority));
+    let certificate = issuer.and_then(|issuer| params.signed_by(&key, &issuer));
+    Ok(certificate.map(|certificate| Pair { public: certificate.pem(), private: key.serialize_pem() }))
 }
 
 /// Whether less than half of the life of a kubeconfig's certificate is left, or it cannot be read.

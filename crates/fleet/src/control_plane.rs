@@ -4,6 +4,7 @@
 //! Source: kubernetes-sigs/cluster-api controlplane/kubeadm/reconcilers/kubeadmcontrolplane.
 
 mod conditions;
+mod etcd;
 mod kubeadm_config;
 mod machines;
 mod rollout;
@@ -55,6 +56,8 @@ pub struct Seen {
     pub kubeconfig: Option<Arc<Secret>>,
     /// The static pods, by name; `Err` says why they are not known.
     pub pods: std::result::Result<BTreeMap<String, Pod>, String>,
+    /// The etcd members, if one of them has to go; `Err` says why they are not known.
+    pub etcd: Option<std::result::Result<Vec<etcd::Member>, String>>,
     /// The API answers and kubeadm has left its configuration there.
     pub initialized: bool,
     pub suffixes: Suffixes,
@@ -68,6 +71,8 @@ pub struct ControlPlanePlan {
     pub kubeconfig: bool,
     /// A rollout is under way: the workload cluster is told what is declared before a machine joins it.
     pub rollout: bool,
+    /// The etcd member of a machine that goes.
+    pub removal: Option<etcd::Removal>,
 }
 
 impl Reconcile for ControlPlanes {
@@ -113,6 +118,15 @@ impl Reconcile for ControlPlanes {
         } else {
             Ok(BTreeMap::new())
         };
+        let certificates: Vec<_> = certificates.collect();
+        let staying = rollout::staying_nodes(&machines);
+        let etcd = match staying.first() {
+            Some(node) if machines::has_own_etcd(&control_plane) && rollout::at_hook(&machines).is_some() => {
+                let members = async { self.etcd(&target, &certificates).await?.members(node).await };
+                Some(members.await.map_err(|error| error.chain()))
+            }
+            _ => None,
+        };
         let before = control_plane.status.as_ref().and_then(|status| status.initialization.as_ref());
         let initialized = before.is_some_and(|before| before.control_plane_initialized == Some(true))
             || (!goes
@@ -136,7 +150,8 @@ impl Reconcile for ControlPlanes {
                 .map(|infrastructure| (infrastructure.key().name, infrastructure))
                 .collect(),
             template: caches.external(namespace, Some(reference)),
-            certificates: certificates.collect(),
+            certificates,
+            etcd,
             kubeconfig: caches.secret(namespace, &Purpose::Kubeconfig.secret_name(&name)),
             pods,
             initialized,
@@ -168,27 +183,27 @@ impl Reconcile for ControlPlanes {
         if let (true, Some(cluster)) = (plan.rollout, &seen.cluster) {
             kubeadm_config::publish(&self.0.workloads, cluster, &seen.control_plane).await?;
         }
+        if let (Some(removal), Some(cluster)) = (&plan.removal, &seen.cluster) {
+            self.etcd(&Key::of(cluster.as_ref()), &seen.certificates).await?.remove(removal).await?;
+        }
         self.0.writer.execute(plan.local).await
     }
 }
 
 impl ControlPlanes {
+    async fn etcd(&self, cluster: &Key, certificates: &[(Purpose, Arc<Secret>)]) -> Result<etcd::Access> {
+        let (public, private) = key_pair(certificates, Purpose::Etcd, &cluster.name)?;
+        let now = self.0.writer.clock().now();
+        let authority_pem = public.clone();
+        let pair = certificates::etcd_client(&cluster.name, &certificates::Pair { public, private }, now)?;
+        Ok(etcd::Access { client: self.0.workloads.try_client(cluster).await?, authority_pem, pair })
+    }
+
     async fn kubeconfig(&self, seen: &Seen, now: Timestamp) -> Result<Secret> {
         let cluster = seen.cluster.clone().ok_or_else(|| Error::bug("a kubeconfig is planned for no cluster"))?;
         let name = cluster.metadata.name.clone().unwrap_or_default();
         let endpoint = bootstrap::endpoint(&cluster).ok_or_else(|| Error::bug("a kubeconfig needs an endpoint"))?;
-        let read = |key: &str| {
-            let (_, secret) = seen.certificates.iter().find(|(purpose, _)| *purpose == Purpose::Ca)?;
-            String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok()
-        };
-        let missing = || {
-            Error::blocked(
-                "CertificatesCorrupted",
-                format!("{} lacks tls.crt or tls.key", Purpose::Ca.secret_name(&name)),
-            )
-        };
-        let public = read("tls.crt").ok_or_else(missing)?;
-        let private = read("tls.key").ok_or_else(missing)?;
+        let (public, private) = key_pair(&seen.certificates, Purpose::Ca, &name)?;
         let algorithm = key_options(&seen.control_plane).0;
         let made = tokio::task::spawn_blocking(move || {
             let ca = certificates::Pair { public, private };
@@ -197,6 +212,18 @@ impl ControlPlanes {
         let text = made.await.map_err(|error| Error::bug(format!("making a kubeconfig ended early: {error}")))??;
         Ok(secret(seen, Purpose::Kubeconfig, &[("value", text)]))
     }
+}
+
+/// The certificate and the key of an authority.
+fn key_pair(certificates: &[(Purpose, Arc<Secret>)], wanted: Purpose, cluster: &str) -> Result<(String, String)> {
+    let read = |key: &str| {
+        let (_, secret) = certificates.iter().find(|(purpose, _)| *purpose == wanted)?;
+        String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok()
+    };
+    read("tls.crt").zip(read("tls.key")).ok_or_else(|| {
+        let name = wanted.secret_name(cluster);
+        Error::blocked("CertificatesCorrupted", format!("{name} lacks tls.crt or tls.key"))
+    })
 }
 
 type KeyOptions = (Option<api::cluster_configuration::EncryptionAlgorithm>, Option<i32>);
@@ -321,6 +348,7 @@ fn advance(seen: &Seen, cluster: &Cluster, now: &Time, plan: &mut ControlPlanePl
         Some(_) => false,
     };
     plan.rollout = rollout::is_due(seen, now);
+    plan.removal = rollout::removal(seen).ok().flatten();
     rollout::step(seen, cluster, now, &mut plan.local)
 }
 

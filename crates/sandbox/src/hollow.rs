@@ -8,6 +8,7 @@
 
 mod balance;
 mod cluster;
+mod etcd;
 mod join;
 mod kubeadm;
 mod machine;

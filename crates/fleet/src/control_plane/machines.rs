@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use api::{
     condition::{self, Statement},
+    control_plane::KubeadmControlPlane,
     machine::Machine,
     meta::Time,
 };
@@ -23,10 +24,14 @@ const COMPONENTS: [(&str, &str); 4] = [
 
 /// The components that the control plane runs: with an etcd of its own or the user's.
 fn components(seen: &Seen) -> &'static [(&'static str, &'static str)] {
-    let configuration =
-        seen.control_plane.spec.kubeadm_config_spec.as_ref().and_then(|spec| spec.cluster_configuration.as_ref());
-    let external = configuration.and_then(|found| found.etcd.as_ref()?.external.as_ref()).is_some();
-    if external { &COMPONENTS[..3] } else { &COMPONENTS }
+    if has_own_etcd(&seen.control_plane) { &COMPONENTS } else { &COMPONENTS[..3] }
+}
+
+/// Whether etcd runs on the control plane's machines, and is not the user's own elsewhere.
+pub fn has_own_etcd(control_plane: &KubeadmControlPlane) -> bool {
+    let spec = control_plane.spec.kubeadm_config_spec.as_ref();
+    let configuration = spec.and_then(|spec| spec.cluster_configuration.as_ref());
+    configuration.and_then(|found| found.etcd.as_ref()?.external.as_ref()).is_none()
 }
 
 /// Its node is there and every component that was reported runs.

@@ -1,6 +1,9 @@
 //! One operation at a time: the first machine, one more, one less, or the next one to replace.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use api::{
     cluster::Cluster,
@@ -13,7 +16,7 @@ use control::{EventType, Plan};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::ObjectMeta;
 
-use super::{Seen, machines};
+use super::{Seen, etcd, machines};
 use crate::{
     machine_set::{clone, renamed},
     naming::{self, MACHINE_NAME_MAX},
@@ -41,7 +44,12 @@ pub fn step(seen: &Seen, cluster: &Cluster, now: &Time, plan: &mut Plan) -> Resu
         return create(seen, cluster, &new_name(seen)?, now, plan);
     }
     if let Some(going) = seen.machines.iter().find(|machine| machine.metadata.deletion_timestamp.is_some()) {
-        finish_removal(going, plan);
+        if at_hook(&seen.machines).is_some() {
+            match removal(seen)? {
+                None => machines::release(going, plan),
+                Some(_) => return Err(format!("Waiting for the etcd member of Machine {} to go", name_of(going))),
+            }
+        }
         return Err(format!("Waiting for Machine {} to be deleted", name_of(going)));
     }
     let started = control_plane.status.as_ref().and_then(|status| status.initialization.as_ref());
@@ -67,7 +75,7 @@ pub fn step(seen: &Seen, cluster: &Cluster, now: &Time, plan: &mut Plan) -> Resu
     let Some(machine) = removable(seen, &outdated) else { return Ok(()) };
     // One that is not well may go: it is what stands in the way.
     preflight(seen, Some(name_of(machine)))?;
-    remove(seen, cluster, machine, plan);
+    remove(seen, machine, plan);
     Ok(())
 }
 
@@ -236,32 +244,34 @@ fn removable<'a>(seen: &'a Seen, outdated: &[&'a Machine]) -> Option<&'a Machine
 }
 
 /// Deletes the machine.
-fn remove(seen: &Seen, cluster: &Cluster, machine: &Machine, plan: &mut Plan) {
-    let control_plane = seen.control_plane.as_ref();
+fn remove(seen: &Seen, machine: &Machine, plan: &mut Plan) {
     plan.delete(machine);
-    plan.event(control_plane, EventType::Normal, "SuccessfulDelete", format!("Deleted Machine {}", name_of(machine)));
-    let external = control_plane
-        .spec
-        .kubeadm_config_spec
-        .as_ref()
-        .and_then(|spec| spec.cluster_configuration.as_ref()?.etcd.as_ref()?.external.as_ref());
-    if external.is_none() {
-        let message = format!(
-            "The etcd member of Machine {} of cluster {} is not removed by this controller: remove it by hand",
-            name_of(machine),
-            cluster.metadata.name.as_deref().unwrap_or_default()
-        );
-        plan.event(control_plane, EventType::Warning, "EtcdMemberNotRemoved", message);
-    }
+    let message = format!("Deleted Machine {}", name_of(machine));
+    plan.event(seen.control_plane.as_ref(), EventType::Normal, "SuccessfulDelete", message);
 }
 
-/// Lets the machine go on once it has been drained.
-fn finish_removal(machine: &Machine, plan: &mut Plan) {
-    let conditions = machine.status.as_ref().map_or(&[][..], |status| &status.conditions);
+/// The machine whose deletion waits for its etcd member: the first one that goes, once it has been drained.
+pub fn at_hook(machines: &[Arc<Machine>]) -> Option<&Machine> {
+    let going = machines.iter().find(|machine| machine.metadata.deletion_timestamp.is_some())?;
+    let conditions = going.status.as_ref().map_or(&[][..], |status| &status.conditions);
     let reason = api::condition::get(conditions, "Deleting").map(|found| found.reason.as_str());
-    if reason == Some("WaitingForPreTerminateHook") {
-        machines::release(machine, plan);
-    }
+    (reason == Some("WaitingForPreTerminateHook")).then_some(going.as_ref())
+}
+
+/// The nodes of the machines that stay, the newest first.
+pub fn staying_nodes(machines: &[Arc<Machine>]) -> Vec<String> {
+    let stay = machines.iter().rev().filter(|machine| machine.metadata.deletion_timestamp.is_none());
+    stay.filter_map(|machine| Some(machine.status.as_ref()?.node_ref.as_ref()?.name.clone())).collect()
+}
+
+/// What etcd has to be asked before the machine at its hook may go; nothing if its member is gone, or etcd is not ours.
+pub fn removal(seen: &Seen) -> Result<Option<etcd::Removal>, String> {
+    let (Some(going), Some(members)) = (at_hook(&seen.machines), &seen.etcd) else { return Ok(None) };
+    let waits = |why: &str| format!("Waiting for the etcd member of Machine {} to go: {why}", name_of(going));
+    let members = members.as_ref().map_err(|why| waits(why))?;
+    let node = going.status.as_ref().and_then(|status| status.node_ref.as_ref());
+    let node = node.map_or(name_of(going), |node| node.name.as_str());
+    etcd::removal(members, node, &staying_nodes(&seen.machines)).map_err(|why| waits(&why))
 }
 
 /// Why the machine has to be replaced; `None` if it is as declared.

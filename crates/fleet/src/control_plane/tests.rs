@@ -62,6 +62,7 @@ fn seen(replicas: i32) -> Seen {
         // Made by somebody else, so that its age is nobody's business here.
         kubeconfig: Some(Arc::new(Secret::default())),
         pods: Ok(BTreeMap::new()),
+        etcd: None,
         initialized: false,
         suffixes: Suffixes::seeded(0),
         control_plane: Arc::new(control_plane),

@@ -129,8 +129,15 @@ impl Balancer {
                     debug!(%address, "no machine is behind the address");
                     return;
                 }
+                if !cluster.has_quorum() {
+                    debug!(%address, "etcd of the cluster has no quorum");
+                    return;
+                }
                 let member = &members[turn.fetch_add(1, Ordering::Relaxed) % members.len()];
-                cluster.server.serve_connection(stream, member.tls.clone()).await;
+                tokio::select! {
+                    () = cluster.server.serve_connection(stream, member.tls.clone()) => {}
+                    () = cluster.loses_quorum() => {}
+                }
             });
         }
     }

@@ -20,11 +20,14 @@ use parking_lot::RwLock;
 use rustls::ServerConfig;
 use serde_json::{Value, json};
 use store::{Prefixed, SharedStore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
-    Clock, objects,
+    Clock,
+    etcd::{Etcd, Pods},
+    objects,
     pki::{self, Authority},
     signer,
 };
@@ -36,6 +39,12 @@ pub enum Error {
         cluster: String,
         #[source]
         source: apiserver::StartError,
+    },
+    #[error("read the etcd members of hollow cluster {cluster}")]
+    Etcd {
+        cluster: String,
+        #[source]
+        source: store::Error,
     },
     #[error("make the TLS front of {machine}")]
     Tls {
@@ -55,8 +64,11 @@ pub enum Error {
 /// A control plane machine's share in the cluster.
 #[derive(Clone)]
 pub struct Member {
+    pub node: String,
     pub address: String,
     pub tls: Arc<ServerConfig>,
+    /// None if the cluster's etcd is elsewhere.
+    pub etcd_tls: Option<Arc<ServerConfig>>,
 }
 
 pub struct Cluster {
@@ -67,8 +79,11 @@ pub struct Cluster {
     pub client: Client,
     pub ca: Authority,
     pub etcd_ca_pem: String,
+    pub etcd: Etcd,
     /// By machine.
     pub members: RwLock<BTreeMap<String, Member>>,
+    /// A machine has left.
+    changed: Notify,
     pub clock: Clock,
     stop: CancellationToken,
 }
@@ -91,6 +106,9 @@ impl Cluster {
         clock: Clock,
     ) -> Result<Arc<Self>, Error> {
         let part: SharedStore = Arc::new(Prefixed::new(store.clone(), data_prefix(id)));
+        let etcd = Etcd::open(id, store).await;
+        let etcd = etcd.map_err(|source| Error::Etcd { cluster: id.to_owned(), source })?;
+        let pods = Arc::new(Pods::default());
         let options = Options {
             clock: clock.clone(),
             profile: Profile::Workload,
@@ -102,6 +120,7 @@ impl Cluster {
             }),
             bootstrap_tokens: true,
             version: version.to_owned(),
+            forward: Some(pods.clone()),
             ..Options::default()
         };
         let server = Server::start(part, options).await;
@@ -114,29 +133,67 @@ impl Cluster {
             client,
             ca: keys.ca,
             etcd_ca_pem: keys.etcd_ca_pem,
+            etcd,
             members: RwLock::default(),
+            changed: Notify::new(),
             clock,
             stop: CancellationToken::new(),
         });
+        pods.set(Arc::downgrade(&cluster));
         tokio::spawn(cluster.stop.clone().run_until_cancelled_owned(sign(Arc::downgrade(&cluster))));
         tokio::spawn(cluster.stop.clone().run_until_cancelled_owned(run_pods(Arc::downgrade(&cluster))));
         tokio::spawn(cluster.stop.clone().run_until_cancelled_owned(signer::run(Arc::downgrade(&cluster))));
         Ok(cluster)
     }
 
-    /// Adds the TLS front of a machine.
-    pub fn join(&self, machine: &str, address: &str, serving: &pki::Signed) -> Result<(), Error> {
-        let tls = apiserver::server_tls(&serving.certificate_pem, &serving.key_pem, Some(&self.ca.certificate_pem));
-        let tls = tls.map_err(|source| Error::Tls { machine: machine.to_owned(), source })?;
-        self.members.write().insert(machine.to_owned(), Member { address: address.to_owned(), tls });
+    /// Adds the TLS fronts of a machine: of its API server, and of its etcd.
+    pub fn join(
+        &self,
+        machine: &str,
+        node: &str,
+        address: &str,
+        serving: &pki::Signed,
+        etcd_serving: Option<&pki::Signed>,
+    ) -> Result<(), Error> {
+        let front = |serving: &pki::Signed, clients: &str| {
+            let tls = apiserver::server_tls(&serving.certificate_pem, &serving.key_pem, Some(clients));
+            tls.map_err(|source| Error::Tls { machine: machine.to_owned(), source })
+        };
+        let tls = front(serving, &self.ca.certificate_pem)?;
+        let etcd_tls = etcd_serving.map(|serving| front(serving, &self.etcd_ca_pem)).transpose()?;
+        let member = Member { node: node.to_owned(), address: address.to_owned(), tls, etcd_tls };
+        self.members.write().insert(machine.to_owned(), member);
         Ok(())
+    }
+
+    /// The control plane machines that run.
+    pub fn alive(&self) -> Vec<String> {
+        self.members.read().keys().cloned().collect()
+    }
+
+    pub fn has_quorum(&self) -> bool {
+        self.etcd.has_quorum(&self.alive())
+    }
+
+    /// Returns when most of the etcd members are gone: then no API server of the cluster answers any more.
+    pub async fn loses_quorum(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if !self.has_quorum() {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Takes a machine away; true if none is left.
     pub fn leave(&self, machine: &str) -> bool {
         let mut members = self.members.write();
         members.remove(machine);
-        members.is_empty()
+        let last = members.is_empty();
+        drop(members);
+        self.changed.notify_waiters();
+        last
     }
 
     pub async fn shutdown(&self) {

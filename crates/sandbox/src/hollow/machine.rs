@@ -36,6 +36,8 @@ pub enum Error {
     Join(#[source] join::Error),
     #[error("[kubeadm] {0}")]
     Refused(String),
+    #[error("[kubeadm] error execution phase control-plane-join/etcd: {0}")]
+    Etcd(String),
     #[error("[hollow] {0}")]
     Cluster(#[from] cluster::Error),
     #[error("[hollow] {0}")]
@@ -55,7 +57,9 @@ impl Error {
     pub fn patience(&self, limit: Duration) -> Duration {
         match self {
             Self::Join(join::Error::Unsigned { .. }) => SIGNATURE_LIMIT,
-            Self::Join(join::Error::Unreachable { .. }) | Self::Register { .. } | Self::Store(_) => limit,
+            Self::Join(join::Error::Unreachable { .. }) | Self::Register { .. } | Self::Store(_) | Self::Etcd(_) => {
+                limit
+            }
             _ => Duration::ZERO,
         }
     }
@@ -254,6 +258,17 @@ impl Machine<'_> {
         Ok(config.text(&path).ok_or_else(missing)?.to_owned())
     }
 
+    /// What signs for the etcd on this machine; none if the cluster's etcd is elsewhere.
+    fn etcd_authority(
+        &self,
+        config: &CloudConfig,
+        cluster: &ClusterConfiguration,
+    ) -> Result<Option<Authority>, pki::Error> {
+        let pem = |name| config.text(&cluster.pki(name));
+        let key = pem("etcd/ca.key").filter(|_| cluster.etcd.external.is_none());
+        key.map(|key| Authority::load("etcd-ca", pem("etcd/ca.crt"), Some(key))).transpose()
+    }
+
     /// The cluster with this id: running, or begun with the keys that the machine was given.
     async fn open(
         &self,
@@ -302,7 +317,16 @@ impl Machine<'_> {
         names.sort();
         names.dedup();
         let serving = self.authority(config, cluster)?.server(&names, (self.hollow.clock)())?;
-        opened.join(&self.server.id, &address, &serving)?;
+        let etcd_serving = match self.etcd_authority(config, cluster)? {
+            Some(authority) => {
+                let joined = opened.etcd.join(&self.server.id, name, &address, &opened.alive()).await;
+                joined.map_err(Error::Etcd)?;
+                let names = [name, address.as_str(), "localhost", "127.0.0.1"].map(str::to_owned);
+                Some(authority.server(&names, (self.hollow.clock)())?)
+            }
+            None => None,
+        };
+        opened.join(&self.server.id, name, &address, &serving, etcd_serving.as_ref())?;
         self.hollow.balancer.listen(opened).await?;
         Ok(())
     }

@@ -1,0 +1,334 @@
+//! The etcd of a hollow cluster: who is a member, and the part of etcd's API that control planes are run with.
+//!
+//! The members' data is the cluster's API server's own; what is kept here is what decides whether a cluster lives: a member
+//! that is gone and not removed still counts for the quorum, and without quorum the cluster's API is not reached.
+//! Source: etcd's rpc.proto (Cluster, Maintenance) in the JSON form of its gateway, and kubeadm's stacked etcd.
+
+use std::{
+    convert::Infallible,
+    io,
+    sync::{Arc, OnceLock, Weak},
+};
+
+use apiserver::Forward;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use store::{At, Guard, Op, Range, SharedStore};
+use tokio::io::DuplexStream;
+use tokio_rustls::TlsAcceptor;
+
+use super::cluster::{Cluster, data_prefix};
+
+/// The port of kubeadm's etcd for clients.
+const PORT: u16 = 2379;
+const BODY_BYTES_MAX: usize = 64 * 1024;
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// gRPC's codes, as the gateway gives them.
+const INVALID: u32 = 3;
+const NOT_FOUND: u32 = 5;
+const PRECONDITION: u32 = 9;
+const UNAVAILABLE: u32 = 14;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Member {
+    id: u64,
+    /// Of its node.
+    name: String,
+    /// The server that it runs on.
+    machine: String,
+    address: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct State {
+    members: Vec<Member>,
+    leader: u64,
+    /// Of the last member that was added.
+    last: u64,
+}
+
+pub struct Etcd {
+    state: Mutex<State>,
+    /// One change of the membership at a time, as in etcd.
+    changing: tokio::sync::Mutex<()>,
+    store: SharedStore,
+    key: Bytes,
+}
+
+impl Etcd {
+    /// Reads who is a member, or begins with none.
+    pub async fn open(cluster: &str, store: &SharedStore) -> Result<Self, store::Error> {
+        // Beside the API server's keys, so that it goes with the cluster's data.
+        let key = Bytes::from(format!("{}etcd", data_prefix(cluster)));
+        let page = store.range(Range::key(key.clone()), At::Latest, 1).await?;
+        let state = page.items.first().and_then(|item| serde_json::from_slice(&item.value).ok()).unwrap_or_default();
+        Ok(Self { state: Mutex::new(state), changing: tokio::sync::Mutex::default(), store: store.clone(), key })
+    }
+
+    /// Adds the member of a machine that joins; nothing if it is one. `alive` are the machines that run.
+    pub async fn join(&self, machine: &str, node: &str, address: &str, alive: &[String]) -> Result<(), String> {
+        let _turn = self.changing.lock().await;
+        let mut state = self.state.lock().clone();
+        if state.members.iter().any(|member| member.machine == machine) {
+            return Ok(());
+        }
+        if !state.members.is_empty() && !has_quorum(&state, alive) {
+            return Err("etcdserver: re-configuration failed due to not enough started members".to_owned());
+        }
+        state.last += 1;
+        state.members.push(Member {
+            id: id(&self.key, state.last),
+            name: node.to_owned(),
+            machine: machine.to_owned(),
+            address: address.to_owned(),
+        });
+        self.write(state).await
+    }
+
+    /// Most members live; or there are none, because etcd is elsewhere.
+    pub fn has_quorum(&self, alive: &[String]) -> bool {
+        let state = self.state.lock();
+        state.members.is_empty() || has_quorum(&state, alive)
+    }
+
+    async fn write(&self, state: State) -> Result<(), String> {
+        let value = serde_json::to_vec(&state).expect("numbers and strings are JSON");
+        let op = Op::Put { key: self.key.clone(), value: Bytes::from(value) };
+        self.store.commit(Guard::default(), vec![op]).await.map_err(|error| format!("etcdserver: {error}"))?;
+        *self.state.lock() = state;
+        Ok(())
+    }
+
+    /// The leader: the one that was, while it lives; else the oldest that lives.
+    fn leader(&self, alive: &[String]) -> u64 {
+        let mut state = self.state.lock();
+        let lives = |member: &&Member| alive.contains(&member.machine);
+        if !has_quorum(&state, alive) {
+            return 0;
+        }
+        if !state.members.iter().filter(lives).any(|member| member.id == state.leader) {
+            state.leader = state.members.iter().find(lives).map_or(0, |member| member.id);
+        }
+        state.leader
+    }
+
+    /// One call of the gateway, made at the member of `machine`.
+    async fn call(&self, path: &str, body: &Value, machine: &str, alive: &[String]) -> Result<Value, (u32, String)> {
+        let leader = self.leader(alive);
+        let own = self.state.lock().members.iter().find(|member| member.machine == machine).map(|member| member.id);
+        let own = own.ok_or_else(|| (UNAVAILABLE, "etcdserver: server stopped".to_owned()))?;
+        let header =
+            json!({"cluster_id": id(&self.key, 0).to_string(), "member_id": own.to_string(), "raft_term": "2"});
+        let list = || {
+            let state = self.state.lock();
+            let member = |member: &Member| {
+                json!({
+                    "ID": member.id.to_string(), "name": member.name,
+                    "peerURLs": [format!("https://{}:2380", member.address)],
+                    "clientURLs": [format!("https://{}:{PORT}", member.address)],
+                })
+            };
+            json!({"header": header, "members": state.members.iter().map(member).collect::<Vec<_>>()})
+        };
+        let target = |field: &str| {
+            let given = &body[field];
+            let id = given.as_u64().or_else(|| given.as_str()?.parse().ok());
+            id.ok_or_else(|| (INVALID, format!("json: {field} is not a member's id")))
+        };
+        match path {
+            "/v3/cluster/member/list" if leader == 0 => Err((UNAVAILABLE, "etcdserver: no leader".to_owned())),
+            "/v3/cluster/member/list" => Ok(list()),
+            "/v3/cluster/member/remove" => {
+                let wanted = target("ID")?;
+                self.remove(wanted, alive).await?;
+                Ok(list())
+            }
+            "/v3/maintenance/status" => Ok(json!({
+                "header": header, "version": "3.6.0", "dbSize": "0", "leader": leader.to_string(), "raftTerm": "2",
+                "errors": if leader == 0 { vec!["etcdserver: no leader"] } else { Vec::new() },
+            })),
+            "/v3/maintenance/alarm" => Ok(json!({ "header": header })),
+            "/v3/maintenance/transfer-leadership" => {
+                let wanted = target("targetID")?;
+                if own != leader {
+                    return Err((PRECONDITION, "etcdserver: not leader".to_owned()));
+                }
+                let mut state = self.state.lock();
+                let fits = |member: &Member| member.id == wanted && alive.contains(&member.machine);
+                if !state.members.iter().any(fits) {
+                    return Err((PRECONDITION, "etcdserver: bad leader transferee".to_owned()));
+                }
+                state.leader = wanted;
+                Ok(json!({ "header": header }))
+            }
+            _ => Err((NOT_FOUND, "Not Found".to_owned())),
+        }
+    }
+
+    async fn remove(&self, wanted: u64, alive: &[String]) -> Result<(), (u32, String)> {
+        let _turn = self.changing.lock().await;
+        let mut state = self.state.lock().clone();
+        let Some(place) = state.members.iter().position(|member| member.id == wanted) else {
+            return Err((NOT_FOUND, "etcdserver: member not found".to_owned()));
+        };
+        if !has_quorum(&state, alive) {
+            return Err((UNAVAILABLE, "etcdserver: no leader".to_owned()));
+        }
+        state.members.remove(place);
+        if !has_quorum(&state, alive) {
+            let text = "etcdserver: re-configuration failed due to not enough started members";
+            return Err((PRECONDITION, text.to_owned()));
+        }
+        self.write(state).await.map_err(|why| (UNAVAILABLE, why))
+    }
+}
+
+fn has_quorum(state: &State, alive: &[String]) -> bool {
+    state.members.iter().filter(|member| alive.contains(&member.machine)).count() * 2 > state.members.len()
+}
+
+/// Ids look like etcd's: 64 bits that tell nothing.
+fn id(seed: &[u8], count: u64) -> u64 {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &[seed, &count.to_be_bytes()].concat());
+    digest.as_ref().iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+}
+
+/// Streams into the pods of a hollow cluster: its etcd members answer, and nothing else runs.
+#[derive(Default)]
+pub struct Pods(OnceLock<Weak<Cluster>>);
+
+impl Pods {
+    pub fn set(&self, cluster: Weak<Cluster>) {
+        let _ = self.0.set(cluster);
+    }
+
+    fn cluster(&self) -> Option<Arc<Cluster>> {
+        self.0.get()?.upgrade()
+    }
+}
+
+impl Forward for Pods {
+    fn open<'a>(&'a self, namespace: &'a str, pod: &'a str, port: u16) -> BoxFuture<'a, io::Result<DuplexStream>> {
+        Box::pin(async move {
+            let refused = || {
+                let text =
+                    format!("failed to connect to localhost:{port} inside pod {namespace}/{pod}: connection refused");
+                io::Error::new(io::ErrorKind::ConnectionRefused, text)
+            };
+            let node = pod.strip_prefix("etcd-").filter(|_| namespace == "kube-system" && port == PORT);
+            let (Some(node), Some(cluster)) = (node, self.cluster()) else { return Err(refused()) };
+            let members = cluster.members.read().clone();
+            let found = members.into_iter().find(|(_, member)| member.node == node);
+            let found = found.and_then(|(machine, member)| Some((machine, member.etcd_tls?)));
+            let Some((machine, tls)) = found else { return Err(refused()) };
+            let (ours, theirs) = tokio::io::duplex(BUFFER_BYTES);
+            let cluster = Arc::downgrade(&cluster);
+            tokio::spawn(async move {
+                // Ends with the stream.
+                let Ok(stream) = TlsAcceptor::from(tls).accept(ours).await else { return };
+                if stream.get_ref().1.peer_certificates().is_none() {
+                    return;
+                }
+                let service = hyper::service::service_fn(move |request| {
+                    let (cluster, machine) = (cluster.clone(), machine.clone());
+                    async move { Ok::<_, Infallible>(answer(cluster, &machine, request).await) }
+                });
+                let _ =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            });
+            Ok(theirs)
+        })
+    }
+}
+
+async fn answer(cluster: Weak<Cluster>, machine: &str, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let (parts, body) = request.into_parts();
+    let body = Limited::new(body, BODY_BYTES_MAX).collect().await.ok();
+    let body = body.and_then(|body| serde_json::from_slice::<Value>(&body.to_bytes()).ok());
+    let said = match (cluster.upgrade(), body) {
+        _ if parts.method != Method::POST => Err((NOT_FOUND, "Method Not Allowed".to_owned())),
+        (None, _) => Err((UNAVAILABLE, "etcdserver: server stopped".to_owned())),
+        (_, None) => Err((INVALID, "the body is not JSON".to_owned())),
+        (Some(cluster), Some(body)) => cluster.etcd.call(parts.uri.path(), &body, machine, &cluster.alive()).await,
+    };
+    let (status, value) = match said {
+        Ok(value) => (StatusCode::OK, value),
+        Err((code, text)) => {
+            let status = match code {
+                NOT_FOUND => StatusCode::NOT_FOUND,
+                UNAVAILABLE => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            (status, json!({"error": text, "code": code, "message": text}))
+        }
+    };
+    let mut response = Response::new(Full::new(Bytes::from(value.to_string())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use store::{Embedded, Limits};
+
+    use super::*;
+
+    fn machines(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    async fn three() -> (Etcd, SharedStore) {
+        let store: SharedStore = Arc::new(Embedded::memory(Limits::default()));
+        let etcd = Etcd::open("c", &store).await.unwrap();
+        for (count, machine) in ["a", "b", "c"].into_iter().enumerate() {
+            etcd.join(machine, machine, "10.0.0.1", &machines(&["a", "b", "c"][..count])).await.unwrap();
+        }
+        (etcd, store)
+    }
+
+    #[tokio::test]
+    async fn a_member_that_is_gone_counts_until_it_is_removed() {
+        let (etcd, store) = three().await;
+        assert!(etcd.has_quorum(&machines(&["a", "b"])));
+        assert!(!etcd.has_quorum(&machines(&["a"])));
+        let alive = machines(&["a", "b"]);
+        let list = etcd.call("/v3/cluster/member/list", &json!({}), "a", &alive).await.unwrap();
+        let gone = json!({"ID": list["members"][2]["ID"]});
+        etcd.call("/v3/cluster/member/remove", &gone, "a", &alive).await.unwrap();
+        let again = etcd.call("/v3/cluster/member/remove", &gone, "a", &alive).await.unwrap_err();
+        assert_eq!(again, (NOT_FOUND, "etcdserver: member not found".to_owned()));
+        assert_eq!(etcd.state.lock().members.len(), 2);
+        assert_eq!(*Etcd::open("c", &store).await.unwrap().state.lock(), *etcd.state.lock());
+    }
+
+    #[tokio::test]
+    async fn without_quorum_nobody_joins_or_goes() {
+        let (etcd, _) = three().await;
+        let alive = machines(&["a"]);
+        assert!(etcd.join("d", "d", "10.0.0.4", &alive).await.is_err());
+        let first = etcd.state.lock().members[1].id.to_string();
+        assert!(etcd.call("/v3/cluster/member/remove", &json!({"ID": first}), "a", &alive).await.is_err());
+        let status = etcd.call("/v3/maintenance/status", &json!({}), "a", &alive).await.unwrap();
+        assert_eq!(status["errors"], json!(["etcdserver: no leader"]));
+    }
+
+    #[tokio::test]
+    async fn leadership_moves_at_the_leaders_word_only() {
+        let (etcd, _) = three().await;
+        let alive = machines(&["a", "b", "c"]);
+        let target = json!({"targetID": etcd.state.lock().members[1].id.to_string()});
+        assert!(etcd.call("/v3/maintenance/transfer-leadership", &target, "c", &alive).await.is_err());
+        etcd.call("/v3/maintenance/transfer-leadership", &target, "a", &alive).await.unwrap();
+        let status = etcd.call("/v3/maintenance/status", &json!({}), "c", &alive).await.unwrap();
+        assert_eq!(status["leader"], target["targetID"]);
+    }
+}
