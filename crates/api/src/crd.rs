@@ -4,7 +4,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use crate::{cluster, control_plane, kubeadm, machine, names, openstack_cluster, openstack_machine};
+use crate::{cluster, control_plane, kubeadm, machine, names, openstack_cluster, openstack_machine, rules};
 
 /// All definitions, in the order in which they are to be installed.
 pub fn all() -> Vec<CustomResourceDefinition> {
@@ -26,14 +26,16 @@ pub fn all() -> Vec<CustomResourceDefinition> {
     .collect()
 }
 
-/// Puts a derived definition into its published form: the contract label, and no `nullable`, which Go's optional
+/// Puts a derived definition into its published form: the contract label, the rules, and no `nullable`, which Go's optional
 /// fields do not have: a null is dropped as the API server drops it.
 fn published(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let labels = crd.metadata.labels.get_or_insert_default();
     labels.insert(names::PROVIDER_LABEL.into(), provider(&crd.spec.group).into());
     labels.insert(names::CONTRACT_LABEL.into(), "v1beta2".into());
+    let kind = crd.spec.names.kind.clone();
     let mut value = serde_json::to_value(crd).expect("a definition made from types is JSON");
     drop_nullable(&mut value["spec"]);
+    rules::add(&kind, &mut value["spec"]);
     serde_json::from_value(value).expect("removing optional keys leaves a definition")
 }
 

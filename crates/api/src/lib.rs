@@ -18,4 +18,5 @@ pub mod node_configuration;
 pub mod openstack_cluster;
 pub mod openstack_machine;
 pub mod openstack_reference;
+mod rules;
 pub mod topology;

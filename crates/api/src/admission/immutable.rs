@@ -73,10 +73,6 @@ pub fn check(group: &str, kind: &str, old: &Value, new: &Value, problems: &mut V
     if let Some(path) = first_difference("spec", &before, &after) {
         problems.push(Problem::forbidden(&path, format!("{kind} spec is immutable here")));
     }
-    let region = |value: &Value| value["spec"]["identityRef"]["region"].clone();
-    if region(old) != region(new) {
-        problems.push(Problem::forbidden("spec.identityRef.region", "field is immutable"));
-    }
     if rule.kind == "OpenStackCluster" && old["spec"]["bastion"]["enabled"] == true && new["spec"]["bastion"].is_null()
     {
         problems.push(Problem::forbidden(

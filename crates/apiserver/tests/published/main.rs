@@ -9,7 +9,7 @@ use std::{fs, path::PathBuf, time::Instant};
 
 use http::Method;
 
-use crate::support::{send, server};
+use crate::support::{get, send, server};
 
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions?fieldValidation=Strict";
 
@@ -56,7 +56,10 @@ async fn published_crds_are_taken_in_as_they_are() {
         for document in text.split("\n---").filter(|text| text.contains("kind: CustomResourceDefinition")) {
             let document = document.trim_start_matches("---");
             let answer = send(&server, Method::POST, CRDS, "application/yaml", document.to_owned()).await;
-            let established = answer.json()["status"]["conditions"]
+            let name_of = answer.json()["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            let stored =
+                get(&server, &format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name_of}")).await;
+            let established = stored.json()["status"]["conditions"]
                 .as_array()
                 .is_some_and(|list| list.iter().any(|c| c["type"] == "Established" && c["status"] == "True"));
             match answer.code {
