@@ -67,7 +67,7 @@ cleanup() {
         "$OPENSTACK" router delete "$P-router"
         "$OPENSTACK" network delete "$P-net"
         "$OPENSTACK" security group delete "$P-sg"
-        "$OPENSTACK" keypair delete "$P-key"
+        "$OPENSTACK" keypair delete "$P-key" "$P-made"
         "$OPENSTACK" image delete "$P-image"
     fi >/dev/null 2>&1
     rm -rf "$work"
@@ -102,6 +102,10 @@ printf '%s\n' "$ssh_key" >"$work/key.pub"
 os keypair create --public-key "$work/key.pub" "$P-key" >/dev/null
 os keypair list -f value -c Name | has "$P-key" keypair
 os keypair show "$P-key" >/dev/null
+os keypair create "$P-made" >"$work/made.pem"
+chmod 600 "$work/made.pem"
+ssh-keygen -y -f "$work/made.pem" >/dev/null
+os keypair delete "$P-made"
 
 say network, subnet
 EXTERNAL=${EXTERNAL:-$(os network list --external -f value -c Name | sed -n 1p)}

@@ -493,3 +493,11 @@ async fn names_tags_lists_and_keys_one_over_their_limits_are_refused() {
     c.create::<Keypair>(&key(PUBLIC_KEY_LIMIT)).await.unwrap();
     assert_eq!(c.create::<Keypair>(&key(PUBLIC_KEY_LIMIT + 1)).await.unwrap_err().class(), Class::Invalid);
 }
+
+#[tokio::test]
+async fn a_key_pair_that_brings_no_key_is_generated() {
+    use openstack::compute::{Keypair, KeypairDraft};
+    let (_cloud, c) = new(options()).await;
+    let made: Keypair = c.create(&KeypairDraft { name: "made".into(), public_key: None }).await.unwrap();
+    assert!(made.public_key.starts_with("ssh-rsa AAAAB3NzaC1yc2EAAAADAQAB"), "{}", made.public_key);
+}

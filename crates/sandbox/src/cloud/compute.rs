@@ -211,11 +211,20 @@ fn keypairs(state: &mut State, request: &Request, caller: &Arc<Caller>, rest: &[
             Ok(Reply::one(200, "keypair", Value::Object(row)))
         }
         ("POST", []) => {
-            let body = request.object("keypair")?;
-            let row = new_keypair(state, caller, body)?;
+            let mut body = request.object("keypair")?.clone();
+            let given = body.get("public_key").and_then(Value::as_str).is_some_and(|key| !key.trim().is_empty());
+            // Nova generates key pairs up to 2.91.
+            let made = if given || request.microversion >= 92 { None } else { Some(ssh_key()?) };
+            if let Some((public, _)) = &made {
+                body.insert("public_key".into(), json!(public));
+            }
+            let row = new_keypair(state, caller, &body)?;
             let status = if request.microversion >= 2 { 201 } else { 200 };
             let mut answer = shown(&row);
             answer.remove("id");
+            if let Some((_, private)) = made {
+                answer.insert("private_key".into(), json!(private));
+            }
             state.put(Kind::Keypair, row);
             Ok(Reply::one(status, "keypair", Value::Object(answer)))
         }
@@ -226,6 +235,27 @@ fn keypairs(state: &mut State, request: &Request, caller: &Arc<Caller>, rest: &[
         }
         _ => Err(Fault::method()),
     }
+}
+
+/// An RSA key as Nova generates it: the public half as OpenSSH writes it (RFC 4253, section 6.6), the private one in PEM.
+fn ssh_key() -> Result<(String, String)> {
+    use base64::Engine as _;
+    use rcgen::PublicKeyData as _;
+    use x509_parser::{prelude::FromDer, public_key::PublicKey, x509::SubjectPublicKeyInfo};
+    let failed =
+        || Fault::new(http::StatusCode::INTERNAL_SERVER_ERROR, "computeFault", "The key pair could not be generated.");
+    let key = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048);
+    let key = key.map_err(|_| failed())?;
+    let info = key.subject_public_key_info();
+    let (_, info) = SubjectPublicKeyInfo::from_der(&info).map_err(|_| failed())?;
+    let Ok(PublicKey::RSA(public)) = info.parsed() else { return Err(failed()) };
+    let mut blob = Vec::new();
+    for part in [b"ssh-rsa".as_slice(), public.exponent, public.modulus] {
+        blob.extend_from_slice(&u32::try_from(part.len()).unwrap_or_default().to_be_bytes());
+        blob.extend_from_slice(part);
+    }
+    let encoded = base64::engine::general_purpose::STANDARD.encode(blob);
+    Ok((format!("ssh-rsa {encoded} Generated-by-Nova"), key.serialize_pem()))
 }
 
 /// The longest public key, in bytes.
@@ -239,7 +269,7 @@ fn new_keypair(state: &mut State, caller: &Caller, body: &Map<String, Value>) ->
         return Err(Fault::bad("Keypair data is invalid: Keypair name contains unsafe characters"));
     }
     if public_key.is_empty() {
-        return Err(Fault::bad("Invalid input: public_key is a required property (key pairs are not generated here)"));
+        return Err(Fault::bad("Invalid input for field/attribute keypair. 'public_key' is a required property"));
     }
     if public_key.len() > PUBLIC_KEY_LIMIT {
         return Err(Fault::bad("Keypair data is invalid: the public key is too long"));
