@@ -1,0 +1,303 @@
+//! The whole plane in one process: Management API, controllers, sandbox cloud, hollow machines and their clusters' APIs,
+//! without a socket or a file, on tokio's paused clock. An hour of a fleet's life takes as long as its work does.
+//!
+//! Use it in a `#[tokio::test(start_paused = true)]`: time moves when nobody has anything to do. [`World::start`] takes a
+//! seed for the identifiers that the API server and the cloud give out. Left out: the binary's wiring (admission, TLS
+//! towards users, leases); the order in which tokio runs what is ready, and the keys of certificates, are not seeded.
+
+mod objects;
+
+use std::{cell::Cell, collections::BTreeMap, sync::Arc, time::Duration};
+
+use api::{cluster::Cluster, condition, machine::Machine};
+use apiserver::{Server as ApiServer, User};
+use axum::body::Body;
+use fleet::{Connect, Fleet, openstack::Clouds};
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use kube::{
+    Api, Client, Config,
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+    core::{ApiResource, GroupVersionKind},
+};
+use openstack::{
+    Client as CloudClient, Cloud as Where, Local, Query, Resource, Transport,
+    compute::Server,
+    load_balancer::LoadBalancer,
+    network::{FloatingIp, Network as CloudNetwork, Port, Router, SecurityGroup},
+};
+use parking_lot::Mutex;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use sandbox::{
+    cloud::{Cloud, Options as CloudOptions},
+    hollow::{
+        self, Hollow,
+        network::{InProcess, Network},
+    },
+};
+use serde_json::Value;
+use store::{Embedded, Limits};
+use tokio::time::Instant;
+
+pub use self::objects::{Shape, cluster};
+
+/// Time that passes between two looks at whether something holds.
+const STEP: Duration = Duration::from_millis(250);
+/// Longest wait for anything, on the world's clock.
+const PATIENCE: Duration = Duration::from_secs(20 * 60);
+/// Reconciles at once, for each controller.
+const CONCURRENCY: usize = 4;
+const CLOUD: &str = "sandbox";
+
+thread_local! {
+    /// When the world of this thread began: by the wall, since TLS asks the wall whether certificates are valid, and by tokio.
+    static BEGUN: Cell<Option<(Timestamp, Instant)>> = const { Cell::new(None) };
+}
+
+/// The world's wall clock, which moves as tokio's does.
+fn now() -> Timestamp {
+    let (wall, since) = BEGUN.get().expect("a World runs on the thread that it was started on");
+    wall + since.elapsed()
+}
+
+/// The plane, and what a person has to work with it.
+pub struct World {
+    /// Of the Management API, as its administrator.
+    pub client: Client,
+    /// Of the cloud, as its administrator.
+    pub cloud: CloudClient,
+    clouds_yaml: String,
+    external_network: String,
+    network: InProcess,
+    hollow: Arc<Hollow>,
+    fleet: Option<Fleet>,
+    options: fleet::Options,
+    server: ApiServer,
+}
+
+/// The cloud, called without a socket.
+struct Inside(Arc<dyn Transport>);
+
+impl Clouds for Inside {
+    fn client(&self, cloud: Where) -> openstack::Result<CloudClient> {
+        Ok(CloudClient::new(cloud, self.0.clone(), openstack::Options::default()))
+    }
+}
+
+/// Workload clusters, called without a socket.
+struct Reach(InProcess);
+
+impl Connect for Reach {
+    fn connect<'a>(&'a self, kubeconfig: &'a str) -> BoxFuture<'a, control::Result<Client>> {
+        Box::pin(reach(&self.0, kubeconfig))
+    }
+}
+
+async fn reach(network: &InProcess, kubeconfig: &str) -> control::Result<Client> {
+    let unusable = |error: &dyn std::fmt::Display| control::Error::Retry(format!("the kubeconfig is no use: {error}"));
+    let kubeconfig = Kubeconfig::from_yaml(kubeconfig).map_err(|error| unusable(&error))?;
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+    let config = config.map_err(|error| unusable(&error))?;
+    network.client(config).map_err(|error| unusable(&error))
+}
+
+impl World {
+    /// Starts the plane. The seed decides the identifiers that are given out.
+    pub async fn start(seed: u64) -> Self {
+        BEGUN.set(Some((Timestamp::now(), Instant::now())));
+        // Another test of this process may have been first.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+        let store = || Arc::new(Embedded::memory(Limits::default()));
+        let random = Mutex::new(StdRng::seed_from_u64(seed));
+        let crds = api::crd::all().into_iter().map(|crd| serde_json::to_value(crd).expect("a definition is JSON"));
+        let options = apiserver::Options {
+            clock: Arc::new(now),
+            random: Arc::new(move || random.lock().random()),
+            crds: crds.collect(),
+            ..Default::default()
+        };
+        let server = ApiServer::start(store(), options).await.expect("start the Management API");
+        let settings = CloudOptions {
+            public_url: "http://cloud.test".to_owned(),
+            seed: Some(seed),
+            clock: now,
+            ..Default::default()
+        };
+        let region = settings.region.clone();
+        let place = Cloud::open(store(), settings).await.expect("open the cloud");
+        let transport: Arc<dyn Transport> = Local::shared::<Body, Body>(place.router());
+        let clouds_yaml = place.clouds_yaml(CLOUD);
+        let admin = Where::from_yaml(clouds_yaml.as_bytes(), Some(&format!("{CLOUD}-admin")), None);
+        let admin = admin.expect("the sandbox writes a clouds.yaml that can be read");
+        let cloud = CloudClient::new(admin, transport.clone(), openstack::Options::default());
+        let network = InProcess::default();
+        let consoles = place.clone();
+        let options = hollow::Options {
+            cloud: cloud.clone(),
+            region,
+            store: store(),
+            clock: Arc::new(now),
+            console: Arc::new(move |server, text| consoles.set_console(server, text)),
+            changed: Some(place.changed()),
+            poll: Duration::from_secs(30),
+        };
+        let hollow = Hollow::start_on(options, Arc::new(network.clone()));
+        let options = fleet::Options {
+            client: Client::new(server.service_as(User::master("fleet")), "default"),
+            clock: control::Clock::from_fn(now),
+            connect: Arc::new(Reach(network.clone())),
+            clouds: Arc::new(Inside(transport)),
+            concurrency: CONCURRENCY,
+        };
+        Self {
+            client: Client::new(server.service_as(User::master("admin")), "default"),
+            cloud,
+            clouds_yaml,
+            external_network: place.external_network(),
+            network,
+            hollow,
+            fleet: Some(Fleet::start(options.clone())),
+            options,
+            server,
+        }
+    }
+
+    /// How long the world has been running, on its own clock.
+    pub fn elapsed(&self) -> Duration {
+        BEGUN.get().map_or(Duration::ZERO, |(_, since)| since.elapsed())
+    }
+
+    /// Ends the controllers and starts them anew: they know nothing but what is in the API.
+    pub async fn restart_controllers(&mut self) {
+        if let Some(fleet) = self.fleet.take() {
+            fleet.shutdown().await;
+        }
+        self.fleet = Some(Fleet::start(self.options.clone()));
+    }
+
+    pub async fn shutdown(self) {
+        if let Some(fleet) = self.fleet {
+            fleet.shutdown().await;
+        }
+        self.hollow.shutdown().await;
+        self.server.shutdown().await;
+    }
+
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), "default")
+    }
+
+    /// Creates the objects of a cluster.
+    pub async fn create(&self, name: &str, shape: Shape) {
+        for object in cluster(name, shape, &self.clouds_yaml, CLOUD, &self.external_network) {
+            let what = format!("{} {}", object["kind"], object["metadata"]["name"]);
+            let dynamic: DynamicObject = serde_json::from_value(object.clone()).expect("objects have kinds and names");
+            let created = self.dynamic(&object).create(&PostParams::default(), &dynamic).await;
+            created.unwrap_or_else(|error| panic!("create {what}: {error}"));
+        }
+    }
+
+    fn dynamic(&self, object: &Value) -> Api<DynamicObject> {
+        let text = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
+        let version = text("apiVersion");
+        let (group, version) = version.split_once('/').unwrap_or(("", &version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &text("kind")));
+        Api::namespaced_with(self.client.clone(), "default", &resource)
+    }
+
+    /// Changes an object by a merge patch.
+    pub async fn patch<K>(&self, name: &str, patch: Value)
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned,
+    {
+        let patched = self.api::<K>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        patched.unwrap_or_else(|error| panic!("patch {name}: {error}"));
+    }
+
+    pub async fn delete(&self, cluster: &str) {
+        let deleted = self.api::<Cluster>().delete(cluster, &DeleteParams::background()).await;
+        deleted.unwrap_or_else(|error| panic!("delete {cluster}: {error}"));
+    }
+
+    /// Lets time pass until it holds; panics with the state of all clusters and machines if it never does.
+    pub async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !holds().await {
+            if Instant::now() > end {
+                panic!("not within {PATIENCE:?}: {what}\n{}", self.told().await);
+            }
+            tokio::time::sleep(STEP).await;
+        }
+    }
+
+    /// Waits for a cluster to be Available.
+    pub async fn available(&self, cluster: &str) {
+        let is = async || {
+            let found = self.api::<Cluster>().get_opt(cluster).await.expect("read the cluster");
+            found.and_then(|found| found.status).is_some_and(|s| condition::is_true(&s.conditions, "Available"))
+        };
+        self.until(&format!("cluster {cluster} is Available"), is).await;
+    }
+
+    pub async fn machines(&self) -> Vec<Machine> {
+        self.api::<Machine>().list(&ListParams::default()).await.expect("list machines").items
+    }
+
+    /// The nodes of a workload cluster, asked for as its administrator would: with the kubeconfig in the Secret.
+    pub async fn nodes(&self, cluster: &str) -> Vec<Node> {
+        let secrets = self.api::<k8s_openapi::api::core::v1::Secret>();
+        let secret = secrets.get(&format!("{cluster}-kubeconfig")).await.expect("read the kubeconfig's Secret");
+        let value = secret.data.and_then(|mut data| data.remove("value")).expect("the Secret has a kubeconfig");
+        let client = reach(&self.network, &String::from_utf8_lossy(&value.0)).await.expect("use the kubeconfig");
+        Api::<Node>::all(client).list(&ListParams::default()).await.expect("list nodes").items
+    }
+
+    /// How many there are of what clusters make in the cloud; kinds of which there is none are left out.
+    pub async fn in_cloud(&self) -> BTreeMap<&'static str, usize> {
+        async fn count<R: Resource>(cloud: &CloudClient, keep: impl Fn(&R) -> bool) -> usize {
+            let all = Query::new().with("all_tenants", 1);
+            cloud.list::<R>(&all).await.expect("list in the cloud").iter().filter(|one| keep(one)).count()
+        }
+        let cloud = &self.cloud;
+        let external = &self.external_network;
+        let mut found = BTreeMap::from([
+            ("servers", count::<Server>(cloud, |_| true).await),
+            ("ports", count::<Port>(cloud, |port| port.network_id != *external).await),
+            ("networks", count::<CloudNetwork>(cloud, |network| network.id != *external).await),
+            ("routers", count::<Router>(cloud, |_| true).await),
+            ("security groups", count::<SecurityGroup>(cloud, |group| group.name != "default").await),
+            ("load balancers", count::<LoadBalancer>(cloud, |_| true).await),
+            ("floating ips", count::<FloatingIp>(cloud, |_| true).await),
+        ]);
+        found.retain(|_, count| *count > 0);
+        found
+    }
+
+    /// All clusters and machines with their conditions that are not as they should be.
+    async fn told(&self) -> String {
+        let mut text = String::new();
+        let mut tell = |kind: &str, name: Option<String>, conditions: Vec<api::meta::Condition>| {
+            text.push_str(&format!("{kind} {}\n", name.unwrap_or_default()));
+            for one in conditions {
+                text.push_str(&format!("  {} {:?} {} {}\n", one.type_, one.status, one.reason, one.message));
+            }
+        };
+        for cluster in self.api::<Cluster>().list(&ListParams::default()).await.expect("list clusters").items {
+            tell("Cluster", cluster.metadata.name, cluster.status.unwrap_or_default().conditions);
+        }
+        for machine in self.machines().await {
+            tell("Machine", machine.metadata.name, machine.status.unwrap_or_default().conditions);
+        }
+        text
+    }
+}

@@ -1,0 +1,59 @@
+//! A cluster's life from its first object to its last.
+
+use std::collections::BTreeMap;
+
+use api::{control_plane::KubeadmControlPlane, machine::MachineDeployment};
+use serde_json::json;
+use testkit::{Shape, World};
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_is_made_scaled_upgraded_and_deleted_and_nothing_is_left() {
+    let world = World::start(1).await;
+    world.create("demo", Shape { control_plane: 3, workers: 3, version: "v1.34.2".into() }).await;
+    world.available("demo").await;
+    let ready = async |machines: usize, version: &str| {
+        let all = world.machines().await;
+        let as_wanted = |machine: &api::machine::Machine| {
+            let status = machine.status.clone().unwrap_or_default();
+            machine.spec.version.as_deref() == Some(version)
+                && machine.metadata.deletion_timestamp.is_none()
+                && api::condition::is_true(&status.conditions, "Ready")
+        };
+        all.len() == machines && all.iter().all(as_wanted)
+    };
+    world.until("3+3 machines are ready", async || ready(6, "v1.34.2").await).await;
+    assert_eq!(world.nodes("demo").await.len(), 6);
+    let wanted = [
+        ("floating ips", 1),
+        ("load balancers", 1),
+        ("networks", 1),
+        ("routers", 1),
+        ("security groups", 2),
+        ("servers", 6),
+    ];
+    let mut there = world.in_cloud().await;
+    there.remove("ports");
+    assert_eq!(there, BTreeMap::from(wanted));
+
+    world.patch::<MachineDeployment>("demo-md", json!({"spec": {"replicas": 5}})).await;
+    world.until("there are five workers", async || ready(8, "v1.34.2").await).await;
+    world.patch::<MachineDeployment>("demo-md", json!({"spec": {"replicas": 2}})).await;
+    world.until("there are two workers", async || ready(5, "v1.34.2").await).await;
+
+    world.patch::<KubeadmControlPlane>("demo-cp", json!({"spec": {"version": "v1.35.0"}})).await;
+    let template = json!({"spec": {"template": {"spec": {"version": "v1.35.0"}}}});
+    world.patch::<MachineDeployment>("demo-md", template).await;
+    world.until("all machines are of the new version", async || ready(5, "v1.35.0").await).await;
+    world.available("demo").await;
+    assert_eq!(world.nodes("demo").await.len(), 5);
+
+    world.delete("demo").await;
+    let gone = async || {
+        let clusters = world.api::<api::cluster::Cluster>().list(&Default::default()).await.unwrap();
+        clusters.items.is_empty()
+    };
+    world.until("the cluster is gone", gone).await;
+    assert!(world.machines().await.is_empty());
+    assert_eq!(world.in_cloud().await, BTreeMap::new());
+    world.shutdown().await;
+}
