@@ -171,7 +171,7 @@ mod tests {
         let mut index = Index::default();
         let (cluster, infra) = (Key::new("default", "demo"), Key::new("default", "infra"));
         index.set(&cluster, vec![("OpenStackCluster".to_owned(), infra.clone())]);
-        assert_eq!(index.of("OpenStackCluster", &infra), [cluster.clone()]);
+        assert_eq!(index.of("OpenStackCluster", &infra), std::slice::from_ref(&cluster));
         assert!(index.of("OpenStackMachine", &infra).is_empty());
         index.set(&cluster, Vec::new());
         assert!(index.referrers.is_empty() && index.named.is_empty());

@@ -212,11 +212,9 @@ pub fn discovery_kubeconfig(given: &FileDiscoveryKubeConfig, endpoint: Option<&s
 
 /// The part that init and join share.
 fn node(api: KubeadmApi, document: &mut Map<String, Value>) {
-    if let Some(Value::Object(registration)) = document.get_mut("nodeRegistration") {
-        if api == KubeadmApi::V1beta3 {
-            registration.remove("imagePullSerial");
-            to_arg_map(registration, "kubeletExtraArgs");
-        }
+    if let (KubeadmApi::V1beta3, Some(Value::Object(registration))) = (api, document.get_mut("nodeRegistration")) {
+        registration.remove("imagePullSerial");
+        to_arg_map(registration, "kubeletExtraArgs");
     }
     let timeouts = document.remove("timeouts");
     if let (KubeadmApi::V1beta4, Some(Value::Object(timeouts))) = (api, timeouts) {
