@@ -28,6 +28,8 @@ const TIMEOUT_S: u64 = 3600;
 const TIMEOUT_S_MAX: u64 = 24 * 3600;
 /// How often a watcher that allows it learns how far it is.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// And once more so long before the end: it comes back from where it is told to be, however quiet its kind was.
+const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 /// Events that are put into one frame if they are there at once.
 const FRAME_EVENTS_MAX: usize = 256;
 
@@ -65,6 +67,7 @@ pub(crate) async fn open(
     let version = query.text("resourceVersion").map(parse_revision).transpose().map_err(Error::internal_plain)?;
     let initial = query.optional_flag("sendInitialEvents");
     let current = server.store().revision();
+    let end = Instant::now() + Duration::from_secs(timeout_s.unwrap_or(TIMEOUT_S).min(TIMEOUT_S_MAX));
     let mut watcher = Watcher {
         server: server.clone(),
         kind: Arc::clone(kind),
@@ -77,8 +80,8 @@ pub(crate) async fn open(
         source: None,
         floor: version.filter(|version| *version > current).unwrap_or_default(),
         ready: VecDeque::new(),
-        next_bookmark: Box::pin(tokio::time::sleep(BOOKMARK_INTERVAL)),
-        deadline: Box::pin(tokio::time::sleep(Duration::from_secs(timeout_s.unwrap_or(TIMEOUT_S).min(TIMEOUT_S_MAX)))),
+        next_bookmark: Box::pin(tokio::time::sleep_until(next_bookmark(end))),
+        deadline: Box::pin(tokio::time::sleep_until(end)),
     };
     let from_now = version.is_none_or(|v| v.0 == 0);
     let after = if initial.unwrap_or(from_now) {
@@ -104,6 +107,12 @@ pub(crate) async fn open(
         Err(error) => return Err(store_error(error)),
     }
     Ok(watcher)
+}
+
+fn next_bookmark(end: Instant) -> Instant {
+    let now = Instant::now();
+    let last = end.checked_sub(BOOKMARK_BEFORE_END).filter(|last| *last > now);
+    last.map_or(now + BOOKMARK_INTERVAL, |last| last.min(now + BOOKMARK_INTERVAL))
 }
 
 impl Watcher {
@@ -144,7 +153,8 @@ impl Watcher {
                     if self.bookmarks {
                         source.progress();
                     }
-                    self.next_bookmark.as_mut().reset(Instant::now() + BOOKMARK_INTERVAL);
+                    let next = next_bookmark(self.deadline.deadline());
+                    self.next_bookmark.as_mut().reset(next);
                 }
                 () = &mut self.deadline => return None,
                 () = stop.cancelled() => return None,
