@@ -15,6 +15,7 @@ static UID: LazyLock<Regex> =
 static TIME: LazyLock<Regex> = LazyLock::new(|| regex(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"));
 /// Each server has its own certificates of the users.
 static CERTIFICATE: LazyLock<Regex> = LazyLock::new(|| regex(r"X509SHA256=[0-9a-f]{64}"));
+static PRINTED: LazyLock<Regex> = LazyLock::new(|| regex("Invalid value: [\\[{\"]"));
 static KEY_ID: LazyLock<Regex> = LazyLock::new(|| regex(r"^[\w-]{43}$"));
 static TOKEN: LazyLock<Regex> = LazyLock::new(|| regex(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+"));
 static AGE: LazyLock<Regex> = LazyLock::new(|| regex(r"^\d+(s|m|m\d+s)$"));
@@ -55,6 +56,7 @@ impl Normal {
     /// An answer, or a line of a watch.
     pub fn body(&mut self, mut value: Value) -> Value {
         self.learn(&value);
+        Self::settle(&mut value);
         let kind = value["kind"].as_str().unwrap_or_default().to_owned();
         let is_bookmark = value["type"] == "BOOKMARK";
         if value.get("items").is_some() || kind == "Table" || kind.ends_with("List") {
@@ -72,6 +74,29 @@ impl Normal {
         }
         self.walk("", &mut value);
         value
+    }
+
+    /// Entries of managedFields have the order of their times, which are whole seconds: two writes of one case may or may
+    /// not fall into the same one. Columns of built-in tables are described in prose.
+    fn settle(value: &mut Value) {
+        match value {
+            Value::Array(items) => items.iter_mut().for_each(Self::settle),
+            Value::Object(fields) => {
+                if let Some(Value::Array(entries)) = fields.get_mut("managedFields") {
+                    entries.sort_by_cached_key(|entry| {
+                        ["operation", "manager", "subresource", "apiVersion"].map(|key| entry[key].to_string())
+                    });
+                }
+                if fields.get("causes").is_some_and(Value::is_array) {
+                    settle_causes(fields);
+                }
+                if let Some(Value::Array(columns)) = fields.get_mut("columnDefinitions") {
+                    columns.iter_mut().for_each(|column| column["description"] = "<prose>".into());
+                }
+                fields.values_mut().for_each(Self::settle);
+            }
+            _ => {}
+        }
     }
 
     /// Names that the server made up.
@@ -113,7 +138,7 @@ impl Normal {
             "kid" if KEY_ID.is_match(text) => "<key>".to_owned(),
             "continue" if !text.is_empty() => "<continue>".to_owned(),
             "message" => {
-                let text = self.text(text);
+                let text = self.text(&sorted_values(text));
                 let versions = &self.versions;
                 NUMBER.replace_all(&text, |c: &Captures<'_>| versions.get(&c[0]).map_or(&c[0], |v| v).to_owned()).into()
             }
@@ -150,6 +175,52 @@ impl Normal {
         let text = TOKEN.replace_all(&text, "<token>");
         CURRENT.replace_all(&text, "current: <version>").into_owned()
     }
+}
+
+/// Go walks maps in no order, and looks at some things twice.
+fn settle_causes(details: &mut Map<String, Value>) {
+    if let Some(Value::Array(causes)) = details.get_mut("causes") {
+        causes.sort_by_cached_key(Value::to_string);
+        causes.dedup();
+    }
+}
+
+/// The same for the message that lists them: its parts in the order of their letters.
+fn sorted_message(text: &str) -> String {
+    match text.split_once(" is invalid: [") {
+        Some((head, tail)) if tail.ends_with(']') => {
+            let mut parts: Vec<&str> = tail.trim_end_matches(']').split(", ").collect();
+            parts.sort_unstable();
+            format!("{head} is invalid: [{}]", parts.join(", "))
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// Values that a message shows as JSON, with their fields in the order of their names: Go has them in that of its types.
+fn sorted_values(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(found) = PRINTED.find(rest) {
+        let start = found.end() - 1;
+        out.push_str(&rest[..start]);
+        let mut values = serde_json::Deserializer::from_str(&rest[start..]).into_iter::<Value>();
+        match values.next() {
+            Some(Ok(Value::String(inner))) if inner.starts_with('{') => {
+                let sorted = serde_json::from_str::<Value>(&inner).map_or(inner, |value| value.to_string());
+                out.push_str(&Value::String(sorted).to_string());
+            }
+            Some(Ok(value)) => out.push_str(&value.to_string()),
+            _ => {
+                out.push_str(&rest[start..=start]);
+                rest = &rest[start + 1..];
+                continue;
+            }
+        }
+        rest = &rest[start + values.byte_offset()..];
+    }
+    out.push_str(rest);
+    sorted_message(&out)
 }
 
 /// The version of a whole list: what other cases write moves it.

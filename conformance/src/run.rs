@@ -133,7 +133,8 @@ impl Side<'_> {
             (None, None) => Bytes::new(),
             _ => bail!("a step has a body or a raw body"),
         };
-        let media = match step.media.as_deref() {
+        let media = step.media.as_ref().map(|media| fill(media, &self.vars)).transpose()?;
+        let media = match media.as_deref() {
             Some("merge") => Some("application/merge-patch+json"),
             Some("json") => Some("application/json-patch+json"),
             Some("strategic") => Some("application/strategic-merge-patch+json"),

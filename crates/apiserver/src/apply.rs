@@ -16,10 +16,7 @@ use self::{
     managers::{BEFORE_FIRST_APPLY, Manager, Operation},
     set::Set,
 };
-use crate::{
-    field::FieldError,
-    schema::{Node, Schema},
-};
+use crate::schema::{Node, Schema};
 
 /// Where `kubectl apply` without `--server-side` keeps what it applied last.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -62,13 +59,19 @@ impl Conflict {
 pub enum ApplyError {
     /// At least one.
     Conflicts(Vec<Conflict>),
-    Invalid(FieldError),
+    /// What the schema does not take.
+    Untyped(Vec<String>),
 }
 
 impl fmt::Display for ApplyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let conflicts = match self {
-            Self::Invalid(error) => return write!(f, "failed to create typed patch object: {error}"),
+            Self::Untyped(faults) => {
+                return match &faults[..] {
+                    [only] => f.write_str(only),
+                    _ => write!(f, "errors:\n  {}", faults.join("\n  ")),
+                };
+            }
             Self::Conflicts(conflicts) => conflicts,
         };
         if let [only] = &conflicts[..] {
@@ -98,7 +101,11 @@ pub fn apply(input: ApplyInput<'_>) -> Result<Value, ApplyError> {
     without_managers(&mut config);
     let before = input.live.and_then(managers::read);
     drop_out_of_reach(&input, before.as_deref().unwrap_or_default(), &mut config);
-    typed::check(Some(node), &config, "").map_err(ApplyError::Invalid)?;
+    let mut faults = Vec::new();
+    typed::faults(Some(node), &config, "", &mut faults);
+    if !faults.is_empty() {
+        return Err(ApplyError::Untyped(faults));
+    }
     let applier = Manager::new(input.manager, Operation::Apply, input.api_version, input.subresource);
     let said = typed::fields_of(Some(node), &config);
     let mut wanted = said.clone();
@@ -144,8 +151,12 @@ pub fn apply(input: ApplyInput<'_>) -> Result<Value, ApplyError> {
     if let (true, true, Some(live)) = (change.is_empty(), same_fields, input.live) {
         return Ok(live.clone());
     }
+    let before_time =
+        all.iter().find(|manager| manager.is(&applier)).map(|manager| manager.time.clone()).unwrap_or_default();
     all.retain(|manager| !manager.is(&applier));
-    all.push(Manager { fields: wanted, time: input.now.to_owned(), ..applier });
+    // The time is that of the last change.
+    let time = if change.is_empty() { before_time } else { input.now.to_owned() };
+    all.push(Manager { fields: wanted, time, ..applier });
     managers::tidy(&mut all);
     keep_last_applied(&input, &live, &config, &mut merged);
     managers::write(&mut merged, &all);
@@ -204,7 +215,12 @@ pub fn track_update(
         let found = all.iter().position(|other| other.is(&updater));
         let mut mine = found.map_or(updater, |index| all.swap_remove(index));
         mine.fields.union(&written);
-        now.clone_into(&mut mine.time);
+        // Upstream tracks a Scale without saying since when.
+        if subresource == "scale" {
+            mine.time.clear()
+        } else {
+            now.clone_into(&mut mine.time)
+        }
         all.push(mine);
     }
     if !edited && old_managers.as_ref().is_some_and(|old| *old == all) {
@@ -253,8 +269,14 @@ fn zero(node: &Node, new: &Value) -> Value {
     fn structs(node: &Node, value: &Value) -> Value {
         let fields = value.as_object().into_iter().flatten();
         fields
-            .filter(|(name, value)| value.is_object() && STRUCTS.contains(&name.as_str()))
-            .filter_map(|(name, value)| Some((name.clone(), structs(node.property(name)?, value))))
+            .filter_map(|(name, value)| match value {
+                // The one list that is merged and written out even if it is empty.
+                Value::Array(_) if name == "containers" => Some((name.clone(), json!([]))),
+                Value::Object(_) if STRUCTS.contains(&name.as_str()) => {
+                    Some((name.clone(), structs(node.property(name)?, value)))
+                }
+                _ => None,
+            })
             .collect()
     }
     if node.name.is_some() { structs(node, new) } else { json!({}) }
@@ -341,10 +363,7 @@ fn keep_last_applied(input: &ApplyInput<'_>, live: &Value, config: &Value, merge
         return;
     }
     let mut config = config.clone();
-    // With an empty map where there are none, as kubectl writes it: the same configuration has the same text.
-    if let Some(metadata) = config.get_mut("metadata").and_then(Value::as_object_mut)
-        && let Some(annotations) = metadata.entry("annotations").or_insert_with(|| json!({})).as_object_mut()
-    {
+    if let Some(annotations) = config.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         annotations.remove(LAST_APPLIED);
     }
     if let Some(annotations) = merged.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {

@@ -37,13 +37,35 @@ pub(crate) fn parse(bytes: &[u8], media: Media) -> Result<Parsed, String> {
         Media::Protobuf => protobuf::parse(bytes).map(|value| Parsed { value, duplicates: Vec::new() }),
         Media::Yaml => {
             let text = std::str::from_utf8(bytes).map_err(|e| format!("the body is not UTF-8: {e}"))?;
-            let value: Value = serde_saphyr::from_str(text).map_err(|e| format!("yaml parse error: {e}"))?;
+            if text.starts_with('\t') {
+                return Err("yaml: found character that cannot start any token".to_owned());
+            }
+            // As Kubernetes reads it: the first document, and of a key that is there twice, the last value.
+            let options =
+                serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins };
+            let value: Value =
+                serde_saphyr::from_str_with_options(first_document(text), options).map_err(|e| format!("yaml: {e}"))?;
             if depth(&value) > DEPTH_MAX {
                 return Err(too_deep());
             }
             Ok(Parsed { value, duplicates: Vec::new() })
         }
     }
+}
+
+/// Up to the line that begins the second one.
+fn first_document(text: &str) -> &str {
+    let mut seen = false;
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        if seen && (line.trim_end() == "---" || line.starts_with("--- ")) {
+            return &text[..at];
+        }
+        let line_text = line.trim();
+        seen |= !line_text.is_empty() && !line_text.starts_with('#') && line_text != "---";
+        at += line.len();
+    }
+    text
 }
 
 fn too_deep() -> String {

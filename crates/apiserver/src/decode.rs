@@ -3,7 +3,10 @@
 
 use serde_json::Value;
 
-use crate::schema::{Additional, Node, Type};
+use crate::{
+    kinds::Kind,
+    schema::{Additional, Node, Type},
+};
 
 /// The first thing that does not fit a built-in kind.
 pub(crate) fn misfit(node: &Node, object: &Value) -> Option<String> {
@@ -124,6 +127,78 @@ fn time_misfit(text: &str) -> Option<String> {
     Some(format!("parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\""))
 }
 
+/// What is left of an object once it went through Go's types: empty maps and lists are not there, unless they must be.
+pub(crate) fn drop_empty(kind: &Kind, object: &mut Value) {
+    fn is_idle(node: &Node, value: &Value) -> bool {
+        match value {
+            Value::Object(fields) => {
+                fields.is_empty() && node.properties.is_empty() && matches!(node.additional, Additional::Of(_))
+            }
+            Value::Array(list) => list.is_empty() && node.type_ == Some(Type::Array),
+            _ => false,
+        }
+    }
+    fn walk(node: &Node, value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                let required = node.checks.as_ref().map(|checks| &checks.required[..]).unwrap_or_default();
+                fields.retain(|name, value| {
+                    let Some(inner) = node.property(name).filter(|_| name != "managedFields") else { return true };
+                    walk(inner, value);
+                    // Upstream writes the rules of roles out even if there are none.
+                    !is_idle(inner, value) || name == "rules" || required.iter().any(|required| **required == **name)
+                });
+                if let Additional::Of(inner) = &node.additional {
+                    fields.values_mut().for_each(|value| walk(inner, value));
+                }
+            }
+            Value::Array(list) => {
+                if let Some(items) = &node.items {
+                    list.iter_mut().for_each(|item| walk(items, item));
+                }
+            }
+            _ => {}
+        }
+    }
+    if let Some(schema) = kind.schema().filter(|_| !kind.is_custom()) {
+        walk(schema.root(), object);
+    }
+}
+
+/// Puts in what Go's decoder makes of null where there are only texts: the empty one.
+pub(crate) fn fill(kind: &Kind, object: &mut Value) {
+    fn walk(node: &Node, value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields.iter_mut() {
+                    match node.property(name) {
+                        Some(inner) => walk(inner, value),
+                        None => match &node.additional {
+                            Additional::Of(inner) if value.is_null() && inner.type_ == Some(Type::String) => {
+                                *value = "".into();
+                            }
+                            Additional::Of(inner) => walk(inner, value),
+                            Additional::None | Additional::Any => {}
+                        },
+                    }
+                }
+            }
+            Value::Array(list) => {
+                if let Some(items) = &node.items {
+                    list.iter_mut().for_each(|item| walk(items, item));
+                }
+            }
+            _ => {}
+        }
+    }
+    if kind.is_custom() {
+        return;
+    }
+    if let Some(schema) = kind.schema() {
+        walk(schema.root(), object);
+    }
+}
+
 /// Why bytes are no JSON, as Go says it.
 pub(crate) fn json_fault(bytes: &[u8]) -> String {
     let error = match serde_json::from_slice::<serde::de::IgnoredAny>(bytes) {
@@ -138,13 +213,11 @@ pub(crate) fn json_fault(bytes: &[u8]) -> String {
     let at = line_start + error.column().saturating_sub(1);
     let context = match bytes.first() {
         _ if error.to_string().starts_with("trailing characters") => "after top-level value",
-        Some(b'{') if error.to_string().starts_with("key must be a string") => {
-            "looking for beginning of object key string"
-        }
+        _ if error.to_string().starts_with("key must be a string") => "looking for beginning of object key string",
         _ => "looking for beginning of value",
     };
     let text = String::from_utf8_lossy(bytes.get(at..).unwrap_or_default()).into_owned();
-    let found = text.chars().next().unwrap_or_default();
+    let found = text.trim_start().chars().next().unwrap_or_default();
     format!("invalid character {found:?} {context}")
 }
 

@@ -96,7 +96,11 @@ fn verbs(kind: &Kind) -> &'static [&'static str] {
 /// Changes when the version that is stored does (`apiserver/pkg/endpoints/discovery`): eight bytes of a SHA-256.
 fn storage_version_hash(kind: &Kind) -> String {
     use base64::{Engine, engine::general_purpose::STANDARD};
-    let (group, version) = split_api_version(&kind.storage_api_version);
+    let (group, mut version) = split_api_version(&kind.storage_api_version);
+    if group == crate::crd::GROUP {
+        // Upstream keeps them in the form that they had first.
+        version = "v1beta1";
+    }
     let text = format!("{group}/{version}/{}", kind.kind);
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
     STANDARD.encode(digest.as_ref().get(..8).unwrap_or_default())

@@ -52,14 +52,15 @@ pub(crate) struct Call {
 pub(crate) async fn handle(server: Server, request: Request, caller: Option<Arc<User>>) -> Response {
     let head = request.method() == Method::HEAD;
     let (parts, body) = request.into_parts();
+    let yaml = negotiate::wants_yaml(&parts.headers);
     let line = tracing::enabled!(tracing::Level::DEBUG).then(|| format!("{} {}", parts.method, parts.uri));
     let start = Instant::now();
     // A bug that one request finds must not take the caller's task, or the connection, with it.
     let served = AssertUnwindSafe(serve(&server, parts, body, caller)).catch_unwind().await;
     let response = match served {
         Ok(Ok(response)) => response,
-        Ok(Err(error)) => failure(&error),
-        Err(_) => failure(&Error::internal("the request met a bug of the server; its log has the place")),
+        Ok(Err(error)) => failure(&error, yaml),
+        Err(_) => failure(&Error::internal("the request met a bug of the server; its log has the place"), yaml),
     };
     if let Some(line) = line {
         tracing::debug!(code = response.status().as_u16(), took = ?start.elapsed(), "{line}");
@@ -93,7 +94,8 @@ async fn serve(server: &Server, mut parts: Parts, body: Body, caller: Option<Arc
             if matches!(segments.first().map(String::as_str), Some("healthz" | "livez" | "readyz")) {
                 return health(server, &segments, &query).await;
             }
-            if !matches!(parts.method, Method::GET | Method::HEAD) {
+            let group_alone = segments.len() == 2 && segments[0] == "apis";
+            if !matches!(parts.method, Method::GET | Method::HEAD) && !group_alone {
                 return Err(Error::method_not_allowed_on_path());
             }
             return other(server, &segments, &parts.headers);
@@ -226,7 +228,7 @@ fn other(server: &Server, segments: &[String], headers: &HeaderMap) -> Result<Re
         "application/json" if segments.first().is_some_and(|s| matches!(*s, "api" | "apis")) => {
             negotiate::answer(headers, false)?
         }
-        _ => Answer { form: Form::Object, media: Media::Json },
+        _ => Answer { form: Form::Object, media: Media::Json, list_form: None },
     };
     if answer.media == Media::Yaml {
         return yaml(StatusCode::OK, &value);
@@ -272,7 +274,10 @@ impl Call {
     async fn run(self, body: Body) -> Result<Response> {
         if self.kind.review {
             if self.verb != Verb::Create {
-                return Err(Error::method_not_allowed_on_path());
+                return Err(match self.target.name.as_str() {
+                    "" => Error::method_not_allowed_on_path(),
+                    _ => Error::no_such_path(),
+                });
             }
             let body = read_body(body, &self.headers).await?;
             return self.review(body).await;
@@ -323,6 +328,9 @@ impl Call {
         if let Some(text) = self.kind.custom.as_ref().and_then(|c| c.deprecation.clone()) {
             warnings.push(text);
         }
+        if self.kind.group.is_empty() && self.kind.plural == "endpoints" {
+            warnings.push("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned());
+        }
         Ok(Scope {
             server: self.server.clone(),
             user: Arc::clone(&self.user),
@@ -334,12 +342,19 @@ impl Call {
             manager,
             validation,
             create_denied: None,
+            patched: None,
             warnings,
         })
     }
 
     fn answer(&self) -> Result<Answer> {
-        negotiate::answer(&self.headers, true)
+        let answer = negotiate::answer(&self.headers, true)?;
+        let list = self.target.name.is_empty() && matches!(self.verb, Verb::List | Verb::DeleteCollection);
+        // One object has no metadata of a list, nor the other way round.
+        if answer.list_form.is_some_and(|form| form != list) && self.verb != Verb::Watch {
+            return Err(Error::not_acceptable(&negotiate::REPRESENTATIONS));
+        }
+        Ok(answer)
     }
 
     async fn get(&self) -> Result<Response> {
@@ -369,7 +384,10 @@ impl Call {
             return Err(Error::method_not_allowed_on_path());
         }
         if answer.media == Media::Yaml {
-            return Err(Error::not_acceptable(&["application/json"]));
+            return Err(Error::not_acceptable(&[
+                "application/json;stream=watch",
+                "application/vnd.kubernetes.protobuf;stream=watch",
+            ]));
         }
         let mut query = self.query.clone();
         if !self.target.name.is_empty() {
@@ -441,8 +459,9 @@ impl Call {
         } else {
             Edit::Replace(raw.decode(&mut scope)?.object)
         };
-        let (stored, _) = rest::modify(&mut scope, &edit).await?;
-        self.render(&scope, &stored, StatusCode::OK, answer)
+        scope.create_denied = authorize(&self.server, &self.user, Verb::Create, &self.target, &self.query).err();
+        let (stored, made) = rest::modify(&mut scope, &edit).await?;
+        self.render(&scope, &stored, if made { StatusCode::CREATED } else { StatusCode::OK }, answer)
     }
 
     async fn patch(&self, bytes: Bytes) -> Result<Response> {
@@ -459,7 +478,7 @@ impl Call {
         }) {
             Ok(parsed) => parsed.value,
             Err(why) if patch_type == PatchType::Apply => {
-                return Err(Error::bad_request(format!("error decoding YAML: {why}")));
+                return Err(Error::bad_request(format!("error decoding YAML: error converting YAML to JSON: {why}")));
             }
             Err(_) => {
                 return Err(Error::bad_request(format!("error decoding patch: {}", decode::json_fault(&bytes))));
@@ -485,7 +504,12 @@ impl Call {
             Value::Null
         } else {
             let media = negotiate::body_media(&self.headers)?;
-            body::parse(body, media).map_err(|why| body::unrecognized("DeleteOptions", &why))?.value
+            let parsed = body::parse(body, media).map_err(|why| {
+                let why = if media == Media::Json { decode::json_fault(body) } else { why };
+                Error::bad_request(format!("couldn't get version/kind; json parse error: {why}"))
+            })?;
+            DeleteOptions::check_type(&parsed.value, &self.kind.api_version())?;
+            parsed.value
         };
         options::delete(&value, &self.query)?;
         DeleteOptions::read(&value, &self.query)
@@ -624,7 +648,7 @@ fn warn(response: &mut Response, warnings: &[String]) {
     }
 }
 
-fn failure(error: &Error) -> Response {
+fn failure(error: &Error, as_yaml: bool) -> Response {
     let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if code.is_server_error() {
         tracing::warn!(code = code.as_u16(), "{error}");
@@ -632,7 +656,9 @@ fn failure(error: &Error) -> Response {
     if let Some(text) = error.plain_text() {
         return respond(code, "text/plain; charset=utf-8", text.to_owned().into());
     }
-    let mut response = respond(code, "application/json", error.to_value().to_string().into());
+    let value = error.to_value();
+    let in_yaml = as_yaml.then(|| yaml(code, &value).ok()).flatten();
+    let mut response = in_yaml.unwrap_or_else(|| respond(code, "application/json", value.to_string().into()));
     if let Some(retry_after_s) = error.retry_after_s() {
         response.headers_mut().insert(header::RETRY_AFTER, retry_after_s.into());
     }

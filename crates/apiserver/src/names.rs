@@ -35,7 +35,6 @@ pub(crate) enum NameRule {
     Subdomain,
     Label,
     /// A DNS label that starts with a letter.
-    Rfc1035,
     /// Whatever can stand in a path.
     PathSegment,
 }
@@ -46,7 +45,6 @@ impl NameRule {
         match self {
             Self::Subdomain => subdomain(name),
             Self::Label => label(name),
-            Self::Rfc1035 => rfc1035(name),
             Self::PathSegment => path_segment(name),
         }
     }
@@ -79,10 +77,13 @@ pub(crate) fn subdomain(name: &str) -> Vec<String> {
 
 pub(crate) fn label(name: &str) -> Vec<String> {
     let mut wrong = Vec::new();
+    if name.contains('.') {
+        wrong.push(DOTS_TEXT.to_owned());
+    }
     if name.len() > LABEL_BYTES_MAX {
         wrong.push(too_long(LABEL_BYTES_MAX));
     }
-    if !is_label(name) {
+    if !name.split('.').all(is_label) {
         wrong.push(LABEL_TEXT.to_owned());
     }
     wrong
@@ -112,16 +113,23 @@ fn is_word(text: &str) -> bool {
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
+const DOTS_TEXT: &str = "must not contain dots";
+const QUALIFIED_SHAPE_TEXT: &str = "a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must \
+     start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+     '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')";
+
 /// A label's or annotation's key: `[prefix/]name`.
 pub(crate) fn qualified_name(key: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let name = match key.split_once('/') {
         None => key,
+        Some((_, name)) if name.contains('/') => return vec![QUALIFIED_SHAPE_TEXT.to_owned()],
         Some((prefix, name)) => {
             if prefix.is_empty() {
                 wrong.push("prefix part must be non-empty".to_owned());
             } else {
-                wrong.extend(subdomain(prefix).into_iter().map(|text| format!("prefix part {text}")));
+                let texts = subdomain(prefix).into_iter().map(|text| text.replace("253 characters", "253 bytes"));
+                wrong.extend(texts.map(|text| format!("prefix part {text}")));
             }
             name
         }
@@ -129,7 +137,7 @@ pub(crate) fn qualified_name(key: &str) -> Vec<String> {
     if name.is_empty() {
         wrong.push("name part must be non-empty".to_owned());
     } else if name.len() > LABEL_BYTES_MAX {
-        wrong.push(format!("name part {}", too_long(LABEL_BYTES_MAX)));
+        wrong.push(format!("name part must be no more than {LABEL_BYTES_MAX} bytes"));
     }
     if !is_word(name) {
         wrong.push(QUALIFIED_TEXT.to_owned());
@@ -140,7 +148,7 @@ pub(crate) fn qualified_name(key: &str) -> Vec<String> {
 pub(crate) fn label_value(value: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     if value.len() > LABEL_BYTES_MAX {
-        wrong.push(too_long(LABEL_BYTES_MAX));
+        wrong.push(format!("must be no more than {LABEL_BYTES_MAX} bytes"));
     }
     if !value.is_empty() && !is_word(value) {
         wrong.push(VALUE_TEXT.to_owned());
@@ -183,6 +191,19 @@ pub(crate) fn check_metadata(metadata: &Map<String, Value>, rule: NameRule, name
         }
     }
     errors
+}
+
+/// Finalizers of core kinds that are neither standard nor have a domain.
+pub(crate) fn check_finalizer_names(object: &Value) -> Vec<FieldError> {
+    const STANDARD: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+    let list = object.pointer("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten();
+    let wrong = list.enumerate().filter_map(|(i, finalizer)| {
+        let name = finalizer.as_str()?;
+        let fits = name.contains('/') || STANDARD.contains(&name);
+        let text = "name is neither a standard finalizer name nor is it fully qualified";
+        (!fits).then(|| FieldError::invalid(format!("metadata.finalizers[{i}]"), name, text))
+    });
+    wrong.collect()
 }
 
 /// Wrong JSON types in metadata, whose fields have no schema of their own in CRDs.

@@ -20,7 +20,13 @@ pub(crate) enum Form {
 pub(crate) struct Answer {
     pub form: Form,
     pub media: Media,
+    /// Metadata alone was asked for, and of a list (or not).
+    pub list_form: Option<bool>,
 }
+
+/// What built-in kinds can be had in.
+pub(crate) const REPRESENTATIONS: [&str; 3] =
+    ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
 pub(crate) const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
 
@@ -77,9 +83,22 @@ pub(crate) fn answer(headers: &HeaderMap, tables: bool) -> Result<Answer> {
         if form != Form::Object && !matches!(range.parameter("v"), Some("v1" | "v1beta1")) {
             continue;
         }
-        return Ok(Answer { form, media });
+        let list_form = range.parameter("as").filter(|_| form == Form::Metadata).map(|form| form.ends_with("List"));
+        return Ok(Answer { form, media, list_form });
     }
-    Err(Error::not_acceptable(&ACCEPTED))
+    Err(refusal(headers))
+}
+
+/// Nothing that is accepted can be had: not even its media type, or only not in the form that is wanted.
+fn refusal(headers: &HeaderMap) -> Error {
+    let accept = accept(headers);
+    let known = ranges(&accept).iter().any(|range| REPRESENTATIONS.contains(&range.media));
+    if known { Error::not_acceptable(&REPRESENTATIONS) } else { Error::no_representation(&REPRESENTATIONS) }
+}
+
+/// Whether an answer of any kind is wanted in YAML.
+pub(crate) fn wants_yaml(headers: &HeaderMap) -> bool {
+    headers.contains_key(http::header::ACCEPT) && answer(headers, true).is_ok_and(|answer| answer.media == Media::Yaml)
 }
 
 /// As an answer is marked; requests have an `@`, which is no media type.
@@ -133,7 +152,7 @@ pub(crate) enum PatchType {
 /// `strategic`: whether the kind can be patched by strategic merge.
 pub(crate) fn patch_type(headers: &HeaderMap, strategic: bool) -> Result<PatchType> {
     let header = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    match header {
+    match header.split(';').next().unwrap_or_default().trim() {
         "application/json-patch+json" => Ok(PatchType::Json),
         "application/merge-patch+json" => Ok(PatchType::Merge),
         "application/strategic-merge-patch+json" if strategic => Ok(PatchType::Strategic),
@@ -143,7 +162,12 @@ pub(crate) fn patch_type(headers: &HeaderMap, strategic: bool) -> Result<PatchTy
             "application/merge-patch+json",
             "application/apply-patch+yaml",
         ])),
-        _ => Err(Error::unsupported_patch()),
+        _ if strategic => Err(Error::unsupported_patch()),
+        _ => Err(Error::unsupported_media_type(&[
+            "application/json-patch+json",
+            "application/merge-patch+json",
+            "application/apply-patch+yaml",
+        ])),
     }
 }
 

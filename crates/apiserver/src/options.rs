@@ -116,9 +116,8 @@ fn check_manager(manager: &str, errors: &mut Vec<FieldError>) {
 }
 
 fn check_dry_run(values: &[&str], errors: &mut Vec<FieldError>) {
-    let given: Vec<&str> = values.iter().copied().filter(|value| !value.is_empty() || values.len() > 1).collect();
-    if given.iter().any(|value| *value != "All") {
-        errors.push(FieldError::not_supported("dryRun", json!(given), &["All"]));
+    if values.iter().any(|value| *value != "All") {
+        errors.push(FieldError::not_supported("dryRun", json!(values), &["All"]));
     }
 }
 

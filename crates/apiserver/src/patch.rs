@@ -6,6 +6,7 @@ mod strategic;
 use json_patch::{PatchErrorKind, PatchOperation};
 use serde_json::Value;
 
+pub(crate) use strategic::printed;
 pub use strategic::strategic_merge_patch;
 
 /// Operations of one JSON patch (upstream: `apiserver/pkg/endpoints/handlers/patch.go`).

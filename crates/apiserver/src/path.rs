@@ -117,9 +117,9 @@ impl Verb {
     pub fn of(method: &Method, target: &Resource, watch: bool) -> Option<Self> {
         let named = !target.name.is_empty();
         Some(match *method {
-            Method::GET | Method::HEAD if watch => Self::Watch,
-            Method::GET | Method::HEAD if named => Self::Get,
-            Method::GET | Method::HEAD => Self::List,
+            Method::GET if watch => Self::Watch,
+            Method::GET if named => Self::Get,
+            Method::GET => Self::List,
             Method::POST => Self::Create,
             Method::PUT => Self::Update,
             Method::PATCH => Self::Patch,

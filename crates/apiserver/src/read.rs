@@ -68,7 +68,8 @@ pub(crate) fn include_object(query: &Query) -> Result<IncludeObject> {
         Some("None") => Ok(IncludeObject::None),
         Some("Object") => Ok(IncludeObject::Object),
         Some(other) => {
-            Err(Error::bad_request(format!("Invalid value: {other:?}: must be 'Metadata', 'Object', 'None'")))
+            let why = format!("Invalid value: {other:?}: must be 'Metadata', 'Object', 'None', or empty");
+            Err(Error::bad_request(format!("Unable to convert to Table as requested: includeObject: {why}")))
         }
     }
 }
@@ -149,10 +150,10 @@ pub(crate) struct Listed {
 fn start(subject: &Subject<'_>, query: &Query, range: &mut Range, limit: usize) -> Result<At> {
     let version = query.text("resourceVersion");
     if let Some(token) = query.text("continue") {
+        let token = Continue::decode(token)?;
         if version.is_some_and(|v| v != "0") {
             return Err(Error::bad_request("specifying resource version is not allowed when using continue"));
         }
-        let token = Continue::decode(token)?;
         let prefix = subject.kind.storage.prefix();
         let next = bytes::Bytes::from(format!("{prefix}{}", token.start));
         // Tokens come from outside: none may lead out of the namespace that the caller may read.

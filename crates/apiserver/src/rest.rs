@@ -90,15 +90,32 @@ async fn settle(scope: &Scope) -> Result<()> {
 
 /// Changes what stands, by `edit`; server-side apply makes what does not stand. True: it was made.
 pub(crate) async fn modify(scope: &mut Scope, edit: &Edit) -> Result<(Stored, bool)> {
+    if let Edit::Replace(object) = edit
+        && object::name(object).is_empty()
+    {
+        return Err(Error::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            scope.name
+        )));
+    }
     for _ in 0..RETRIES_MAX {
         let Some(base) = scope.current().await? else {
-            if !(edit.may_create() && scope.subresource.is_empty()) {
+            let by_replacement = matches!(edit, Edit::Replace(_)) && scope.kind.strategy.create_on_update;
+            if !((edit.may_create() || by_replacement) && scope.subresource.is_empty()) {
                 return Err(scope.not_found());
             }
             if let Some(denied) = &scope.create_denied {
                 return Err(denied.clone());
             }
-            let object = edit.apply_to(scope, None)?;
+            let object = match edit {
+                Edit::Replace(object) if !object::uid(object).is_empty() => {
+                    let uid = object::uid(object);
+                    let text = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ");
+                    return Err(scope.conflict(&text));
+                }
+                Edit::Replace(object) => object.clone(),
+                _ => edit.apply_to(scope, None)?,
+            };
             let admitted = Draft { object }.admit_new(scope, edit.is_apply()).await?;
             match admitted.commit(scope).await? {
                 Outcome::Stored(stored) => {
@@ -165,6 +182,36 @@ pub(crate) struct DeleteOptions {
 }
 
 impl DeleteOptions {
+    /// Whether a body may be DeleteOptions: of no kind, or of that one in a group that takes part.
+    pub(crate) fn check_type(body: &Value, api_version: &str) -> Result<()> {
+        let misfit = |found: &str| {
+            let text = "struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }";
+            let why = format!("json: cannot unmarshal {found} into Go value of type {text}");
+            Err(Error::bad_request(format!("couldn't get version/kind; json parse error: {why}")))
+        };
+        match body {
+            Value::Array(_) => return misfit("array"),
+            Value::String(_) => return misfit("string"),
+            Value::Number(_) => return misfit("number"),
+            Value::Bool(_) => return misfit("bool"),
+            _ => {}
+        }
+        let kind = text_at(body, &["kind"]);
+        if !matches!(kind, "" | "DeleteOptions") {
+            let version = Some(text_at(body, &["apiVersion"])).filter(|v| !v.is_empty()).unwrap_or(api_version);
+            return Err(Error::bad_request(format!(
+                "no kind {kind:?} is registered for version {version:?} in scheme \"pkg/runtime/scheme.go:111\""
+            )));
+        }
+        for (field, found) in [("gracePeriodSeconds", body.get("gracePeriodSeconds"))] {
+            if found.is_some_and(Value::is_string) {
+                let text = "json: cannot unmarshal string into Go struct field";
+                return Err(Error::bad_request(format!("{text} DeleteOptions.{field} of type int64")));
+            }
+        }
+        Ok(())
+    }
+
     /// From the body (may be null); the query says the rest.
     pub(crate) fn read(body: &Value, query: &crate::path::Query) -> Result<Self> {
         let text = |path: &[&str]| Some(text_at(body, path).to_owned()).filter(|t| !t.is_empty());

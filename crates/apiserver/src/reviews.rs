@@ -95,7 +95,8 @@ fn access(server: &Server, user: &User, review: &Value) -> Result<Value> {
         (None, Some(a)) => Attributes::Path { verb: text_at(a, &["verb"]), path: text_at(a, &["path"]) },
         (Some(_), Some(path)) => {
             let text = "cannot be specified in combination with resourceAttributes";
-            return Err(invalid("spec.nonResourceAttributes", path.clone(), text));
+            let printed = json!({"Path": text_at(path, &["path"]), "Verb": text_at(path, &["verb"])});
+            return Err(invalid("spec.nonResourceAttributes", printed, text));
         }
         (None, None) => {
             let text = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
@@ -131,6 +132,11 @@ async fn token(server: &Server, review: &Value) -> Result<Value> {
     let audiences: Vec<String> = audiences.filter_map(Value::as_str).map(str::to_owned).collect();
     Ok(match authn::bearer(server, token, &audiences).await? {
         Some((user, audiences)) => json!({"authenticated": true, "user": user, "audiences": audiences}),
+        None if !audiences.is_empty() && authn::bearer(server, token, &[]).await?.is_some() => {
+            let own = server.state().keys.as_ref().map(|keys| vec![keys.issuer().to_owned()]).unwrap_or_default();
+            let why = format!("token audiences {own:?} is invalid for the target audiences {audiences:?}");
+            json!({"user": {}, "error": format!("[invalid bearer token, {why}]")})
+        }
         None => json!({"user": {}, "error": "invalid bearer token"}),
     })
 }

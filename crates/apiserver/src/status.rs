@@ -85,7 +85,8 @@ impl Error {
             (_, "") => format!("{} is forbidden", qualified(resource, group)),
             _ => format!("{} \"{name}\" is forbidden", qualified(resource, group)),
         };
-        Self::new(403, "Forbidden", format!("{what}: {why}")).about(group, resource, name)
+        let error = Self::new(403, "Forbidden", format!("{what}: {why}")).about(group, resource, name);
+        if resource.is_empty() { error.with_bare_details() } else { error }
     }
 
     pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
@@ -128,6 +129,13 @@ impl Error {
     pub fn not_acceptable(accepted: &[&str]) -> Self {
         let message = format!("only the following media types are accepted: {}", accepted.join(", "));
         Self::new(406, "NotAcceptable", message)
+    }
+
+    /// None of the media types of the Accept header is known.
+    pub fn no_representation(available: &[&str]) -> Self {
+        let list = available.join(", ");
+        let message = format!("406: Not Acceptable\n\nAvailable representations: {list}");
+        Self::new(406, "NotAcceptable", message).with_bare_details()
     }
 
     pub fn already_exists(group: &str, resource: &str, name: &str) -> Self {
@@ -194,6 +202,11 @@ impl Error {
     /// A patch that does not fit the object; upstream keeps the reason to itself.
     pub fn unprocessable() -> Self {
         Self::new(422, "Invalid", "the server rejected our request due to an error in our request").with_bare_details()
+    }
+
+    /// What a patch leaves is no object of the kind.
+    pub fn bad_patch(patched: &str, why: &str) -> Self {
+        Self::invalid("", "", "", &[FieldError::invalid("patch", patched, why)])
     }
 
     /// `kind` is the object's kind, not its resource.

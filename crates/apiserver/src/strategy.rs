@@ -49,6 +49,8 @@ pub(crate) struct Strategy {
     pub generation: bool,
     /// Whether a new object may come with a status, as nodes do.
     pub status_on_create: bool,
+    /// Whether a replacement makes what is not there.
+    pub create_on_update: bool,
     /// Whether a replacement may leave out the version that it replaces.
     pub unconditional_update: bool,
     /// A deletion answers with the object, not with a Status.
@@ -71,6 +73,7 @@ const fn plain() -> Strategy {
         names: NameRule::Subdomain,
         generation: false,
         status_on_create: false,
+        create_on_update: false,
         unconditional_update: true,
         returns_deleted: false,
         fields: &[],
@@ -82,14 +85,40 @@ const fn plain() -> Strategy {
     }
 }
 
-pub(crate) static PLAIN: Strategy = plain();
+/// The status that nobody has written yet.
+pub(crate) fn zero_status(cx: &Cx<'_>, object: &mut Value) {
+    if !cx.kind.status {
+        return;
+    }
+    let status = match cx.kind.kind.as_ref() {
+        "ReplicaSet" | "ReplicationController" => json!({"replicas": 0}),
+        "StatefulSet" => json!({"availableReplicas": 0, "replicas": 0}),
+        "DaemonSet" => json!({
+            "currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0,
+        }),
+        "HorizontalPodAutoscaler" => json!({"currentMetrics": null, "desiredReplicas": 0}),
+        "PodDisruptionBudget" => {
+            json!({"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0})
+        }
+        "Ingress" | "Service" => json!({"loadBalancer": {}}),
+        "PersistentVolumeClaim" => json!({"phase": "Pending"}),
+        "PersistentVolume" => {
+            json!({"phase": "Pending", "lastPhaseTransitionTime": crate::write::rfc3339(cx.now)})
+        }
+        "VolumeAttachment" => json!({"attached": false}),
+        _ => json!({}),
+    };
+    set_at(object, &["status"], status);
+}
+
+pub(crate) static PLAIN: Strategy = Strategy { prepare: zero_status, ..plain() };
 /// For kinds whose deletion answers with the object.
-pub(crate) static RETURNED: Strategy = Strategy { returns_deleted: true, ..plain() };
-pub(crate) static GENERATION: Strategy = Strategy { generation: true, ..plain() };
+pub(crate) static RETURNED: Strategy = Strategy { returns_deleted: true, prepare: zero_status, ..plain() };
+pub(crate) static GENERATION: Strategy = Strategy { generation: true, prepare: zero_status, ..plain() };
 /// For every kind that a CRD makes.
 pub(crate) static CUSTOM: Strategy = Strategy { generation: true, unconditional_update: false, ..plain() };
 /// For kinds that a replacement must name the version of.
-pub(crate) static CONDITIONAL: Strategy = Strategy { unconditional_update: false, ..plain() };
+pub(crate) static CONDITIONAL: Strategy = Strategy { unconditional_update: false, create_on_update: true, ..plain() };
 
 /// The finalizer in a namespace's spec that stands for its content.
 pub(crate) const NAMESPACE_FINALIZER: &str = "kubernetes";

@@ -76,15 +76,15 @@ async fn token(scope: &Scope, mut request: Value) -> Result<Value> {
     if request["spec"].get("expirationSeconds").is_none() {
         request["spec"]["expirationSeconds"] = TOKEN_S.into();
     }
-    if request["spec"].get("boundObjectRef").is_none() {
-        request["spec"]["boundObjectRef"] = Value::Null;
-    }
     track(scope, &mut request, "authentication.k8s.io", "TokenRequest");
     let managed = request.pointer("/metadata/managedFields").cloned().unwrap_or_default();
     request["metadata"] = json!({
         "name": scope.name, "namespace": scope.namespace, "creationTimestamp": rfc3339(now),
         "uid": object::uid(&account), "managedFields": managed,
     });
+    if request["spec"].get("boundObjectRef").is_none() {
+        request["spec"]["boundObjectRef"] = Value::Null;
+    }
     request["spec"]["audiences"] = audiences.into();
     request["spec"]["expirationSeconds"] = lifetime_s.into();
     request["status"] = json!({"token": token, "expirationTimestamp": rfc3339(end)});

@@ -62,6 +62,8 @@ pub(crate) struct Scope {
     pub validation: FieldValidation,
     /// Why the user may not make what is not there by a patch, if so.
     pub create_denied: Option<Error>,
+    /// What a patch has made of the object, for errors that show it.
+    pub patched: Option<String>,
     /// Texts for Warning headers.
     pub warnings: Vec<String>,
 }
@@ -80,6 +82,7 @@ impl Scope {
             manager: "kube-apiserver".to_owned(),
             validation: FieldValidation::Ignore,
             create_denied: None,
+            patched: None,
             warnings: Vec::new(),
         }
     }
@@ -148,8 +151,14 @@ impl Raw {
     /// Reads the object; its kind must be the one that the path names, or be left out.
     pub(crate) fn decode(self, scope: &mut Scope) -> Result<Draft> {
         let kind = Arc::clone(&scope.kind);
-        let parsed = body::parse(&self.bytes, self.media)
-            .map_err(|why| body::unrecognized(&kind.kind, &format!("couldn't get version/kind; {why}")))?;
+        let parsed = body::parse(&self.bytes, self.media).map_err(|why| {
+            let why = match self.media {
+                Media::Json => format!("json parse error: {}", decode::json_fault(&self.bytes)),
+                _ => why,
+            };
+            let shown = beginning(&self.bytes);
+            body::unrecognized(&kind.kind, &format!("couldn't get version/kind; {why} ({shown})"))
+        })?;
         let mut object = parsed.value;
         if kind.is_custom() {
             check_custom_type(&kind, &object, &self.bytes)?;
@@ -159,12 +168,21 @@ impl Raw {
         }
         check_type(&mut object, &kind.api_version(), &kind.kind).map_err(|wrong| match wrong {
             Mistyped::NoObject(why) => {
-                let bytes: String = self.bytes.iter().take(NO_OBJECT_BYTES_SHOWN).map(|b| format!("{b:02x}")).collect();
-                body::unrecognized(&kind.kind, &format!("couldn't get version/kind; json parse error: {why} ({bytes})"))
+                let shown = beginning(&self.bytes);
+                body::unrecognized(&kind.kind, &format!("couldn't get version/kind; json parse error: {why} ({shown})"))
+            }
+            Mistyped::ApiVersion { found, .. } if found.matches('/').count() > 1 => {
+                let shown = beginning(&self.bytes);
+                body::unrecognized(&kind.kind, &format!("unexpected GroupVersion string: {found} ({shown})"))
             }
             other => other.into_error(&kind),
         })?;
-        fit(&kind, &object)?;
+        fit(&kind, &object).map_err(|why| {
+            let (name, version) = (&kind.kind, &kind.version);
+            Error::bad_request(format!("{name} in version \"{version}\" cannot be handled as a {name}: {why}"))
+        })?;
+        decode::fill(&kind, &mut object);
+        decode::drop_empty(&kind, &mut object);
         let duplicates = parsed.duplicates.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
         report_fields(scope, duplicates)?;
         Ok(Draft { object })
@@ -173,17 +191,13 @@ impl Raw {
 
 /// A custom object must say what it is, and may not be of another kind of its version.
 fn check_custom_type(kind: &Kind, object: &Value, body: &[u8]) -> Result<()> {
-    /// As much of a body as upstream shows a second time.
-    const CHARS_SHOWN: usize = 30;
     if !object.is_object() {
         return Ok(());
     }
     for (key, title) in [("kind", "Kind"), ("apiVersion", "apiVersion")] {
         if object::text_at(object, &[key]).is_empty() && object.get(key).is_none_or(|v| v.is_null() || v == "") {
-            let body = String::from_utf8_lossy(body);
-            let beginning: String = body.chars().take(CHARS_SHOWN).collect();
-            let more = if body.chars().count() > CHARS_SHOWN { " ..." } else { "" };
-            let why = format!("Object '{title}' is missing in '{body}' ({beginning}{more})");
+            let shown = beginning(body);
+            let why = format!("Object '{title}' is missing in '{}' ({shown})", String::from_utf8_lossy(body));
             return Err(body::unrecognized(&kind.kind, &why));
         }
     }
@@ -195,8 +209,17 @@ fn check_custom_type(kind: &Kind, object: &Value, body: &[u8]) -> Result<()> {
     Err(Error::invalid(&kind.group, said, object::name(object), &[error]))
 }
 
-/// Of a body that is no object, so much is repeated.
-const NO_OBJECT_BYTES_SHOWN: usize = 64;
+/// As much of a body as upstream shows: JSON as it is, anything else in hexadecimal.
+fn beginning(body: &[u8]) -> String {
+    const BYTES_SHOWN: usize = 30;
+    let (shown, more) = (&body[..body.len().min(BYTES_SHOWN)], if body.len() > BYTES_SHOWN { " ..." } else { "" });
+    match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(shown)),
+        Some(_) => format!("{}{more}", shown.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+    }
+}
+
 /// Where upstream's message says that its types are listed; clients see it.
 const SCHEME: &str = "scheme \"pkg/runtime/scheme.go:111\"";
 
@@ -209,6 +232,19 @@ pub(crate) enum Mistyped {
 }
 
 impl Mistyped {
+    /// Alone, as the reason of another error.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::NoObject(why) => why.clone(),
+            Self::ApiVersion { found, kind } => {
+                format!("no kind {kind:?} is registered for version {found:?} in {SCHEME}")
+            }
+            Self::Kind { found, api_version } => {
+                format!("no kind {found:?} is registered for version {api_version:?} in {SCHEME}")
+            }
+        }
+    }
+
     pub(crate) fn into_error(self, kind: &Kind) -> Error {
         let version = |api_version: &str| crate::kinds::split_api_version(api_version).1.to_owned();
         if kind.is_custom() {
@@ -282,17 +318,14 @@ pub(crate) fn check_type(object: &mut Value, api_version: &str, kind: &str) -> R
 }
 
 /// Whether an object fits the types of its built-in kind.
-fn fit(kind: &Kind, object: &Value) -> Result<()> {
+pub(crate) fn fit(kind: &Kind, object: &Value) -> Result<(), String> {
     let found = match kind.is_custom() {
         true => decode::metadata_misfit(object),
         false => kind.schema().and_then(|schema| decode::misfit(schema.root(), object)),
     };
     match found {
         None => Ok(()),
-        Some(why) => Err(Error::bad_request(format!(
-            "{} in version \"{}\" cannot be handled as a {}: {why}",
-            kind.kind, kind.version, kind.kind
-        ))),
+        Some(why) => Err(why),
     }
 }
 
@@ -312,6 +345,9 @@ fn report_fields(scope: &mut Scope, problems: Vec<String>) -> Result<()> {
         }
         FieldValidation::Strict => {
             let kind = &scope.kind.kind;
+            if let Some(patched) = &scope.patched {
+                return Err(Error::bad_patch(patched, &format!("strict decoding error: {}", problems.join(", "))));
+            }
             return Err(Error::bad_request(format!(
                 "{kind} in version \"{}\" cannot be handled as a {kind}: strict decoding error: {}",
                 scope.kind.version,
@@ -395,6 +431,9 @@ impl Draft {
             None => vec![FieldError::required("metadata", "")],
         };
         errors.extend(check_schema(&kind, &self.object, None));
+        if kind.group.is_empty() {
+            errors.extend(names::check_finalizer_names(&self.object));
+        }
         if errors.is_empty() {
             errors = (kind.strategy.check)(&cx, &self.object, None);
         }
@@ -486,7 +525,8 @@ impl Draft {
         let kind = Arc::clone(&scope.kind);
         let now = scope.server.now();
         self.check_identity(scope, old)?;
-        self.carry_over(scope, old);
+        let deletion_change = check_deletion_time(&self.object, old);
+        self.carry_over(scope, old, applied);
         self.shape(scope)?;
         let (server, user) = (scope.server.clone(), Arc::clone(&scope.user));
         let subresource = scope.subresource.clone();
@@ -497,6 +537,7 @@ impl Draft {
             Some(metadata) => check_metadata(metadata, kind.strategy.names, kind.namespaced),
             None => vec![FieldError::required("metadata", "")],
         };
+        errors.extend(deletion_change);
         check_metadata_change(&self.object, old, &mut errors);
         errors.extend(check_schema(&kind, &self.object, Some(old)));
         if errors.is_empty() {
@@ -531,12 +572,26 @@ impl Draft {
             ));
         }
         let (asked, stands) = (object::uid(&self.object), object::uid(old));
+        if !asked.is_empty() && asked != stands && scope.patched.is_some() {
+            let error = FieldError::invalid("metadata.uid", asked, "field is immutable");
+            return Err(scope.invalid(object::name(old), &[error.clone(), error]));
+        }
         if !asked.is_empty() && asked != stands {
             let text = format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {stands}");
             return Err(scope.conflict(&text));
         }
         let version = object::resource_version(&self.object);
-        if !version.is_empty() && version != object::resource_version(old) {
+        if let Err(error) = version.parse::<u64>()
+            && !version.is_empty()
+        {
+            let why = if matches!(error.kind(), std::num::IntErrorKind::PosOverflow) {
+                "value out of range"
+            } else {
+                "invalid syntax"
+            };
+            return Err(Error::internal_plain(format!("strconv.ParseUint: parsing {version:?}: {why}")));
+        }
+        if !matches!(version, "" | "0") && version != object::resource_version(old) {
             let text = "the object has been modified; please apply your changes to the latest version and try again";
             return Err(scope.conflict(text));
         }
@@ -544,7 +599,7 @@ impl Draft {
     }
 
     /// Keeps of the old object what this request may not touch.
-    fn carry_over(&mut self, scope: &Scope, old: &Value) {
+    fn carry_over(&mut self, scope: &Scope, old: &Value, applied: bool) {
         let kind = &scope.kind;
         let old_meta = meta(old).cloned().unwrap_or_default();
         if scope.subresource == "status" && kind.is_custom() {
@@ -555,13 +610,14 @@ impl Draft {
             self.object["metadata"] = Value::Object(metadata);
         }
         let metadata = meta_mut(&mut self.object);
-        for key in SERVER_SET.into_iter().chain(["name", "namespace", "generateName"]) {
+        for key in SERVER_SET.into_iter().chain(["name", "namespace"]) {
             match old_meta.get(key) {
                 Some(value) => drop(metadata.insert(key.into(), value.clone())),
                 None => drop(metadata.remove(key)),
             }
         }
-        if !metadata.contains_key("managedFields")
+        if !applied
+            && !metadata.contains_key("managedFields")
             && let Some(managed) = old_meta.get("managedFields")
         {
             metadata.insert("managedFields".into(), managed.clone());
@@ -609,10 +665,26 @@ fn check_schema(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<FieldEr
     if !kind.is_custom() {
         // Kubernetes' own reads what a built-in kind's status leaves out as zero.
         errors.retain(|e| !(e.kind == FieldErrorKind::Required && e.path.starts_with("status.")));
+        // Owners are looked at with the rest of the metadata, and the role of a binding by its own rules.
+        errors.retain(|e| !e.path.starts_with("metadata.ownerReferences["));
+        errors.retain(|e| !(e.kind == FieldErrorKind::Required && e.path.starts_with("roleRef.")));
         // Nor is null anything but zero to it.
         errors.retain(|e| !(e.kind == FieldErrorKind::TypeInvalid && e.value.as_ref().is_some_and(|v| v == "null")));
     }
     errors
+}
+
+/// When an object is to go is not for an update to say.
+fn check_deletion_time(new: &Value, old: &Value) -> Vec<FieldError> {
+    const KEY: &str = "deletionTimestamp";
+    match (object::meta_str(new, KEY), object::meta_str(old, KEY)) {
+        ("", _) => Vec::new(),
+        (new, old) if new == old => Vec::new(),
+        (new, _) => {
+            let error = FieldError::invalid("metadata.deletionTimestamp", new, "field is immutable");
+            vec![error.clone(), error]
+        }
+    }
 }
 
 fn check_metadata_change(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
@@ -625,7 +697,9 @@ fn check_metadata_change(new: &Value, old: &Value, errors: &mut Vec<FieldError>)
         let text = format!(
             "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}"
         );
-        errors.push(FieldError::forbidden("metadata.finalizers", text));
+        // Upstream looks twice, once for all kinds and once for each.
+        let error = FieldError::forbidden("metadata.finalizers", text);
+        errors.extend([error.clone(), error]);
     }
 }
 

@@ -104,9 +104,13 @@ pub(super) fn read(object: &Value) -> Option<Vec<Manager>> {
     managers.filter(|managers| !managers.is_empty())
 }
 
-/// Whether an update asks to forget all managers: a list of one empty entry.
+/// Whether an update asks to forget all managers: a list of one empty entry, or of none.
 pub(super) fn asks_for_reset(object: &Value) -> bool {
-    matches!(entries(object), [Value::Object(only)] if only.is_empty())
+    match object.pointer("/metadata/managedFields").and_then(Value::as_array).map(Vec::as_slice) {
+        Some([Value::Object(only)]) => only.is_empty(),
+        Some([]) => true,
+        _ => false,
+    }
 }
 
 pub(super) fn write(object: &mut Value, managers: &[Manager]) {

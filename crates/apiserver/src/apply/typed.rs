@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use super::set::{Element, Set};
 use crate::{
-    field::FieldError,
-    schema::{List, Node},
+    patch::printed,
+    schema::{Additional, List, Node, Type},
 };
 
 type Schema<'a> = Option<&'a Node>;
@@ -193,27 +193,42 @@ pub(super) fn merge(node: Schema<'_>, old: &Value, new: &Value) -> Value {
             }
             Value::Object(out)
         }
-        (Shape::Items(old), Shape::Items(new)) => {
-            let places: HashMap<_, _> = old.iter().enumerate().map(|(at, (element, _))| (element, at)).collect();
-            let said: HashMap<_, _> = new.iter().map(|(element, _)| (element, ())).collect();
-            // What only `old` has keeps its place before the item that followed it.
-            let mut others = old.iter().enumerate().filter(|(_, (element, _))| !said.contains_key(element)).peekable();
-            let mut out = Vec::with_capacity(old.len() + new.len());
-            for (element, item) in &new {
-                let Some(&at) = places.get(element) else {
-                    out.push(Value::clone(item));
-                    continue;
-                };
-                while let Some((_, (_, other))) = others.next_if(|(other, _)| *other < at) {
-                    out.push(Value::clone(other));
-                }
-                let before = old.get(at).map_or(&Value::Null, |(_, item)| item);
-                out.push(merge(items(node), before, item));
-            }
-            out.extend(others.map(|(_, (_, other))| Value::clone(other)));
-            Value::Array(out)
-        }
+        (Shape::Items(old), Shape::Items(new)) => merge_items(node, &old, &new),
         _ => new.clone(),
+    }
+}
+
+/// Both lists in the order that upstream gives them: what both have in that of `new`, what one has where it stood before the
+/// next that both have, that of `old` first.
+fn merge_items(node: Schema<'_>, old: &[(Element, &Value)], new: &[(Element, &Value)]) -> Value {
+    let before: HashMap<_, _> = old.iter().map(|(element, item)| (element, *item)).collect();
+    let said: HashMap<_, _> = new.iter().map(|(element, _)| (element, ())).collect();
+    let mut shared = new.iter().map(|(element, _)| element).filter(|element| before.contains_key(element)).peekable();
+    let mut out = Vec::with_capacity(old.len() + new.len());
+    let (mut left, mut right) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        match (left.peek(), right.peek()) {
+            (Some((mine, kept)), Some((theirs, item))) if mine == theirs => {
+                out.push(merge(items(node), kept, item));
+                shared.next_if(|next| *next == mine);
+                left.next();
+                right.next();
+            }
+            (Some((mine, kept)), _) if !said.contains_key(mine) => {
+                out.push(Value::clone(kept));
+                left.next();
+            }
+            // Shared, but its turn comes with the other list.
+            (Some((mine, _)), Some(_)) if shared.peek().is_some_and(|next| *next != mine) => drop(left.next()),
+            (_, Some((theirs, item))) => {
+                let kept = before.get(theirs).copied().unwrap_or(&Value::Null);
+                out.push(merge(items(node), kept, item));
+                shared.next_if(|next| *next == theirs);
+                right.next();
+            }
+            (Some(_), None) => drop(left.next()),
+            (None, None) => return Value::Array(out),
+        }
     }
 }
 
@@ -249,45 +264,87 @@ pub(super) fn remove(node: Schema<'_>, value: &mut Value, gone: &Set) {
     }
 }
 
-/// Whether every list that is merged can be: what an applied configuration must keep, unlike a stored object.
-pub(super) fn check(node: Schema<'_>, value: &Value, path: &str) -> Result<(), FieldError> {
-    match value {
-        Value::Object(fields) => {
+/// What of an applied configuration the schema does not take, each with its path, in the words of upstream
+/// (`structured-merge-diff/typed/validate.go`).
+pub(super) fn faults(node: Schema<'_>, value: &Value, path: &str, out: &mut Vec<String>) {
+    let at = |text: String| if path.is_empty() { text } else { format!("{path}: {text}") };
+    let Some(node) = node.filter(|node| !node.int_or_string && !node.quantity) else { return };
+    match (node.type_, value) {
+        (_, Value::Null) => {}
+        (Some(Type::Object) | None, Value::Object(fields)) => {
+            let open = node.preserve_unknown || matches!(node.additional, Additional::Any);
+            // What says nothing of its fields takes all.
+            let blank = node.properties.is_empty() && matches!(node.additional, Additional::None);
+            // Every object has these, whatever its schema says of them.
+            let everywhere = |name: &str| path.is_empty() && matches!(name, "apiVersion" | "kind" | "metadata");
             for (name, value) in fields {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                check(inner(node, name), value, &path)?;
-            }
-        }
-        Value::Array(list) => {
-            let mut seen = HashMap::new();
-            for (index, item) in list.iter().enumerate() {
-                let path = format!("{path}[{index}]");
-                check(items(node), item, &path)?;
-                let Some(node) = node.filter(|node| node.list != List::Atomic) else { continue };
-                let Some(element) = element(&node.list, items(Some(node)), item) else {
-                    return Err(match &node.list {
-                        List::Map(keys) => {
-                            let keys: Vec<_> = keys.iter().map(|key| format!("{key:?}")).collect();
-                            let detail = format!(
-                                "associative list with keys has an element that omits key field {} (and doesn't have \
-                                 default value)",
-                                keys.join(", ")
-                            );
-                            FieldError::invalid(path, item.clone(), detail)
-                        }
-                        _ => FieldError::invalid(
-                            path,
-                            Value::Null,
-                            "associative list without keys has an element that is null",
-                        ),
-                    });
-                };
-                if seen.insert(element, ()).is_some() {
-                    return Err(FieldError::duplicate(path, item.clone()));
+                match node.field(name) {
+                    None if everywhere(name) => {}
+                    Some(inner) => faults(Some(inner), value, &format!("{path}.{name}"), out),
+                    None if open || (blank && node.name.is_some()) || node.type_.is_none() || node.embedded => {}
+                    None => out.push(format!("{path}.{name}: field not declared in schema")),
                 }
             }
         }
-        _ => {}
+        (Some(Type::Array), Value::Array(list)) => item_faults(node, list, path, out),
+        (Some(Type::Object), other) => out.push(at(format!("expected map, got {}", go_value(other)))),
+        (Some(Type::Array), other) => out.push(at(format!("expected list, got {}", go_value(other)))),
+        (Some(Type::String), Value::String(_))
+        | (Some(Type::Boolean), Value::Bool(_))
+        | (Some(Type::Integer | Type::Number), Value::Number(_))
+        | (None, _) => {}
+        (Some(Type::String), other) => out.push(at(format!("expected string, got {}", go_literal(other)))),
+        (Some(Type::Boolean), other) => out.push(at(format!("expected boolean, got {}", go_value(other)))),
+        (Some(Type::Integer | Type::Number), other) => {
+            let found = match other {
+                Value::String(_) => "string",
+                Value::Bool(_) => "bool",
+                Value::Array(_) => "[]interface {}",
+                _ => "map[string]interface {}",
+            };
+            out.push(at(format!("expected numeric (int or float), got {found}")));
+        }
     }
-    Ok(())
+}
+
+fn item_faults(node: &Node, list: &[Value], path: &str, out: &mut Vec<String>) {
+    let mut seen = HashMap::new();
+    for (index, item) in list.iter().enumerate() {
+        let step = if node.list == List::Atomic {
+            Element::Index(i64::try_from(index).unwrap_or(i64::MAX))
+        } else {
+            let Some(element) = element(&node.list, items(Some(node)), item) else {
+                if item.is_object() && items(Some(node)).is_some_and(|node| node.name.is_some()) {
+                    // Keys of built-in lists have the empty text as their default; validation finds it.
+                    continue;
+                }
+                let why = match &node.list {
+                    List::Map(keys) => {
+                        let keys: Vec<_> = keys.iter().map(|key| format!("{key:?}")).collect();
+                        format!(
+                            "associative list with keys has an element that omits all key fields [{}] (and doesn't have \
+                             default values for any key fields)",
+                            keys.join(" ")
+                        )
+                    }
+                    _ => "associative list without keys has an element that's explicitly null".to_owned(),
+                };
+                out.push(format!("{path}: element {index}: {why}"));
+                return;
+            };
+            if seen.insert(element.clone(), ()).is_some() {
+                out.push(format!("{path}: duplicate entries for key {element}"));
+            }
+            element
+        };
+        faults(items(Some(node)), item, &format!("{path}{step}"), out);
+    }
+}
+
+fn go_value(value: &Value) -> String {
+    format!("&{{{}}}", printed(value))
+}
+
+fn go_literal(value: &Value) -> String {
+    format!("&value.valueUnstructured{{Value:{value}}}")
 }

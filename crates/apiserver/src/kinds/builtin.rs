@@ -60,6 +60,11 @@ impl Row {
         self
     }
 
+    const fn categories(mut self, names: &'static [&'static str]) -> Self {
+        self.categories = names;
+        self
+    }
+
     const fn cluster(mut self) -> Self {
         self.namespaced = false;
         self
@@ -121,21 +126,26 @@ static ROWS: &[Row] = &[
     row(RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings").cluster().by(&strategy::BINDING),
     row("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions")
         .short(&["crd", "crds"])
+        .categories(&["api-extensions"])
         .cluster()
         .status()
         .by(&strategy::CRD),
     row(ADMISSION, "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations")
         .cluster()
+        .categories(&["api-extensions"])
         .by(&strategy::WEBHOOKS),
     row(ADMISSION, "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
         .cluster()
+        .categories(&["api-extensions"])
         .by(&strategy::WEBHOOKS),
     row(ADMISSION, "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies")
         .cluster()
+        .categories(&["api-extensions"])
         .status()
         .by(&strategy::ADMISSION_POLICY),
     row(ADMISSION, "v1", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
         .cluster()
+        .categories(&["api-extensions"])
         .by(&strategy::ADMISSION_POLICY),
     row(AUTHN, "v1", "TokenReview", "tokenreviews").cluster().review(),
     row(AUTHN, "v1", "SelfSubjectReview", "selfsubjectreviews").cluster().review(),
@@ -168,7 +178,7 @@ static ROWS: &[Row] = &[
     row("", "v1", "PodTemplate", "podtemplates").workload().by(&strategy::RETURNED),
     row("", "v1", "LimitRange", "limitranges").short(&["limits"]).workload(),
     row("", "v1", "ResourceQuota", "resourcequotas").short(&["quota"]).status().workload().by(&strategy::RETURNED),
-    row("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices").workload(),
+    row("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices").workload().by(&strategy::GENERATION),
     row("apps", "v1", "Deployment", "deployments")
         .short(&["deploy"])
         .all()
@@ -210,7 +220,11 @@ static ROWS: &[Row] = &[
     row(STORAGE, "v1", "CSIDriver", "csidrivers").cluster().workload().by(&strategy::RETURNED),
     row(STORAGE, "v1", "CSIStorageCapacity", "csistoragecapacities").workload(),
     row(STORAGE, "v1", "VolumeAttachment", "volumeattachments").cluster().status().workload().by(&strategy::RETURNED),
-    row("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses").short(&["pc"]).cluster().workload(),
+    row("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses")
+        .short(&["pc"])
+        .cluster()
+        .workload()
+        .by(&strategy::GENERATION),
     row("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
         .short(&["pdb"])
         .status()

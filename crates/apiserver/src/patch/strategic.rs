@@ -44,8 +44,22 @@ fn directive(fields: &Map<String, Value>) -> Result<Directive> {
         Some(Value::String(name)) if name == "delete" => Ok(Directive::Delete),
         Some(other) => {
             let name = other.as_str().map_or_else(|| other.to_string(), ToOwned::to_owned);
-            Err(strategic(format!("unknown patch type: {name} in map: {}", Value::Object(fields.clone()))))
+            Err(strategic(format!("unknown patch type: {name} in map: {}", printed(&Value::Object(fields.clone())))))
         }
+    }
+}
+
+/// As Go prints maps.
+pub(crate) fn printed(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(list) => format!("[{}]", list.iter().map(printed).collect::<Vec<_>>().join(" ")),
+        Value::Object(fields) => {
+            let entries: Vec<_> = fields.iter().map(|(key, value)| format!("{key}:{}", printed(value))).collect();
+            format!("map[{}]", entries.join(" "))
+        }
+        Value::Null => "<nil>".to_owned(),
+        other => other.to_string(),
     }
 }
 
@@ -166,7 +180,8 @@ fn list(
     }
     match order {
         Some(order) => reorder(old, &before, order, key),
-        None => Ok(()),
+        // What is new stands before what was there.
+        None => reorder(old, &before, &Value::Array(new.to_vec()), key),
     }
 }
 
@@ -188,7 +203,7 @@ fn items(old: &mut Vec<Value>, new: &[Value], node: Option<&Arc<Node>>, key: &st
             continue;
         }
         let Some(id) = fields.get(key) else {
-            let text = format!("map: {item} does not contain declared merge key: {key}");
+            let text = format!("map: {} does not contain declared merge key: {key}", printed(item));
             return Err(strategic(text));
         };
         changes.push((what, id, fields));
@@ -265,9 +280,9 @@ mod tests {
         let patch = json!({"metadata": {"finalizers": ["b", "a"], "labels": {"l": "1"}}, "spec": {"containers": [
             {"name": "x", "image": "2", "args": ["q"], "env": [{"name": "F", "value": "2"}, {"name": "E", "value": null}]},
             {"name": "z", "image": "3"}]}});
-        let expected = json!({"metadata": {"finalizers": ["a", "b"], "labels": {"l": "1"}}, "spec": {"containers": [
-            {"name": "x", "image": "2", "args": ["q"], "env": [{"name": "E"}, {"name": "F", "value": "2"}]},
-            {"name": "y", "image": "1"}, {"name": "z", "image": "3"}]}});
+        let expected = json!({"metadata": {"finalizers": ["b", "a"], "labels": {"l": "1"}}, "spec": {"containers": [
+            {"name": "x", "image": "2", "args": ["q"], "env": [{"name": "F", "value": "2"}, {"name": "E"}]},
+            {"name": "z", "image": "3"}, {"name": "y", "image": "1"}]}});
         assert_eq!(run(object, patch), Ok(expected));
     }
 
@@ -294,7 +309,7 @@ mod tests {
             json!({"metadata": {"finalizers": ["a", "b", "c"]}}),
             json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["b"], "finalizers": ["d"]}}),
         );
-        assert_eq!(primitive, Ok(json!({"metadata": {"finalizers": ["a", "c", "d"]}})));
+        assert_eq!(primitive, Ok(json!({"metadata": {"finalizers": ["d", "a", "c"]}})));
     }
 
     #[test]
@@ -315,8 +330,8 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         let object = || spec(json!([{"name": "x"}]));
         let cases = [
-            (spec(json!([{"image": "1"}])), "map: {\"image\":\"1\"} does not contain declared merge key: name"),
-            (json!({"spec": {"$patch": "explode"}}), "unknown patch type: explode in map: {\"$patch\":\"explode\"}"),
+            (spec(json!([{"image": "1"}])), "map: map[image:1] does not contain declared merge key: name"),
+            (json!({"spec": {"$patch": "explode"}}), "unknown patch type: explode in map: map[$patch:explode]"),
             (json!({"spec": {"$retainKeys": ["a"], "b": 1}}), "patch content doesn't match retainKeys list"),
             (json!([]), "invalid JSON document"),
         ];

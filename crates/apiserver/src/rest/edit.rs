@@ -89,8 +89,22 @@ impl Edit {
         if !object.is_object() {
             return Err(Error::bad_request("the patch does not leave an object"));
         }
-        crate::write::check_type(&mut object, text_at(old, &["apiVersion"]), text_at(old, &["kind"]))
-            .map_err(|wrong| wrong.into_error(&scope.kind))?;
+        scope.patched = match self {
+            Self::JsonPatch(_) | Self::MergePatch(_) => Some(object.to_string()),
+            Self::StrategicMergePatch(patch) => Some(patch::printed(patch)),
+            _ => None,
+        };
+        let checked = crate::write::check_type(&mut object, text_at(old, &["apiVersion"]), text_at(old, &["kind"]));
+        match &scope.patched {
+            Some(_) if scope.subresource == "scale" => checked.map_err(|wrong| wrong.into_error(&scope.kind))?,
+            Some(patched) => {
+                checked.map_err(|wrong| Error::bad_patch(patched, &wrong.reason()))?;
+                crate::write::fit(&scope.kind, &object).map_err(|why| Error::bad_patch(patched, &why))?;
+                crate::decode::fill(&scope.kind, &mut object);
+                crate::decode::drop_empty(&scope.kind, &mut object);
+            }
+            None => checked.map_err(|wrong| wrong.into_error(&scope.kind))?,
+        }
         Ok(object)
     }
 
@@ -114,23 +128,48 @@ fn run_apply(scope: &mut Scope, live: Option<&Value>, config: &Value, force: boo
     let kind = std::sync::Arc::clone(&scope.kind);
     let Some(schema) = kind.schema() else { return Err(Error::no_such_path()) };
     let mut draft = crate::write::Draft { object: config.clone() };
-    crate::write::check_type(&mut draft.object, &kind.api_version(), &kind.kind)
-        .map_err(|wrong| wrong.into_error(&kind))?;
+    if !config.is_object() && !config.is_null() {
+        let found = match config {
+            Value::Array(_) => "array",
+            Value::String(_) => "string",
+            Value::Number(_) => "number",
+            _ => "bool",
+        };
+        return Err(Error::bad_request(format!(
+            "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into Go value \
+             of type map[string]interface {{}}"
+        )));
+    }
+    let (said_version, said_kind) = (text_at(config, &["apiVersion"]), text_at(config, &["kind"]));
+    if said_version != kind.api_version() || said_kind != kind.kind {
+        let (group, version) = crate::kinds::split_api_version(said_version);
+        return Err(Error::bad_request(format!("invalid object type: {group}/{version}, Kind={said_kind}")));
+    }
     if object::meta(&draft.object).is_some_and(|m| m.contains_key("managedFields")) {
         return Err(Error::bad_request("metadata.managedFields must be nil"));
     }
+    crate::decode::fill(&kind, &mut draft.object);
     let name = object::name(&draft.object);
-    if !name.is_empty() && name != scope.name {
+    if name.is_empty() {
+        return Err(Error::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            scope.name
+        )));
+    }
+    if name != scope.name {
         return Err(Error::bad_request(format!(
             "the name of the object ({name}) does not match the name on the URL ({})",
             scope.name
         )));
     }
-    if live.is_none() && !object::uid(&draft.object).is_empty() {
-        let text = "uid mismatch: the provided object specified uid, and no existing object was found";
-        return Err(scope.conflict(text));
+    if live.is_none() && !object::resource_version(&draft.object).is_empty() {
+        object::meta_mut(&mut draft.object).remove("resourceVersion");
     }
-    draft.prune(scope)?;
+    if live.is_none() && !object::uid(&draft.object).is_empty() {
+        let uid = object::uid(&draft.object);
+        let text = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+        return Err(scope.conflict(&text));
+    }
     // What is written through the object itself is not the status: its applier does not come to own it.
     if kind.status
         && scope.subresource.is_empty()
@@ -159,7 +198,15 @@ fn run_apply(scope: &mut Scope, live: Option<&Value>, config: &Value, force: boo
             let causes: Vec<Cause> = causes.collect();
             Error::apply_conflict(ApplyError::Conflicts(conflicts).to_string(), causes)
         }
-        ApplyError::Invalid(error) => Error::invalid(&kind.group, &kind.kind, &scope.name, &[error]),
+        faults @ ApplyError::Untyped(_) => {
+            let (api_version, name) = (kind.api_version(), &scope.name);
+            let full = if api_version.contains('/') { api_version } else { format!("/{api_version}") };
+            let namespace = object::namespace(&draft.object);
+            Error::internal_plain(format!(
+                "failed to create typed patch object ({namespace}/{name}; {full}, Kind={}): {faults}",
+                kind.kind
+            ))
+        }
     })
 }
 

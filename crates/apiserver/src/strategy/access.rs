@@ -14,11 +14,16 @@ use crate::{
 const GROUP: &str = "rbac.authorization.k8s.io";
 
 pub(crate) static ROLE: Strategy = Strategy {
+    create_on_update: true,
     names: NameRule::PathSegment,
     create: |cx, role| {
-        default_rules(role);
+        // Null is nothing to own.
+        if role.get("rules").is_some_and(Value::is_null) {
+            role.as_object_mut().and_then(|fields| fields.remove("rules"));
+        }
         may_grant(cx, role, None)
     },
+    prepare: |_, role| default_rules(role),
     update: |cx, role, old| {
         default_rules(role);
         may_grant(cx, role, Some(old))
@@ -28,9 +33,13 @@ pub(crate) static ROLE: Strategy = Strategy {
 };
 
 pub(crate) static BINDING: Strategy = Strategy {
+    create_on_update: true,
     names: NameRule::PathSegment,
     create: |cx, binding| {
         default_groups(binding);
+        if binding.get("subjects").and_then(Value::as_array).is_some_and(Vec::is_empty) {
+            binding.as_object_mut().and_then(|fields| fields.remove("subjects"));
+        }
         may_bind(cx, binding, None)
     },
     update: |cx, binding, old| {
@@ -42,7 +51,7 @@ pub(crate) static BINDING: Strategy = Strategy {
 };
 
 fn default_rules(role: &mut Value) {
-    if role.get("rules").is_none_or(Value::is_null) {
+    if role.get("rules").and_then(Value::as_array).is_none_or(Vec::is_empty) {
         set_at(role, &["rules"], Value::Null);
     }
 }
@@ -202,11 +211,10 @@ fn check_binding(_: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError
     if let Some(old) = old
         && old.get("roleRef") != new.get("roleRef")
     {
-        errors.push(FieldError::invalid(
-            "roleRef",
-            new.get("roleRef").cloned().unwrap_or_default(),
-            "cannot change roleRef",
-        ));
+        // As upstream prints it, whose internal type has no names of its own for JSON.
+        let text = |key: &str| text_at(new, &["roleRef", key]);
+        let printed = serde_json::json!({"APIGroup": text("apiGroup"), "Kind": text("kind"), "Name": text("name")});
+        errors.push(FieldError::invalid("roleRef", printed, "cannot change roleRef"));
     }
     for (i, subject) in new.get("subjects").and_then(Value::as_array).into_iter().flatten().enumerate() {
         let path = format!("subjects[{i}]");
@@ -215,7 +223,7 @@ fn check_binding(_: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError
         }
         match text_at(subject, &["kind"]) {
             "ServiceAccount" => {
-                if text_at(subject, &["namespace"]).is_empty() {
+                if !namespaced && text_at(subject, &["namespace"]).is_empty() {
                     errors.push(FieldError::required(format!("{path}.namespace"), ""));
                 }
                 if !text_at(subject, &["apiGroup"]).is_empty() {
@@ -230,7 +238,7 @@ fn check_binding(_: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError
                 }
             }
             other => {
-                let kinds = ["Group", "ServiceAccount", "User"];
+                let kinds = ["ServiceAccount", "User", "Group"];
                 errors.push(FieldError::not_supported(format!("{path}.kind"), other, &kinds));
             }
         }

@@ -3,8 +3,10 @@
 use serde_json::Value;
 
 use super::{Strategy, plain};
+use crate::object::{default_at, set_at};
 
 pub(crate) static EVENT: Strategy = Strategy {
+    create_on_update: true,
     fields: &[
         "involvedObject.kind",
         "involvedObject.namespace",
@@ -18,6 +20,13 @@ pub(crate) static EVENT: Strategy = Strategy {
         "source",
         "type",
     ],
+    prepare: |_, event| {
+        default_at(event, &["reportingComponent"], "".into());
+        default_at(event, &["reportingInstance"], "".into());
+        if event.get("eventTime").is_none() {
+            set_at(event, &["eventTime"], Value::Null);
+        }
+    },
     ..plain()
 };
 

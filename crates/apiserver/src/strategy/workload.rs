@@ -3,7 +3,7 @@
 use policy::rbac::Attributes;
 use serde_json::{Value, json};
 
-use super::{Cx, Strategy, Subresource, plain};
+use super::{Cx, Strategy, Subresource, plain, zero_status};
 use crate::{
     field::FieldError,
     names::NameRule,
@@ -32,11 +32,16 @@ pub(crate) static POD: Strategy = Strategy {
         Subresource { name: "portforward", kind: Some(("", "v1", "PodPortForwardOptions")), verbs: &["create", "get"] },
         Subresource { name: "eviction", kind: Some(("policy", "v1", "Eviction")), verbs: &["create"] },
     ],
+    generation: true,
     create: |_, pod| {
         defaults::pod_spec(pod, &["spec"]);
+        default_at(pod, &["spec", "enableServiceLinks"], true.into());
         Ok(())
     },
     prepare: |_, pod| {
+        default_at(pod, &["spec", "priority"], 0.into());
+        default_at(pod, &["spec", "preemptionPolicy"], "PreemptLowerPriority".into());
+        tolerate_lost_nodes(pod);
         default_at(pod, &["spec", "serviceAccountName"], "default".into());
         let account = text_at(pod, &["spec", "serviceAccountName"]).to_owned();
         set_at(pod, &["spec", "serviceAccount"], account.into());
@@ -46,6 +51,25 @@ pub(crate) static POD: Strategy = Strategy {
     check: check_pod,
     ..plain()
 };
+
+/// A pod may stay for five minutes on a node that is lost, unless it says otherwise (admission DefaultTolerationSeconds).
+fn tolerate_lost_nodes(pod: &mut Value) {
+    const SECONDS: u32 = 300;
+    let said = at(pod, &["spec", "tolerations"]).and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut list = said.clone();
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let covers = |toleration: &Value| {
+            let (own, effect) = (text_at(toleration, &["key"]), text_at(toleration, &["effect"]));
+            matches!(effect, "" | "NoExecute") && (own == key || own.is_empty())
+        };
+        if !said.iter().any(covers) {
+            list.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS}));
+        }
+    }
+    if list.len() > said.len() {
+        set_at(pod, &["spec", "tolerations"], list.into());
+    }
+}
 
 /// A pod's spec stays as it is, but for images and a few more (`ValidatePodUpdate`).
 fn check_pod(cx: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
@@ -79,13 +103,15 @@ fn check_pod(cx: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
 }
 
 pub(crate) static SERVICE: Strategy = Strategy {
+    create_on_update: true,
     returns_deleted: true,
-    names: NameRule::Rfc1035,
+    names: NameRule::Label,
     fields: &["spec.clusterIP", "spec.type"],
     create: |_, service| {
         defaults::service(service);
         Ok(())
     },
+    prepare: zero_status,
     update: |cx, service, old| {
         if cx.subresource.is_empty() {
             for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
@@ -121,6 +147,7 @@ pub(crate) static WORKLOAD: Strategy = Strategy {
         defaults::workload(&cx.kind.kind, object);
         Ok(())
     },
+    prepare: zero_status,
     update: |cx, object, _| {
         if cx.subresource.is_empty() {
             defaults::workload(&cx.kind.kind, object);
