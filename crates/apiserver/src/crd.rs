@@ -93,14 +93,21 @@ pub(crate) fn compile(crd: &Value) -> Result<CustomKinds, Vec<FieldError>> {
     Ok(CustomKinds { group: group.to_owned(), served, namespaced, terminating: object::is_deleting(crd) })
 }
 
-/// What is wrong with the rules of a CRD's schemas, whose form is right.
-pub(crate) fn check_rules(crd: &Value) -> Vec<FieldError> {
+/// What is wrong with the rules of a CRD's schemas, whose form is right. A schema that `old` had is not too expensive now.
+pub(crate) fn check_rules(crd: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    for (i, version) in versions(crd).iter().enumerate() {
-        let path = format!("spec.versions[{i}].schema.openAPIV3Schema");
-        let schema = at(version, &["schema", "openAPIV3Schema"]).map(Schema::parse);
-        if let Some(Ok(schema)) = schema {
-            errors.extend(below(&path, schema.check_rules()));
+    let together = is_one_schema(crd);
+    let of = |version: &Value| at(version, &["schema", "openAPIV3Schema"]).cloned();
+    for (i, version) in versions(crd).iter().enumerate().take(if together { 1 } else { usize::MAX }) {
+        let path = match together {
+            true => "spec.validation.openAPIV3Schema".to_owned(),
+            false => format!("spec.versions[{i}].schema.openAPIV3Schema"),
+        };
+        let Some(schema) = of(version) else { continue };
+        let before = old.into_iter().flat_map(versions).find(|old| old.get("name") == version.get("name"));
+        let costs = before.and_then(of).as_ref() != Some(&schema);
+        if let Ok(schema) = Schema::parse(&schema) {
+            errors.extend(below(&path, schema.check_rules(costs)));
         }
     }
     errors

@@ -19,6 +19,8 @@ pub struct FieldError {
 pub enum FieldErrorKind {
     Required,
     Invalid,
+    /// With the value as it is printed, where that is not its JSON.
+    InvalidAs(String),
     TypeInvalid,
     /// With the values that are supported.
     NotSupported(Vec<String>),
@@ -78,7 +80,7 @@ impl FieldError {
     pub fn reason(&self) -> &'static str {
         match self.kind {
             FieldErrorKind::Required => "FieldValueRequired",
-            FieldErrorKind::Invalid => "FieldValueInvalid",
+            FieldErrorKind::Invalid | FieldErrorKind::InvalidAs(_) => "FieldValueInvalid",
             FieldErrorKind::TypeInvalid => "FieldValueTypeInvalid",
             FieldErrorKind::NotSupported(_) => "FieldValueNotSupported",
             FieldErrorKind::TooLong(_) => "FieldValueTooLong",
@@ -94,7 +96,7 @@ impl FieldError {
     pub fn body(&self) -> String {
         let title = match self.kind {
             FieldErrorKind::Required => "Required value",
-            FieldErrorKind::Invalid | FieldErrorKind::TypeInvalid => "Invalid value",
+            FieldErrorKind::Invalid | FieldErrorKind::InvalidAs(_) | FieldErrorKind::TypeInvalid => "Invalid value",
             FieldErrorKind::NotSupported(_) => "Unsupported value",
             FieldErrorKind::TooLong(_) => "Too long",
             FieldErrorKind::TooMany(_) => "Too many",
@@ -111,7 +113,10 @@ impl FieldError {
                 | FieldErrorKind::TooLong(_)
                 | FieldErrorKind::InternalError
         );
-        if let (true, Some(value)) = (prints_value, &self.value) {
+        if let FieldErrorKind::InvalidAs(shown) = &self.kind {
+            text.push_str(": ");
+            text.push_str(shown);
+        } else if let (true, Some(value)) = (prints_value, &self.value) {
             text.push_str(": ");
             text.push_str(&value.to_string());
         }

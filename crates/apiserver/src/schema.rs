@@ -84,9 +84,10 @@ impl Schema {
         errors
     }
 
-    /// Everything that is wrong with the rules themselves, for when a schema is taken in.
-    pub fn check_rules(&self) -> Vec<FieldError> {
-        rules::check(&self.root)
+    /// Everything that is wrong with the rules themselves, for when a schema is taken in. `costs`: whether a single rule may
+    /// be too expensive.
+    pub fn check_rules(&self, costs: bool) -> Vec<FieldError> {
+        rules::check(&self.root, costs)
     }
 
     pub(crate) fn root(&self) -> &Arc<Node> {

@@ -11,6 +11,7 @@ mod ast;
 mod check;
 mod cost;
 mod decl;
+mod estimate;
 mod eval;
 mod format;
 mod functions;
@@ -93,6 +94,16 @@ impl Program {
         Ok(Self { plan, places, output: plan::output(&expr, &checked), reads })
     }
 
+    /// What an expression may cost at worst over variables that all are what `root` declares. Costs as much as compiling.
+    pub fn worst_cost(source: &str, variables: &[(&str, Type)], root: &Decl) -> Result<u64, CompileError> {
+        let variables: Vec<(Name, Type)> =
+            variables.iter().map(|(name, type_)| (Name::from(*name), type_.clone())).collect();
+        let shown = |issues: Vec<Issue>| CompileError { text: report(source, issues) };
+        let (expr, ids) = parser::parse(source).map_err(|issue| shown(vec![issue]))?;
+        let checked = check::check(&expr, ids, &variables).map_err(shown)?;
+        Ok(estimate::worst(&expr, &checked, root))
+    }
+
     /// The type of what it evaluates to.
     pub fn output(&self) -> &Type {
         &self.output
@@ -126,8 +137,10 @@ fn report(source: &str, mut issues: Vec<Issue>) -> String {
         let column = before.iter().rev().take_while(|c| **c != '\n').count();
         let text = source.split('\n').nth(line).unwrap_or_default();
         let _ = write!(out, "ERROR: <input>:{}:{}: {}\n | {text}\n | ", line + 1, column + 1, issue.text);
-        out.extend(std::iter::repeat_n('.', column));
-        out.push('^');
+        // Below wide characters stand wide marks.
+        let mut chars = text.chars();
+        out.extend(chars.by_ref().take(column).map(|c| if c.len_utf8() > 1 { '．' } else { '.' }));
+        out.push(if chars.next().is_some_and(|c| c.len_utf8() > 1) { '＾' } else { '^' });
     }
     out
 }

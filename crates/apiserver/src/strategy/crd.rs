@@ -187,7 +187,7 @@ fn check(cx: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         errors.extend(wrong);
     }
     if errors.is_empty() {
-        errors.extend(crd::check_rules(new));
+        errors.extend(crd::check_rules(new, old));
     }
     errors
 }

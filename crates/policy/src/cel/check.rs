@@ -305,18 +305,7 @@ impl Checker<'_> {
             ("_&&_" | "_||_", args) => {
                 for arg in args {
                     let found = self.expr(arg);
-                    if !self.fits(&found, &Type::Bool) {
-                        let found = self.resolved(&found);
-                        let types = if args.first().is_some_and(|first| std::ptr::eq(first, arg)) {
-                            format!("({found}, bool)")
-                        } else {
-                            format!("(bool, {found})")
-                        };
-                        self.issue(
-                            expr.at,
-                            format!("found no matching overload for '{function}' applied to '{types}'"),
-                        );
-                    }
+                    self.expect(arg, &found, &Type::Bool);
                 }
                 return Type::Bool;
             }

@@ -11,7 +11,7 @@ pub const REQUEST_BYTES_MAX: u64 = 3 * 1024 * 1024;
 pub struct Decl {
     pub kind: DeclKind,
     pub nullable: bool,
-    /// Characters, bytes, items or entries that a value may have.
+    /// Characters, bytes, items or entries that a value may have; 0 of what has none. Costs are estimated from it.
     pub max_elements: u64,
     /// Bytes that a value takes as JSON, at least.
     pub min_bytes: u64,
@@ -78,15 +78,15 @@ impl Decl {
     }
 
     pub fn bool() -> Self {
-        Self::new(DeclKind::Bool, 1, 4)
+        Self::new(DeclKind::Bool, 0, 4)
     }
 
     pub fn int() -> Self {
-        Self::new(DeclKind::Int, 1, 1)
+        Self::new(DeclKind::Int, 0, 1)
     }
 
     pub fn double() -> Self {
-        Self::new(DeclKind::Double, 1, 1)
+        Self::new(DeclKind::Double, 0, 1)
     }
 
     /// Text of so many characters at most.
@@ -112,7 +112,7 @@ impl Decl {
             .filter_map(|(name, decl)| Some(Field { escaped: escape(&name)?.into(), name, decl }))
             .collect();
         list.sort_by(|a, b| a.escaped.cmp(&b.escaped));
-        Self::new(DeclKind::Object { fields: list.into() }, REQUEST_BYTES_MAX, min_bytes)
+        Self::new(DeclKind::Object { fields: list.into() }, 0, min_bytes)
     }
 
     /// The field that expressions name so.

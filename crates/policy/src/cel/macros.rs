@@ -35,7 +35,7 @@ pub(super) fn member(parser: &mut Parser, at: u32, target: Expr, name: Name, arg
     let kind = match (&*name, args.len()) {
         ("all", 2 | 3) => Folding::All,
         ("exists", 2 | 3) => Folding::Exists,
-        ("exists_one" | "existsOne", 2 | 3) => Folding::ExistsOne,
+        ("exists_one", 2 | 3) | ("existsOne", 3) => Folding::ExistsOne,
         ("map", 2 | 3) => Folding::Map,
         ("filter", 2) => Folding::Filter,
         ("transformList", 3 | 4) => Folding::List,

@@ -221,6 +221,9 @@ impl Parser {
             let at = self.at();
             if self.take(".") {
                 let optional = self.take("?");
+                if *self.peek() == Token::End {
+                    return Err(Issue::new(self.at(), "Syntax error: no viable alternative at input '.'"));
+                }
                 let name_at = self.at();
                 let name = self.name(true)?;
                 if optional {

@@ -249,8 +249,8 @@ impl Planner<'_> {
         if let Some(function) = matcher
             && let Some(Plan::Const(Value::String(text))) = args.get(1)
         {
-            let pattern =
-                Pattern::new(text.as_str()).map_err(|error| wrong(format!("invalid matches argument: {error}")))?;
+            let invalid = |_| Issue::new(literal_at(expr), "invalid matches argument");
+            let pattern = Pattern::new(text.as_str()).map_err(invalid)?;
             let mut args = args.into_iter();
             let text = args.next().ok_or_else(|| wrong("missing argument".to_owned()))?;
             let limit = args.nth(1);
@@ -280,8 +280,7 @@ impl Planner<'_> {
         {
             let folded = run(&mut Meter::new(u64::MAX), std::slice::from_ref(arg));
             return folded.map(Plan::Const).map_err(|fault| match name {
-                "duration" => wrong("invalid duration argument".to_owned()),
-                "timestamp" => wrong("invalid timestamp argument".to_owned()),
+                "duration" | "timestamp" => Issue::new(literal_at(expr), format!("invalid {name} argument")),
                 _ => wrong(fault.to_string()),
             });
         }
@@ -328,6 +327,14 @@ impl Planner<'_> {
         let result = self.plan(&fold.result)?;
         self.locals.truncate(accu);
         Ok(Plan::Fold(Box::new(Folding { range, accu, var, var2, init, condition, step, result })))
+    }
+}
+
+/// Where the last argument of a call stands.
+fn literal_at(expr: &Expr) -> u32 {
+    match &expr.kind {
+        Kind::Call { args, .. } => args.last().map_or(expr.at, |arg| arg.at),
+        _ => expr.at,
     }
 }
 

@@ -2,22 +2,29 @@
 
 use serde_json::{Value, json};
 
-use crate::schema::Schema;
+use crate::{field::FieldError, schema::Schema};
 
 fn schema(spec: Value) -> Schema {
     let schema = json!({"type": "object", "properties": {"spec": spec}});
     Schema::parse(&schema).unwrap_or_else(|errors| panic!("{schema}: {errors:?}"))
 }
 
+/// What is wrong with the rules but for what they may cost: most schemas here set no bounds.
+fn rules_only(schema: &Schema) -> Vec<FieldError> {
+    let mut errors = schema.check_rules(false);
+    errors.retain(|error| !error.detail.contains("estimated rule cost total"));
+    errors
+}
+
 fn created(spec: Value, value: Value) -> Vec<String> {
     let schema = schema(spec);
-    assert_eq!(schema.check_rules(), [], "the rules are right");
+    assert_eq!(rules_only(&schema), [], "the rules are right");
     schema.validate(&json!({"spec": value})).iter().map(ToString::to_string).collect()
 }
 
 fn updated(spec: Value, new: Value, old: Value) -> Vec<String> {
     let schema = schema(spec);
-    assert_eq!(schema.check_rules(), [], "the rules are right");
+    assert_eq!(rules_only(&schema), [], "the rules are right");
     let (new, old) = (json!({"spec": new}), json!({"spec": old}));
     schema.validate_update(&new, &old).iter().map(ToString::to_string).collect()
 }
@@ -118,7 +125,7 @@ fn the_root_has_its_metadata() {
     assert_eq!(schema("self.metadata.name == 'a' && self.kind == 'K'").validate(&object), []);
     let wrong = schema("self.metadata.name == self.spec.name").validate(&object);
     assert_eq!(wrong[0].to_string(), "<nil>: Invalid value: failed rule: self.metadata.name == self.spec.name");
-    let hidden = schema("self.metadata.labels.size() > 0").check_rules();
+    let hidden = schema("self.metadata.labels.size() > 0").check_rules(true);
     assert!(hidden[0].to_string().contains("undefined field 'labels'"), "{hidden:?}");
 }
 
@@ -154,30 +161,30 @@ fn what_is_wrong_with_a_rule_is_said_when_the_crd_comes() {
         ),
         (
             json!({"rule": "self.n"}),
-            "[0].rule: Invalid value: {\"rule\":\"self.n\"}: cel expression must evaluate to a bool",
+            "[0].rule: Invalid value: {\"Rule\":\"self.n\",\"Message\":\"\",\"MessageExpression\":\"\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}: cel expression must evaluate to a bool",
         ),
         (
             json!({"rule": "true", "messageExpression": "1"}),
-            "[0].messageExpression: Invalid value: {\"messageExpression\":\"1\",\"rule\":\"true\"}: messageExpression must evaluate to a string",
+            "[0].messageExpression: Invalid value: {\"Rule\":\"true\",\"Message\":\"\",\"MessageExpression\":\"1\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}: messageExpression must evaluate to a string",
         ),
         (
             json!({"rule": "self.nope > 1"}),
-            "[0].rule: Invalid value: {\"rule\":\"self.nope > 1\"}: compilation failed: ERROR: <input>:1:5: undefined field 'nope'\n | self.nope > 1\n | ....^",
+            "[0].rule: Invalid value: {\"Rule\":\"self.nope \\u003e 1\",\"Message\":\"\",\"MessageExpression\":\"\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}: compilation failed: ERROR: <input>:1:5: undefined field 'nope'\n | self.nope > 1\n | ....^",
         ),
         (
             json!({"rule": "self.raw == 1"}),
-            "[0].rule: Invalid value: {\"rule\":\"self.raw == 1\"}: compilation failed: ERROR: <input>:1:5: undefined field 'raw'\n | self.raw == 1\n | ....^",
+            "[0].rule: Invalid value: {\"Rule\":\"self.raw == 1\",\"Message\":\"\",\"MessageExpression\":\"\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}: compilation failed: ERROR: <input>:1:5: undefined field 'raw'\n | self.raw == 1\n | ....^",
         ),
     ];
     for (rule, expected) in cases {
         let whole = json!({"type": "object", "properties": {"spec": rules(&[rule])}});
-        let errors = Schema::parse(&whole).map_or_else(|errors| errors, |schema| schema.check_rules());
+        let errors = Schema::parse(&whole).map_or_else(|errors| errors, |schema| schema.check_rules(true));
         let expected = format!("properties[spec].x-kubernetes-validations{expected}");
         assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
     }
     let items = json!({"type": "array", "items": {"type": "string", "x-kubernetes-validations": [{"rule": "self == oldSelf"}]}});
     let whole = json!({"type": "object", "properties": {"spec": items}});
-    let errors = Schema::parse(&whole).unwrap().check_rules();
+    let errors = rules_only(&Schema::parse(&whole).unwrap());
     assert!(
         errors[0]
             .detail
@@ -275,4 +282,38 @@ fn rules_stand_in_maps_lists_branches_and_embedded_objects() {
     let embedded = json!({"apiVersion": "v1", "kind": "X", "metadata": {"name": "n"}});
     let wrong = created(spec, json!({"m": {"k": 3}, "l": [1, 4], "e": embedded, "nullable": null}));
     assert_eq!(wrong, ["spec.e: Invalid value: e", "spec.l[1]: Invalid value: 4: m", "spec.m[k]: Invalid value: 3: m"]);
+}
+
+#[test]
+fn rules_that_may_cost_too_much_are_refused() {
+    let list = |max: Option<u64>| {
+        let mut list = json!({"type": "array", "items": {"type": "integer"}});
+        if let Some(max) = max {
+            list["maxItems"] = max.into();
+        }
+        json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"l": list}, "x-kubernetes-validations": [
+            {"rule": "self.l.all(a, self.l.all(b, a != b))"}]}}})
+    };
+    let wrong = |schema: &Value, costs: bool| -> Vec<String> {
+        Schema::parse(schema).unwrap().check_rules(costs).iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(wrong(&list(Some(100)), true), [""; 0]);
+    let place = "properties[spec].x-kubernetes-validations[0].rule: Forbidden: ";
+    let hint = "(try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)";
+    assert_eq!(
+        wrong(&list(Some(2000)), true),
+        [format!("{place}estimated rule cost exceeds budget by factor of 2.0x {hint}")]
+    );
+    assert_eq!(wrong(&list(Some(2000)), false), [""; 0], "what is there already may be");
+    assert_eq!(
+        wrong(&list(None), true),
+        [
+            format!("{place}estimated rule cost exceeds budget by factor of more than 100x {hint}"),
+            format!("{place}contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"),
+            format!(
+                "Forbidden: x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget by \
+                 factor of more than 100x {hint}"
+            ),
+        ]
+    );
 }
