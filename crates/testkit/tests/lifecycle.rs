@@ -1,6 +1,6 @@
 //! A cluster's life from its first object to its last.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use api::{control_plane::KubeadmControlPlane, machine::MachineDeployment};
 use serde_json::json;
@@ -54,6 +54,34 @@ async fn a_cluster_is_made_scaled_upgraded_and_deleted_and_nothing_is_left() {
     };
     world.until("the cluster is gone", gone).await;
     assert!(world.machines().await.is_empty());
+    assert_eq!(world.in_cloud().await, BTreeMap::new());
+    world.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn controllers_that_end_at_any_moment_double_nothing_and_leave_nothing() {
+    const MOMENTS: u32 = 60;
+    let mut world = World::start(2).await;
+    world.create("demo", Shape::default()).await;
+    for moment in 0..MOMENTS {
+        // Not in step with anything that happens in the plane.
+        tokio::time::sleep(Duration::from_millis(170 + u64::from(moment) * 13)).await;
+        world.restart_controllers().await;
+    }
+    world.available("demo").await;
+    let mut there = world.in_cloud().await;
+    there.remove("ports");
+    let one = ["floating ips", "load balancers", "networks", "routers"].map(|kind| (kind, 1));
+    let two = ["security groups", "servers"].map(|kind| (kind, 2));
+    assert_eq!(there, one.into_iter().chain(two).collect());
+    assert_eq!((world.machines().await.len(), world.nodes("demo").await.len()), (2, 2));
+    world.delete("demo").await;
+    for moment in 0..MOMENTS {
+        tokio::time::sleep(Duration::from_millis(90 + u64::from(moment) * 7)).await;
+        world.restart_controllers().await;
+    }
+    let gone = async || world.api::<api::cluster::Cluster>().get_opt("demo").await.unwrap().is_none();
+    world.until("the cluster is gone", gone).await;
     assert_eq!(world.in_cloud().await, BTreeMap::new());
     world.shutdown().await;
 }
