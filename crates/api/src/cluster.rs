@@ -26,7 +26,7 @@ pub struct NetworkRanges {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("minProperties" = 1))]
 pub struct ClusterNetwork {
-    /// Port of the API on the machines.
+    /// Port of the API on the machines. Stored, not acted upon: OpenStackCluster has a field of its own for it.
     #[schemars(range(min = 1, max = 65535))]
     pub api_server_port: Option<i32>,
     /// Where pods get their addresses from.
