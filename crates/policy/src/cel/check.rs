@@ -314,7 +314,7 @@ impl Checker<'_> {
                 let of = self.expr(operand);
                 self.expr(field);
                 let Kind::Const(Value::String(name)) = &field.kind else { return Type::Dyn };
-                return self.field(field.at, &of, name.as_str(), true);
+                return self.field(expr.at, &of, name.as_str(), true);
             }
             _ => {}
         }
@@ -339,6 +339,9 @@ impl Checker<'_> {
             self.issue(expr.at, format!("undeclared reference to '{function}' (in container '')"));
             return Type::Dyn;
         };
+        if let (1, Some(Expr { kind: Kind::Const(Value::String(text)), .. }), [list]) = (mixed, target, args) {
+            self.format(expr, text.as_str(), list);
+        }
         let (found, fitting) = self.resolve(overloads, has_target, &types);
         if fitting.is_empty() {
             let text = self.mismatch(&name, has_target, &types);
@@ -346,6 +349,37 @@ impl Checker<'_> {
         }
         self.refer(expr, Reference::Function { name, overloads: fitting, target: has_target });
         found
+    }
+
+    /// Whether what is to be formatted fits a format that is written out.
+    fn format(&mut self, call: &Expr, text: &str, list: &Expr) {
+        let Kind::List(items) = &list.kind else { return };
+        let mut next = 0;
+        let mut rest = text;
+        while let Some((_, after)) = rest.split_once('%') {
+            if let Some(after) = after.strip_prefix('%') {
+                rest = after;
+                continue;
+            }
+            let after = after.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+            let mut chars = after.chars();
+            let Some(clause) = chars.next() else { return };
+            rest = chars.as_str();
+            let Some(takes) = takes(clause) else {
+                let text = format!("could not parse formatting clause: unrecognized formatting clause \"{clause}\"");
+                return self.issue(call.at, text);
+            };
+            let Some((item, _)) = items.get(next) else {
+                return self.issue(call.at, format!("index {next} out of range"));
+            };
+            next += 1;
+            let found = usize::try_from(item.id).ok().and_then(|id| self.types.get(id)).cloned().unwrap_or(Type::Dyn);
+            let found = self.resolved(&found);
+            if !matches!(found, Type::Dyn | Type::Param(_)) && !takes.0(&found) {
+                let text = format!("error during formatting: {}, was given {}", takes.1, found.name());
+                return self.issue(item.at, text);
+            }
+        }
     }
 
     fn conditional(&mut self, expr: &Expr, condition: &Expr, truthy: &Expr, falsy: &Expr) -> Type {
@@ -443,6 +477,30 @@ impl Checker<'_> {
             self.issue(expr.at, format!("expected type '{wanted}' but found '{found}'"));
         }
     }
+}
+
+/// What a formatting clause takes, in a test and in words.
+fn takes(clause: char) -> Option<(fn(&Type) -> bool, &'static str)> {
+    Some(match clause {
+        's' => (
+            |found| !matches!(found, Type::Optional(_) | Type::Opaque(_) | Type::Object(_)),
+            "string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, and \
+             timestamps",
+        ),
+        'd' => (|found| matches!(found, Type::Int | Type::Uint), "decimal clause can only be used on integers"),
+        'f' => (|found| matches!(found, Type::Double), "fixed-point clause can only be used on doubles"),
+        'e' => (|found| matches!(found, Type::Double), "scientific clause can only be used on doubles"),
+        'b' => (
+            |found| matches!(found, Type::Int | Type::Uint | Type::Bool),
+            "only integers and bools can be formatted as binary",
+        ),
+        'o' => (|found| matches!(found, Type::Int | Type::Uint), "octal clause can only be used on integers"),
+        'x' | 'X' => (
+            |found| matches!(found, Type::Int | Type::Uint | Type::Bytes | Type::String),
+            "only integers, byte buffers, and strings can be formatted as hex",
+        ),
+        _ => return None,
+    })
 }
 
 fn constant(value: &Value<'_>) -> Type {

@@ -118,7 +118,9 @@ impl Decl {
     /// The field that expressions name so.
     pub fn field(&self, escaped: &str) -> Option<&Field> {
         let DeclKind::Object { fields } = &self.kind else { return None };
-        fields.get(fields.binary_search_by(|field| (*field.escaped).cmp(escaped)).ok()?)
+        let find = |name: &str| fields.get(fields.binary_search_by(|field| (*field.escaped).cmp(name)).ok()?);
+        // Words that only names of variables may not be are taken as they are, too.
+        find(escaped).or_else(|| RESERVED.contains(&escaped).then(|| find(&format!("__{escaped}__"))).flatten())
     }
 }
 

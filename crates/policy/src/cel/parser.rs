@@ -221,8 +221,10 @@ impl Parser {
             let at = self.at();
             if self.take(".") {
                 let optional = self.take("?");
-                if *self.peek() == Token::End {
-                    return Err(Issue::new(self.at(), "Syntax error: no viable alternative at input '.'"));
+                if let Token::End | Token::Op(_) = self.peek() {
+                    let next = if let Token::Op(op) = self.peek() { *op } else { "" };
+                    let text = format!("Syntax error: no viable alternative at input '.{next}'");
+                    return Err(Issue::new(self.at(), text));
                 }
                 let name_at = self.at();
                 let name = self.name(true)?;

@@ -130,9 +130,20 @@ fn texts() {
         "strings.quote('a\"b\\n') == '\"a\\\\\"b\\\\n\"'",
         "'%s has %d at %f%%'.format(['x', 3, 2.5]) == 'x has 3 at 2.500000%'",
         "'%.2f %e %b %o %x %X %s'.format([1.234, 3.14, 5, 8, 255, 'hi', [1, 'a']]) == '1.23 3.140000×10⁰⁰ 101 10 ff 6869 [1, \"a\"]'",
-        "'%s'.format([{'a': 1, 'b': null}]) == '{\"a\": 1, \"b\": null}'",
+        "'%s'.format([{'a': 1, 'b': null}]) == '{\"a\":1, \"b\":null}'",
     ]);
-    assert_eq!(plain("'abc'.substring(5)"), "fault: invalid substring range. start: 5, end: 3");
+    assert_eq!(plain("'abc'.substring(5)"), "fault: index out of range: 5");
+    assert_eq!(plain("'abc'.substring(2, 1)"), "fault: invalid substring range. start: 2, end: 1");
+    for (source, issue) in [
+        (
+            "'%d'.format(['x'])",
+            "1:14: error during formatting: decimal clause can only be used on integers, was given string",
+        ),
+        ("'%q'.format([1])", "1:12: could not parse formatting clause: unrecognized formatting clause \"q\""),
+        ("'%s %s'.format([1])", "1:15: index 1 out of range"),
+    ] {
+        assert!(plain(source).starts_with(&format!("compile: ERROR: <input>:{issue}")), "{source}: {}", plain(source));
+    }
     assert!(plain("'x'.matches('(')").starts_with("compile: ERROR: <input>:1:13: invalid matches argument"));
 }
 

@@ -45,7 +45,9 @@ pub(super) fn find(name: &str) -> Option<Function> {
                 Ok(Value::Bool(within(*net, *bits, *ip)))
             }
             [Value::Opaque(Opaque::Cidr(net, bits)), Value::String(text)] => {
-                Ok(Value::Bool(within(*net, *bits, ip(text.as_str())?)))
+                // What is no address fails without saying so, as upstream has it.
+                let ip = ip(text.as_str()).map_err(|_| Fault::overload())?;
+                Ok(Value::Bool(within(*net, *bits, ip)))
             }
             _ => Err(Fault::overload()),
         },
@@ -54,7 +56,7 @@ pub(super) fn find(name: &str) -> Option<Function> {
                 Ok(Value::Bool(bits <= inner && within(*net, *bits, *ip)))
             }
             [Value::Opaque(Opaque::Cidr(net, bits)), Value::String(text)] => {
-                let (ip, inner) = cidr(text.as_str())?;
+                let (ip, inner) = cidr(text.as_str()).map_err(|_| Fault::overload())?;
                 Ok(Value::Bool(*bits <= inner && within(*net, *bits, ip)))
             }
             _ => Err(Fault::overload()),

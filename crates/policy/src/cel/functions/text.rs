@@ -150,7 +150,9 @@ fn substring<'v>(meter: &mut Meter, args: &[Value<'v>]) -> Result<Value<'v>> {
     let text = text.as_str();
     meter.make(text.len())?;
     let chars = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
-    let end = end.unwrap_or(chars);
+    let Some(end) = end.or_else(|| (0..=chars).contains(&start).then_some(chars)) else {
+        return Err(Fault::failed(format!("index out of range: {start}")));
+    };
     if start > end {
         return Err(Fault::failed(format!("invalid substring range. start: {start}, end: {end}")));
     }
@@ -301,7 +303,7 @@ fn show(value: &Value<'_>, inner: bool, depth: usize) -> Result<String> {
         Value::Map(map) => {
             let entry = |key: super::Key<'_>| {
                 let value = map.find(&key).unwrap_or(Ok(Value::Null))?;
-                Ok(format!("{}: {}", show(&key.value(), true, depth)?, show(&value, true, depth)?))
+                Ok(format!("{}:{}", show(&key.value(), true, depth)?, show(&value, true, depth)?))
             };
             let entries: Vec<String> = map.keys().into_iter().map(entry).collect::<Result<_>>()?;
             format!("{{{}}}", entries.join(", "))
