@@ -32,6 +32,7 @@ use openstack::{
     image::Image,
 };
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use store::{At, Commit, Guard, Op, Range, SharedStore};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -41,6 +42,7 @@ pub use self::user_data::USER_DATA_MAX_BYTES;
 use self::{
     balance::Balancer,
     cluster::{Cluster, Keys},
+    kubeadm::{ClusterConfiguration, Etcd},
     machine::{Machine, Record},
     network::{Network, Sockets},
 };
@@ -79,6 +81,15 @@ pub struct Options {
     pub changed: Option<watch::Receiver<u64>>,
     /// Pause between two looks at the list of servers.
     pub poll: Duration,
+}
+
+/// What a machine that comes back after a restart has to know of its cluster.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Kept {
+    version: String,
+    certificates_dir: String,
+    etcd: Etcd,
 }
 
 /// The hollow machines of one cloud.
@@ -341,23 +352,45 @@ impl Hollow {
     }
 
     /// The cluster with this id, opened if it does not run yet.
-    async fn open(&self, id: &str, endpoint: &str, version: &str, keys: Keys) -> Result<Arc<Cluster>, machine::Error> {
+    async fn open(
+        &self,
+        id: &str,
+        configuration: &ClusterConfiguration,
+        keys: Keys,
+    ) -> Result<Arc<Cluster>, machine::Error> {
         let _turn = self.opening.lock().await;
         if let Some(cluster) = self.clusters.lock().get(id) {
             return Ok(cluster.clone());
         }
+        let (endpoint, version) = (&configuration.control_plane_endpoint, &configuration.kubernetes_version);
         let cluster = Cluster::open(id, endpoint, version, keys, &self.store, self.clock.clone()).await?;
+        let kept = Kept {
+            version: version.clone(),
+            certificates_dir: configuration.certificates_dir.clone(),
+            etcd: configuration.etcd.clone(),
+        };
         let key = Bytes::from(format!("{CLUSTERS}{id}"));
-        let ops = vec![Op::Put { key, value: Bytes::from(version.to_owned()) }];
+        let value = Bytes::from(serde_json::to_vec(&kept).unwrap_or_default());
+        let ops = vec![Op::Put { key, value }];
         self.store.commit(Guard::default(), ops).await?;
         self.clusters.lock().insert(id.to_owned(), cluster.clone());
         Ok(cluster)
     }
 
-    async fn version_of(&self, cluster: &str) -> Result<String, store::Error> {
+    /// What is kept of a cluster's configuration.
+    async fn configuration_of(&self, cluster: &str) -> Result<ClusterConfiguration, store::Error> {
         let page = self.store.range(Range::key(format!("{CLUSTERS}{cluster}")), At::Latest, 1).await?;
-        let version = page.items.first().map(|item| String::from_utf8_lossy(&item.value).into_owned());
-        Ok(version.unwrap_or_else(|| "v1.36.0".to_owned()))
+        let value = page.items.first().map(|item| item.value.clone()).unwrap_or_default();
+        // Once only the version was kept.
+        let plain = || Kept { version: String::from_utf8_lossy(&value).into_owned(), ..Kept::default() };
+        let kept = serde_json::from_slice(&value).unwrap_or_else(|_| plain());
+        let version = if kept.version.is_empty() { "v1.36.0".to_owned() } else { kept.version };
+        Ok(ClusterConfiguration {
+            kubernetes_version: version,
+            certificates_dir: kept.certificates_dir,
+            etcd: kept.etcd,
+            ..ClusterConfiguration::default()
+        })
     }
 
     fn cluster_at(&self, endpoint: &str) -> Option<Arc<Cluster>> {

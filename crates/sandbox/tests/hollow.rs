@@ -321,6 +321,24 @@ impl World {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_is_given_a_kubeconfig_joins_with_it() {
+    let world = World::new(7).await;
+    world.control_plane().await;
+    let kubeconfig = json!({"clusters": [{"name": "c", "cluster": {
+        "server": format!("https://{}", world.endpoint), "certificate-authority-data": STANDARD.encode(&world.keys.ca.0),
+    }}]});
+    let path = "/etc/kubernetes/discovery.conf";
+    let mut join = join(&world.keys, &world.endpoint);
+    join["discovery"] = json!({"file": {"kubeConfigPath": path}, "tlsBootstrapToken": TOKEN});
+    let user_data = joining(&join, vec![(path.to_owned(), kubeconfig.to_string())]);
+    let id = world.server("w-1", &user_data, None).await;
+    let text = world.console(&id, &["This node has joined", "boot failed"]).await;
+    assert!(text.contains("This node has joined the cluster"), "{text}");
+    assert_eq!(world.node_names().await, ["cp-1", "w-1"]);
+    world.hollow.shutdown().await;
+}
+
 fn start(cloud: &Cloud, admin: &Client, store: &SharedStore) -> Arc<Hollow> {
     let console = cloud.clone();
     Hollow::start(hollow::Options {
@@ -419,6 +437,12 @@ async fn a_machine_that_cannot_join_says_why_and_registers_nothing() {
             joining(&with("/apiVersion", json!("kubeadm.k8s.io/v1alpha1")), vec![]),
             "no kind \"JoinConfiguration\" is registered for version \"kubeadm.k8s.io/v1alpha1\"",
         ),
+        (
+            "no-kubeconfig",
+            joining(&with("/discovery", json!({"file": {"kubeConfigPath": "/etc/discovery.conf"}})), vec![]),
+            "discovery.file /etc/discovery.conf: it was not written",
+        ),
+        ("no-discovery", joining(&with("/discovery", json!({})), vec![]), "bootstrapToken or file must be set"),
         ("no-file", cloud_config(&[], JOIN), "/run/kubeadm/join.yaml: it was not written"),
         ("no-keys", joining(&control_plane, vec![]), "the certificate was not written"),
     ];

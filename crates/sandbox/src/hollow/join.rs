@@ -21,6 +21,7 @@ use super::{
     kubeadm::{BootstrapToken, ClusterConfiguration, JoinConfiguration},
     network::Network,
     pki, signer,
+    user_data::CloudConfig,
 };
 
 /// One call; kubeadm itself goes on for minutes, which is the caller's loop.
@@ -50,29 +51,92 @@ pub struct Joined {
     pub configuration: ClusterConfiguration,
 }
 
+/// How a machine finds its cluster and proves who it is.
+pub enum Discovery<'a> {
+    /// By a token that has signed cluster-info; with the token of the certificate request.
+    Token(&'a BootstrapToken, &'a str),
+    /// By a kubeconfig that was written to the machine.
+    File(FromFile),
+}
+
+/// What a kubeconfig file says.
+pub struct FromFile {
+    endpoint: String,
+    ca_pem: String,
+    bearer: String,
+}
+
+impl<'a> Discovery<'a> {
+    pub fn of(join: &'a JoinConfiguration, machine: &CloudConfig) -> Result<Self, Error> {
+        let bearer = join.discovery.tls_bootstrap_token.as_str();
+        match (&join.discovery.bootstrap_token, &join.discovery.file) {
+            (Some(token), _) => {
+                if token.token.split_once('.').is_none_or(|(id, secret)| id.len() != 6 || secret.len() != 16) {
+                    return Err(Error::Refused(
+                        "discovery.bootstrapToken.token: the bootstrap token is invalid".into(),
+                    ));
+                }
+                Ok(Self::Token(token, if bearer.is_empty() { &token.token } else { bearer }))
+            }
+            (None, Some(file)) => Ok(Self::File(FromFile::read(&file.kube_config_path, bearer, machine)?)),
+            (None, None) => {
+                Err(Error::Refused("discovery: Invalid value: \"\": bootstrapToken or file must be set".into()))
+            }
+        }
+    }
+
+    /// `host:port` of the API server.
+    pub fn endpoint(&self) -> &str {
+        match self {
+            Self::Token(token, _) => &token.api_server_endpoint,
+            Self::File(file) => &file.endpoint,
+        }
+    }
+}
+
+impl FromFile {
+    fn read(path: &str, bearer: &str, machine: &CloudConfig) -> Result<Self, Error> {
+        let refused = |what: &str| Error::Refused(format!("discovery.file {path}: {what}"));
+        let text = machine.text(path).ok_or_else(|| refused("it was not written"))?;
+        // Not what the parser quotes: a kubeconfig holds secrets, and consoles are shown to many.
+        let document: Value = serde_saphyr::from_str(text).map_err(|_| refused("it is not a kubeconfig"))?;
+        let at = |pointer: &str| document.pointer(pointer).and_then(Value::as_str);
+        let server = at("/clusters/0/cluster/server").ok_or_else(|| refused("it names no server"))?;
+        let endpoint = server.strip_prefix("https://").unwrap_or(server).trim_end_matches('/').to_owned();
+        let ca_pem = match (
+            at("/clusters/0/cluster/certificate-authority-data"),
+            at("/clusters/0/cluster/certificate-authority"),
+        ) {
+            (Some(data), _) => STANDARD.decode(data).ok().and_then(|bytes| String::from_utf8(bytes).ok()),
+            (None, Some(path)) => machine.text(path).map(str::to_owned),
+            (None, None) => None,
+        };
+        let ca_pem = ca_pem.ok_or_else(|| refused("it has no certificate authority"))?;
+        let bearer = if bearer.is_empty() { at("/users/0/user/token").unwrap_or_default() } else { bearer };
+        if bearer.is_empty() {
+            return Err(refused(
+                "it has no token and tlsBootstrapToken is empty; a hollow machine runs no credential plugins",
+            ));
+        }
+        Ok(Self { endpoint, ca_pem, bearer: bearer.to_owned() })
+    }
+}
+
 pub async fn join(
     network: &dyn Network,
-    configuration: &JoinConfiguration,
+    discovery: &Discovery<'_>,
     node: &str,
     now: Timestamp,
 ) -> Result<Joined, Error> {
-    let token = configuration.discovery.bootstrap_token.as_ref();
-    let token =
-        token.ok_or_else(|| Error::Refused("discovery: only bootstrapToken is read by a hollow machine".into()))?;
-    if token.token.split_once('.').is_none_or(|(id, secret)| id.len() != 6 || secret.len() != 16) {
-        return Err(Error::Refused("discovery.bootstrapToken.token: the bootstrap token is invalid".into()));
-    }
-    let ca_pem = discover(network, token).await?;
-    let bearer = if configuration.discovery.tls_bootstrap_token.is_empty() {
-        &token.token
-    } else {
-        &configuration.discovery.tls_bootstrap_token
+    let endpoint = discovery.endpoint();
+    let (ca_pem, bearer) = match discovery {
+        Discovery::Token(token, bearer) => (discover(network, token).await?, (*bearer).to_owned()),
+        Discovery::File(file) => (file.ca_pem.clone(), file.bearer.clone()),
     };
-    let endpoint = &token.api_server_endpoint;
     let mut config = base(endpoint)?;
     config.root_cert = Some(vec![der(&ca_pem, endpoint)?]);
     let mut with_token = config.clone();
-    with_token.auth_info.token = Some(bearer.clone().into());
+    with_token.auth_info.token = Some(bearer.into());
     let client = client(network, with_token, endpoint)?;
     let map = Api::<ConfigMap>::namespaced(client.clone(), "kube-system").get("kubeadm-config").await;
     let map = map.map_err(|error| failed(endpoint, "failed to get config map kubeadm-config", error))?;

@@ -3,7 +3,7 @@
 //! Source: kubeadm API reference v1beta3 and v1beta4.
 
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::user_data::first_line;
@@ -42,13 +42,13 @@ impl ClusterConfiguration {
     }
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Etcd {
     pub external: Option<ExternalEtcd>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ExternalEtcd {
     pub ca_file: String,
@@ -159,7 +159,14 @@ pub struct ControlPlane {
 #[serde(rename_all = "camelCase", default)]
 pub struct Discovery {
     pub bootstrap_token: Option<BootstrapToken>,
+    pub file: Option<FileDiscovery>,
     pub tls_bootstrap_token: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FileDiscovery {
+    pub kube_config_path: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

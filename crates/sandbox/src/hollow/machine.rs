@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Hollow, balance,
     cluster::{self, Cluster, Keys},
-    join,
+    join::{self, Discovery},
     kubeadm::{self, ClusterConfiguration, NodeRegistration},
     objects::{self, Host},
     pki::{self, Authority},
@@ -180,20 +180,21 @@ impl Machine<'_> {
         let join = kubeadm::join(path, config.text(path))?;
         let name = self.node_name(&join.node_registration);
         let control_plane = join.control_plane.is_some();
-        let endpoint = join.discovery.bootstrap_token.as_ref().map(|token| token.api_server_endpoint.clone());
-        let endpoint = endpoint.unwrap_or_default();
+        let discovery = Discovery::of(&join, config).map_err(Error::Join)?;
+        let endpoint = discovery.endpoint().to_owned();
         if let Some(record) = known.filter(|record| record.failure.is_none() && !record.cluster.is_empty()) {
             // Joined before: its token has long expired, and it needs none.
             if record.control_plane {
-                let cluster =
-                    ClusterConfiguration { control_plane_endpoint: endpoint, ..self.kept(&record.cluster).await? };
+                let kept = self.hollow.configuration_of(&record.cluster).await?;
+                let cluster = ClusterConfiguration { control_plane_endpoint: endpoint, ..kept };
                 let opened = self.open(&record.cluster, &cluster, config).await?;
                 self.serve(&opened, &cluster, config, &name, "").await?;
             }
             return Ok(record);
         }
-        let joined =
-            join::join(self.hollow.network.as_ref(), &join, &name, (self.hollow.clock)()).await.map_err(Error::Join)?;
+        let joined = join::join(self.hollow.network.as_ref(), &discovery, &name, (self.hollow.clock)())
+            .await
+            .map_err(Error::Join)?;
         self.log("[preflight] Reading configuration from the \"kubeadm-config\" ConfigMap");
         let cluster = self.hollow.cluster_at(&endpoint);
         if control_plane {
@@ -286,13 +287,7 @@ impl Machine<'_> {
         let key = pem("sa.key")
             .ok_or_else(|| pki::Error::Authority { name: "sa", what: "the key was not written".into() })?;
         let keys = Keys { ca, etcd_ca_pem, service_account_key_pem: key.to_owned() };
-        self.hollow.open(id, &cluster.control_plane_endpoint, &cluster.kubernetes_version, keys).await
-    }
-
-    /// The version of a cluster that runs from before a restart.
-    async fn kept(&self, cluster: &str) -> Result<ClusterConfiguration, Error> {
-        let version = self.hollow.version_of(cluster).await?;
-        Ok(ClusterConfiguration { kubernetes_version: version, ..ClusterConfiguration::default() })
+        self.hollow.open(id, cluster, keys).await
     }
 
     /// Puts the machine's API server behind the cluster's endpoint.
