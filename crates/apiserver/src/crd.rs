@@ -107,7 +107,7 @@ pub(crate) fn check_rules(crd: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let before = old.into_iter().flat_map(versions).find(|old| old.get("name") == version.get("name"));
         let costs = before.and_then(of).as_ref() != Some(&schema);
         if let Ok(schema) = Schema::parse(&schema) {
-            errors.extend(below(&path, schema.check_rules(costs)));
+            errors.extend(below(&path, schema.check_rules(costs, &path)));
         }
     }
     errors

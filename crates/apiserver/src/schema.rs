@@ -58,18 +58,24 @@ impl Schema {
 
     /// Everything that is wrong with an object. Call [`Schema::prune`] and [`Schema::default`] first.
     pub fn validate(&self, object: &Value) -> Vec<FieldError> {
-        self.with_rules(validate::object(&self.root, object, None), object, None)
+        self.with_rules(validate::object(&self.root, object, None), object, None, &mut Vec::new())
     }
 
     /// What is wrong with an object that replaces `old`, but for what `old` already had as it is (KEP-4008): so an object
-    /// can be changed after its schema became stricter.
-    pub fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        self.with_rules(validate::object(&self.root, object, Some(old)), object, Some(old))
+    /// can be changed after its schema became stricter. `warnings`: rules that do not hold, as they did not before.
+    pub fn validate_update(&self, object: &Value, old: &Value, warnings: &mut Vec<String>) -> Vec<FieldError> {
+        self.with_rules(validate::object(&self.root, object, Some(old)), object, Some(old), warnings)
     }
 
     /// Adds what the rules say. They speak of objects that fit the schema, so they are not asked about others.
-    fn with_rules(&self, mut errors: Vec<FieldError>, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        let Some(validator) = self.rules.get_or_init(|| rules::Validator::of(&self.root)) else { return errors };
+    fn with_rules(
+        &self,
+        mut errors: Vec<FieldError>,
+        object: &Value,
+        old: Option<&Value>,
+        warnings: &mut Vec<String>,
+    ) -> Vec<FieldError> {
+        let Some(validator) = self.rules.get_or_init(|| rules::Validator::of(&self.root, true)) else { return errors };
         let blocks = |error: &FieldError| {
             use FieldErrorKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
             matches!(error.kind, NotSupported(_) | Required | TooLong(_) | TooMany(_) | TypeInvalid)
@@ -80,14 +86,16 @@ impl Schema {
             errors.push(FieldError::invalid(validate::NOWHERE, Value::Null, detail));
             return errors;
         }
-        errors.extend(validator.run(object, old).errors);
+        let findings = validator.run("", object, old);
+        warnings.extend(findings.ratcheted.iter().map(ToString::to_string));
+        errors.extend(findings.errors);
         errors
     }
 
     /// Everything that is wrong with the rules themselves, for when a schema is taken in. `costs`: whether a single rule may
-    /// be too expensive.
-    pub fn check_rules(&self, costs: bool) -> Vec<FieldError> {
-        rules::check(&self.root, costs)
+    /// be too expensive. `place`: where the schema stands, for texts that name places in it.
+    pub fn check_rules(&self, costs: bool, place: &str) -> Vec<FieldError> {
+        rules::check(&self.root, costs, place)
     }
 
     pub(crate) fn root(&self) -> &Arc<Node> {

@@ -430,7 +430,7 @@ impl Draft {
             Some(metadata) => check_metadata(metadata, kind.strategy.names, kind.namespaced),
             None => vec![FieldError::required("metadata", "")],
         };
-        errors.extend(check_schema(&kind, &self.object, None));
+        errors.extend(check_schema(&kind, &self.object, None, &mut scope.warnings));
         if kind.group.is_empty() {
             errors.extend(names::check_finalizer_names(&self.object));
         }
@@ -539,7 +539,7 @@ impl Draft {
         };
         errors.extend(deletion_change);
         check_metadata_change(&self.object, old, &mut errors);
-        errors.extend(check_schema(&kind, &self.object, Some(old)));
+        errors.extend(check_schema(&kind, &self.object, Some(old), &mut scope.warnings));
         if errors.is_empty() {
             errors = (kind.strategy.check)(&cx, &self.object, Some(old));
         }
@@ -656,10 +656,11 @@ fn spec_differs(kind: &Kind, new: &Value, old: &Value) -> bool {
     fields(new) != fields(old) || !new.as_object().into_iter().flatten().all(same)
 }
 
-fn check_schema(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+/// `warnings`: what is wrong, but was before.
+fn check_schema(kind: &Kind, object: &Value, old: Option<&Value>, warnings: &mut Vec<String>) -> Vec<FieldError> {
     let Some(schema) = kind.schema() else { return Vec::new() };
     let mut errors = match old {
-        Some(old) => schema.validate_update(object, old),
+        Some(old) => schema.validate_update(object, old, warnings),
         None => schema.validate(object),
     };
     if !kind.is_custom() {

@@ -217,8 +217,8 @@ fn compile(rule: &Rule, decl: &Arc<Decl>) -> Result<Compiled, Wrong> {
 
 /// Everything that is wrong with the rules of a schema beyond how they are written; paths are the schema's. `costs`:
 /// whether a single rule may be too expensive, which what is there already may be.
-pub(super) fn check(root: &Arc<Node>, costs: bool) -> Vec<FieldError> {
-    let mut check = Check { errors: Vec::new(), costs, total: 0, dearest: Vec::new() };
+pub(super) fn check(root: &Arc<Node>, costs: bool, place: &str) -> Vec<FieldError> {
+    let mut check = Check { errors: Vec::new(), place, costs, total: 0, dearest: Vec::new() };
     if has_rules(root) {
         check.node(root, "", declaration(root, true).as_ref(), &Above { lost: None, times: Some(1) });
     }
@@ -241,8 +241,9 @@ pub(super) fn has_rules(node: &Node) -> bool {
         || node.checks.as_ref().is_some_and(|checks| checks.all_of.iter().any(has_rules))
 }
 
-struct Check {
+struct Check<'a> {
     errors: Vec<FieldError>,
+    place: &'a str,
     costs: bool,
     total: u64,
     /// Rules that are a part of the total worth naming, with what they cost.
@@ -258,10 +259,15 @@ struct Above<'a> {
     times: Option<u64>,
 }
 
-impl Check {
-    fn node(&mut self, node: &Node, path: &str, decl: Option<&Arc<Decl>>, above: &Above<'_>) {
+impl Check<'_> {
+    fn node(&mut self, node: &Arc<Node>, path: &str, decl: Option<&Arc<Decl>>, above: &Above<'_>) {
         if !node.rules.is_empty() {
             self.rules(node, path, decl, above);
+        }
+        if let Some(default) = &node.default {
+            let findings = Validator::of(node, node.embedded)
+                .map(|validator| validator.run(&child(path, "default"), default, None));
+            self.errors.extend(findings.into_iter().flat_map(|findings| findings.errors));
         }
         let checks = node.checks.as_deref();
         let within = |most: Option<u64>| above.times.zip(most).map(|(times, most)| times.saturating_mul(most));
@@ -304,8 +310,10 @@ impl Check {
                 }
                 Ok(compiled) if compiled.uses_old => {
                     if let Some(lost) = above.lost {
-                        let detail =
-                            format!("oldSelf cannot be used on the uncorrelatable portion of the schema within {lost}");
+                        let detail = format!(
+                            "oldSelf cannot be used on the uncorrelatable portion of the schema within {}",
+                            child(self.place, lost)
+                        );
                         self.errors.push(FieldError::invalid(child(&path, "rule"), &*rule.rule, detail));
                     }
                 }

@@ -523,11 +523,12 @@ mod tests {
         let mut new = old.clone();
         new["b"] = json!("2");
         new["map"][1]["n"] = json!(2);
-        assert_eq!(schema.validate_update(&new, &old), []);
+        assert_eq!(schema.validate_update(&new, &old, &mut Vec::new()), []);
         new["map"] = json!([{"k": "y", "n": 5}, {"k": "x", "n": 4}]);
         new["a"] = json!("longer");
         new["list"][1]["n"] = json!(2);
-        let paths: Vec<_> = schema.validate_update(&new, &old).into_iter().map(|error| error.path).collect();
+        let paths: Vec<_> =
+            schema.validate_update(&new, &old, &mut Vec::new()).into_iter().map(|error| error.path).collect();
         assert_eq!(paths, ["a", "list[0].n", "map[0].n"], "items of other lists than maps have no past");
     }
 

@@ -36,8 +36,8 @@ const SPENT: &str = "validation failed due to running out of cost budget, no fur
 
 impl Validator {
     /// None if there are no rules.
-    pub fn of(root: &Arc<Node>) -> Option<Self> {
-        has_rules(root).then(|| Self::node(root, root, declaration(root, true)))
+    pub fn of(root: &Arc<Node>, resource: bool) -> Option<Self> {
+        has_rules(root).then(|| Self::node(root, root, declaration(root, resource)))
     }
 
     /// `rules`: the node whose rules are taken, which is not `node` within `allOf`.
@@ -75,8 +75,9 @@ impl Validator {
         }
     }
 
-    pub fn run(&self, object: &Value, old: Option<&Value>) -> Findings {
-        let mut run = Run { findings: Findings::default(), left: Some(OBJECT_COST_MAX), path: String::new() };
+    /// `path`: where the object is.
+    pub fn run(&self, path: &str, object: &Value, old: Option<&Value>) -> Findings {
+        let mut run = Run { findings: Findings::default(), left: Some(OBJECT_COST_MAX), path: path.to_owned() };
         run.place(self, object, old, None);
         run.findings
     }
@@ -237,7 +238,7 @@ impl Run {
             None => self.path.clone(),
         };
         // Objects and lists are not printed.
-        let value = (!value.is_object() && !value.is_array()).then(|| value.clone());
+        let value = (!value.is_object() && !value.is_array()).then(|| as_go_prints(value));
         match rule.reason {
             Reason::Invalid => FieldError::new(FieldErrorKind::Invalid, path, value, detail),
             Reason::Forbidden => FieldError::forbidden(path, detail),
@@ -272,6 +273,15 @@ impl Run {
             }
             _ => Said::Nothing,
         }
+    }
+}
+
+/// Numbers without a fraction are printed without a point.
+fn as_go_prints(value: &Value) -> Value {
+    match value.as_f64().filter(|number| value.is_f64() && number.fract() == 0.0 && number.abs() < 1e15) {
+        #[expect(clippy::cast_possible_truncation, reason = "whole and small")]
+        Some(number) => (number as i64).into(),
+        None => value.clone(),
     }
 }
 

@@ -11,7 +11,7 @@ fn schema(spec: Value) -> Schema {
 
 /// What is wrong with the rules but for what they may cost: most schemas here set no bounds.
 fn rules_only(schema: &Schema) -> Vec<FieldError> {
-    let mut errors = schema.check_rules(false);
+    let mut errors = schema.check_rules(false, "schema");
     errors.retain(|error| !error.detail.contains("estimated rule cost total"));
     errors
 }
@@ -26,7 +26,7 @@ fn updated(spec: Value, new: Value, old: Value) -> Vec<String> {
     let schema = schema(spec);
     assert_eq!(rules_only(&schema), [], "the rules are right");
     let (new, old) = (json!({"spec": new}), json!({"spec": old}));
-    schema.validate_update(&new, &old).iter().map(ToString::to_string).collect()
+    schema.validate_update(&new, &old, &mut Vec::new()).iter().map(ToString::to_string).collect()
 }
 
 fn rules(list: &[Value]) -> Value {
@@ -125,7 +125,7 @@ fn the_root_has_its_metadata() {
     assert_eq!(schema("self.metadata.name == 'a' && self.kind == 'K'").validate(&object), []);
     let wrong = schema("self.metadata.name == self.spec.name").validate(&object);
     assert_eq!(wrong[0].to_string(), "<nil>: Invalid value: failed rule: self.metadata.name == self.spec.name");
-    let hidden = schema("self.metadata.labels.size() > 0").check_rules(true);
+    let hidden = schema("self.metadata.labels.size() > 0").check_rules(true, "schema");
     assert!(hidden[0].to_string().contains("undefined field 'labels'"), "{hidden:?}");
 }
 
@@ -178,18 +178,16 @@ fn what_is_wrong_with_a_rule_is_said_when_the_crd_comes() {
     ];
     for (rule, expected) in cases {
         let whole = json!({"type": "object", "properties": {"spec": rules(&[rule])}});
-        let errors = Schema::parse(&whole).map_or_else(|errors| errors, |schema| schema.check_rules(true));
+        let errors = Schema::parse(&whole).map_or_else(|errors| errors, |schema| schema.check_rules(true, "schema"));
         let expected = format!("properties[spec].x-kubernetes-validations{expected}");
         assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
     }
     let items = json!({"type": "array", "items": {"type": "string", "x-kubernetes-validations": [{"rule": "self == oldSelf"}]}});
     let whole = json!({"type": "object", "properties": {"spec": items}});
     let errors = rules_only(&Schema::parse(&whole).unwrap());
-    assert!(
-        errors[0]
-            .detail
-            .starts_with("oldSelf cannot be used on the uncorrelatable portion of the schema within properties[spec]")
-    );
+    assert!(errors[0].detail.starts_with(
+        "oldSelf cannot be used on the uncorrelatable portion of the schema within schema.properties[spec]"
+    ));
 }
 
 #[test]
@@ -295,7 +293,7 @@ fn rules_that_may_cost_too_much_are_refused() {
             {"rule": "self.l.all(a, self.l.all(b, a != b))"}]}}})
     };
     let wrong = |schema: &Value, costs: bool| -> Vec<String> {
-        Schema::parse(schema).unwrap().check_rules(costs).iter().map(ToString::to_string).collect()
+        Schema::parse(schema).unwrap().check_rules(costs, "schema").iter().map(ToString::to_string).collect()
     };
     assert_eq!(wrong(&list(Some(100)), true), [""; 0]);
     let place = "properties[spec].x-kubernetes-validations[0].rule: Forbidden: ";
@@ -316,4 +314,19 @@ fn rules_that_may_cost_too_much_are_refused() {
             ),
         ]
     );
+}
+
+#[test]
+fn a_default_keeps_to_the_rules_and_old_wrongs_are_warned_of() {
+    let spec = json!({"type": "object", "properties": {"n": {"type": "integer", "default": 1, "x-kubernetes-validations": [
+        {"rule": "self > 3"}]}}});
+    let wrong = Schema::parse(&json!({"type": "object", "properties": {"spec": spec}})).unwrap().check_rules(true, "");
+    let texts: Vec<_> = wrong.iter().map(ToString::to_string).collect();
+    assert_eq!(texts, ["properties[spec].properties[n].default: Invalid value: 1: failed rule: self > 3"]);
+    let schema = schema(json!({"type": "object", "properties": {"a": {"type": "integer"}, "n": {"type": "number",
+        "x-kubernetes-validations": [{"rule": "self > 3.0"}]}}}));
+    let mut warnings = Vec::new();
+    let (old, new) = (json!({"spec": {"n": 2.0}}), json!({"spec": {"n": 2.0, "a": 1}}));
+    assert_eq!(schema.validate_update(&new, &old, &mut warnings), []);
+    assert_eq!(warnings, ["spec.n: Invalid value: 2: failed rule: self > 3.0"]);
 }
