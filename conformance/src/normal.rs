@@ -191,6 +191,7 @@ fn sorted_message(text: &str) -> String {
         Some((head, tail)) if tail.ends_with(']') => {
             let mut parts: Vec<&str> = tail.trim_end_matches(']').split(", ").collect();
             parts.sort_unstable();
+            parts.dedup();
             format!("{head} is invalid: [{}]", parts.join(", "))
         }
         _ => text.to_owned(),

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     compare::Difference,
-    known::{ROWS_MAX, Row},
+    known::{ROWS_MAX, Row, covers},
 };
 
 /// Differences of one case that are shown.
@@ -47,8 +47,8 @@ pub struct Report {
     outcomes: Vec<(String, Outcome)>,
     /// For each case, the row that knows it.
     known: Vec<Option<Row>>,
-    /// Rows that cover no difference any more.
-    idle: Vec<Row>,
+    /// Patterns that cover no difference any more.
+    idle: Vec<String>,
     rows: usize,
 }
 
@@ -57,11 +57,11 @@ impl Report {
     pub fn new(outcomes: Vec<(String, Outcome)>, rows: &[Row], partial: bool) -> Self {
         let known: Vec<Option<Row>> =
             outcomes.iter().map(|(name, _)| rows.iter().find(|row| row.covers(name)).cloned()).collect();
-        let is_idle = |row: &&Row| {
-            let mut covered = outcomes.iter().filter(|(name, _)| row.covers(name));
+        let is_idle = |pattern: &&String| {
+            let mut covered = outcomes.iter().filter(|(name, _)| covers(pattern, name));
             !partial && !covered.any(|(_, outcome)| outcome.verdict != Verdict::Same)
         };
-        let idle = rows.iter().filter(is_idle).cloned().collect();
+        let idle = rows.iter().flat_map(|row| &row.cases).filter(is_idle).cloned().collect();
         Self { outcomes, known, idle, rows: rows.len() }
     }
 
@@ -86,8 +86,8 @@ impl Report {
             }
         }
         self.table(&mut out);
-        for row in &self.idle {
-            let _ = writeln!(out, "known.yaml: {} is the same now (or no case): take the row out", row.case);
+        for pattern in &self.idle {
+            let _ = writeln!(out, "known.yaml: {pattern} is the same now (or no case): take it out");
         }
         let listed = self.count(Verdict::Different) + self.count(Verdict::Missing) - self.unlisted().count();
         let _ = writeln!(out, "{listed} of the differences are known, in {} rows", self.rows);

@@ -68,6 +68,9 @@ fn first_document(text: &str) -> &str {
     text
 }
 
+/// Whole numbers below are the same as integers (2^53).
+const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+
 fn too_deep() -> String {
     format!("exceeded max depth: lists and objects lie more than {DEPTH_MAX} deep")
 }
@@ -142,6 +145,11 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_f64<E>(self, v: f64) -> Result<Value, E> {
+        // As Go writes it again: a whole number has no fraction.
+        #[expect(clippy::cast_possible_truncation, reason = "whole and small enough to be exact")]
+        if v.fract() == 0.0 && v.abs() < WHOLE_MAX {
+            return Ok((v as i64).into());
+        }
         Ok(Number::from_f64(v).map_or(Value::Null, Value::Number))
     }
 

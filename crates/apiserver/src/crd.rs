@@ -128,12 +128,16 @@ pub(crate) async fn establish(scope: &Scope) -> status::Result<()> {
     let now = scope.server.now();
     let user = User::master("system:apiserver");
     rest::modify_internal(&internal, |crd| {
-        let old = crd.clone();
+        let mut old = crd.clone();
         let kind = &scope.kind;
         let cx = strategy::Cx { server: &scope.server, user: &user, kind, subresource: "status", now };
         strategy::crd_conditions(&cx, crd);
         if *crd == old {
             return false;
+        }
+        // The list is there from the beginning, though there is nothing in it.
+        if old.pointer("/status/conditions").is_some_and(Value::is_null) {
+            old["status"]["conditions"] = Value::Array(Vec::new());
         }
         if let Some(schema) = kind.schema() {
             let (version, now) = (kind.api_version(), rfc3339(now));

@@ -109,10 +109,10 @@ fn make(server: &Server, segments: &[&str]) -> Result<Value> {
         }
         ["v3", "api", version] => ("", *version),
         ["v3", "apis", group, version] => (*group, *version),
-        _ => return Err(Error::no_such_path()),
+        _ => return Err(Error::silence()),
     };
-    let found = groups.iter().find(|g| g.name == group).ok_or_else(Error::no_such_path)?;
-    let (_, kinds) = found.versions.iter().find(|(v, _)| v == version).ok_or_else(Error::no_such_path)?;
+    let found = groups.iter().find(|g| g.name == group).ok_or_else(Error::silence)?;
+    let (_, kinds) = found.versions.iter().find(|(v, _)| v == version).ok_or_else(Error::silence)?;
     let kinds: Vec<_> = kinds.iter().filter_map(|kind| with_schema(kind)).collect();
     Ok(openapi::v3(&api_version(group, version), &publish(&kinds)))
 }

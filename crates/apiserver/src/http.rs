@@ -2,7 +2,11 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
-use axum::{body::Body, extract::Request, response::Response};
+use axum::{
+    body::Body,
+    extract::Request,
+    response::{IntoResponse, Response},
+};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
@@ -342,19 +346,31 @@ impl Call {
             manager,
             validation,
             create_denied: None,
+            duplicates: Vec::new(),
             patched: None,
             warnings,
         })
     }
 
     fn answer(&self) -> Result<Answer> {
-        let answer = negotiate::answer(&self.headers, true)?;
+        let answer = negotiate::answer(&self.headers, true).map_err(|error| match self.verb {
+            Verb::List | Verb::Watch if !self.kind.is_custom() => error.with_streams(),
+            _ => error,
+        })?;
         let list = self.target.name.is_empty() && matches!(self.verb, Verb::List | Verb::DeleteCollection);
+        let package = negotiate::internal_package(&self.kind);
         // One object has no metadata of a list, nor the other way round.
-        if answer.list_form.is_some_and(|form| form != list) && self.verb != Verb::Watch {
-            return Err(Error::not_acceptable(&negotiate::REPRESENTATIONS));
+        match answer.list_form {
+            Some(false) if list => Err(Error::bad_form(&format!(
+                "you requested PartialObjectMetadata, but the requested object is a list (*{package}.{})",
+                self.kind.list_kind
+            ))),
+            Some(true) if !list && self.verb != Verb::Watch => Err(Error::bad_form(&format!(
+                "you requested PartialObjectMetadataList, but the requested object is not a list (*{package}.{})",
+                self.kind.kind
+            ))),
+            _ => Ok(answer),
         }
-        Ok(answer)
     }
 
     async fn get(&self) -> Result<Response> {
@@ -654,11 +670,15 @@ fn failure(error: &Error, as_yaml: bool) -> Response {
         tracing::warn!(code = code.as_u16(), "{error}");
     }
     if let Some(text) = error.plain_text() {
+        if text.is_empty() {
+            return code.into_response();
+        }
         return respond(code, "text/plain; charset=utf-8", text.to_owned().into());
     }
     let value = error.to_value();
     let in_yaml = as_yaml.then(|| yaml(code, &value).ok()).flatten();
     let mut response = in_yaml.unwrap_or_else(|| respond(code, "application/json", value.to_string().into()));
+    warn(&mut response, error.warnings());
     if let Some(retry_after_s) = error.retry_after_s() {
         response.headers_mut().insert(header::RETRY_AFTER, retry_after_s.into());
     }

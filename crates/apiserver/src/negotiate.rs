@@ -4,6 +4,7 @@ use http::HeaderMap;
 
 use crate::{
     body::Media,
+    kinds::Kind,
     status::{Error, Result},
 };
 
@@ -94,6 +95,15 @@ fn refusal(headers: &HeaderMap) -> Error {
     let accept = accept(headers);
     let known = ranges(&accept).iter().any(|range| REPRESENTATIONS.contains(&range.media));
     if known { Error::not_acceptable(&REPRESENTATIONS) } else { Error::no_representation(&REPRESENTATIONS) }
+}
+
+/// The package of upstream's internal types, which some texts name.
+pub(crate) fn internal_package(kind: &Kind) -> &str {
+    match kind.group.split('.').next() {
+        _ if kind.is_custom() => "unstructured",
+        Some("") | None => "core",
+        Some(first) => first,
+    }
 }
 
 /// Whether an answer of any kind is wanted in YAML.

@@ -47,6 +47,12 @@ pub fn json_patch(object: &mut Value, patch: &Value) -> Result<(), PatchError> {
     }
     let mut patch = patch.clone();
     lenient(&mut patch);
+    for operation in patch.as_array_mut().into_iter().flatten() {
+        let negative = operation["path"].as_str().filter(|path| path.contains("/-")).map(str::to_owned);
+        if let Some(path) = negative.and_then(|path| from_the_end(object, &path)) {
+            operation["path"] = path.into();
+        }
+    }
     let operations: Vec<PatchOperation> =
         serde_json::from_value(patch).map_err(|error| PatchError::Malformed(error.to_string()))?;
     let mut next = object.clone();
@@ -101,6 +107,23 @@ fn lenient(patch: &mut Value) {
             }
         }
     }
+}
+
+/// Upstream's library counts from the end where an index is negative.
+fn from_the_end(object: &Value, path: &str) -> Option<String> {
+    let mut here = Some(object);
+    let mut out = String::with_capacity(path.len());
+    let mut changed = false;
+    for step in path.split('/').skip(1) {
+        let back = step.strip_prefix('-').and_then(|number| number.parse::<usize>().ok()).filter(|back| *back > 0);
+        let index = here.and_then(Value::as_array).zip(back).and_then(|(list, back)| list.len().checked_sub(back));
+        let step = index.map_or_else(|| step.to_owned(), |index| index.to_string());
+        changed |= index.is_some();
+        here = here.and_then(|value| value.pointer(&format!("/{step}")));
+        out.push('/');
+        out.push_str(&step);
+    }
+    changed.then_some(out)
 }
 
 /// Upstream's library replaces what is not there in an object, and finds null there.

@@ -19,6 +19,7 @@ mod edit;
 mod scale;
 
 pub(crate) use edit::{Edit, scale_view};
+pub(crate) use scale::check_replicas;
 
 /// A stored object in the version that the kind serves.
 pub(crate) fn served_value(kind: &Kind, kv: &KeyValue) -> Result<Value> {
@@ -109,9 +110,7 @@ pub(crate) async fn modify(scope: &mut Scope, edit: &Edit) -> Result<(Stored, bo
             }
             let object = match edit {
                 Edit::Replace(object) if !object::uid(object).is_empty() => {
-                    let uid = object::uid(object);
-                    let text = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ");
-                    return Err(scope.conflict(&text));
+                    return Err(scope.uid_conflict(object::uid(object), ""));
                 }
                 Edit::Replace(object) => object.clone(),
                 _ => edit.apply_to(scope, None)?,
@@ -132,7 +131,10 @@ pub(crate) async fn modify(scope: &mut Scope, edit: &Edit) -> Result<(Stored, bo
             && matches!(object::resource_version(&object), "" | "0")
         {
             let error = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
-            return Err(Error::invalid(&scope.kind.group, &scope.kind.plural, &scope.name, &[error]));
+            let error = Error::invalid(&scope.kind.group, &scope.kind.plural, &scope.name, &[error]);
+            let mut draft = Draft { object };
+            draft.prune(scope)?;
+            return Err(error.with_warnings(&scope.warnings));
         }
         // The managers of a Scale are not told apart; its apply is an update of the replicas.
         let applied = edit.is_apply() && scope.subresource != "scale";

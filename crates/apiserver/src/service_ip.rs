@@ -71,7 +71,13 @@ fn key(address: &str) -> String {
 pub(crate) async fn assign(scope: &Scope, service: &mut Value) -> Result<Option<Op>> {
     let Some(range) = scope.server.state().service_range.filter(|_| is_service(&scope.kind)) else { return Ok(None) };
     let asked = text_at(service, &["spec", "clusterIP"]).to_owned();
-    if asked == "None" || text_at(service, &["spec", "type"]) == "ExternalName" {
+    if text_at(service, &["spec", "type"]) == "ExternalName" {
+        return Ok(None);
+    }
+    if asked == "None" {
+        set_at(service, &["spec", "clusterIPs"], json!(["None"]));
+        object::default_at(service, &["spec", "ipFamilies"], json!(["IPv4"]));
+        object::default_at(service, &["spec", "ipFamilyPolicy"], "SingleStack".into());
         return Ok(None);
     }
     let address = if asked.is_empty() { free(scope, range).await? } else { check(scope, range, &asked).await? };

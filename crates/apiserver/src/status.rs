@@ -29,6 +29,8 @@ struct Failure {
     bare_details: bool,
     /// No `Status` but a text.
     plain: bool,
+    /// Texts for Warning headers: what was wrong is said even if something else was worse.
+    warnings: Vec<String>,
     /// A `continue` token that goes on in spite of an expired one.
     resume: String,
 }
@@ -99,11 +101,28 @@ impl Error {
         Self::new(404, "NotFound", "the server could not find the requested resource").with_bare_details()
     }
 
+    /// Neither is there a word about it.
+    pub fn silence() -> Self {
+        let mut error = Self::new(404, "NotFound", "");
+        error.0.plain = true;
+        error
+    }
+
     /// A path of which not even the beginning is known.
     pub fn nothing_here() -> Self {
         let mut error = Self::new(404, "NotFound", "404 page not found\n");
         error.0.plain = true;
         error
+    }
+
+    #[must_use]
+    pub fn with_warnings(mut self, warnings: &[String]) -> Self {
+        self.0.warnings = warnings.to_vec();
+        self
+    }
+
+    pub fn warnings(&self) -> &[String] {
+        &self.0.warnings
     }
 
     fn with_bare_details(mut self) -> Self {
@@ -136,6 +155,22 @@ impl Error {
         let list = available.join(", ");
         let message = format!("406: Not Acceptable\n\nAvailable representations: {list}");
         Self::new(406, "NotAcceptable", message).with_bare_details()
+    }
+
+    /// The form that was asked for does not fit what is there.
+    pub fn bad_form(why: &str) -> Self {
+        Self::new(406, "NotAcceptable", why)
+    }
+
+    /// Lists can be had as streams, too, and an answer that says what there is says so.
+    #[must_use]
+    pub fn with_streams(mut self) -> Self {
+        if self.0.message.starts_with("406: ") {
+            self.0
+                .message
+                .push_str(", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch");
+        }
+        self
     }
 
     pub fn already_exists(group: &str, resource: &str, name: &str) -> Self {
@@ -179,7 +214,7 @@ impl Error {
 
     /// The object is larger than the store takes.
     pub fn object_too_large() -> Self {
-        Self::new(413, "RequestEntityTooLarge", "etcdserver: request is too large")
+        Self::internal_plain("etcdserver: request is too large")
     }
 
     /// A patch in a form that there is none of.

@@ -177,6 +177,14 @@ pub(crate) static CONFIG_MAP: Strategy = Strategy {
             }
         }
         check_immutable(new, old, &["data", "binaryData"], &mut errors);
+        let texts = new.get("data").and_then(Value::as_object).into_iter().flatten();
+        let bytes: usize = texts.map(|(_, text)| text.as_str().map_or(0, str::len)).sum();
+        let binaries = new.get("binaryData").and_then(Value::as_object).into_iter().flatten();
+        let binary: usize = binaries.map(|(_, text)| text.as_str().map_or(0, |text| text.len() / 4 * 3)).sum();
+        if bytes + binary > DATA_BYTES_MAX {
+            // The place has no name upstream.
+            errors.push(FieldError::too_long("[]", DATA_BYTES_MAX));
+        }
         errors
     },
     ..plain()

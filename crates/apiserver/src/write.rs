@@ -17,7 +17,9 @@ use crate::{
     field::{FieldError, FieldErrorKind},
     kinds::Kind,
     names::{self, check_metadata},
+    negotiate,
     object::{self, meta, meta_mut},
+    rest,
     server::Server,
     service_ip,
     status::{Error, Result},
@@ -62,6 +64,8 @@ pub(crate) struct Scope {
     pub validation: FieldValidation,
     /// Why the user may not make what is not there by a patch, if so.
     pub create_denied: Option<Error>,
+    /// What was there twice in the body, in words.
+    pub duplicates: Vec<String>,
     /// What a patch has made of the object, for errors that show it.
     pub patched: Option<String>,
     /// Texts for Warning headers.
@@ -82,6 +86,7 @@ impl Scope {
             manager: "kube-apiserver".to_owned(),
             validation: FieldValidation::Ignore,
             create_denied: None,
+            duplicates: Vec::new(),
             patched: None,
             warnings: Vec::new(),
         }
@@ -99,8 +104,19 @@ impl Scope {
         Error::conflict(&self.kind.group, &self.kind.plural, &self.name, why)
     }
 
+    /// A replacement of an object that is another by now.
+    pub(crate) fn uid_conflict(&self, asked: &str, stands: &str) -> Error {
+        let group = if self.kind.is_custom() { format!("{}/", self.kind.group) } else { String::new() };
+        let namespace = if self.namespace.is_empty() { String::new() } else { format!("{}/", self.namespace) };
+        let key = format!("/registry/{group}{}/{namespace}{}", self.kind.plural, self.name);
+        self.conflict(&format!(
+            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: \
+             UID in precondition: {asked}, UID in object meta: {stands}"
+        ))
+    }
+
     fn invalid(&self, name: &str, errors: &[FieldError]) -> Error {
-        Error::invalid(&self.kind.group, &self.kind.kind, name, errors)
+        Error::invalid(&self.kind.group, &self.kind.kind, name, errors).with_warnings(&self.warnings)
     }
 
     pub(crate) fn admission_request(&self, operation: Operation, old: Option<&Value>) -> Request {
@@ -183,8 +199,7 @@ impl Raw {
         })?;
         decode::fill(&kind, &mut object);
         decode::drop_empty(&kind, &mut object);
-        let duplicates = parsed.duplicates.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
-        report_fields(scope, duplicates)?;
+        scope.duplicates = parsed.duplicates.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
         Ok(Draft { object })
     }
 }
@@ -269,6 +284,14 @@ impl Mistyped {
                 version(&found),
                 kind.kind
             )),
+            Self::Kind { found, api_version } if is_known(kind, &found) => Error::bad_request(format!(
+                "{found} in version {:?} cannot be handled as a {}: converting ({}.{found}) to ({}.{}): unknown conversion",
+                version(&api_version),
+                kind.kind,
+                version(&api_version),
+                negotiate::internal_package(kind),
+                kind.kind
+            )),
             Self::Kind { found, api_version } => Error::bad_request(format!(
                 "{found} in version {:?} cannot be handled as a {}: no kind {found:?} is registered for version {api_version:?} in {SCHEME}",
                 version(&api_version),
@@ -276,6 +299,12 @@ impl Mistyped {
             )),
         }
     }
+}
+
+/// Whether a built-in kind of that name is in the group and version of another.
+fn is_known(kind: &Kind, name: &str) -> bool {
+    let all = crate::kinds::builtin::kinds(crate::kinds::builtin::Profile::Workload);
+    all.iter().any(|other| other.kind == name && other.group == kind.group && other.version == kind.version)
 }
 
 /// Checks, and where they are left out sets, apiVersion and kind of a body.
@@ -377,9 +406,10 @@ const SERVER_SET: [&str; 7] = [
 impl Draft {
     /// Removes what the schema does not know.
     pub(crate) fn prune(&mut self, scope: &mut Scope) -> Result<()> {
-        let Some(schema) = scope.kind.schema() else { return Ok(()) };
-        let unknown = schema.prune(&mut self.object);
-        report_fields(scope, unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect())
+        let unknown = scope.kind.schema().map(|schema| schema.prune(&mut self.object)).unwrap_or_default();
+        let mut problems = std::mem::take(&mut scope.duplicates);
+        problems.extend(unknown.iter().map(|path| format!("unknown field \"{path}\"")));
+        report_fields(scope, problems)
     }
 
     /// Removes what the schema does not know and sets its defaults.
@@ -430,11 +460,17 @@ impl Draft {
             Some(metadata) => check_metadata(metadata, kind.strategy.names, kind.namespaced),
             None => vec![FieldError::required("metadata", "")],
         };
-        errors.extend(check_schema(&kind, &self.object, None, &mut scope.warnings));
+        // Definitions have rules of their own for all of it, and all that is wrong is told at once.
+        let own_rules = kind.group == crate::crd::GROUP;
+        if own_rules {
+            errors.extend((kind.strategy.check)(&cx, &self.object, None));
+        } else {
+            errors.extend(check_schema(&kind, &self.object, None, &mut scope.warnings));
+        }
         if kind.group.is_empty() {
             errors.extend(names::check_finalizer_names(&self.object));
         }
-        if errors.is_empty() {
+        if errors.is_empty() && !own_rules {
             errors = (kind.strategy.check)(&cx, &self.object, None);
         }
         if !errors.is_empty() {
@@ -577,8 +613,7 @@ impl Draft {
             return Err(scope.invalid(object::name(old), &[error.clone(), error]));
         }
         if !asked.is_empty() && asked != stands {
-            let text = format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {stands}");
-            return Err(scope.conflict(&text));
+            return Err(scope.uid_conflict(asked, stands));
         }
         let version = object::resource_version(&self.object);
         if let Err(error) = version.parse::<u64>()
@@ -663,6 +698,9 @@ fn check_schema(kind: &Kind, object: &Value, old: Option<&Value>, warnings: &mut
         Some(old) => schema.validate_update(object, old, warnings),
         None => schema.validate(object),
     };
+    if let Some(scale) = kind.scale.as_ref().filter(|_| kind.is_custom()) {
+        errors.extend(rest::check_replicas(&scale.spec_replicas, object));
+    }
     if !kind.is_custom() {
         // Kubernetes' own reads what a built-in kind's status leaves out as zero.
         errors.retain(|e| !(e.kind == FieldErrorKind::Required && e.path.starts_with("status.")));

@@ -57,6 +57,43 @@ fn selector_text(selector: &Value) -> String {
     terms.join(",")
 }
 
+/// What is wrong with the replicas of a custom object that can be scaled.
+pub(crate) fn check_replicas(path: &[Cow<'static, str>], object: &Value) -> Option<FieldError> {
+    let place = format!(".{}", path.join("."));
+    let mut here = object;
+    for step in path {
+        let kind = match here {
+            Value::Object(_) => "",
+            Value::Array(_) => "[]interface {}",
+            Value::String(_) => "string",
+            Value::Bool(_) => "bool",
+            Value::Number(number) => {
+                if number.is_f64() {
+                    "float64"
+                } else {
+                    "int64"
+                }
+            }
+            Value::Null => return None,
+        };
+        if !kind.is_empty() {
+            let found = crate::patch::printed(here);
+            let why =
+                format!("{place} accessor error: {found} is of the type {kind}, expected map[string]interface{{}}");
+            return Some(FieldError::invalid(place, 0, why));
+        }
+        here = here.get(step.as_ref())?;
+    }
+    match here.as_i64()? {
+        count if count < 0 => Some(FieldError::invalid(place, count, "should be a non-negative integer")),
+        count if count > i64::from(i32::MAX) => {
+            let text = format!("should be less than or equal to {}", i32::MAX);
+            Some(FieldError::invalid(place, count, text))
+        }
+        _ => None,
+    }
+}
+
 /// The object with the replicas of a (changed) Scale.
 pub(crate) fn write_back(kind: &Kind, scale: &Scale, view: &Value, object: &Value) -> Result<Value> {
     let name = object::name(object);

@@ -1,5 +1,7 @@
 //! CustomResourceDefinitions: their defaults, their rules and the conditions that say whether they are served.
 
+mod version;
+
 use serde_json::{Value, json};
 
 use super::{Cx, Strategy, plain};
@@ -37,8 +39,10 @@ pub(crate) static CRD: Strategy = Strategy {
 
 fn default(crd: &mut Value) {
     let kind = text_at(crd, &["spec", "names", "kind"]).to_owned();
-    default_at(crd, &["spec", "names", "singular"], kind.to_lowercase().into());
-    default_at(crd, &["spec", "names", "listKind"], format!("{kind}List").into());
+    if !kind.is_empty() {
+        default_at(crd, &["spec", "names", "singular"], kind.to_lowercase().into());
+        default_at(crd, &["spec", "names", "listKind"], format!("{kind}List").into());
+    }
     default_at(crd, &["spec", "conversion"], json!({"strategy": "None"}));
 }
 
@@ -124,9 +128,14 @@ fn accepted_names(cx: &Cx<'_>, crd: &Value) -> (Value, Option<(&'static str, Str
 
 fn check(cx: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
+    if cx.subresource == "status" {
+        return errors;
+    }
     let group = text_at(new, &["spec", "group"]);
     let names_of = |key: &str| text_at(new, &["spec", "names", key]);
-    if !names::subdomain(group).is_empty() || !group.contains('.') {
+    if group.is_empty() {
+        errors.push(FieldError::required("spec.group", ""));
+    } else if !names::subdomain(group).is_empty() || !group.contains('.') {
         let text = "should be a domain with at least one dot";
         errors.push(FieldError::invalid("spec.group", group, text));
     } else if cx.server.catalog().has_builtin_group(group) {
@@ -137,12 +146,28 @@ fn check(cx: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let text = "must be spec.names.plural+\".\"+spec.group";
         errors.push(FieldError::invalid("metadata.name", object::name(new), text));
     }
+    if new.get("metadata").is_some() && old.is_none() {
+        errors.extend(version::protected_group(new, group));
+    }
     for key in ["plural", "singular"] {
+        if names_of(key).is_empty() {
+            errors.push(FieldError::required(format!("spec.names.{key}"), ""));
+            continue;
+        }
         for wrong in names::rfc1035(names_of(key)) {
             errors.push(FieldError::invalid(format!("spec.names.{key}"), names_of(key), wrong));
         }
     }
+    errors.extend(version::short_names(new));
+    if !names_of("kind").is_empty() && names_of("kind") == names_of("listKind") {
+        let text = "kind and listKind may not be the same";
+        errors.push(FieldError::invalid("spec.names.listKind", names_of("listKind"), text));
+    }
     for key in ["kind", "listKind"] {
+        if names_of(key).is_empty() {
+            errors.push(FieldError::required(format!("spec.names.{key}"), ""));
+            continue;
+        }
         for wrong in names::rfc1035(&names_of(key).to_lowercase()) {
             let text = format!("may have mixed case, but should otherwise match: {wrong}");
             errors.push(FieldError::invalid(format!("spec.names.{key}"), names_of(key), text));
@@ -222,9 +247,6 @@ fn printed_versions(versions: &[Value]) -> Value {
 
 fn check_versions(new: &Value, errors: &mut Vec<FieldError>) {
     let versions = crd::versions(new);
-    if versions.is_empty() {
-        errors.push(FieldError::required("spec.versions", "must have at least one version"));
-    }
     let mut seen = Vec::new();
     for (i, version) in versions.iter().enumerate() {
         let name = text_at(version, &["name"]);
@@ -243,9 +265,10 @@ fn check_versions(new: &Value, errors: &mut Vec<FieldError>) {
         }
         if at(version, &["schema", "openAPIV3Schema"]).is_none_or(Value::is_null) {
             let path = format!("spec.versions[{i}].schema.openAPIV3Schema");
-            errors.push(FieldError::required(path, "schemas are required"));
+            errors.push(FieldError::required(path, ""));
         }
     }
+    errors.extend(version::check(new, versions));
     let storage = versions.iter().filter(|v| v.get("storage") == Some(&Value::Bool(true))).count();
     if storage != 1 {
         let text = "must have exactly one version marked as storage version";

@@ -27,7 +27,7 @@ static TABLES: &[(&str, &str, &[Row])] = &[
         "Secret",
         &[("Type", "string", 0, |o, _| path_text(o, "/type")), ("Data", "string", 0, |o, _| count(o, &["/data"])), AGE],
     ),
-    ("", "ServiceAccount", &[("Secrets", "string", 0, |o, _| count(o, &["/secrets"])), AGE]),
+    ("", "ServiceAccount", &[AGE]),
     ("", "Event", EVENT),
     ("events.k8s.io", "Event", EVENT_V1),
     ("", "Node", NODE),

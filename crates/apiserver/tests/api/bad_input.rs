@@ -109,10 +109,14 @@ async fn sizes_hold_at_one_more() {
     let chunks = futures::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 1 << 20]));
     let endless = send(&server, Method::POST, MAPS, JSON, Body::from_stream(chunks)).await;
     assert_eq!(endless.code, 413);
-    let object = |bytes: usize| json!({"metadata": {"name": "big"}, "data": {"k": "v".repeat(bytes)}});
-    let refused = post(&server, MAPS, &object(OBJECT_BYTES_MAX)).await;
-    assert_eq!(refused.status(), (413, "RequestEntityTooLarge".into(), "etcdserver: request is too large".into()));
-    assert_eq!(post(&server, MAPS, &object(1000)).await.code, 201);
+    let events = "/api/v1/namespaces/default/events";
+    let object = |bytes: usize| {
+        let about = json!({"kind": "Pod", "name": "p", "namespace": "default"});
+        json!({"metadata": {"name": "big"}, "involvedObject": about, "message": "v".repeat(bytes)})
+    };
+    let refused = post(&server, events, &object(OBJECT_BYTES_MAX)).await;
+    assert_eq!((refused.code, refused.json()["message"].as_str()), (500, Some("etcdserver: request is too large")));
+    assert_eq!(post(&server, events, &object(1000)).await.code, 201);
     let header = |bytes: usize| Request::get(MAPS).header("x", "v".repeat(bytes)).body(Body::empty()).unwrap();
     let user = User::master("test");
     assert_eq!(raw(&server, &user, header(HEADERS_BYTES_MAX)).await.status(), 431);

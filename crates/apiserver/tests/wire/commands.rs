@@ -202,7 +202,7 @@ async fn bad_manifests_are_told_as_kubernetes_tells_them() {
         "v".repeat(2 << 20)
     );
     let output = cluster.run("admin", &["create", "-f", "-"], &large).await.err;
-    assert!(output.contains("request is too large"), "{output}");
+    assert!(output.contains("Too long: may not be more than 1048576 bytes"), "{output}");
     let huge = format!(
         "---\n{{apiVersion: v1, kind: ConfigMap, metadata: {{name: x}}, data: {{k: {}}}}}",
         "v".repeat(4 << 20)
