@@ -44,6 +44,11 @@ pub use self::{
 pub const CALL_COST_MAX: u64 = 1_000_000;
 /// The cost that all rules of one object may have together (`RuntimeCELCostBudget`).
 pub const OBJECT_COST_MAX: u64 = 10_000_000;
+/// Elementary steps (values compared, bytes looked at) that one evaluation may take, whatever their cost is said to be: the
+/// cost model charges a comparison of two large objects as one of two small ones.
+pub const CALL_WORK_MAX: u64 = 20_000_000;
+/// The steps that all rules of one object may take together.
+pub const OBJECT_WORK_MAX: u64 = 40_000_000;
 /// Bytes that an evaluated message may have (`MaxEvaluatedMessageExpressionSizeBytes`).
 pub const MESSAGE_BYTES_MAX: usize = 5 * 1024;
 /// Expressions may be nested so deep; it bounds the stack of every walk over one.
@@ -66,12 +71,37 @@ pub struct CompileError {
     text: String,
 }
 
+/// What evaluations may use up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// In the units of Kubernetes' cost model.
+    pub cost: u64,
+    /// In elementary steps.
+    pub work: u64,
+}
+
+impl Budget {
+    /// What one evaluation may use.
+    pub const CALL: Self = Self { cost: CALL_COST_MAX, work: CALL_WORK_MAX };
+    /// What all rules of one object may use.
+    pub const OBJECT: Self = Self { cost: OBJECT_COST_MAX, work: OBJECT_WORK_MAX };
+
+    /// What is left of it for one evaluation.
+    pub fn call(self) -> Self {
+        Self { cost: CALL_COST_MAX, work: self.work.min(CALL_WORK_MAX) }
+    }
+
+    /// What is left after an evaluation; None if that was more than there was.
+    pub fn after(self, used: Self) -> Option<Self> {
+        Some(Self { cost: self.cost.checked_sub(used.cost)?, work: self.work.saturating_sub(used.work) })
+    }
+}
+
 /// What came of an evaluation.
 #[derive(Debug)]
 pub struct Outcome<'v> {
     pub result: Result<Value<'v>, Fault>,
-    /// In the units of Kubernetes' cost model.
-    pub cost: u64,
+    pub used: Budget,
 }
 
 impl Program {
@@ -114,11 +144,11 @@ impl Program {
         self.reads.get(variable).copied().unwrap_or(false)
     }
 
-    /// Evaluates over the variables' values, in the order of their declaration. Ends when `cost_max` is used up.
-    pub fn evaluate<'v>(&self, variables: &[Value<'v>], cost_max: u64) -> Outcome<'v> {
-        let mut run = Run::new(variables, self.places, cost_max);
+    /// Evaluates over the variables' values, in the order of their declaration. Ends when the budget is used up.
+    pub fn evaluate<'v>(&self, variables: &[Value<'v>], budget: Budget) -> Outcome<'v> {
+        let mut run = Run::new(variables, self.places, budget);
         let result = run.eval(&self.plan);
-        Outcome { result, cost: run.meter.cost }
+        Outcome { result, used: Budget { cost: run.meter.cost, work: run.meter.work } }
     }
 }
 

@@ -3,15 +3,13 @@
 use std::{collections::BTreeMap, fmt, mem, sync::Arc};
 
 use super::{
+    Budget,
     cost::{self, REGEX_FACTOR, STRING_FACTOR, scaled},
     functions,
     plan::{Attribute, By, Folding, Match, MatchKind, Plan, Root},
     value::{Key, List, Map, Value},
 };
 
-/// Elementary steps (values compared, bytes looked at) that one evaluation may take, whatever their cost is said to be:
-/// the cost model charges a comparison of two large objects as one of two small ones.
-pub(super) const WORK_MAX: u64 = 20_000_000;
 /// Bytes of text and lists that one evaluation may make.
 pub(super) const MADE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
@@ -49,25 +47,25 @@ type Result<T> = std::result::Result<T, Fault>;
 #[derive(Debug)]
 pub(super) struct Meter {
     pub cost: u64,
-    limit: u64,
-    work: u64,
+    pub work: u64,
+    limit: Budget,
     made: u64,
 }
 
 impl Meter {
-    pub fn new(limit: u64) -> Self {
-        Self { cost: 0, limit, work: 0, made: 0 }
+    pub fn new(limit: Budget) -> Self {
+        Self { cost: 0, work: 0, limit, made: 0 }
     }
 
     pub fn charge(&mut self, cost: u64) -> Result<()> {
         self.cost = self.cost.saturating_add(cost);
-        if self.cost > self.limit { Err(Fault::OverBudget) } else { Ok(()) }
+        if self.cost > self.limit.cost { Err(Fault::OverBudget) } else { Ok(()) }
     }
 
     /// To be said before the work is done.
     pub fn work(&mut self, steps: u64) -> Result<()> {
         self.work = self.work.saturating_add(steps);
-        if self.work > WORK_MAX { Err(Fault::OverBudget) } else { Ok(()) }
+        if self.work > self.limit.work { Err(Fault::OverBudget) } else { Ok(()) }
     }
 
     /// To be said before so much is made.
@@ -84,7 +82,7 @@ pub(super) struct Run<'p, 'v> {
 }
 
 impl<'p, 'v> Run<'p, 'v> {
-    pub fn new(variables: &'p [Value<'v>], places: usize, limit: u64) -> Self {
+    pub fn new(variables: &'p [Value<'v>], places: usize, limit: Budget) -> Self {
         Self { meter: Meter::new(limit), variables, locals: vec![Ok(Value::Null); places] }
     }
 

@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
+    Budget,
     ast::{Expr, Fold, Kind, Name},
     check::{Checked, Reference},
     cost::Charge,
@@ -278,7 +279,7 @@ impl Planner<'_> {
         if let [Plan::Const(arg)] = &*args
             && CONVERSIONS.contains(&name)
         {
-            let folded = run(&mut Meter::new(u64::MAX), std::slice::from_ref(arg));
+            let folded = run(&mut Meter::new(Budget::CALL), std::slice::from_ref(arg));
             return folded.map(Plan::Const).map_err(|fault| match name {
                 "duration" | "timestamp" => Issue::new(literal_at(expr), format!("invalid {name} argument")),
                 _ => wrong(fault.to_string()),

@@ -8,7 +8,7 @@ use super::*;
 fn plain(source: &str) -> String {
     match Program::compile(source, &[]) {
         Err(error) => format!("compile: {error}"),
-        Ok(program) => match program.evaluate(&[], CALL_COST_MAX).result {
+        Ok(program) => match program.evaluate(&[], Budget::CALL).result {
             Ok(Value::Bool(value)) => value.to_string(),
             Ok(other) => functions::shown(&other),
             Err(fault) => format!("fault: {fault}"),
@@ -271,8 +271,8 @@ fn what_runs_away_is_stopped() {
         "self.a.map(x, self.a.map(y, y)).size() > 0".to_owned(),
     ] {
         let program = Program::compile(&source, &[("self", Type::Dyn)]).unwrap_or_else(|error| panic!("{source}: {error}"));
-        let outcome = program.evaluate(std::slice::from_ref(&self_), CALL_COST_MAX);
-        assert!(matches!(outcome.result, Err(Fault::OverBudget)), "{source}: {:?}", outcome.cost);
+        let outcome = program.evaluate(std::slice::from_ref(&self_), Budget::CALL);
+        assert!(matches!(outcome.result, Err(Fault::OverBudget)), "{source}: {:?}", outcome.used.cost);
     }
     // Seven of them, in a build without optimization.
     assert!(started.elapsed().as_secs() < 30, "{:?}", started.elapsed());
@@ -306,9 +306,9 @@ fn costs_are_those_of_kubernetes() {
     ];
     for (source, expected) in cases {
         let program = Program::compile(source, &[("self", type_.clone())]).unwrap();
-        let outcome = program.evaluate(std::slice::from_ref(&value), CALL_COST_MAX);
+        let outcome = program.evaluate(std::slice::from_ref(&value), Budget::CALL);
         assert!(outcome.result.is_ok(), "{source}: {:?}", outcome.result);
-        assert_eq!(outcome.cost, expected, "{source}");
+        assert_eq!(outcome.used.cost, expected, "{source}");
     }
 }
 

@@ -1,8 +1,8 @@
 //! Running the rules of a schema on an object, within one budget for all.
 
-use std::sync::Arc;
+use std::{cell::OnceCell, sync::Arc};
 
-use policy::cel::{CALL_COST_MAX, Decl, Fault, MESSAGE_BYTES_MAX, OBJECT_COST_MAX, Value as Cel};
+use policy::cel::{Budget, Decl, Fault, MESSAGE_BYTES_MAX, Value as Cel};
 use serde_json::Value;
 
 use super::{
@@ -77,7 +77,7 @@ impl Validator {
 
     /// `path`: where the object is.
     pub fn run(&self, path: &str, object: &Value, old: Option<&Value>) -> Findings {
-        let mut run = Run { findings: Findings::default(), left: Some(OBJECT_COST_MAX), path: path.to_owned() };
+        let mut run = Run { findings: Findings::default(), left: Some(Budget::OBJECT), path: path.to_owned() };
         run.place(self, object, old, None);
         run.findings
     }
@@ -86,12 +86,26 @@ impl Validator {
 struct Run {
     findings: Findings,
     /// None: used up, nothing more is run.
-    left: Option<u64>,
+    left: Option<Budget>,
     path: String,
 }
 
-/// The nearest value above (or here) that has a past, with it.
-type Known<'a> = Option<(&'a Value, &'a Value)>;
+/// A value that has a past.
+struct Link<'a> {
+    now: &'a Value,
+    before: &'a Value,
+    /// Found out once, for many may ask.
+    same: OnceCell<bool>,
+}
+
+impl Link<'_> {
+    fn is_same(&self) -> bool {
+        *self.same.get_or_init(|| self.now == self.before)
+    }
+}
+
+/// The nearest value above (or here) that has a past.
+type Known<'a> = Option<&'a Link<'a>>;
 
 impl Run {
     fn place(&mut self, at: &Validator, value: &Value, old: Option<&Value>, above: Known<'_>) {
@@ -99,7 +113,8 @@ impl Run {
             return;
         }
         let old = old.filter(|old| !old.is_null());
-        let known = old.map(|old| (value, old)).or(above);
+        let link = old.map(|before| Link { now: value, before, same: OnceCell::new() });
+        let known = link.as_ref().or(above);
         self.rules(at, value, old, known);
         for branch in &at.all_of {
             self.place(branch, value, old, above);
@@ -190,8 +205,9 @@ impl Run {
         variables: &[Cel<'_>],
         (value, known): (&Value, Known<'_>),
     ) {
-        let outcome = compiled.program.evaluate(variables, CALL_COST_MAX);
-        let Some(left) = self.left.and_then(|left| left.checked_sub(outcome.cost)) else {
+        let Some(budget) = self.left else { return };
+        let outcome = compiled.program.evaluate(variables, budget.call());
+        let Some(left) = budget.after(outcome.used) else {
             return self.stop(at, SPENT.to_owned());
         };
         self.left = Some(left);
@@ -222,7 +238,7 @@ impl Run {
             Some(Said::Stop) => return,
         };
         let error = self.error(rule, value, detail);
-        let same = known.is_some_and(|(now, before)| now == before);
+        let same = known.is_some_and(Link::is_same);
         if same && !compiled.uses_old {
             self.findings.ratcheted.push(error);
         } else {
@@ -249,8 +265,9 @@ impl Run {
 
     /// The message of a rule that does not hold, if its expression comes to one.
     fn message(&mut self, at: &Validator, rule: &Rule, program: &policy::cel::Program, variables: &[Cel<'_>]) -> Said {
-        let outcome = program.evaluate(variables, CALL_COST_MAX);
-        let Some(left) = self.left.and_then(|left| left.checked_sub(outcome.cost)) else {
+        let Some(budget) = self.left else { return Said::Stop };
+        let outcome = program.evaluate(variables, budget.call());
+        let Some(left) = budget.after(outcome.used) else {
             let detail = "messageExpression evaluation failed due to running out of cost budget, no further validation \
                           rules will be run";
             self.stop(at, detail.to_owned());

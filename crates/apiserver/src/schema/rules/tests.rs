@@ -330,3 +330,14 @@ fn a_default_keeps_to_the_rules_and_old_wrongs_are_warned_of() {
     assert_eq!(schema.validate_update(&new, &old, &mut warnings), []);
     assert_eq!(warnings, ["spec.n: Invalid value: 2: failed rule: self > 3.0"]);
 }
+
+#[test]
+fn many_wrongs_of_a_large_list_are_told_apart_from_its_past_in_one_go() {
+    let spec = json!({"type": "object", "properties": {"o": {"type": "string"}, "l": {"type": "array", "items": {
+        "type": "integer", "x-kubernetes-validations": [{"rule": "self < 0"}]}}}});
+    let list: Vec<i64> = (0..50_000).collect();
+    let (old, mut new) = (json!({"l": list}), json!({"l": list, "o": "x"}));
+    assert_eq!(updated(spec.clone(), new.clone(), old.clone()), [""; 0], "nothing of it changed");
+    new["l"][49_999] = json!(7);
+    assert_eq!(updated(spec, new, old).len(), 50_000);
+}
