@@ -196,7 +196,13 @@ impl World {
 
     /// Creates the objects of a cluster.
     pub async fn create(&self, name: &str, shape: Shape) {
-        for object in cluster(name, shape, &self.clouds_yaml, CLOUD, &self.external_network) {
+        self.create_with(name, shape, |_| ()).await;
+    }
+
+    /// Creates the objects of a cluster, each changed by `change` before.
+    pub async fn create_with(&self, name: &str, shape: Shape, change: impl Fn(&mut Value)) {
+        for mut object in cluster(name, shape, &self.clouds_yaml, CLOUD, &self.external_network) {
+            change(&mut object);
             let what = format!("{} {}", object["kind"], object["metadata"]["name"]);
             let dynamic: DynamicObject = serde_json::from_value(object.clone()).expect("objects have kinds and names");
             let created = self.dynamic(&object).create(&PostParams::default(), &dynamic).await;

@@ -85,3 +85,24 @@ async fn controllers_that_end_at_any_moment_double_nothing_and_leave_nothing() {
     assert_eq!(world.in_cloud().await, BTreeMap::new());
     world.shutdown().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn members_whose_keys_lie_in_a_folder_of_their_own_find_together() {
+    let world = World::start(3).await;
+    let shape = Shape { control_plane: 3, workers: 0, ..Shape::default() };
+    let elsewhere = |object: &mut serde_json::Value| {
+        if object["kind"] == "KubeadmControlPlane" {
+            object["spec"]["kubeadmConfigSpec"]["clusterConfiguration"] = json!({"certificatesDir": "/srv/pki"});
+        }
+    };
+    world.create_with("demo", shape, elsewhere).await;
+    let joined = async || {
+        let all = world.machines().await;
+        all.iter().filter(|machine| machine.status.as_ref().is_some_and(|status| status.node_ref.is_some())).count()
+            == 3
+    };
+    world.until("three members have joined", joined).await;
+    world.available("demo").await;
+    assert_eq!(world.nodes("demo").await.len(), 3);
+    world.shutdown().await;
+}
