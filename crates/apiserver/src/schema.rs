@@ -10,6 +10,7 @@ mod pattern;
 mod print;
 mod prune;
 mod rules;
+mod shared;
 mod validate;
 
 use std::sync::{Arc, OnceLock};
@@ -28,43 +29,49 @@ pub(crate) const DEPTH_LIMIT: usize = 64;
 /// A parsed schema of a kind: immutable, cheap to clone. Built-in kinds share the nodes that they have in common.
 #[derive(Clone, Debug)]
 pub struct Schema {
+    whole: Arc<Whole>,
+}
+
+#[derive(Debug)]
+struct Whole {
     root: Arc<Node>,
     /// The rules, compiled when first needed: most kinds of most servers are never written.
-    rules: Arc<OnceLock<Option<rules::Validator>>>,
+    rules: OnceLock<Option<rules::Validator>>,
 }
 
 impl Schema {
     /// Parses the `openAPIV3Schema` of a CRD's version. Errors carry paths relative to it, texts as apiextensions has them.
+    /// All servers of a process share what is the same.
     pub fn parse(open_api_v3_schema: &Value) -> Result<Self, Vec<FieldError>> {
-        parse::root(open_api_v3_schema).map(|root| Self::of(Arc::new(root)))
+        shared::schema(open_api_v3_schema, || parse::root(open_api_v3_schema).map(|root| Self::of(Arc::new(root))))
     }
 
     /// Removes the fields that the schema does not know, and returns their paths (`spec.foo`, `spec.list[0].bar`), sorted.
     /// `apiVersion`, `kind` and the known fields of `metadata` stay.
     pub fn prune(&self, object: &mut Value) -> Vec<String> {
-        prune::prune(&self.root, object)
+        prune::prune(&self.whole.root, object)
     }
 
     /// Drops nulls that mean "absent", then fills in the defaults.
     pub fn default(&self, object: &mut Value) {
-        prune::drop_nulls(&self.root, object);
-        prune::default(&self.root, object);
+        prune::drop_nulls(&self.whole.root, object);
+        prune::default(&self.whole.root, object);
     }
 
     /// Drops nulls that mean "absent" alone.
     pub(crate) fn drop_nulls(&self, object: &mut Value) {
-        prune::drop_nulls(&self.root, object);
+        prune::drop_nulls(&self.whole.root, object);
     }
 
     /// Everything that is wrong with an object. Call [`Schema::prune`] and [`Schema::default`] first.
     pub fn validate(&self, object: &Value) -> Vec<FieldError> {
-        self.with_rules(validate::object(&self.root, object, None), object, None, &mut Vec::new())
+        self.with_rules(validate::object(&self.whole.root, object, None), object, None, &mut Vec::new())
     }
 
     /// What is wrong with an object that replaces `old`, but for what `old` already had as it is (KEP-4008): so an object
     /// can be changed after its schema became stricter. `warnings`: rules that do not hold, as they did not before.
     pub fn validate_update(&self, object: &Value, old: &Value, warnings: &mut Vec<String>) -> Vec<FieldError> {
-        self.with_rules(validate::object(&self.root, object, Some(old)), object, Some(old), warnings)
+        self.with_rules(validate::object(&self.whole.root, object, Some(old)), object, Some(old), warnings)
     }
 
     /// Adds what the rules say. They speak of objects that fit the schema, so they are not asked about others.
@@ -75,7 +82,7 @@ impl Schema {
         old: Option<&Value>,
         warnings: &mut Vec<String>,
     ) -> Vec<FieldError> {
-        let Some(validator) = self.rules.get_or_init(|| rules::Validator::of(&self.root, true)) else { return errors };
+        let Some(validator) = self.whole.rules.get_or_init(|| rules::Validator::of(&self.whole.root, true)) else { return errors };
         let blocks = |error: &FieldError| {
             use FieldErrorKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
             matches!(error.kind, NotSupported(_) | Required | TooLong(_) | TooMany(_) | TypeInvalid)
@@ -95,15 +102,15 @@ impl Schema {
     /// Everything that is wrong with the rules themselves, for when a schema is taken in. `costs`: whether a single rule may
     /// be too expensive. `place`: where the schema stands, for texts that name places in it.
     pub fn check_rules(&self, costs: bool, place: &str) -> Vec<FieldError> {
-        rules::check(&self.root, costs, place)
+        rules::check(&self.whole.root, costs, place)
     }
 
     pub(crate) fn root(&self) -> &Arc<Node> {
-        &self.root
+        &self.whole.root
     }
 
     pub(crate) fn of(root: Arc<Node>) -> Self {
-        Self { root, rules: Arc::default() }
+        Self { whole: Arc::new(Whole { root, rules: OnceLock::new() }) }
     }
 }
 

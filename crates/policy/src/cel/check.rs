@@ -479,8 +479,10 @@ impl Checker<'_> {
     }
 }
 
-/// What a formatting clause takes, in a test and in words.
-fn takes(clause: char) -> Option<(fn(&Type) -> bool, &'static str)> {
+/// What a formatting clause takes, as a test and in words.
+type Takes = (fn(&Type) -> bool, &'static str);
+
+fn takes(clause: char) -> Option<Takes> {
     Some(match clause {
         's' => (
             |found| !matches!(found, Type::Optional(_) | Type::Opaque(_) | Type::Object(_)),
