@@ -216,11 +216,7 @@ pub fn track_update(
         let mut mine = found.map_or(updater, |index| all.swap_remove(index));
         mine.fields.union(&written);
         // Upstream tracks a Scale without saying since when.
-        if subresource == "scale" {
-            mine.time.clear()
-        } else {
-            now.clone_into(&mut mine.time)
-        }
+        mine.time = if subresource == "scale" { String::new() } else { now.to_owned() };
         all.push(mine);
     }
     if !edited && old_managers.as_ref().is_some_and(|old| *old == all) {

@@ -201,10 +201,7 @@ pub(crate) fn fill(kind: &Kind, object: &mut Value) {
 
 /// Why bytes are no JSON, as Go says it.
 pub(crate) fn json_fault(bytes: &[u8]) -> String {
-    let error = match serde_json::from_slice::<serde::de::IgnoredAny>(bytes) {
-        Ok(_) => return "invalid JSON".to_owned(),
-        Err(error) => error,
-    };
+    let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(bytes) else { return "invalid JSON".to_owned() };
     if error.is_eof() {
         return "unexpected end of JSON input".to_owned();
     }

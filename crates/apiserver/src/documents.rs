@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::{
-    http::respond,
+    answer::respond,
     kinds::{Kind, api_version},
     negotiate,
     openapi::{self, Published},

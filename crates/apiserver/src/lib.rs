@@ -9,6 +9,7 @@
 
 mod access;
 mod admission;
+mod answer;
 mod apply;
 mod authn;
 mod body;

@@ -7,9 +7,10 @@ mod support;
 
 use std::{fs, path::PathBuf, time::Instant};
 
+use apiserver::Options;
 use http::Method;
 
-use crate::support::{get, send, server};
+use crate::support::{get, send, server, server_with};
 
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions?fieldValidation=Strict";
 
@@ -36,6 +37,18 @@ async fn our_own_crds_are_taken_in_and_their_rules_hold() {
     );
     let answer = send(&server, Method::POST, path, "application/json", cluster(r#"{"enabled": false}"#)).await;
     assert_eq!(answer.code, 201, "{:?}", answer.status());
+}
+
+#[tokio::test]
+async fn a_server_starts_with_our_own_crds_at_once() {
+    let crds: Vec<_> = api::crd::all().iter().map(|crd| serde_json::to_value(crd).unwrap()).collect();
+    let started = Instant::now();
+    let servers = [server_with(Options { crds: crds.clone(), ..Options::default() }).await, server().await];
+    let first = started.elapsed();
+    let started = Instant::now();
+    let again = server_with(Options { crds, ..Options::default() }).await;
+    println!("{} CRDs: start {first:?}, the second time {:?}", api::crd::all().len(), started.elapsed());
+    drop((servers, again));
 }
 
 #[tokio::test]
