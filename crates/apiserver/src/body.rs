@@ -41,8 +41,10 @@ pub(crate) fn parse(bytes: &[u8], media: Media) -> Result<Parsed, String> {
                 return Err("yaml: found character that cannot start any token".to_owned());
             }
             // As Kubernetes reads it: the first document, and of a key that is there twice, the last value.
-            let options =
-                serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins };
+            let options = serde_saphyr::options! {
+                duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins,
+                legacy_octal_numbers: true,
+            };
             let value: Value =
                 serde_saphyr::from_str_with_options(first_document(text), options).map_err(|e| format!("yaml: {e}"))?;
             if depth(&value) > DEPTH_MAX {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::{
     apply,
     catalog::CustomKinds,
+    convert::Converter,
     field::FieldError,
     kinds::{Custom, Kind, Scale, Shape, Storage, api_version, version_rank},
     object::{self, at, text_at},
@@ -50,6 +51,7 @@ pub(crate) fn compile(crd: &Value) -> Result<CustomKinds, Vec<FieldError>> {
     let storage_api_version = api_version(group, storage_version(crd));
     let mut served = Vec::new();
     let together = is_one_schema(crd);
+    let converter = Converter::of(crd).map(Arc::new);
     for (i, version) in versions(crd).iter().enumerate() {
         if version.get("served") != Some(&Value::Bool(true)) {
             continue;
@@ -83,6 +85,7 @@ pub(crate) fn compile(crd: &Value) -> Result<CustomKinds, Vec<FieldError>> {
                 columns: columns(version),
                 deprecation: deprecation(crd, version),
                 selectable: selectable(version),
+                converter: converter.clone(),
             }),
             head: Box::default(),
             storage_head: Box::default(),

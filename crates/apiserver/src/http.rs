@@ -17,7 +17,7 @@ use crate::{
     answer::{failure, in_media, respond, to_vec, warn, yaml},
     authn,
     body::{self, BODY_BYTES_MAX, Media},
-    decode, discovery, documents, forward,
+    convert, decode, discovery, documents, forward,
     kinds::Kind,
     listen::Draining,
     negotiate::{self, Answer, Form, PatchType},
@@ -107,7 +107,7 @@ async fn serve(server: &Server, mut parts: Parts, body: Body, caller: Option<Arc
     authorize(server, &user, verb, &resource, &query)?;
     let catalog = server.catalog();
     let kind = catalog.find(&resource.group, &resource.version, &resource.resource).ok_or_else(|| {
-        let known = resource.group.is_empty() || catalog.find_group(&resource.group).is_some();
+        let known = resource.group.is_empty() || catalog.has_builtin_group(&resource.group);
         if known { Error::no_such_path() } else { Error::nothing_here() }
     })?;
     check_place(&kind, &resource, verb)?;
@@ -229,7 +229,7 @@ fn other(server: &Server, segments: &[String], headers: &HeaderMap) -> Result<Re
         "application/json" if segments.first().is_some_and(|s| matches!(*s, "api" | "apis")) => {
             negotiate::answer(headers, false)?
         }
-        _ => Answer { form: Form::Object, media: Media::Json, list_form: None },
+        _ => Answer { form: Form::Object, media: Media::Json, list_form: None, v1beta1: false },
     };
     if answer.media == Media::Yaml {
         return yaml(StatusCode::OK, &value);
@@ -355,6 +355,10 @@ impl Call {
             _ => error,
         })?;
         let list = self.target.name.is_empty() && matches!(self.verb, Verb::List | Verb::DeleteCollection);
+        if !self.kind.is_custom() && negotiate::wants_any_application(&self.headers) {
+            let error = Error::no_representation(&negotiate::REPRESENTATIONS);
+            return Err(if list { error.with_streams() } else { error });
+        }
         let package = negotiate::internal_package(&self.kind);
         // One object has no metadata of a list, nor the other way round.
         match answer.list_form {
@@ -374,6 +378,7 @@ impl Call {
         let answer = self.answer()?;
         let scope = self.scope()?;
         let kv = scope.current().await?.ok_or_else(|| scope.not_found())?;
+        let kv = convert::served_one(&scope.kind, kv).await?;
         self.render(&scope, &Stored::of(&kv), StatusCode::OK, answer)
     }
 
@@ -386,6 +391,7 @@ impl Call {
         options::list(&self.query)?;
         let listed = read::list(&subject, &self.query).await?;
         let bytes = listed.render(&subject, answer.form, read::include_object(&self.query)?)?;
+        let bytes = negotiate::dated(bytes, answer);
         let mut response = in_media(StatusCode::OK, bytes, answer.media)?;
         warn(&mut response, &self.scope()?.warnings);
         Ok(response)
@@ -467,7 +473,7 @@ impl Call {
         let edit = if scope.subresource == "scale" {
             let parsed = body::parse(&raw.bytes, raw.media).map_err(|why| body::unrecognized("Scale", &why))?;
             let mut scale = parsed.value;
-            write::check_type(&mut scale, "autoscaling/v1", "Scale").map_err(|wrong| wrong.into_error(&self.kind))?;
+            write::check_type(&mut scale, "autoscaling/v1", "Scale").map_err(write::Mistyped::into_scale_error)?;
             Edit::Replace(scale)
         } else {
             Edit::Replace(raw.decode(&mut scope)?.object)
@@ -533,7 +539,10 @@ impl Call {
         let mut scope = self.scope()?;
         let options = self.delete_options(&body)?;
         match rest::delete(&mut scope, &options).await? {
-            Deleted::Going(stored) => self.render(&scope, &stored, StatusCode::OK, answer),
+            Deleted::Going(stored) => {
+                let stored = convert::shown(&scope.kind, stored).await?;
+                self.render(&scope, &stored, StatusCode::OK, answer)
+            }
             Deleted::Gone(stored) if self.kind.strategy.returns_deleted => {
                 self.render(&scope, &stored, StatusCode::OK, answer)
             }
@@ -587,7 +596,7 @@ impl Call {
                 to_vec(&crate::table::table(&self.kind.columns(), &[&object], include, self.server.now(), metadata))?
             }
         };
-        let mut response = in_media(code, bytes, answer.media)?;
+        let mut response = in_media(code, negotiate::dated(bytes, answer), answer.media)?;
         warn(&mut response, &scope.warnings);
         Ok(response)
     }

@@ -10,6 +10,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
+    convert::Converter,
     object,
     schema::{self, Schema},
     strategy::Strategy,
@@ -82,6 +83,8 @@ pub(crate) struct Custom {
     pub deprecation: Option<String>,
     /// As in `spec.color`.
     pub selectable: Vec<String>,
+    /// Who converts between versions, if they differ in more than their name.
+    pub converter: Option<Arc<Converter>>,
 }
 
 pub(crate) struct Kind {

@@ -4,8 +4,8 @@
 //! kube-apiserver, and so that controllers cannot tell the difference. A server has no thread of its own, shares all
 //! that is the same for each (built-in kinds and their schemas), and is a tower service: `kube::Client` takes it as it is.
 //!
-//! Left out on purpose: protobuf answers, webhooks (a configuration that asks for one is refused), aggregated API servers,
-//! the node authorizer, and `exec`, `log` and `proxy` of pods.
+//! Left out on purpose: protobuf answers, admission webhooks (a configuration that asks for one is refused), aggregated API
+//! servers, the node authorizer, and `exec`, `log` and `proxy` of pods.
 
 mod access;
 mod admission;
@@ -16,6 +16,7 @@ mod body;
 mod bootstrap;
 mod catalog;
 mod collector;
+mod convert;
 mod crd;
 mod decode;
 mod discovery;

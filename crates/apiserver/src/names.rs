@@ -278,7 +278,16 @@ fn check_owners(owners: Option<&Value>, errors: &mut Vec<FieldError>) {
         }
         controllers += usize::from(owner.get("controller").and_then(Value::as_bool).unwrap_or(false));
         if controllers > 1 {
-            let text = "Only one reference can have Controller set to true. Found \"true\" in references";
+            let of = |owner: &Value| {
+                let text = |key: &str| owner.get(key).and_then(Value::as_str).unwrap_or_default();
+                format!("{}/{}", text("kind"), text("name"))
+            };
+            let is_controller = |owner: &&Value| owner.get("controller") == Some(&Value::Bool(true));
+            let first = all.as_array().into_iter().flatten().find(is_controller).map(of).unwrap_or_default();
+            let text = format!(
+                "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}",
+                of(owner)
+            );
             errors.push(FieldError::invalid("metadata.ownerReferences", all, text));
             return;
         }

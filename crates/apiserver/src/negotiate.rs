@@ -21,6 +21,8 @@ pub(crate) enum Form {
 pub(crate) struct Answer {
     pub form: Form,
     pub media: Media,
+    /// Tables and metadata in the version before v1, which only says so.
+    pub v1beta1: bool,
     /// Metadata alone was asked for, and of a list (or not).
     pub list_form: Option<bool>,
 }
@@ -85,7 +87,8 @@ pub(crate) fn answer(headers: &HeaderMap, tables: bool) -> Result<Answer> {
             continue;
         }
         let list_form = range.parameter("as").filter(|_| form == Form::Metadata).map(|form| form.ends_with("List"));
-        return Ok(Answer { form, media, list_form });
+        let v1beta1 = form != Form::Object && range.parameter("v") == Some("v1beta1");
+        return Ok(Answer { form, media, v1beta1, list_form });
     }
     Err(refusal(headers))
 }
@@ -95,6 +98,23 @@ fn refusal(headers: &HeaderMap) -> Error {
     let accept = accept(headers);
     let known = ranges(&accept).iter().any(|range| REPRESENTATIONS.contains(&range.media));
     if known { Error::not_acceptable(&REPRESENTATIONS) } else { Error::no_representation(&REPRESENTATIONS) }
+}
+
+/// A table or metadata, in JSON, with the version that was asked for.
+pub(crate) fn dated(json: Vec<u8>, answer: Answer) -> Vec<u8> {
+    if !answer.v1beta1 {
+        return json;
+    }
+    // Within a text, its quotes would be escaped.
+    let text = String::from_utf8_lossy(&json);
+    text.replace("\"apiVersion\":\"meta.k8s.io/v1\"", "\"apiVersion\":\"meta.k8s.io/v1beta1\"").into_bytes()
+}
+
+/// Whether all that is wanted is `application/*`, which upstream's router of built-in kinds does not know.
+pub(crate) fn wants_any_application(headers: &HeaderMap) -> bool {
+    let accept = accept(headers);
+    let ranges = ranges(&accept);
+    !ranges.is_empty() && ranges.iter().all(|range| range.media == "application/*")
 }
 
 /// The package of upstream's internal types, which some texts name.

@@ -21,7 +21,7 @@ const DEPTH_CHECK_INTERVAL: usize = 64;
 /// Why a patch does not apply. The object is left as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum PatchError {
-    #[error("the allowed maximum operations in a JSON patch is {OPERATIONS_LIMIT}, got {0}")]
+    #[error("The allowed maximum operations in a JSON patch is {OPERATIONS_LIMIT}, got {0}")]
     TooManyOperations(usize),
     #[error("the copy operations of the JSON patch make more than {COPIED_LIMIT_BYTES} bytes")]
     TooMuchCopied,
@@ -233,7 +233,7 @@ mod tests {
         let many = |count: usize| Value::Array(vec![test.clone(); count]);
         assert!(run(json!({"a": 1}), many(OPERATIONS_LIMIT)).is_ok());
         let refused = run(json!({"a": 1}), many(OPERATIONS_LIMIT + 1));
-        assert_eq!(refused.unwrap_err(), "the allowed maximum operations in a JSON patch is 10000, got 10001");
+        assert_eq!(refused.unwrap_err(), "The allowed maximum operations in a JSON patch is 10000, got 10001");
 
         let doubling: Vec<_> = (0..40).map(|n| json!({"op": "copy", "from": "", "path": format!("/{n}")})).collect();
         assert!(run(json!({"a": "x"}), doubling.into()).unwrap_err().contains("3145728 bytes"));

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use store::{At, KeyValue, Range, Revision};
 
 use crate::{
+    convert,
     field::FieldError,
     kinds::Kind,
     negotiate::Form,
@@ -85,9 +86,15 @@ pub(crate) struct Subject<'a> {
 
 impl<'a> Subject<'a> {
     pub(crate) fn new(server: &'a Server, kind: &'a Kind, namespace: &'a str, query: &Query) -> Result<Self> {
+        let fields = query.text("fieldSelector").unwrap_or_default();
+        // Stored as events of the core group, where this has another name.
+        let fields = match kind.group.as_ref() {
+            "events.k8s.io" => fields.replace("regarding.", "involvedObject."),
+            _ => fields.to_owned(),
+        };
         let selector = Selector {
             labels: Labels::parse(query.text("labelSelector").unwrap_or_default())?,
-            fields: Fields::parse(query.text("fieldSelector").unwrap_or_default(), &kind.selectable_fields())?,
+            fields: Fields::parse(&fields, &kind.selectable_fields())?,
         };
         Ok(Self { server, kind, namespace, selector })
     }
@@ -189,6 +196,12 @@ pub(crate) fn parse_revision(text: &str) -> Result<Revision, String> {
 }
 
 pub(crate) async fn list(subject: &Subject<'_>, query: &Query) -> Result<Listed> {
+    let mut listed = list_stored(subject, query).await?;
+    listed.items = convert::served(subject.kind, listed.items).await?;
+    Ok(listed)
+}
+
+async fn list_stored(subject: &Subject<'_>, query: &Query) -> Result<Listed> {
     let limit = usize::try_from(query.number("limit")?.unwrap_or(0).max(0)).unwrap_or(0);
     let mut range = subject.range();
     let mut at = start(subject, query, &mut range, limit)?;

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use store::{At, KeyValue, Range};
 
 use crate::{
+    convert,
     field::FieldError,
     kinds::Kind,
     object::{self, meta, meta_mut, set_at, text_at},
@@ -62,7 +63,7 @@ pub(crate) async fn create(scope: &mut Scope, mut draft: Draft) -> Result<Stored
         match admitted.commit(scope).await? {
             Outcome::Stored(stored) => {
                 settle(scope).await?;
-                return Ok(stored);
+                return convert::shown(&scope.kind, stored).await;
             }
             Outcome::Conflict { on_self: true } => {
                 names_tried += 1;
@@ -119,12 +120,12 @@ pub(crate) async fn modify(scope: &mut Scope, edit: &Edit) -> Result<(Stored, bo
             match admitted.commit(scope).await? {
                 Outcome::Stored(stored) => {
                     settle(scope).await?;
-                    return Ok((stored, true));
+                    return Ok((convert::shown(&scope.kind, stored).await?, true));
                 }
                 Outcome::Conflict { .. } => continue,
             }
         };
-        let old = served_value(&scope.kind, &base)?;
+        let old = served_value(&scope.kind, &convert::served_one(&scope.kind, base.clone()).await?)?;
         let object = edit.apply_to(scope, Some(&old))?;
         if matches!(edit, Edit::Replace(_))
             && !scope.kind.strategy.unconditional_update
@@ -142,7 +143,7 @@ pub(crate) async fn modify(scope: &mut Scope, edit: &Edit) -> Result<(Stored, bo
         match admitted.commit(scope).await? {
             Outcome::Stored(stored) => {
                 settle(scope).await?;
-                return Ok((stored, false));
+                return Ok((convert::shown(&scope.kind, stored).await?, false));
             }
             Outcome::Conflict { .. } => {}
         }

@@ -82,7 +82,9 @@ impl Schema {
         old: Option<&Value>,
         warnings: &mut Vec<String>,
     ) -> Vec<FieldError> {
-        let Some(validator) = self.whole.rules.get_or_init(|| rules::Validator::of(&self.whole.root, true)) else { return errors };
+        let Some(validator) = self.whole.rules.get_or_init(|| rules::Validator::of(&self.whole.root, true)) else {
+            return errors;
+        };
         let blocks = |error: &FieldError| {
             use FieldErrorKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
             matches!(error.kind, NotSupported(_) | Required | TooLong(_) | TooMany(_) | TypeInvalid)

@@ -231,7 +231,7 @@ impl Error {
 
     /// A patch with too many operations.
     pub fn patch_too_large(why: impl fmt::Display) -> Self {
-        Self::new(413, "RequestEntityTooLarge", why.to_string())
+        Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: {why}"))
     }
 
     /// A patch that does not fit the object; upstream keeps the reason to itself.

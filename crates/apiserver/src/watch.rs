@@ -10,6 +10,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    convert,
     kinds::Kind,
     negotiate::Form,
     path::Query,
@@ -49,6 +50,8 @@ pub(crate) struct Watcher {
     /// Nothing up to here is shown: a watch may ask for what is yet to come.
     floor: Revision,
     ready: VecDeque<Bytes>,
+    /// Events that are converted before they can be shown.
+    waiting: Vec<Event>,
     next_bookmark: Pin<Box<Sleep>>,
     deadline: Pin<Box<Sleep>>,
 }
@@ -80,6 +83,7 @@ pub(crate) async fn open(
         source: None,
         floor: version.filter(|version| *version > current).unwrap_or_default(),
         ready: VecDeque::new(),
+        waiting: Vec::new(),
         next_bookmark: Box::pin(tokio::time::sleep_until(next_bookmark(end))),
         deadline: Box::pin(tokio::time::sleep_until(end)),
     };
@@ -160,12 +164,16 @@ impl Watcher {
                 () = stop.cancelled() => return None,
             }
             self.take_what_is_there();
+            for event in std::mem::take(&mut self.waiting) {
+                let converted = convert::event(&self.kind, event).await;
+                self.show(converted);
+            }
         }
     }
 
     /// Adds what needs no waiting to the frame.
     fn take_what_is_there(&mut self) {
-        while self.ready.len() < FRAME_EVENTS_MAX {
+        while self.ready.len() + self.waiting.len() < FRAME_EVENTS_MAX {
             let Some(item) = self.source.as_mut().and_then(|source| source.next().now_or_never()) else { return };
             self.take(item);
         }
@@ -179,14 +187,19 @@ impl Watcher {
                 let line = self.bookmark(revision, false);
                 self.ready.push_back(line);
             }
-            Some(WatchItem::Event(event)) => match self.event(event) {
-                Ok(Some(line)) => self.ready.push_back(line),
-                Ok(None) => {}
-                Err(error) => {
-                    self.ready.push_back(error_line(&error));
-                    self.source = None;
-                }
-            },
+            Some(WatchItem::Event(event)) if convert::waits(&self.kind) => self.waiting.push(event),
+            Some(WatchItem::Event(event)) => self.show(Ok(event)),
+        }
+    }
+
+    fn show(&mut self, event: Result<Event>) {
+        match event.and_then(|event| self.event(event)) {
+            Ok(Some(line)) => self.ready.push_back(line),
+            Ok(None) => {}
+            Err(error) => {
+                self.ready.push_back(error_line(&error));
+                self.source = None;
+            }
         }
     }
 

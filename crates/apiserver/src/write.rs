@@ -13,7 +13,7 @@ use crate::{
     admission::{Operation, Request},
     apply,
     body::{self, Media},
-    decode,
+    convert, decode,
     field::{FieldError, FieldErrorKind},
     kinds::Kind,
     names::{self, check_metadata},
@@ -29,9 +29,9 @@ mod commit;
 mod types;
 
 pub(crate) use commit::{Admitted, Outcome, Stored, has_namespace_finalizers, is_done};
-pub(crate) use types::{check_type, fit};
+pub(crate) use types::{Mistyped, check_type, fit};
 
-use self::types::{Mistyped, beginning, check_custom_type};
+use self::types::{beginning, check_custom_type};
 
 /// Stored objects, in bytes (etcd's request limit, as Kubernetes runs it).
 pub const OBJECT_BYTES_MAX: usize = 1_572_864;
@@ -176,7 +176,8 @@ impl Raw {
                 _ => why,
             };
             let shown = beginning(&self.bytes);
-            body::unrecognized(&kind.kind, &format!("couldn't get version/kind; {why} ({shown})"))
+            let why = if self.media == Media::Yaml { why } else { format!("couldn't get version/kind; {why}") };
+            body::unrecognized(&kind.kind, &format!("{why} ({shown})"))
         })?;
         let mut object = parsed.value;
         if kind.is_custom() {
@@ -328,7 +329,7 @@ impl Draft {
         name.clone_into(&mut scope.name);
         let reservation = service_ip::assign(scope, &mut self.object).await?;
         validate(scope, &request, &self.object).await?;
-        let mut admitted = Admitted::new(scope, self.object, None, generate)?;
+        let mut admitted = Admitted::new(scope, convert::to_stored(&kind, self.object).await?, None, generate)?;
         admitted.also.extend(reservation);
         Ok(admitted)
     }
@@ -439,7 +440,7 @@ impl Draft {
             self.track(scope, Some(old), now);
         }
         validate(scope, &request, &self.object).await?;
-        Admitted::new(scope, self.object, Some(base), false)
+        Admitted::new(scope, convert::to_stored(&kind, self.object).await?, Some(base), false)
     }
 
     fn check_identity(&self, scope: &Scope, old: &Value) -> Result<()> {

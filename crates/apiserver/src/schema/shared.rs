@@ -24,7 +24,9 @@ pub(super) fn schema(
     document: &Value,
     parse: impl FnOnce() -> Result<Schema, Vec<FieldError>>,
 ) -> Result<Schema, Vec<FieldError>> {
-    let Ok(key) = <[u8; 32]>::try_from(digest(&SHA256, document.to_string().as_bytes()).as_ref()) else { return parse() };
+    let Ok(key) = <[u8; 32]>::try_from(digest(&SHA256, document.to_string().as_bytes()).as_ref()) else {
+        return parse();
+    };
     if let Some(whole) = known().lock().get(&key).and_then(Weak::upgrade) {
         return Ok(Schema { whole });
     }

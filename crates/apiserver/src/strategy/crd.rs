@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Cx, Strategy, plain};
 use crate::{
-    crd,
+    convert, crd,
     field::FieldError,
     names,
     object::{self, at, default_at, set_at, text_at},
@@ -179,20 +179,7 @@ fn check(cx: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     }
     match text_at(new, &["spec", "conversion", "strategy"]) {
         "None" => {}
-        "Webhook" => {
-            let webhook = at(new, &["spec", "conversion", "webhook"]).filter(|webhook| !webhook.is_null());
-            if webhook.and_then(|webhook| webhook.get("clientConfig")).is_none_or(Value::is_null) {
-                let text = "required when strategy is set to Webhook";
-                errors.push(FieldError::required("spec.conversion.webhookClientConfig", text));
-            }
-            if webhook.and_then(|webhook| webhook.get("conversionReviewVersions")).is_none_or(Value::is_null) {
-                errors.push(FieldError::required("spec.conversion.conversionReviewVersions", ""));
-            }
-            if errors.is_empty() {
-                let text = "this server calls no conversion webhooks; use None";
-                errors.push(FieldError::forbidden("spec.conversion.strategy", text));
-            }
-        }
+        "Webhook" => errors.extend(convert::check(new)),
         other => errors.push(FieldError::not_supported("spec.conversion.strategy", other, &["None", "Webhook"])),
     }
     if at(new, &["spec", "preserveUnknownFields"]) == Some(&Value::Bool(true)) {

@@ -30,8 +30,7 @@ pub(crate) static EVENT: Strategy = Strategy {
     ..plain()
 };
 
-pub(crate) static EVENT_V1: Strategy =
-    Strategy { fields: &["reason", "type", "involvedObject.name", "involvedObject.kind"], ..plain() };
+pub(crate) static EVENT_V1: Strategy = Strategy { fields: EVENT.fields, create_on_update: true, ..plain() };
 
 /// The field of core/v1, the field of events.k8s.io/v1.
 const RENAMED: [(&str, &str); 7] = [
@@ -46,6 +45,11 @@ const RENAMED: [(&str, &str); 7] = [
 
 pub(crate) fn from_core(event: &mut Value) {
     rename(event, RENAMED.iter().map(|(core, new)| (*core, *new)));
+    if let Some(fields) = event.as_object_mut() {
+        fields.retain(|name, value| {
+            !(matches!(name.as_str(), "reportingController" | "reportingInstance") && value == "")
+        });
+    }
 }
 
 pub(crate) fn to_core(event: &mut Value) {

@@ -6,7 +6,7 @@ use store::{Commit, Expect, Guard, KeyValue, Op, Revision};
 
 use super::{OBJECT_BYTES_MAX, Scope, get, store_error};
 use crate::{
-    kinds::Kind,
+    kinds::{Kind, split_api_version},
     object::{self, meta},
     service_ip,
     status::{Cause, Error, Result},
@@ -62,6 +62,7 @@ impl Admitted {
         if let Some((_, to_stored)) = kind.convert {
             to_stored(&mut object);
         }
+        as_stored(scope, &mut object);
         let bytes: Bytes = object::encode(&kind.storage_head, &object).into();
         if bytes.len() > OBJECT_BYTES_MAX {
             return Err(Error::object_too_large());
@@ -134,6 +135,20 @@ impl Admitted {
             }
             Commit::Conflict { key: at, .. } => Ok(Outcome::Conflict { on_self: at == key }),
         }
+    }
+}
+
+/// What the version that is stored does not know is lost on the way there.
+fn as_stored(scope: &Scope, object: &mut Value) {
+    let kind = &scope.kind;
+    if !kind.is_custom() || kind.api_version() == kind.storage_api_version {
+        return;
+    }
+    let (group, version) = split_api_version(&kind.storage_api_version);
+    let stored = scope.server.catalog().find(group, version, &kind.plural);
+    if let Some(schema) = stored.and_then(|stored| stored.schema()) {
+        schema.prune(object);
+        schema.default(object);
     }
 }
 

@@ -66,6 +66,27 @@ impl Mistyped {
         }
     }
 
+    /// Of a body that should be a Scale.
+    pub(crate) fn into_scale_error(self) -> Error {
+        Error::bad_request(match self {
+            Self::NoObject(why) => why,
+            Self::ApiVersion { found, kind } => {
+                let version = crate::kinds::split_api_version(&found).1;
+                format!(
+                    "{kind} in version {version:?} cannot be handled as a Scale: converting ({version}.{kind}) to \
+                     (autoscaling.Scale): unknown conversion"
+                )
+            }
+            Self::Kind { found, api_version } => {
+                let version = crate::kinds::split_api_version(&api_version).1;
+                format!(
+                    "{found} in version {version:?} cannot be handled as a Scale: converting ({version}.{found}) to \
+                     (autoscaling.Scale): unknown conversion"
+                )
+            }
+        })
+    }
+
     pub(crate) fn into_error(self, kind: &Kind) -> Error {
         let version = |api_version: &str| crate::kinds::split_api_version(api_version).1.to_owned();
         if kind.is_custom() {

@@ -3,6 +3,7 @@
 mod access;
 mod admission;
 mod bad_input;
+mod conversion;
 mod crd;
 mod forms;
 mod garbage;
