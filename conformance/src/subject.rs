@@ -30,6 +30,7 @@ impl Subject {
                 signing_key_pem: authority.service_account_key.clone(),
                 verifying_keys_pem: Vec::new(),
                 issuer: ISSUER.to_owned(),
+                ..ServiceAccountKeys::default()
             }),
             service_range: Some(SERVICE_RANGE.parse()?),
             ..Options::default()

@@ -32,6 +32,7 @@ async fn main() -> Result<(), Failure> {
         signing_key_pem: KeyPair::generate()?.serialize_pem(),
         verifying_keys_pem: Vec::new(),
         issuer: "https://kubernetes.default.svc".to_owned(),
+        ..ServiceAccountKeys::default()
     };
     let options = Options {
         profile: Profile::Workload,

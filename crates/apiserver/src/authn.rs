@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use axum::http::{HeaderMap, header, request::Parts};
 use policy::{User, rbac::Attributes};
 use rustls_pki_types::CertificateDer;
-use serde_json::Value;
 
 use crate::{
+    authz,
     object::{self, decode_kv, text_at},
     server::Server,
     status::{Error, Result},
     write::get,
 };
+
+mod accounts;
 
 /// The certificates of a TLS client, verified by the listener: an extension of each request of the connection.
 #[derive(Clone, Debug)]
@@ -39,7 +41,7 @@ pub(crate) async fn authenticate(server: &Server, parts: &Parts) -> Result<User>
 }
 
 /// Who a request is to be made as (`Impersonate-*` headers), if the caller may do that.
-pub(crate) fn impersonate(server: &Server, user: User, headers: &HeaderMap) -> Result<User> {
+pub(crate) async fn impersonate(server: &Server, user: User, headers: &HeaderMap) -> Result<User> {
     let text = |value: &http::HeaderValue| {
         value.to_str().map(str::to_owned).map_err(|_| Error::bad_request("impersonation headers must be text"))
     };
@@ -64,18 +66,18 @@ pub(crate) fn impersonate(server: &Server, user: User, headers: &HeaderMap) -> R
     }
     let account = target.as_service_account().map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
     match &account {
-        Some((namespace, name)) => may_impersonate(server, &user, "serviceaccounts", namespace, name)?,
-        None => may_impersonate(server, &user, "users", "", &target.name)?,
+        Some((namespace, name)) => may_impersonate(server, &user, "serviceaccounts", namespace, name).await?,
+        None => may_impersonate(server, &user, "users", "", &target.name).await?,
     }
     for group in &target.groups {
-        may_impersonate(server, &user, "groups", "", group)?;
+        may_impersonate(server, &user, "groups", "", group).await?;
     }
     if !target.uid.is_empty() {
-        may_impersonate_as(server, &user, "uids", "", &target.uid)?;
+        may_impersonate_as(server, &user, "uids", "", &target.uid).await?;
     }
     for (key, values) in &target.extra {
         for value in values {
-            may_impersonate_as(server, &user, "userextras", key, value)?;
+            may_impersonate_as(server, &user, "userextras", key, value).await?;
         }
     }
     if let (Some((namespace, name)), true) = (&account, target.groups.is_empty()) {
@@ -108,11 +110,11 @@ fn go_user(user: &User) -> String {
 }
 
 /// For what is in the group of authentication: uids, and extra information by its key.
-fn may_impersonate_as(server: &Server, user: &User, resource: &str, subresource: &str, name: &str) -> Result<()> {
+async fn may_impersonate_as(server: &Server, user: &User, resource: &str, subresource: &str, name: &str) -> Result<()> {
     const GROUP: &str = "authentication.k8s.io";
     let verb = "impersonate";
     let wanted = Attributes::Resource { verb, group: GROUP, resource, subresource, namespace: "", name };
-    if server.state().access.read().rbac.authorize(user, &wanted).is_allowed() {
+    if authz::is_allowed(server, user, wanted).await {
         return Ok(());
     }
     let full = if subresource.is_empty() { resource.to_owned() } else { format!("{resource}/{subresource}") };
@@ -122,9 +124,9 @@ fn may_impersonate_as(server: &Server, user: &User, resource: &str, subresource:
     Err(Error::forbidden(GROUP, resource, name, why))
 }
 
-fn may_impersonate(server: &Server, user: &User, resource: &str, namespace: &str, name: &str) -> Result<()> {
+async fn may_impersonate(server: &Server, user: &User, resource: &str, namespace: &str, name: &str) -> Result<()> {
     let wanted = Attributes::Resource { verb: "impersonate", group: "", resource, subresource: "", namespace, name };
-    if server.state().access.read().rbac.authorize(user, &wanted).is_allowed() {
+    if authz::is_allowed(server, user, wanted).await {
         return Ok(());
     }
     let place = if namespace.is_empty() {
@@ -152,7 +154,7 @@ fn certificate(der: &CertificateDer<'_>) -> Option<User> {
 }
 
 /// Which certificate or token somebody came with (KEP-4193).
-const CREDENTIAL: &str = "authentication.kubernetes.io/credential-id";
+pub(crate) const CREDENTIAL: &str = "authentication.kubernetes.io/credential-id";
 
 /// Who a token is, and for which of the audiences (empty: the server's own) it is good; `None` if it is good for nothing.
 pub(crate) async fn bearer(server: &Server, token: &str, audiences: &[String]) -> Result<Option<(User, Vec<String>)>> {
@@ -164,7 +166,7 @@ pub(crate) async fn bearer(server: &Server, token: &str, audiences: &[String]) -
             if server.state().options.bootstrap_tokens { bootstrap_user(server, id, secret).await? } else { None };
         return Ok(user.map(|user| (user, Vec::new())));
     }
-    service_account(server, token, audiences).await
+    accounts::service_account(server, token, audiences).await
 }
 
 /// `<6 characters>.<16 characters>` of lower case letters and digits.
@@ -211,45 +213,4 @@ async fn bootstrap_user(server: &Server, id: &str, secret: &str) -> Result<Optio
 /// Compares without telling by its time where the first difference is.
 fn same(a: &[u8], b: &[u8]) -> bool {
     aws_lc_rs::constant_time::verify_slices_are_equal(a, b).is_ok()
-}
-
-async fn service_account(server: &Server, token: &str, audiences: &[String]) -> Result<Option<(User, Vec<String>)>> {
-    let Some(keys) = &server.state().keys else { return Ok(None) };
-    let Some(claims) = keys.verify(token) else { return Ok(None) };
-    let now = server.now().as_second();
-    if claims.exp <= now || claims.nbf.is_some_and(|nbf| nbf > now) {
-        return Ok(None);
-    }
-    let own = [keys.issuer().to_owned()];
-    let wanted = if audiences.is_empty() { &own[..] } else { audiences };
-    let good: Vec<String> = wanted.iter().filter(|a| claims.aud.contains(a)).cloned().collect();
-    if good.is_empty() {
-        return Ok(None);
-    }
-    let bound = &claims.kubernetes;
-    let (namespace, name, uid) = (&bound.namespace, &bound.serviceaccount.name, &bound.serviceaccount.uid);
-    if !stands(server, "serviceaccounts", namespace, name, uid).await? {
-        return Ok(None);
-    }
-    let mut user = User::service_account(namespace, name, uid);
-    user.extra.insert(CREDENTIAL.to_owned(), vec![format!("JTI={}", claims.jti)]);
-    for (resource, title, reference) in [("pods", "pod", &bound.pod), ("secrets", "secret", &bound.secret)] {
-        let Some(reference) = reference else { continue };
-        if !stands(server, resource, namespace, &reference.name, &reference.uid).await? {
-            return Ok(None);
-        }
-        if title == "pod" {
-            user.extra.insert("authentication.kubernetes.io/pod-name".to_owned(), vec![reference.name.clone()]);
-            user.extra.insert("authentication.kubernetes.io/pod-uid".to_owned(), vec![reference.uid.clone()]);
-        }
-    }
-    Ok(Some((user, good)))
-}
-
-/// Whether the very object that a token is bound to is still there.
-async fn stands(server: &Server, plural: &str, namespace: &str, name: &str, uid: &str) -> Result<bool> {
-    let key = format!("{}core/{plural}/{namespace}/{name}", crate::kinds::ROOT);
-    let Some(kv) = get(server, key).await? else { return Ok(false) };
-    let object: Value = decode_kv(&kv)?;
-    Ok(object::uid(&object) == uid)
 }

@@ -8,14 +8,14 @@ use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::upgrade::OnUpgrade;
-use policy::{User, rbac::Attributes};
+use policy::User;
 use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     answer::{failure, in_media, respond, to_vec, warn, yaml},
-    authn,
+    authn, authz,
     body::{self, BODY_BYTES_MAX, Media},
     convert, decode, discovery, documents, forward,
     kinds::Kind,
@@ -81,14 +81,14 @@ async fn serve(server: &Server, mut parts: Parts, body: Body, caller: Option<Arc
         Some(user) => user,
         None => {
             let user = authn::authenticate(server, &parts).await?;
-            Arc::new(authn::impersonate(server, user, &parts.headers)?)
+            Arc::new(authn::impersonate(server, user, &parts.headers).await?)
         }
     };
     let resource = match target {
         Target::Resource(resource) => resource,
         Target::Other(segments) => {
             let verb = parts.method.as_str().to_ascii_lowercase();
-            authorize_path(server, &user, &verb, parts.uri.path())?;
+            authz::path(server, &user, &verb, parts.uri.path()).await?;
             if parts.uri.path().starts_with("//") {
                 return Err(Error::nothing_here());
             }
@@ -104,7 +104,7 @@ async fn serve(server: &Server, mut parts: Parts, body: Body, caller: Option<Arc
     };
     let wants_watch = resource.watch || (query.flag("watch") && resource.name.is_empty());
     let verb = Verb::of(&parts.method, &resource, wants_watch).ok_or_else(Error::method_not_allowed_on_path)?;
-    authorize(server, &user, verb, &resource, &query)?;
+    authz::resource(server, &user, verb, &resource, &query).await?;
     let catalog = server.catalog();
     let kind = catalog.find(&resource.group, &resource.version, &resource.resource).ok_or_else(|| {
         let known = resource.group.is_empty() || catalog.has_builtin_group(&resource.group);
@@ -148,50 +148,6 @@ fn check_place(kind: &Kind, target: &Resource, verb: Verb) -> Result<()> {
         Verb::Create | Verb::DeleteCollection => Err(Error::method_not_allowed_on_path()),
         _ => Err(Error::no_such_path()),
     }
-}
-
-fn authorize_path(server: &Server, user: &User, verb: &str, path: &str) -> Result<()> {
-    let wanted = Attributes::Path { verb, path };
-    if server.state().access.read().rbac.authorize(user, &wanted).is_allowed() {
-        return Ok(());
-    }
-    Err(Error::forbidden("", "", "", format!("User \"{}\" cannot {verb} path \"{path}\"", user.name)))
-}
-
-fn authorize(server: &Server, user: &User, verb: Verb, target: &Resource, query: &Query) -> Result<()> {
-    // A list that asks for one name needs the right to that name alone.
-    let mut name = target.name.clone();
-    if name.is_empty() && matches!(verb, Verb::List | Verb::Watch | Verb::DeleteCollection) {
-        let fields = crate::selector::Fields::parse(query.text("fieldSelector").unwrap_or_default(), &[]);
-        name = fields.ok().and_then(|f| f.name().map(str::to_owned)).unwrap_or_default();
-    }
-    let wanted = Attributes::Resource {
-        verb: verb.as_str(),
-        group: &target.group,
-        resource: &target.resource,
-        subresource: &target.subresource,
-        namespace: &target.namespace,
-        name: &name,
-    };
-    if server.state().access.read().rbac.authorize(user, &wanted).is_allowed() {
-        return Ok(());
-    }
-    let mut resource = target.resource.clone();
-    if !target.subresource.is_empty() {
-        resource = format!("{resource}/{}", target.subresource);
-    }
-    let mut why = format!(
-        "User \"{}\" cannot {} resource \"{resource}\" in API group \"{}\"",
-        user.name,
-        verb.as_str(),
-        target.group
-    );
-    if target.namespace.is_empty() {
-        why.push_str(" at the cluster scope");
-    } else {
-        why.push_str(&format!(" in the namespace \"{}\"", target.namespace));
-    }
-    Err(Error::forbidden(&target.group, &target.resource, &name, why))
 }
 
 /// Alive is who answers; ready is whose store can be read, too.
@@ -478,7 +434,8 @@ impl Call {
         } else {
             Edit::Replace(raw.decode(&mut scope)?.object)
         };
-        scope.create_denied = authorize(&self.server, &self.user, Verb::Create, &self.target, &self.query).err();
+        scope.create_denied =
+            authz::resource(&self.server, &self.user, Verb::Create, &self.target, &self.query).await.err();
         let (stored, made) = rest::modify(&mut scope, &edit).await?;
         self.render(&scope, &stored, if made { StatusCode::CREATED } else { StatusCode::OK }, answer)
     }
@@ -509,7 +466,7 @@ impl Call {
             PatchType::Strategic => Edit::StrategicMergePatch(patch),
             PatchType::Apply => {
                 scope.create_denied =
-                    authorize(&self.server, &self.user, Verb::Create, &self.target, &self.query).err();
+                    authz::resource(&self.server, &self.user, Verb::Create, &self.target, &self.query).await.err();
                 Edit::Apply { config: patch, force: self.query.flag("force") }
             }
         };

@@ -5,13 +5,14 @@
 //! that is the same for each (built-in kinds and their schemas), and is a tower service: `kube::Client` takes it as it is.
 //!
 //! Left out on purpose: protobuf answers, admission webhooks (a configuration that asks for one is refused), aggregated API
-//! servers, the node authorizer, and `exec`, `log` and `proxy` of pods.
+//! servers, and `exec`, `log` and `proxy` of pods.
 
 mod access;
 mod admission;
 mod answer;
 mod apply;
 mod authn;
+mod authz;
 mod body;
 mod bootstrap;
 mod catalog;
@@ -24,6 +25,7 @@ mod documents;
 mod field;
 mod forward;
 mod http;
+mod jose;
 mod kinds;
 mod listen;
 mod names;
@@ -49,11 +51,12 @@ mod token;
 mod watch;
 mod write;
 
-pub use policy::User;
+pub use policy::{User, rbac::Attributes};
 
 pub use self::{
     admission::{Admission, Denied, Operation, Request, Warning},
     authn::PeerCertificates,
+    authz::{Authorizer, Question, Verdict},
     body::{BODY_BYTES_MAX, DEPTH_MAX},
     field::{FieldError, FieldErrorKind},
     forward::Forward,

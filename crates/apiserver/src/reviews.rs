@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 
 use policy::{
     User,
-    rbac::{Attributes, Decision, Rule},
+    rbac::{Attributes, Rule},
 };
 use serde_json::{Value, json};
 
 use crate::{
     authn,
+    authz::{self, Question, Verdict},
     field::FieldError,
     kinds::Kind,
     object::text_at,
@@ -30,14 +31,14 @@ pub(crate) async fn answer(
         "SelfSubjectReview" => {
             json!({"userInfo": user})
         }
-        "SelfSubjectAccessReview" => access(server, user, &review)?,
-        "SubjectAccessReview" => access(server, &asked_user(&review)?, &review)?,
+        "SelfSubjectAccessReview" => access(server, user, &review).await?,
+        "SubjectAccessReview" => access(server, &asked_user(&review)?, &review).await?,
         "LocalSubjectAccessReview" => {
             if text_at(&review, &["spec", "resourceAttributes", "namespace"]) != namespace {
                 let asked = review.pointer("/spec/resourceAttributes/namespace").cloned().unwrap_or_default();
                 return Err(invalid("spec.resourceAttributes.namespace", asked, "must match metadata.namespace"));
             }
-            access(server, &asked_user(&review)?, &review)?
+            access(server, &asked_user(&review)?, &review).await?
         }
         "SelfSubjectRulesReview" => rules(server, user, &review)?,
         "TokenReview" => token(server, &review).await?,
@@ -79,7 +80,7 @@ fn asked_user(review: &Value) -> Result<User> {
     Ok(user)
 }
 
-fn access(server: &Server, user: &User, review: &Value) -> Result<Value> {
+async fn access(server: &Server, user: &User, review: &Value) -> Result<Value> {
     let spec = review.get("spec").cloned().unwrap_or_default();
     let resource = spec.get("resourceAttributes").filter(|a| a.is_object());
     let path = spec.get("nonResourceAttributes").filter(|a| a.is_object());
@@ -103,11 +104,14 @@ fn access(server: &Server, user: &User, review: &Value) -> Result<Value> {
             return Err(invalid("spec.resourceAttributes", Value::Null, text));
         }
     };
-    let decision = server.state().access.read().rbac.authorize(user, &wanted);
-    Ok(match decision {
-        Decision::Allowed(reason) if reason.is_empty() => json!({"allowed": true}),
-        Decision::Allowed(reason) => json!({"allowed": true, "reason": reason}),
-        Decision::NoOpinion => json!({"allowed": false}),
+    let selector = resource.map_or("", |a| text_at(a, &["fieldSelector", "rawSelector"]));
+    Ok(match authz::decide(server, &Question { user, wanted, field_selector: selector }).await {
+        Verdict::Allow(reason) if reason.is_empty() => json!({"allowed": true}),
+        Verdict::Allow(reason) => json!({"allowed": true, "reason": reason}),
+        Verdict::Deny(reason) if reason.is_empty() => json!({"allowed": false, "denied": true}),
+        Verdict::Deny(reason) => json!({"allowed": false, "denied": true, "reason": reason}),
+        Verdict::NoOpinion(reason) if reason.is_empty() => json!({"allowed": false}),
+        Verdict::NoOpinion(reason) => json!({"allowed": false, "reason": reason}),
     })
 }
 
@@ -120,7 +124,12 @@ fn rules(server: &Server, user: &User, review: &Value) -> Result<Value> {
     rules.sort();
     rules.dedup();
     let (paths, resources): (Vec<Rule>, Vec<Rule>) = rules.into_iter().partition(|r| !r.non_resource_urls.is_empty());
-    Ok(json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false}))
+    let mut status = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false});
+    if server.state().options.node_authorizer && authz::node::is_node(user) {
+        status["incomplete"] = true.into();
+        status["evaluationError"] = "node authorizer does not support user rule resolution".into();
+    }
+    Ok(status)
 }
 
 async fn token(server: &Server, review: &Value) -> Result<Value> {

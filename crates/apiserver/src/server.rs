@@ -29,14 +29,22 @@ pub const REQUESTS_MAX: usize = 600;
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// How service account tokens are signed and checked.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct ServiceAccountKeys {
     /// RSA (at least 2048 bits) or EC P-256, in PEM (PKCS#1, SEC1 or PKCS#8).
     pub signing_key_pem: String,
-    /// Further public keys whose tokens are accepted, each a PEM `PUBLIC KEY`.
+    /// Further keys whose tokens are accepted, in PEM, any number in each: `PUBLIC KEY`, private keys, certificates.
     pub verifying_keys_pem: Vec<String>,
-    /// The `iss` of tokens, and their audience if none is asked for: `https://kubernetes.default.svc`.
+    /// The `iss` of tokens: `https://kubernetes.default.svc`.
     pub issuer: String,
+    /// Issuers whose tokens are still accepted.
+    pub further_issuers: Vec<String>,
+    /// What tokens are for if they name no audience, and what this server takes; empty: the issuer.
+    pub audiences: Vec<String>,
+    /// No token lives longer, whatever is asked for, in seconds; none: as long as is asked for.
+    pub token_lifetime_s_max: Option<i64>,
+    /// Where others are told to read the public keys; none: at this server.
+    pub key_set_url: Option<String>,
 }
 
 #[derive(Clone)]
@@ -50,6 +58,10 @@ pub struct Options {
     /// Whether secrets `kube-system/bootstrap-token-*` let nodes in.
     pub bootstrap_tokens: bool,
     pub admission: Vec<Arc<dyn Admission>>,
+    /// Who decides on requests before RBAC does.
+    pub authorizers: Vec<Arc<dyn crate::Authorizer>>,
+    /// Whether members of `system:nodes` may do what their node needs and no more (Node authorizer, NodeRestriction).
+    pub node_authorizer: bool,
     /// CRDs that are made or brought up to date at start.
     pub crds: Vec<Value>,
     /// Whether requests without credentials go on as `system:anonymous` (else 401).
@@ -74,6 +86,8 @@ impl Default for Options {
             service_account: None,
             bootstrap_tokens: false,
             admission: Vec::new(),
+            authorizers: Vec::new(),
+            node_authorizer: false,
             crds: Vec::new(),
             anonymous: true,
             service_range: None,
@@ -131,7 +145,10 @@ pub struct Server(Arc<State>);
 impl Server {
     /// Opens the API over `store`: makes the namespaces, roles and CRDs that are missing, and starts the garbage
     /// collector and what empties namespaces.
-    pub async fn start(store: SharedStore, options: Options) -> Result<Self, StartError> {
+    pub async fn start(store: SharedStore, mut options: Options) -> Result<Self, StartError> {
+        if options.node_authorizer {
+            options.admission.push(Arc::new(crate::authz::restriction::NodeRestriction));
+        }
         let keys = options.service_account.as_ref().map(Keys::new).transpose().map_err(StartError::Keys)?;
         let state = State {
             catalog: RwLock::new(Catalog::new(options.profile)),

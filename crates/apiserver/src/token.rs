@@ -1,20 +1,20 @@
 //! Service account tokens: JSON Web Tokens (RFC 7519) signed with RS256 or ES256, as Kubernetes' own.
 
 use aws_lc_rs::{
-    digest,
+    encoding::{AsDer, PublicKeyX509Der},
     rand::SystemRandom,
     rsa,
-    signature::{
-        self, ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, ParsedPublicKey,
-        RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256,
-    },
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use rustls_pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer, pem::PemObject};
+use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::server::ServiceAccountKeys;
+use crate::{
+    jose::{PublicKey, Token},
+    server::ServiceAccountKeys,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
@@ -22,6 +22,10 @@ pub enum KeyError {
     Pem(String),
     #[error("the key is neither RSA of at least 2048 bits nor EC P-256: {0}")]
     Kind(String),
+    #[error("{found} keys are too many: the limit is {limit}")]
+    TooMany { found: usize, limit: usize },
+    #[error("tokens that live {0} s at most: it must be an hour at least, and 2^32 s at most")]
+    Lifetime(i64),
 }
 
 enum Signer {
@@ -29,19 +33,19 @@ enum Signer {
     Ec(Box<EcdsaKeyPair>),
 }
 
-struct Verifier {
-    /// `RS256` or `ES256`.
-    algorithm: &'static str,
-    key: ParsedPublicKey,
-}
-
+/// The keys of service account tokens: one signs, all verify.
 pub(crate) struct Keys {
     signer: Signer,
-    /// Of the signing key, in the tokens' headers.
-    id: String,
-    verifiers: Vec<Verifier>,
-    issuer: String,
+    /// The signing key's first.
+    verifiers: Vec<PublicKey>,
+    issuers: Vec<String>,
+    pub audiences: Vec<String>,
+    pub lifetime_s_max: i64,
+    key_set_url: Option<String>,
 }
+
+/// Keys that verify, of one server.
+pub const VERIFYING_KEYS_MAX: usize = 64;
 
 /// What a token says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -64,16 +68,22 @@ pub(crate) struct Claims {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Bound {
     pub namespace: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Reference>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Reference>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<Reference>,
     pub serviceaccount: Reference,
+    /// When its holder should have come back for another (seconds since 1970).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warnafter: Option<i64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Reference {
     pub name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub uid: String,
 }
 
@@ -95,56 +105,60 @@ impl Keys {
         let der = PrivateKeyDer::from_pem_slice(options.signing_key_pem.as_bytes())
             .map_err(|e| KeyError::Pem(e.to_string()))?;
         let signer = Signer::read(&der)?;
-        let (algorithm, public) = signer.public();
-        let id = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, &public));
-        let mut verifiers = vec![Verifier::read(algorithm, &public)?];
+        let mut verifiers = vec![PublicKey::from_spki(&signer.public()?).map_err(KeyError::Kind)?];
         for pem in &options.verifying_keys_pem {
-            let der =
-                SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes()).map_err(|e| KeyError::Pem(e.to_string()))?;
-            let verifier = Verifier::read("RS256", &der).or_else(|_| Verifier::read("ES256", &der))?;
-            verifiers.push(verifier);
+            for key in public_keys(pem)? {
+                if verifiers.iter().all(|known| known.id != key.id) {
+                    verifiers.push(key);
+                }
+            }
         }
-        Ok(Self { signer, id, verifiers, issuer: options.issuer.clone() })
+        if verifiers.len() > VERIFYING_KEYS_MAX {
+            return Err(KeyError::TooMany { found: verifiers.len(), limit: VERIFYING_KEYS_MAX });
+        }
+        let mut issuers = vec![options.issuer.clone()];
+        issuers.extend_from_slice(&options.further_issuers);
+        let audiences = match options.audiences.is_empty() {
+            true => vec![options.issuer.clone()],
+            false => options.audiences.clone(),
+        };
+        let lifetime_s_max = options.token_lifetime_s_max.unwrap_or(LIFETIME_S_MAX);
+        if !(LIFETIME_S_LEAST..=LIFETIME_S_MAX).contains(&lifetime_s_max) {
+            return Err(KeyError::Lifetime(lifetime_s_max));
+        }
+        let key_set_url = options.key_set_url.clone();
+        Ok(Self { signer, verifiers, issuers, audiences, lifetime_s_max, key_set_url })
     }
 
     pub(crate) fn issuer(&self) -> &str {
-        &self.issuer
+        &self.issuers[0]
+    }
+
+    /// Whether somebody else's token may be left to others.
+    pub(crate) fn is_issuer(&self, issuer: &str) -> bool {
+        issuer == LEGACY_ISSUER || self.issuers.iter().any(|own| own == issuer)
     }
 
     /// OpenID Connect's discovery document.
     pub(crate) fn discovery(&self, key_set_url: &str) -> Value {
+        let url = self.key_set_url.as_deref().unwrap_or(key_set_url);
+        let mut algorithms: Vec<&str> = self.verifiers.iter().map(PublicKey::default_algorithm).collect();
+        algorithms.sort_unstable();
+        algorithms.dedup();
         json!({
-            "issuer": self.issuer, "jwks_uri": key_set_url, "response_types_supported": ["id_token"],
-            "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": [self.signer.public().0],
+            "issuer": self.issuer(), "jwks_uri": url, "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": algorithms,
         })
     }
 
-    /// The public key that tokens are signed with (RFC 7517).
+    /// The public keys that tokens may be signed with (RFC 7517).
     pub(crate) fn key_set(&self) -> Value {
-        let mut key = match &self.signer {
-            Signer::Rsa(pair) => {
-                let public = pair.public_key();
-                json!({
-                    "kty": "RSA", "n": URL_SAFE_NO_PAD.encode(public.modulus().big_endian_without_leading_zero()),
-                    "e": URL_SAFE_NO_PAD.encode(public.exponent().big_endian_without_leading_zero()),
-                })
-            }
-            Signer::Ec(pair) => {
-                // An uncompressed point: 4, then both coordinates.
-                let point = pair.public_key().as_ref();
-                let (x, y) = point.get(1..).unwrap_or_default().split_at(point.len() / 2);
-                json!({"kty": "EC", "crv": "P-256", "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)})
-            }
-        };
-        key["use"] = "sig".into();
-        key["kid"] = self.id.as_str().into();
-        key["alg"] = self.signer.public().0.into();
-        json!({"keys": [key]})
+        json!({"keys": self.verifiers.iter().map(PublicKey::to_jwk).collect::<Vec<_>>()})
     }
 
     pub(crate) fn sign(&self, claims: &Claims) -> Result<String, aws_lc_rs::error::Unspecified> {
-        let (algorithm, _) = self.signer.public();
-        let header = json!({"alg": algorithm, "kid": self.id});
+        let key = &self.verifiers[0];
+        let header = json!({"alg": key.default_algorithm(), "kid": key.id});
         let claims = serde_json::to_vec(claims).map_err(|_| aws_lc_rs::error::Unspecified)?;
         let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims));
         let signature = self.signer.sign(input.as_bytes())?;
@@ -152,17 +166,76 @@ impl Keys {
     }
 
     /// The claims of a token that one of our keys has signed; its times and audiences are for the caller to check.
-    pub(crate) fn verify(&self, token: &str) -> Option<Claims> {
-        let (input, signature) = token.rsplit_once('.')?;
-        let (header, claims) = input.split_once('.')?;
-        let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
-        let algorithm = header.get("alg")?.as_str()?;
-        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-        let signed = |v: &&Verifier| v.algorithm == algorithm && v.key.verify_sig(input.as_bytes(), &signature).is_ok();
-        self.verifiers.iter().find(signed)?;
-        let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
-        (claims.iss == self.issuer).then_some(claims)
+    pub(crate) fn verify(&self, token: &Token<'_>) -> Option<Issued> {
+        let issuer = token.claims.get("iss").and_then(Value::as_str)?;
+        if !self.is_issuer(issuer) || !self.verifiers.iter().any(|key| token.is_signed_by(key)) {
+            return None;
+        }
+        if issuer == LEGACY_ISSUER {
+            return serde_json::from_value(token.claims.clone()).ok().map(Issued::Legacy);
+        }
+        serde_json::from_value(token.claims.clone()).ok().map(Box::new).map(Issued::Bound)
     }
+}
+
+/// The `iss` of tokens that lie in secrets (`legacy.go`).
+pub(crate) const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+/// No token is asked for with a longer life.
+pub(crate) const LIFETIME_S_MAX: i64 = 1 << 32;
+/// The least that may be set as the longest life.
+const LIFETIME_S_LEAST: i64 = 3600;
+
+/// What a token is.
+pub(crate) enum Issued {
+    Bound(Box<Claims>),
+    Legacy(Legacy),
+}
+
+/// A token that lies in a secret and lives as long as that.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Legacy {
+    pub sub: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/namespace")]
+    pub namespace: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.name")]
+    pub account: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid")]
+    pub uid: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/secret.name")]
+    pub secret: String,
+}
+
+/// The public keys in a PEM: of public keys, of private ones, of certificates.
+fn public_keys(pem: &str) -> Result<Vec<PublicKey>, KeyError> {
+    use rustls_pki_types::pem::SectionKind as Kind;
+    let mut found = Vec::new();
+    let mut rest = pem.as_bytes();
+    while let Some((kind, der)) =
+        rustls_pki_types::pem::from_buf(&mut rest).map_err(|e| KeyError::Pem(format!("{e:?}")))?
+    {
+        let key = match kind {
+            Kind::PublicKey => PublicKey::from_spki(&der).map_err(KeyError::Kind)?,
+            Kind::PrivateKey | Kind::RsaPrivateKey | Kind::EcPrivateKey => {
+                let block = match kind {
+                    Kind::PrivateKey => PrivateKeyDer::Pkcs8(der.into()),
+                    Kind::RsaPrivateKey => PrivateKeyDer::Pkcs1(der.into()),
+                    _ => PrivateKeyDer::Sec1(der.into()),
+                };
+                PublicKey::from_spki(&Signer::read(&block)?.public()?).map_err(KeyError::Kind)?
+            }
+            Kind::Certificate => {
+                let (_, certificate) =
+                    x509_parser::parse_x509_certificate(&der).map_err(|e| KeyError::Kind(e.to_string()))?;
+                PublicKey::from_spki(certificate.public_key().raw).map_err(KeyError::Kind)?
+            }
+            _ => continue,
+        };
+        found.push(key);
+    }
+    if found.is_empty() {
+        return Err(KeyError::Pem("there is no key in it".to_owned()));
+    }
+    Ok(found)
 }
 
 impl Signer {
@@ -185,11 +258,15 @@ impl Signer {
         }
     }
 
-    fn public(&self) -> (&'static str, Vec<u8>) {
-        match self {
-            Self::Rsa(pair) => ("RS256", pair.public_key().as_ref().to_vec()),
-            Self::Ec(pair) => ("ES256", pair.public_key().as_ref().to_vec()),
-        }
+    /// As SubjectPublicKeyInfo.
+    fn public(&self) -> Result<Vec<u8>, KeyError> {
+        let fail = |_| KeyError::Kind("its public half cannot be written".to_owned());
+        Ok(match self {
+            Self::Rsa(pair) => {
+                AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()).map_err(fail)?.as_ref().to_vec()
+            }
+            Self::Ec(pair) => AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()).map_err(fail)?.as_ref().to_vec(),
+        })
     }
 
     fn sign(&self, input: &[u8]) -> Result<Vec<u8>, aws_lc_rs::error::Unspecified> {
@@ -205,17 +282,6 @@ impl Signer {
     }
 }
 
-impl Verifier {
-    fn read(algorithm: &'static str, key: &[u8]) -> Result<Self, KeyError> {
-        let method: &'static dyn signature::VerificationAlgorithm = match algorithm {
-            "RS256" => &RSA_PKCS1_2048_8192_SHA256,
-            _ => &ECDSA_P256_SHA256_FIXED,
-        };
-        let key = ParsedPublicKey::new(method, key).map_err(|e| KeyError::Kind(e.to_string()))?;
-        Ok(Self { algorithm, key })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,7 +294,14 @@ mod tests {
             iat: 1,
             iss: "us".into(),
             jti: "j".into(),
-            kubernetes: Bound { namespace: "n".into(), pod: None, secret: None, serviceaccount: reference },
+            kubernetes: Bound {
+                namespace: "n".into(),
+                pod: None,
+                node: None,
+                secret: None,
+                serviceaccount: reference,
+                warnafter: None,
+            },
             nbf: None,
             sub: "system:serviceaccount:n:a".into(),
         }
@@ -240,21 +313,29 @@ mod tests {
             signing_key_pem: pair.serialize_pem(),
             verifying_keys_pem: further,
             issuer: issuer.to_owned(),
+            ..ServiceAccountKeys::default()
         };
         (Keys::new(&options).unwrap(), pair.public_key_pem())
+    }
+
+    fn read(keys: &Keys, token: &str) -> Option<Claims> {
+        match keys.verify(&Token::parse(token)?)? {
+            Issued::Bound(claims) => Some(*claims),
+            Issued::Legacy(_) => None,
+        }
     }
 
     #[test]
     fn what_one_signs_the_holder_of_the_public_key_believes_and_others_do_not() {
         let (ours, public) = keys("us", vec![]);
         let token = ours.sign(&claims()).unwrap();
-        assert_eq!(ours.verify(&token).unwrap().sub, "system:serviceaccount:n:a");
+        assert_eq!(read(&ours, &token).unwrap().sub, "system:serviceaccount:n:a");
         let (friend, _) = keys("us", vec![public.clone()]);
-        assert!(friend.verify(&token).is_some());
+        assert!(read(&friend, &token).is_some());
         let (stranger, _) = keys("us", vec![]);
-        assert!(stranger.verify(&token).is_none());
+        assert!(read(&stranger, &token).is_none());
         let (other_issuer, _) = keys("them", vec![public]);
-        assert!(other_issuer.verify(&token).is_none());
+        assert!(read(&other_issuer, &token).is_none());
     }
 
     #[test]
@@ -265,11 +346,11 @@ mod tests {
         let mut other = claims();
         other.sub = "system:serviceaccount:n:root".into();
         let forged = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&other).unwrap());
-        assert!(ours.verify(&format!("{}.{forged}.{}", parts[0], parts[2])).is_none());
+        assert!(read(&ours, &format!("{}.{forged}.{}", parts[0], parts[2])).is_none());
         let none = URL_SAFE_NO_PAD.encode("{\"alg\":\"none\"}");
-        assert!(ours.verify(&format!("{none}.{}.", parts[1])).is_none());
+        assert!(read(&ours, &format!("{none}.{}.", parts[1])).is_none());
         for bad in ["", ".", "..", "a.b.c", &token[..token.len() - 2]] {
-            assert!(ours.verify(bad).is_none());
+            assert!(read(&ours, bad).is_none());
         }
     }
 
@@ -279,8 +360,8 @@ mod tests {
         let der = aws_lc_rs::encoding::AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&pair).unwrap();
         let body = base64::engine::general_purpose::STANDARD.encode(der.as_ref());
         let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
-        let options = ServiceAccountKeys { signing_key_pem: pem, verifying_keys_pem: vec![], issuer: "us".into() };
+        let options = ServiceAccountKeys { signing_key_pem: pem, issuer: "us".into(), ..Default::default() };
         let keys = Keys::new(&options).unwrap();
-        assert!(keys.verify(&keys.sign(&claims()).unwrap()).is_some());
+        assert!(read(&keys, &keys.sign(&claims()).unwrap()).is_some());
     }
 }

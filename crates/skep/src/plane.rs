@@ -51,6 +51,7 @@ impl Plane {
                 signing_key_pem: state.service_account_key()?,
                 verifying_keys_pem: Vec::new(),
                 issuer: "https://kubernetes.default.svc".to_owned(),
+                ..ServiceAccountKeys::default()
             }),
             admission: vec![Arc::new(Rules)],
             crds: crds.collect::<Result<_>>()?,

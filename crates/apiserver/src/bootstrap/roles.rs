@@ -217,8 +217,8 @@ static BINDINGS: &[(&str, &str, &[&str], bool)] = &[
     ("system:basic-user", "Group", &["system:authenticated"], false),
     ("system:public-info-viewer", "Group", &["system:authenticated", "system:unauthenticated"], false),
     ("system:monitoring", "Group", &["system:monitoring"], false),
-    // There is no node authorizer, which would narrow this to a node's own pods.
-    ("system:node", "Group", &["system:nodes"], true),
+    // Bound to nobody, as upstream: the node authorizer gives each node its part.
+    ("system:node", "Group", &[], true),
     ("system:node-proxier", "User", &["system:kube-proxy"], true),
     ("system:kube-controller-manager", "User", &["system:kube-controller-manager"], true),
     ("system:kube-scheduler", "User", &["system:kube-scheduler"], true),

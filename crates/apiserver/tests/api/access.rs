@@ -136,6 +136,7 @@ async fn with_keys() -> Server {
         signing_key_pem: rcgen::KeyPair::generate().unwrap().serialize_pem(),
         verifying_keys_pem: Vec::new(),
         issuer: "https://kubernetes.default.svc".to_owned(),
+        ..ServiceAccountKeys::default()
     };
     server_with(Options {
         service_account: Some(keys),
@@ -185,6 +186,7 @@ async fn a_token_ends_with_its_time() {
         signing_key_pem: rcgen::KeyPair::generate().unwrap().serialize_pem(),
         verifying_keys_pem: Vec::new(),
         issuer: "us".to_owned(),
+        ..ServiceAccountKeys::default()
     };
     let read = clock.clone();
     let now = move || jiff::Timestamp::from_second(read.load(std::sync::atomic::Ordering::Relaxed)).unwrap();
@@ -194,7 +196,7 @@ async fn a_token_ends_with_its_time() {
     post(&server, accounts, &json!({"metadata": {"name": "bot"}})).await;
     let token = post(&server, &format!("{accounts}/bot/token"), &json!({})).await.json()["status"]["token"].clone();
     let token = token.as_str().unwrap();
-    clock.fetch_add(3599, std::sync::atomic::Ordering::Relaxed);
+    clock.fetch_add(3659, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(with_token(&server, Some(token), "/api/v1").await.code, 200);
     clock.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(with_token(&server, Some(token), "/api/v1").await.code, 401);

@@ -7,6 +7,7 @@ mod conversion;
 mod crd;
 mod forms;
 mod garbage;
+mod identity;
 mod noise;
 mod registry;
 mod support;

@@ -51,6 +51,7 @@ pub async fn listening(profile: Profile) -> Cluster {
         signing_key_pem: KeyPair::generate().unwrap().serialize_pem(),
         verifying_keys_pem: Vec::new(),
         issuer: "https://kubernetes.default.svc".to_owned(),
+        ..ServiceAccountKeys::default()
     };
     let options = Options { profile, service_account: Some(keys), client_ca_pem: Some(ca.pem()), ..Options::default() };
     let server = Server::start(Arc::new(Embedded::memory(Limits::default())), options).await.unwrap();

@@ -117,8 +117,10 @@ impl Cluster {
                 signing_key_pem: keys.service_account_key_pem,
                 verifying_keys_pem: Vec::new(),
                 issuer: "https://kubernetes.default.svc".to_owned(),
+                ..ServiceAccountKeys::default()
             }),
             bootstrap_tokens: true,
+            node_authorizer: true,
             version: version.to_owned(),
             forward: Some(pods.clone()),
             ..Options::default()
