@@ -50,13 +50,25 @@ pub(crate) fn default_roles() -> Vec<Value> {
     objects.into_iter().filter(|(plural, _)| *plural == "clusterroles").map(|(_, role)| role).collect()
 }
 
-/// Makes what is missing, all in one commit; what is there stays as it is.
+/// Objects of one commit: a store in etcd takes no more than 126.
+const COMMIT_OBJECTS: usize = 100;
+
+/// Makes what is missing, in as few commits as the store allows; what is there stays as it is.
 pub(crate) async fn ensure(server: &Server) -> Result<Revision> {
+    let objects = objects(server);
+    for part in objects.chunks(COMMIT_OBJECTS) {
+        ensure_part(server, part).await?;
+    }
+    Ok(server.store().revision())
+}
+
+async fn ensure_part(server: &Server, objects: &[(&'static str, Value)]) -> Result<Revision> {
     let catalog = server.catalog();
     let now = rfc3339(server.now());
     for _ in 0..RETRIES_MAX {
         let (mut guard, mut ops) = (Vec::new(), Vec::new());
-        for (plural, mut object) in objects(server) {
+        for (plural, object) in objects {
+            let mut object = object.clone();
             let (group, _) = crate::kinds::split_api_version(object::text_at(&object, &["apiVersion"]));
             let kind = catalog.find(group, "v1", plural).ok_or_else(Error::no_such_path)?;
             let key = kind.storage.key(object::namespace(&object), object::name(&object));
@@ -81,8 +93,18 @@ pub(crate) async fn ensure(server: &Server) -> Result<Revision> {
     Err(Error::unavailable("another server keeps changing the objects that every cluster has"))
 }
 
-/// Makes a CRD, or brings the one that is there up to date.
+/// Makes a CRD, or brings the one that is there up to date; other servers may be at it, too.
 pub(crate) async fn install_crd(server: &Server, definition: &Value) -> Result<()> {
+    for _ in 0..RETRIES_MAX {
+        match try_install_crd(server, definition).await {
+            Err(error) if matches!(error.reason(), "Conflict" | "AlreadyExists") => {}
+            done => return done,
+        }
+    }
+    Err(Error::unavailable("another server keeps changing the CRD"))
+}
+
+async fn try_install_crd(server: &Server, definition: &Value) -> Result<()> {
     let catalog = server.catalog();
     let kind = catalog.find(crd::GROUP, "v1", "customresourcedefinitions").ok_or_else(Error::no_such_path)?;
     let user = Arc::new(User::master("system:apiserver"));

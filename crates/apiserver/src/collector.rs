@@ -125,9 +125,11 @@ pub(crate) async fn load(server: &Server) -> Result<store::Watch> {
     let all = Range::prefix(kinds::ROOT);
     let mut range = all.clone();
     let mut at = At::Latest;
+    let mut stale = server.taken_in();
     let revision = loop {
         let page = server.store().range(range.clone(), at, LOAD_ITEMS).await.map_err(store_error)?;
         for kv in &page.items {
+            stale.remove(&kv.key[..]);
             put(server, &kv.key, kv.modified, &kv.value);
         }
         match page.items.last() {
@@ -136,6 +138,10 @@ pub(crate) async fn load(server: &Server) -> Result<store::Watch> {
         }
         at = At::Exact(page.revision);
     };
+    // What was deleted while nobody looked.
+    for key in stale {
+        server.take_in(&key, revision, None, true);
+    }
     server.store().watch(all, revision).map_err(store_error)
 }
 
@@ -155,10 +161,16 @@ pub(crate) async fn observe(server: Server, mut watch: store::Watch) {
             Some(WatchItem::Bookmark(_)) => {}
             Some(WatchItem::Compacted) => {
                 tracing::warn!("the collector fell behind the store and reads it anew");
-                match load(&server).await {
-                    Ok(new) => watch = new,
-                    Err(error) => return tracing::error!(%error, "the collector ended: the store cannot be read"),
-                }
+                watch = loop {
+                    match load(&server).await {
+                        Ok(new) => break new,
+                        Err(error) => tracing::warn!(%error, "the store cannot be read; the collector tries again"),
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(RETRY) => {}
+                        () = stop.cancelled() => return,
+                    }
+                };
             }
             None => return,
         }

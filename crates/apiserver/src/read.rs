@@ -195,6 +195,14 @@ pub(crate) fn parse_revision(text: &str) -> Result<Revision, String> {
     })
 }
 
+/// Another server may have made the version that is asked for: waits for it a little. What does not come is refused later.
+pub(crate) async fn reach(server: &Server, query: &Query) {
+    let asked = query.text("resourceVersion").and_then(|version| version.parse().ok());
+    if let Some(asked) = asked.map(Revision).filter(|asked| *asked > server.store().revision()) {
+        let _ = server.store().reach(asked).await;
+    }
+}
+
 pub(crate) async fn list(subject: &Subject<'_>, query: &Query) -> Result<Listed> {
     let mut listed = list_stored(subject, query).await?;
     listed.items = convert::served(subject.kind, listed.items).await?;
@@ -204,6 +212,7 @@ pub(crate) async fn list(subject: &Subject<'_>, query: &Query) -> Result<Listed>
 async fn list_stored(subject: &Subject<'_>, query: &Query) -> Result<Listed> {
     let limit = usize::try_from(query.number("limit")?.unwrap_or(0).max(0)).unwrap_or(0);
     let mut range = subject.range();
+    reach(subject.server, query).await;
     let mut at = start(subject, query, &mut range, limit)?;
     // Version 0 is answered out of the cache, which knows no pages.
     let whole = limit == 0 || (query.text("resourceVersion") == Some("0") && query.text("continue").is_none());

@@ -1,6 +1,9 @@
 //! One API server: its options, its state, how it starts and stops, and the ways to call it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use axum::{Router, extract::Request as HttpRequest, response::Response};
 use jiff::Timestamp;
@@ -241,6 +244,11 @@ impl Server {
 
     pub(crate) fn catalog(&self) -> Catalog {
         self.0.catalog.read().clone()
+    }
+
+    /// The keys of the roles, bindings and CRDs that were taken in.
+    pub(crate) fn taken_in(&self) -> HashSet<Vec<u8>> {
+        self.0.seen.lock().keys().cloned().collect()
     }
 
     /// Takes a role, binding or CRD, as it is since `revision`, into the indexes. Both the request that wrote it and the

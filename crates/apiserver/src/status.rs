@@ -279,6 +279,17 @@ impl Error {
         Self::new(503, "ServiceUnavailable", why)
     }
 
+    /// Nobody knows what became of it.
+    pub fn timeout(why: impl Into<String>) -> Self {
+        Self::new(504, "Timeout", why)
+    }
+
+    /// The same will do in so many seconds.
+    pub fn retried(mut self, after_s: u32) -> Self {
+        self.0.retry_after_s = after_s;
+        self
+    }
+
     pub fn future_version(asked: u64, current: u64) -> Self {
         let cause = Cause {
             reason: "ResourceVersionTooLarge".to_owned(),

@@ -69,6 +69,7 @@ pub(crate) async fn open(
     let timeout_s = query.number("timeoutSeconds")?.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
     let version = query.text("resourceVersion").map(parse_revision).transpose().map_err(Error::internal_plain)?;
     let initial = query.optional_flag("sendInitialEvents");
+    read::reach(server, query).await;
     let current = server.store().revision();
     let end = Instant::now() + Duration::from_secs(timeout_s.unwrap_or(TIMEOUT_S).min(TIMEOUT_S_MAX));
     let mut watcher = Watcher {

@@ -156,6 +156,13 @@ pub(crate) fn store_error(error: store::Error) -> Error {
         store::Error::Future { requested, current } => Error::future_version(requested.0, current.0),
         store::Error::Closed => Error::unavailable("the store was closed"),
         store::Error::TooManyWatchers { .. } => Error::too_many_requests(error.to_string(), 1),
+        store::Error::Unavailable { .. } => Error::unavailable(error.to_string()).retried(1),
+        store::Error::Unknown { .. } => Error::timeout(error.to_string()),
+        store::Error::Append { source } => Error::internal_plain(format!("make a commit durable: {source}")),
+        store::Error::Broken { source } => {
+            Error::internal_plain(format!("the store takes no more commits until it is opened again: {source}"))
+        }
+        store::Error::Full { .. } | store::Error::Refused { .. } => Error::internal_plain(error),
         other => Error::internal(other),
     }
 }

@@ -1,7 +1,7 @@
 //! The core behind every embedded store: versions, events, watchers and the order of commits, over an engine.
 
-mod hub;
-mod state;
+pub(crate) mod hub;
+pub(crate) mod state;
 mod writer;
 
 use std::{collections::HashSet, path::Path, sync::Arc, task::Waker, thread};
@@ -67,15 +67,65 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Whether a commit is within these limits.
+    pub(crate) fn check(&self, guard: &Guard, ops: &[Op]) -> Result<()> {
+        let within = |what, size: usize, limit: usize| {
+            if size > limit {
+                return Err(Error::TooLarge { what, size: size as u64, limit: limit as u64 });
+            }
+            Ok(())
+        };
+        within("conditions of a guard", guard.0.len(), self.commit_ops)?;
+        within("operations of a commit", ops.len(), self.commit_ops)?;
+        let mut seen = HashSet::new();
+        for op in ops {
+            let key = match op {
+                Op::Put { key, value } => {
+                    within("bytes of a value", value.len(), self.value_bytes)?;
+                    key
+                }
+                Op::Delete { key } => key,
+            };
+            within("bytes of a key", key.len(), self.key_bytes)?;
+            if ops.len() > 1 && !seen.insert(key) {
+                return Err(Error::DuplicateKey { key: String::from_utf8_lossy(key).into_owned() });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What readers, watchers and the writer share. Locks are taken in the order of the fields.
-struct Shared {
-    limits: Limits,
-    state: RwLock<State>,
-    hub: Mutex<Hub>,
+pub(crate) struct Shared {
+    pub limits: Limits,
+    pub state: RwLock<State>,
+    pub hub: Mutex<Hub>,
 }
 
 impl Shared {
-    fn publish(&self, entries: Vec<Arc<Entry>>) {
+    pub fn new(state: State, limits: Limits) -> Arc<Self> {
+        Arc::new(Self { limits, state: RwLock::new(state), hub: Mutex::default() })
+    }
+
+    /// Begins anew with another state, whose history is not that of the old one: every reader is told.
+    pub fn reset(&self, new: State) {
+        let wakers = {
+            let mut state = self.state.write();
+            *state = new;
+            self.hub.lock().lose()
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ends every watch.
+    pub fn close(&self) {
+        let wakers = self.hub.lock().close();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Shows commits, in order; nothing else that is kept here was changed up to `upto`.
+    pub fn publish(&self, entries: Vec<Arc<Entry>>, upto: Revision) {
         let mut wakers = Vec::new();
         {
             let mut state = self.state.write();
@@ -84,6 +134,7 @@ impl Shared {
                 hub.publish(&entry, &mut wakers);
                 state.apply(entry);
             }
+            state.advance(upto);
             state.trim(self.limits.history_commits, self.limits.history_bytes);
         }
         wakers.into_iter().for_each(Waker::wake);
@@ -110,7 +161,7 @@ pub struct Embedded {
 impl Embedded {
     /// A store that lives as long as the value. It has no thread, and costs a few hundred bytes while empty.
     pub fn memory(limits: Limits) -> Self {
-        let shared = Self::shared(State::default(), limits);
+        let shared = Shared::new(State::default(), limits);
         let writer = Writer { engine: Box::<engine::Memory>::default(), shared: shared.clone(), broken: None };
         Self { shared, writer: Writing::Inline(Mutex::new(writer)) }
     }
@@ -127,41 +178,10 @@ impl Embedded {
     pub fn over(mut engine: impl Engine, limits: Limits) -> Result<Self, engine::Error> {
         let state = State::new(engine.load()?);
         let (requests, queue) = mpsc::channel(limits.pending_commits.max(1));
-        let shared = Self::shared(state, limits);
+        let shared = Shared::new(state, limits);
         let writer = Writer { engine: Box::new(engine), shared: shared.clone(), broken: None };
         let thread = thread::Builder::new().name("store".to_owned()).spawn(move || writer.run(queue))?;
         Ok(Self { shared, writer: Writing::Thread { requests, thread } })
-    }
-
-    fn shared(state: State, limits: Limits) -> Arc<Shared> {
-        Arc::new(Shared { limits, state: RwLock::new(state), hub: Mutex::default() })
-    }
-
-    fn check(&self, guard: &Guard, ops: &[Op]) -> Result<()> {
-        let limits = &self.shared.limits;
-        let within = |what, size: usize, limit: usize| {
-            if size > limit {
-                return Err(Error::TooLarge { what, size: size as u64, limit: limit as u64 });
-            }
-            Ok(())
-        };
-        within("conditions of a guard", guard.0.len(), limits.commit_ops)?;
-        within("operations of a commit", ops.len(), limits.commit_ops)?;
-        let mut seen = HashSet::new();
-        for op in ops {
-            let key = match op {
-                Op::Put { key, value } => {
-                    within("bytes of a value", value.len(), limits.value_bytes)?;
-                    key
-                }
-                Op::Delete { key } => key,
-            };
-            within("bytes of a key", key.len(), limits.key_bytes)?;
-            if ops.len() > 1 && !seen.insert(key) {
-                return Err(Error::DuplicateKey { key: String::from_utf8_lossy(key).into_owned() });
-            }
-        }
-        Ok(())
     }
 }
 
@@ -172,7 +192,7 @@ impl Store for Embedded {
     }
 
     async fn commit(&self, guard: Guard, ops: Vec<Op>) -> Result<Commit> {
-        self.check(&guard, &ops)?;
+        self.shared.limits.check(&guard, &ops)?;
         match &self.writer {
             Writing::Inline(writer) => writer.lock().commit(&guard, ops),
             Writing::Thread { requests, .. } => {
@@ -200,6 +220,14 @@ impl Store for Embedded {
         }
     }
 
+    async fn reach(&self, revision: Revision) -> Result<()> {
+        let current = self.revision();
+        if revision > current {
+            return Err(Error::Future { requested: revision, current });
+        }
+        Ok(())
+    }
+
     fn revision(&self) -> Revision {
         self.shared.state.read().revision
     }
@@ -221,7 +249,6 @@ impl Drop for Embedded {
                 tracing::error!("the store's thread panicked");
             }
         }
-        let wakers = self.shared.hub.lock().close();
-        wakers.into_iter().for_each(Waker::wake);
+        self.shared.close();
     }
 }

@@ -43,6 +43,18 @@ pub enum Error {
         #[source]
         source: Arc<engine::Error>,
     },
+    /// Nothing was changed.
+    #[error("etcd does not answer: {why}")]
+    Unavailable { why: String },
+    /// The one error after which something may have been changed.
+    #[error("it is not known whether the commit was made, for etcd does not answer any more ({why}): read and see")]
+    Unknown { why: String },
+    #[error("{message}")]
+    Refused { message: String },
+    #[error("what lies under {prefix} in etcd has layout {found:?}, this program reads {expected:?}")]
+    Layout { prefix: String, found: String, expected: &'static str },
+    #[error(transparent)]
+    Options(#[from] crate::etcd::Invalid),
     #[error("the store was closed")]
     Closed,
 }

@@ -1,13 +1,14 @@
 //! A multi-version key-value store that can be watched: what a Kubernetes API server needs of etcd, and no more.
 //!
 //! The crate knows nothing of Kubernetes: keys and values are bytes. One core keeps the versions and the order of
-//! events; an [`engine`] below it makes commits durable. Left out on purpose: leases, transactions over more than a
-//! guard and a list of operations, and any form of replication (many machines use etcd behind the same contract).
+//! events; an [`engine`] below it makes commits durable, or [`etcd`] does and tells what all its clients commit. Left out on purpose: leases, transactions over more than a
+//! guard and a list of operations, and any form of replication of our own: many machines use [`etcd`] behind the same contract.
 
 pub mod conformance;
 mod core;
 pub mod engine;
 mod error;
+pub mod etcd;
 mod prefixed;
 pub mod watch;
 
@@ -19,6 +20,7 @@ use bytes::Bytes;
 pub use self::{
     core::{Embedded, Limits},
     error::Error,
+    etcd::Etcd,
     prefixed::Prefixed,
     watch::{Event, Watch, WatchItem},
 };
@@ -149,6 +151,10 @@ pub trait Store: Send + Sync + 'static {
     async fn compact(&self, below: Revision) -> Result<()>;
 
     /// The last commit's revision, and the one up to which history is forgotten.
+    /// Returns when reads and watches show `revision` (that another server over the same store may have made), or
+    /// [`Error::Future`] when that does not come to pass.
+    async fn reach(&self, revision: Revision) -> Result<()>;
+
     fn revision(&self) -> Revision;
     fn compacted(&self) -> Revision;
 

@@ -89,6 +89,10 @@ impl Store for Prefixed {
         self.store.compact(below).await
     }
 
+    async fn reach(&self, revision: Revision) -> Result<()> {
+        self.store.reach(revision).await
+    }
+
     fn revision(&self) -> Revision {
         self.store.revision()
     }

@@ -40,7 +40,7 @@ struct Queue {
 }
 
 #[derive(Debug)]
-pub(super) struct Watcher {
+pub(crate) struct Watcher {
     range: Range,
     queue: Mutex<Queue>,
 }
@@ -79,15 +79,15 @@ impl Watcher {
         queue.waker.take()
     }
 
-    fn close(&self) -> Option<Waker> {
+    fn end(&self, end: End) -> Option<Waker> {
         let mut queue = self.queue.lock();
-        queue.end = queue.end.or(Some(End::Closed));
+        queue.end = queue.end.or(Some(end));
         queue.waker.take()
     }
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Hub {
+pub(crate) struct Hub {
     /// Watchers of one key or of a prefix, by that key or prefix.
     by_prefix: HashMap<Bytes, Vec<Arc<Watcher>>>,
     /// How many different entries `by_prefix` has of each length.
@@ -159,19 +159,25 @@ impl Hub {
     /// Ends every watch.
     pub fn close(&mut self) -> Vec<Waker> {
         let hub = std::mem::take(self);
-        hub.by_prefix.into_values().flatten().chain(hub.others).filter_map(|watcher| watcher.close()).collect()
+        hub.by_prefix.into_values().flatten().chain(hub.others).filter_map(|watcher| watcher.end(End::Closed)).collect()
+    }
+
+    /// Tells every reader, behind what it has not read yet, that events were lost.
+    pub fn lose(&self) -> Vec<Waker> {
+        let all = self.by_prefix.values().flatten().chain(&self.others);
+        all.filter_map(|watcher| watcher.end(End::Lagged)).collect()
     }
 }
 
 /// One reader's stream.
-pub(super) struct Reader {
+pub(crate) struct Reader {
     watcher: Arc<Watcher>,
     shared: Weak<Shared>,
     current: Option<(Arc<Entry>, usize)>,
 }
 
 /// Opens a watch; the state is held so that no commit falls between the replay and the first live one.
-pub(super) fn open(shared: &Arc<Shared>, range: Range, after: Revision) -> Result<Reader> {
+pub(crate) fn open(shared: &Arc<Shared>, range: Range, after: Revision) -> Result<Reader> {
     let limits = &shared.limits;
     let state = shared.state.read();
     let replay = state.replay(&range, after)?;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::{At, Error, Event, KeyValue, Page, Range, Result, Revision, engine};
 
 #[derive(Clone, Debug)]
-pub(super) struct Version {
+pub(crate) struct Version {
     pub modified: Revision,
     pub created: Revision,
     /// None: deleted at `modified`.
@@ -37,7 +37,7 @@ impl Chain {
 
 /// One key's part in a commit.
 #[derive(Debug)]
-pub(super) struct Change {
+pub(crate) struct Change {
     pub key: Bytes,
     pub created: Revision,
     pub value: Option<Bytes>,
@@ -46,7 +46,7 @@ pub(super) struct Change {
 
 /// A commit, shared by the log and the queues of watchers.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub revision: Revision,
     pub changes: Box<[Change]>,
     /// Keys, values and previous values.
@@ -100,7 +100,7 @@ impl Entry {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(crate) struct State {
     chains: BTreeMap<Bytes, Chain>,
     /// Every commit after `compacted`, oldest first.
     log: VecDeque<Arc<Entry>>,
@@ -192,6 +192,11 @@ impl State {
         self.revision = entry.revision;
         self.log_bytes += entry.bytes;
         self.log.push_back(entry);
+    }
+
+    /// Nothing that is kept here was changed up to `revision`.
+    pub fn advance(&mut self, revision: Revision) {
+        self.revision = self.revision.max(revision);
     }
 
     /// Forgets the oldest commits until the log is within its limits.

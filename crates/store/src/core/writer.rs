@@ -130,6 +130,7 @@ impl Writer {
         if let Some(source) = &self.broken {
             return Err(Error::Broken { source: source.clone() });
         }
+        let upto = last.revision;
         let records: Vec<_> = entries.iter().map(|entry| entry.record()).collect();
         if let Err(error) = self.engine.append(&records) {
             let source = Arc::new(error);
@@ -145,7 +146,7 @@ impl Writer {
                 }
             }
         }
-        self.shared.publish(entries);
+        self.shared.publish(entries, upto);
         Ok(())
     }
 
