@@ -16,6 +16,17 @@ pub enum Operation {
     Delete,
 }
 
+impl Operation {
+    /// As metrics name it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
 /// What is asked of admission, besides the object itself.
 #[derive(Clone, Debug)]
 pub struct Request {

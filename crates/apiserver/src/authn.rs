@@ -34,14 +34,13 @@ pub(crate) async fn authenticate(server: &Server, parts: &Parts) -> Result<User>
     let Some((_, token)) = token.filter(|(_, token)| !token.trim().is_empty()) else {
         return if server.state().options.anonymous { Ok(User::anonymous()) } else { Err(Error::unauthorized()) };
     };
-    match bearer(server, token.trim(), &[]).await? {
-        Some((user, _)) => Ok(user),
-        None => Err(Error::unauthorized()),
-    }
+    let found = bearer(server, token.trim(), &[]).await?;
+    server.state().metrics.authenticated(if found.is_some() { "success" } else { "failure" });
+    found.map(|(user, _)| user).ok_or_else(Error::unauthorized)
 }
 
-/// Who a request is to be made as (`Impersonate-*` headers), if the caller may do that.
-pub(crate) async fn impersonate(server: &Server, user: User, headers: &HeaderMap) -> Result<User> {
+/// Who a request is to be made as (`Impersonate-*` headers), if the caller may do that; none: as the caller.
+pub(crate) async fn impersonate(server: &Server, user: &User, headers: &HeaderMap) -> Result<Option<User>> {
     let text = |value: &http::HeaderValue| {
         value.to_str().map(str::to_owned).map_err(|_| Error::bad_request("impersonation headers must be text"))
     };
@@ -49,7 +48,7 @@ pub(crate) async fn impersonate(server: &Server, user: User, headers: &HeaderMap
     let groups = headers.get_all("impersonate-group").iter().map(text).collect::<Result<Vec<_>>>()?;
     let asks = headers.keys().any(|key| key.as_str().starts_with("impersonate-"));
     if !asks {
-        return Ok(user);
+        return Ok(None);
     }
     let uid = headers.get("impersonate-uid").map(text).transpose()?.unwrap_or_default();
     let mut extra = BTreeMap::<String, Vec<String>>::new();
@@ -66,18 +65,18 @@ pub(crate) async fn impersonate(server: &Server, user: User, headers: &HeaderMap
     }
     let account = target.as_service_account().map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
     match &account {
-        Some((namespace, name)) => may_impersonate(server, &user, "serviceaccounts", namespace, name).await?,
-        None => may_impersonate(server, &user, "users", "", &target.name).await?,
+        Some((namespace, name)) => may_impersonate(server, user, "serviceaccounts", namespace, name).await?,
+        None => may_impersonate(server, user, "users", "", &target.name).await?,
     }
     for group in &target.groups {
-        may_impersonate(server, &user, "groups", "", group).await?;
+        may_impersonate(server, user, "groups", "", group).await?;
     }
     if !target.uid.is_empty() {
-        may_impersonate_as(server, &user, "uids", "", &target.uid).await?;
+        may_impersonate_as(server, user, "uids", "", &target.uid).await?;
     }
     for (key, values) in &target.extra {
         for value in values {
-            may_impersonate_as(server, &user, "userextras", key, value).await?;
+            may_impersonate_as(server, user, "userextras", key, value).await?;
         }
     }
     if let (Some((namespace, name)), true) = (&account, target.groups.is_empty()) {
@@ -88,7 +87,7 @@ pub(crate) async fn impersonate(server: &Server, user: User, headers: &HeaderMap
     if !target.is_in(group) {
         target.groups.push(group.to_owned());
     }
-    Ok(target)
+    Ok(Some(target))
 }
 
 const EXTRA_PREFIX: &str = "impersonate-extra-";

@@ -17,7 +17,9 @@ use crate::{
     answer::{failure, in_media, respond, to_vec, warn, yaml},
     authn, authz,
     body::{self, BODY_BYTES_MAX, Media},
-    convert, decode, discovery, documents, forward,
+    convert, decode, discovery, documents,
+    fairness::Seat,
+    forward, health,
     kinds::Kind,
     listen::Draining,
     negotiate::{self, Answer, Form, PatchType},
@@ -25,6 +27,7 @@ use crate::{
     options::{self, Write},
     path::{self, Query, Resource, Target, Verb},
     read::{self, Subject},
+    request::Seen,
     rest::{self, DeleteOptions, Deleted, Edit, scale_view},
     reviews,
     server::Server,
@@ -56,57 +59,87 @@ pub(crate) async fn handle(server: Server, request: Request, caller: Option<Arc<
     let yaml = negotiate::wants_yaml(&parts.headers);
     let line = tracing::enabled!(tracing::Level::DEBUG).then(|| format!("{} {}", parts.method, parts.uri));
     let start = Instant::now();
+    let mut seen = Seen::begin(&server, &parts.method, parts.uri.path());
     // A bug that one request finds must not take the caller's task, or the connection, with it.
-    let served = AssertUnwindSafe(serve(&server, parts, body, caller)).catch_unwind().await;
+    let served = AssertUnwindSafe(serve(&server, parts, body, caller, &mut seen)).catch_unwind().await;
     let response = match served {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => failure(&error, yaml),
-        Err(_) => failure(&Error::internal("the request met a bug of the server; its log has the place"), yaml),
+        Err(_) => {
+            seen.panicked().await;
+            failure(&Error::internal("the request met a bug of the server; its log has the place"), yaml)
+        }
     };
+    let response = seen.done(response).await;
     if let Some(line) = line {
         tracing::debug!(code = response.status().as_u16(), took = ?start.elapsed(), "{line}");
     }
     if head { response.map(|_| Body::empty()) } else { response }
 }
 
-async fn serve(server: &Server, mut parts: Parts, body: Body, caller: Option<Arc<User>>) -> Result<Response> {
+async fn serve(
+    server: &Server,
+    mut parts: Parts,
+    body: Body,
+    caller: Option<Arc<User>>,
+    seen: &mut Seen,
+) -> Result<Response> {
     let size: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if size > HEADERS_BYTES_MAX {
         return Err(Error::headers_too_large());
     }
     let target = path::parse(parts.uri.path())?;
     let query = Query::parse(parts.uri.query())?;
-    let in_process = caller.is_some();
-    let user = match caller {
-        Some(user) => user,
-        None => {
-            let user = authn::authenticate(server, &parts).await?;
-            Arc::new(authn::impersonate(server, user, &parts.headers).await?)
-        }
+    let resource = match &target {
+        Target::Resource(resource) => Some(resource),
+        Target::Other(_) => None,
     };
+    let verb = resource.and_then(|resource| {
+        let wants_watch = resource.watch || (query.flag("watch") && resource.name.is_empty());
+        Verb::of(&parts.method, resource, wants_watch)
+    });
+    let in_process = caller.is_some();
+    let user = identify(server, caller, verb, resource, &parts, seen).await?;
     let resource = match target {
         Target::Resource(resource) => resource,
         Target::Other(segments) => {
             let verb = parts.method.as_str().to_ascii_lowercase();
-            authz::path(server, &user, &verb, parts.uri.path()).await?;
+            let decision = authz::path(server, &user, &verb, parts.uri.path()).await;
+            seen.decided(&decision);
+            decision?;
             if parts.uri.path().starts_with("//") {
                 return Err(Error::nothing_here());
             }
             if matches!(segments.first().map(String::as_str), Some("healthz" | "livez" | "readyz")) {
-                return health(server, &segments, &query).await;
+                return health::serve(server, &segments, &query).await;
             }
             let group_alone = segments.len() == 2 && segments[0] == "apis";
             if !matches!(parts.method, Method::GET | Method::HEAD) && !group_alone {
                 return Err(Error::method_not_allowed_on_path());
             }
+            if segments == ["metrics"] {
+                let text = crate::metrics::render(server).await?;
+                return Ok(respond(StatusCode::OK, crate::metrics::MEDIA, text.into()));
+            }
+            let _seat = seat(server, in_process, &user, None, None).await?;
             return other(server, &segments, &parts.headers);
         }
     };
-    let wants_watch = resource.watch || (query.flag("watch") && resource.name.is_empty());
-    let verb = Verb::of(&parts.method, &resource, wants_watch).ok_or_else(Error::method_not_allowed_on_path)?;
-    authz::resource(server, &user, verb, &resource, &query).await?;
+    let verb = verb.ok_or_else(Error::method_not_allowed_on_path)?;
     let catalog = server.catalog();
-    let kind = catalog.find(&resource.group, &resource.version, &resource.resource).ok_or_else(|| {
+    let kind = catalog.find(&resource.group, &resource.version, &resource.resource);
+    if let Some(kind) = &kind {
+        seen.kind(kind, verb, &resource, &query, &parts.headers);
+    }
+    let stream = verb == Verb::Watch || resource.subresource == "portforward";
+    let _seat = match stream {
+        true => None,
+        false => seat(server, in_process, &user, Some(verb), Some(&resource)).await?,
+    };
+    let decision = authz::resource(server, &user, verb, &resource, &query).await;
+    seen.decided(&decision);
+    decision?;
+    let kind = kind.ok_or_else(|| {
         let known = resource.group.is_empty() || catalog.has_builtin_group(&resource.group);
         if known { Error::no_such_path() } else { Error::nothing_here() }
     })?;
@@ -114,6 +147,10 @@ async fn serve(server: &Server, mut parts: Parts, body: Body, caller: Option<Arc
     if !kind.has_subresource(&resource.subresource) {
         return Err(Error::no_such_path());
     }
+    if stream {
+        seen.goes_on();
+    }
+    let body = if stream { body } else { seen.body(body, &parts).await? };
     let upgrade = parts.extensions.remove::<OnUpgrade>();
     let call = Call { server: server.clone(), user, kind, verb, target: resource, query, headers: parts.headers };
     if verb == Verb::Get && call.target.subresource == "portforward" {
@@ -123,15 +160,49 @@ async fn serve(server: &Server, mut parts: Parts, body: Body, caller: Option<Arc
         let draining = parts.extensions.get::<Draining>().map(|d| d.0.clone()).unwrap_or_default();
         return call.watch(draining).await;
     }
-    let _permit = match in_process {
-        true => None,
-        false => Some(
-            Arc::clone(&server.state().requests)
-                .try_acquire_owned()
-                .map_err(|_| Error::too_many_requests("too many requests, please try again later", 1))?,
-        ),
-    };
     call.run(body).await
+}
+
+/// Who asks, or as whom; and the beginning of the request's trail.
+async fn identify(
+    server: &Server,
+    caller: Option<Arc<User>>,
+    verb: Option<Verb>,
+    resource: Option<&Resource>,
+    parts: &Parts,
+    seen: &mut Seen,
+) -> Result<Arc<User>> {
+    if let Some(user) = caller {
+        seen.told(server, (&user, None), verb, resource, parts).await;
+        return Ok(user);
+    }
+    let user = match authn::authenticate(server, parts).await {
+        Ok(user) => user,
+        Err(error) => {
+            if error.code() == 401 {
+                Seen::refused(server, verb, resource, parts).await;
+            }
+            return Err(error);
+        }
+    };
+    let target = authn::impersonate(server, &user, &parts.headers).await;
+    let impersonated = target.as_ref().ok().and_then(Option::as_ref);
+    seen.told(server, (&user, impersonated), verb, resource, parts).await;
+    Ok(Arc::new(target?.unwrap_or(user)))
+}
+
+/// A place among the requests that are served; callers in the process need none.
+async fn seat(
+    server: &Server,
+    in_process: bool,
+    user: &User,
+    verb: Option<Verb>,
+    target: Option<&Resource>,
+) -> Result<Option<Seat>> {
+    if in_process {
+        return Ok(None);
+    }
+    server.state().fairness.seat(user, verb, target).await.map(Some)
 }
 
 /// Whether the path has a namespace where the kind wants one.
@@ -148,27 +219,6 @@ fn check_place(kind: &Kind, target: &Resource, verb: Verb) -> Result<()> {
         Verb::Create | Verb::DeleteCollection => Err(Error::method_not_allowed_on_path()),
         _ => Err(Error::no_such_path()),
     }
-}
-
-/// Alive is who answers; ready is whose store can be read, too.
-async fn health(server: &Server, segments: &[String], query: &Query) -> Result<Response> {
-    let asked = segments.first().map(String::as_str).unwrap_or_default();
-    if let [_, check, ..] = segments {
-        return match check.as_str() {
-            "ping" | "store" => Ok(respond(StatusCode::OK, "text/plain; charset=utf-8", "ok".into())),
-            _ => Err(Error::nothing_here()),
-        };
-    }
-    let mut text = "[+]ping ok\n".to_owned();
-    if asked != "livez" {
-        let key = format!("{}core/namespaces/default", crate::kinds::ROOT);
-        if let Err(error) = write::get(server, key).await {
-            return Err(Error::unavailable(format!("{asked} check failed: the store cannot be read: {error}")));
-        }
-        text.push_str("[+]store ok\n");
-    }
-    let text = if query.flag("verbose") { format!("{text}{asked} check passed\n") } else { "ok".to_owned() };
-    Ok(respond(StatusCode::OK, "text/plain; charset=utf-8", text.into()))
 }
 
 /// What is no resource: discovery and documents.

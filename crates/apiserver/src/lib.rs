@@ -11,6 +11,7 @@ mod access;
 mod admission;
 mod answer;
 mod apply;
+mod audit;
 mod authn;
 mod authz;
 mod body;
@@ -22,12 +23,15 @@ mod crd;
 mod decode;
 mod discovery;
 mod documents;
+mod fairness;
 mod field;
 mod forward;
+mod health;
 mod http;
 mod jose;
 mod kinds;
 mod listen;
+mod metrics;
 mod names;
 mod negotiate;
 mod object;
@@ -37,6 +41,7 @@ mod patch;
 mod path;
 mod protobuf;
 mod read;
+mod request;
 mod rest;
 mod reviews;
 mod schema;
@@ -55,9 +60,11 @@ pub use policy::{User, rbac::Attributes};
 
 pub use self::{
     admission::{Admission, Denied, Operation, Request, Warning},
+    audit::{Audit, AuditError, AuditLog, PolicyError, Rotation},
     authn::PeerCertificates,
     authz::{Authorizer, Question, Verdict},
     body::{BODY_BYTES_MAX, DEPTH_MAX},
+    fairness::RequestLimits,
     field::{FieldError, FieldErrorKind},
     forward::Forward,
     http::HEADERS_BYTES_MAX,

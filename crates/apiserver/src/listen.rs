@@ -1,6 +1,6 @@
 //! The API over TLS sockets.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::Router;
 use hyper_util::{
@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use crate::{authn::PeerCertificates, server::Server};
+use crate::{audit::PeerAddress, authn::PeerCertificates, server::Server};
 
 /// A TLS handshake, and a request's headers, must be through in this time.
 const HANDSHAKE_S: u64 = 10;
@@ -91,8 +91,8 @@ impl Server {
                 () = shutdown.cancelled() => break,
                 () = self.state().stop.cancelled() => break,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match accepted {
+                Ok((stream, peer)) => (stream, peer.ip()),
                 // The peer went away again, or there are no file handles: neither is the listener's end.
                 Err(error) if is_passing(&error) => {
                     tracing::warn!(%error, "a connection was not accepted");
@@ -108,7 +108,7 @@ impl Server {
             // Without this, small answers wait for the peer's acknowledgement.
             let _ = stream.set_nodelay(true);
             let (server, tls, shutdown) = (self.clone(), Arc::clone(&tls), shutdown.clone());
-            connections.spawn(async move { server.connection(stream, tls, shutdown).await });
+            connections.spawn(async move { server.connection(stream, Some(peer), tls, shutdown).await });
         }
         connections.close();
         let drained = tokio::time::timeout(std::time::Duration::from_secs(DRAIN_S), connections.wait()).await;
@@ -123,22 +123,28 @@ impl Server {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.connection(io, tls, CancellationToken::new()).await;
+        self.connection(io, None, tls, CancellationToken::new()).await;
     }
 
-    async fn connection<I>(&self, io: I, tls: Arc<ServerConfig>, shutdown: CancellationToken)
+    async fn connection<I>(&self, io: I, address: Option<IpAddr>, tls: Arc<ServerConfig>, shutdown: CancellationToken)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let handshake = TlsAcceptor::from(tls).accept(io);
         let stream = match tokio::time::timeout(std::time::Duration::from_secs(HANDSHAKE_S), handshake).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
-            Err(_) => return tracing::debug!("a TLS handshake took too long"),
+            Ok(Err(error)) => {
+                self.state().metrics.handshake_failed();
+                return tracing::debug!(%error, "a TLS handshake failed");
+            }
+            Err(_) => {
+                self.state().metrics.handshake_failed();
+                return tracing::debug!("a TLS handshake took too long");
+            }
         };
         let peer = stream.get_ref().1.peer_certificates();
         let peer = peer.map(|list| PeerCertificates(list.iter().map(|c| c.clone().into_owned()).collect()));
-        let service = with_extensions(self.router(), peer, Draining(shutdown.clone()));
+        let service = with_extensions(self.router(), peer, address, Draining(shutdown.clone()));
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
@@ -172,6 +178,7 @@ pub(crate) struct Draining(pub CancellationToken);
 fn with_extensions(
     router: Router,
     peer: Option<PeerCertificates>,
+    address: Option<IpAddr>,
     draining: Draining,
 ) -> TowerToHyperService<
     impl tower::Service<
@@ -185,6 +192,9 @@ fn with_extensions(
 > {
     TowerToHyperService::new(router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(draining.clone());
+        if let Some(address) = address {
+            request.extensions_mut().insert(PeerAddress(address));
+        }
         if let Some(peer) = &peer {
             request.extensions_mut().insert(peer.clone());
         }

@@ -11,23 +11,24 @@ use parking_lot::{Mutex, RwLock};
 use policy::User;
 use serde_json::Value;
 use store::{Revision, SharedStore};
-use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::Access,
     admission::Admission,
+    audit::Audit,
     bootstrap,
     catalog::Catalog,
     collector::Collector,
-    crd, http,
+    crd,
+    fairness::{Fairness, RequestLimits},
+    health::Ending,
+    http,
     kinds::{builtin::Profile, split_key},
+    metrics::{Metered, Metrics},
     service_ip::ServiceRange,
     token::Keys,
 };
-
-/// Requests in progress, watches not counted; more wait no longer than it takes to say 429.
-pub const REQUESTS_MAX: usize = 600;
 
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
@@ -73,7 +74,10 @@ pub struct Options {
     pub service_range: Option<ServiceRange>,
     /// What `/version` says, as in `v1.36.0`.
     pub version: String,
-    pub requests_max: usize,
+    /// Requests in progress, watches not counted.
+    pub limits: RequestLimits,
+    /// Who did what is told here; none: nowhere.
+    pub audit: Option<Arc<Audit>>,
     /// Streams into pods; none: there are no nodes that run them.
     pub forward: Option<Arc<dyn crate::Forward>>,
     /// Random numbers for uids and made-up names; a seeded source makes them repeatable.
@@ -95,7 +99,8 @@ impl Default for Options {
             anonymous: true,
             service_range: None,
             version: "v1.36.0".to_owned(),
-            requests_max: REQUESTS_MAX,
+            limits: RequestLimits::default(),
+            audit: None,
             forward: None,
             random: Arc::new(rand::random),
         }
@@ -131,7 +136,9 @@ pub(crate) struct State {
     pub access: RwLock<Access>,
     pub keys: Option<Keys>,
     pub service_range: Option<ServiceRange>,
-    pub requests: Arc<Semaphore>,
+    pub fairness: Fairness,
+    pub metrics: Arc<Metrics>,
+    pub ending: Ending,
     pub collector: Collector,
     /// The OpenAPI documents that were asked for.
     pub documents: Mutex<HashMap<String, crate::documents::Document>>,
@@ -153,12 +160,16 @@ impl Server {
             options.admission.push(Arc::new(crate::authz::restriction::NodeRestriction));
         }
         let keys = options.service_account.as_ref().map(Keys::new).transpose().map_err(StartError::Keys)?;
+        let metrics = Arc::new(Metrics::new());
+        let store: SharedStore = Arc::new(Metered::new(store, Arc::clone(&metrics)));
         let state = State {
             catalog: RwLock::new(Catalog::new(options.profile)),
             access: RwLock::default(),
             keys,
             service_range: options.service_range,
-            requests: Arc::new(Semaphore::new(options.requests_max)),
+            fairness: Fairness::new(options.limits, &metrics),
+            ending: Ending::default(),
+            metrics,
             collector: Collector::default(),
             documents: Mutex::default(),
             seen: Mutex::default(),
@@ -206,11 +217,20 @@ impl Server {
         http::handle(self.clone(), request, Some(user)).await
     }
 
+    /// From now on `/readyz` says that the server is ending, so that load balancers turn elsewhere; all else goes on.
+    pub fn announce_end(&self) {
+        self.0.ending.0.cancel();
+    }
+
     /// Ends the watches and the background tasks; the store stays.
     pub async fn shutdown(&self) {
+        self.announce_end();
         self.0.stop.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;
+        if let Some(audit) = &self.0.options.audit {
+            audit.close().await;
+        }
     }
 
     pub fn store(&self) -> &SharedStore {

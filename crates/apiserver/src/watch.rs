@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     convert,
     kinds::Kind,
+    metrics::WatchMetrics,
     negotiate::Form,
     path::Query,
     read::{self, Subject, parse_revision, partial_metadata, served_bytes},
@@ -45,6 +46,7 @@ pub(crate) struct Watcher {
     include: IncludeObject,
     columns: Vec<Column>,
     columns_sent: bool,
+    counts: WatchMetrics,
     bookmarks: bool,
     source: Option<store::Watch>,
     /// Nothing up to here is shown: a watch may ask for what is yet to come.
@@ -80,6 +82,7 @@ pub(crate) async fn open(
         include: read::include_object(query)?,
         columns: if form == Form::Table { kind.columns().into_owned() } else { Vec::new() },
         columns_sent: false,
+        counts: server.state().metrics.watch(kind),
         bookmarks: query.flag("allowWatchBookmarks"),
         source: None,
         floor: version.filter(|version| *version > current).unwrap_or_default(),
@@ -257,6 +260,7 @@ impl Watcher {
             serde_json::to_writer(&mut out, &view).map_err(Error::internal)?;
         }
         out.extend_from_slice(b"}\n");
+        self.counts.sent(out.len());
         Ok(out.into())
     }
 

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use policy::User;
 use serde_json::Value;
 use store::{KeyValue, Range};
+use tokio::time::Instant;
 
 use crate::{
     admission::{Operation, Request},
@@ -390,9 +391,21 @@ impl Draft {
         object::name(&self.object).clone_into(&mut request.name);
         let chain = scope.server.state().options.admission.clone();
         let before = (!chain.is_empty()).then(|| self.object.clone());
+        let start = Instant::now();
+        let mut refused = None;
         for admission in &chain {
-            let warnings = admission.mutate(&request, &mut self.object).await.map_err(|d| d.into_error(&request))?;
-            scope.warnings.extend(warnings);
+            match admission.mutate(&request, &mut self.object).await {
+                Ok(warnings) => scope.warnings.extend(warnings),
+                Err(denied) => {
+                    refused = Some(denied.into_error(&request));
+                    break;
+                }
+            }
+        }
+        let metrics = &scope.server.state().metrics;
+        metrics.admitted("admit", operation.as_str(), refused.is_some(), start.elapsed());
+        if let Some(error) = refused {
+            return Err(error);
         }
         if before.is_some_and(|before| before != self.object) {
             self.shape(scope)?;
@@ -600,6 +613,14 @@ fn check_metadata_change(new: &Value, old: &Value, errors: &mut Vec<FieldError>)
 }
 
 async fn validate(scope: &mut Scope, request: &Request, object: &Value) -> Result<()> {
+    let start = Instant::now();
+    let validated = ask_all(scope, request, object).await;
+    let metrics = &scope.server.state().metrics;
+    metrics.admitted("validate", request.operation.as_str(), validated.is_err(), start.elapsed());
+    validated
+}
+
+async fn ask_all(scope: &mut Scope, request: &Request, object: &Value) -> Result<()> {
     let chain = scope.server.state().options.admission.clone();
     for admission in &chain {
         let warnings = admission.validate(request, object).await.map_err(|denied| denied.into_error(request))?;

@@ -9,6 +9,7 @@ mod forms;
 mod garbage;
 mod identity;
 mod noise;
+mod operation;
 mod registry;
 mod support;
 mod together;
