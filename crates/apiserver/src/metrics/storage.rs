@@ -123,6 +123,10 @@ impl Store for Metered {
         self.store.watch(range, after)
     }
 
+    async fn reach(&self, revision: Revision) -> store::Result<()> {
+        self.store.reach(revision).await
+    }
+
     async fn compact(&self, below: Revision) -> store::Result<()> {
         self.store.compact(below).await
     }
