@@ -24,7 +24,7 @@ pub struct Judge {
 }
 
 /// Ports that are free now.
-fn free_ports<const N: usize>() -> Result<[u16; N]> {
+pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
     let listeners: Vec<_> =
         (0..N).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>().context("find free ports")?;
     let mut ports = [0; N];
@@ -92,8 +92,12 @@ impl Judge {
                 };
                 bail!("kube-apiserver did not become ready\n{}\n{}", tail("etcd.log"), tail("kube-apiserver.log"));
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    pub fn pids(&self) -> Vec<u32> {
+        self.server.id().into_iter().chain(self.etcd.id()).collect()
     }
 
     pub async fn stop(mut self) {

@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, reason = "its output is a report for people")]
 
+mod bench;
 mod case;
 mod client;
 mod compare;
@@ -19,7 +20,7 @@ mod subject;
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 use futures::StreamExt;
 
 use crate::{
@@ -28,9 +29,23 @@ use crate::{
     run::Pair,
 };
 
-/// Compares the embedded API server with kube-apiserver.
+/// kube-apiserver is the judge of the embedded API server.
 #[derive(Parser)]
-struct Args {
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Asks both the same and prints where the answers differ
+    Compare(Compare),
+    /// Measures both
+    Bench(bench::Arguments),
+}
+
+#[derive(Args)]
+struct Compare {
     /// Where cases and known differences are.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR")))]
     folder: PathBuf,
@@ -59,8 +74,15 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
-    let args = Args::parse();
+    let arguments = Arguments::parse();
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match arguments.command {
+        Command::Compare(arguments) => compare(arguments).await,
+        Command::Bench(arguments) => bench::run(arguments).await.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+async fn compare(args: Compare) -> Result<ExitCode> {
     let mut cases = case::load(&args.folder.join("cases"))?;
     cases.retain(|case| case.name.contains(&args.only));
     if args.list {
