@@ -45,6 +45,7 @@ mod request;
 mod rest;
 mod reviews;
 mod schema;
+mod seal;
 mod selector;
 mod server;
 mod service_ip;
@@ -70,6 +71,7 @@ pub use self::{
     http::HEADERS_BYTES_MAX,
     kinds::builtin::Profile,
     listen::{ListenError, server_tls},
+    seal::{Encryption, EncryptionError},
     server::{Clock, Options, Server, ServiceAccountKeys, StartError},
     service_ip::{ServiceRange, ServiceRangeError},
     token::KeyError,

@@ -26,6 +26,7 @@ use crate::{
     http,
     kinds::{builtin::Profile, split_key},
     metrics::{Metered, Metrics},
+    seal::{Encryption, Sealed},
     service_ip::ServiceRange,
     token::Keys,
 };
@@ -78,6 +79,8 @@ pub struct Options {
     pub limits: RequestLimits,
     /// Who did what is told here; none: nowhere.
     pub audit: Option<Arc<Audit>>,
+    /// What is encrypted in the store; none: nothing.
+    pub encryption: Option<Arc<Encryption>>,
     /// Streams into pods; none: there are no nodes that run them.
     pub forward: Option<Arc<dyn crate::Forward>>,
     /// Random numbers for uids and made-up names; a seeded source makes them repeatable.
@@ -101,6 +104,7 @@ impl Default for Options {
             version: "v1.36.0".to_owned(),
             limits: RequestLimits::default(),
             audit: None,
+            encryption: None,
             forward: None,
             random: Arc::new(rand::random),
         }
@@ -138,6 +142,7 @@ pub(crate) struct State {
     pub service_range: Option<ServiceRange>,
     pub fairness: Fairness,
     pub metrics: Arc<Metrics>,
+    pub sealed: Arc<Sealed>,
     pub ending: Ending,
     pub collector: Collector,
     /// The OpenAPI documents that were asked for.
@@ -161,6 +166,8 @@ impl Server {
         }
         let keys = options.service_account.as_ref().map(Keys::new).transpose().map_err(StartError::Keys)?;
         let metrics = Arc::new(Metrics::new());
+        let sealed = Arc::new(Sealed::new(store, options.encryption.clone()));
+        let store: SharedStore = Arc::clone(&sealed) as SharedStore;
         let store: SharedStore = Arc::new(Metered::new(store, Arc::clone(&metrics)));
         let state = State {
             catalog: RwLock::new(Catalog::new(options.profile)),
@@ -170,6 +177,7 @@ impl Server {
             fairness: Fairness::new(options.limits, &metrics),
             ending: Ending::default(),
             metrics,
+            sealed,
             collector: Collector::default(),
             documents: Mutex::default(),
             seen: Mutex::default(),

@@ -55,6 +55,9 @@ pub enum Error {
     Layout { prefix: String, found: String, expected: &'static str },
     #[error(transparent)]
     Options(#[from] crate::etcd::Invalid),
+    /// A layer above the engine could not make anything of what lies there.
+    #[error("the value of {key:?} cannot be read: {why}")]
+    Unreadable { key: String, why: String },
     #[error("the store was closed")]
     Closed,
 }

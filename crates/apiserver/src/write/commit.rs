@@ -99,7 +99,10 @@ impl Admitted {
 
     pub(crate) async fn commit(self, scope: &Scope) -> Result<Outcome> {
         let deleted = matches!(self.action, Action::Delete);
-        if matches!(self.action, Action::Nothing) {
+        // What stays the same is written again if it is to be encrypted otherwise than it is.
+        if matches!(self.action, Action::Nothing)
+            && (scope.dry_run || !scope.server.state().sealed.is_stale(&self.key).await.map_err(store_error)?)
+        {
             return Ok(Outcome::Stored(Stored { bytes: self.bytes, revision: self.base }));
         }
         let mut guard = vec![(Bytes::from(self.key.clone()), self.base.map_or(Expect::Absent, Expect::ModifiedAt))];

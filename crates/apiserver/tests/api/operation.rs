@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use apiserver::{Audit, AuditLog, Options, Rotation, Server, User};
+use apiserver::{Audit, AuditLog, Encryption, Options, Rotation, Server, User};
 use axum::body::Body;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::support::{delete, get, merge, post, raw, send_as, server, server_with};
+use crate::support::{delete, get, merge, post, put, raw, send_as, server, server_with};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";
@@ -198,4 +199,105 @@ async fn health_is_told_check_by_check() {
     assert_eq!(text("/readyz?exclude=shutdown").await.0, 200);
     assert_eq!(text("/livez").await.0, 200);
     assert_eq!(text(MAPS).await.0, 200, "requests go on until the listener ends");
+}
+
+fn encryption(keys: &[(&str, u8)], identity: bool) -> std::sync::Arc<Encryption> {
+    let keys: Vec<Value> =
+        keys.iter().map(|(name, byte)| json!({"name": name, "secret": STANDARD.encode([*byte; 32])})).collect();
+    let mut providers = vec![json!({"aesgcm": {"keys": keys}})];
+    if identity {
+        providers.push(json!({"identity": {}}));
+    }
+    let config = json!({
+        "apiVersion": "apiserver.config.k8s.io/v1", "kind": "EncryptionConfiguration",
+        "resources": [{"resources": ["secrets"], "providers": providers}],
+    });
+    Encryption::new(&config.to_string()).unwrap()
+}
+
+/// Whether a text lies in a file, or in the log beside it.
+fn holds(folder: &Path, text: &str) -> bool {
+    std::fs::read_dir(folder).unwrap().any(|entry| {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        bytes.windows(text.len()).any(|part| part == text.as_bytes())
+    })
+}
+
+#[tokio::test]
+async fn secrets_lie_encrypted_in_the_file_and_keys_are_rotated() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = async |encryption: Option<std::sync::Arc<Encryption>>| {
+        let store = store::Embedded::open(&folder.path().join("test.db"), store::Limits::default()).unwrap();
+        Server::start(std::sync::Arc::new(store), Options { encryption, ..Options::default() }).await
+    };
+    let secret = |name: &str| json!({"metadata": {"name": name}, "data": {"p": STANDARD.encode("hunter2")}});
+    let text = STANDARD.encode("hunter2");
+    // The plain one from before is still read, and is encrypted when it is written again.
+    let server = open(None).await.unwrap();
+    assert_eq!(post(&server, SECRETS, &secret("old")).await.code, 201);
+    assert!(holds(folder.path(), &text));
+    server.shutdown().await;
+    drop(server);
+    let server = open(Some(encryption(&[("a", 1)], true))).await.unwrap();
+    let mut watch = {
+        let request = Request::get(format!("{SECRETS}?watch=true")).body(Body::empty()).unwrap();
+        raw(&server, &User::master("root"), request).await.into_body()
+    };
+    assert_eq!(post(&server, SECRETS, &secret("new")).await.code, 201);
+    let seen = watch.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert!(String::from_utf8_lossy(&seen).contains(&text));
+    let listed = get(&server, SECRETS).await.json();
+    for item in listed["items"].as_array().unwrap() {
+        let name = item["metadata"]["name"].as_str().unwrap();
+        assert_eq!(item["data"]["p"], text);
+        let mut object = item.clone();
+        object["kind"] = "Secret".into();
+        object["apiVersion"] = "v1".into();
+        let replaced = put(&server, &format!("{SECRETS}/{name}"), &object).await;
+        assert_eq!(replaced.code, 200, "{:?}", replaced.status());
+        let same = replaced.json()["metadata"]["resourceVersion"] == item["metadata"]["resourceVersion"];
+        assert_eq!(same, name == "new", "{name} is written again only if it is to be encrypted");
+    }
+    let revision = server.store().revision();
+    server.store().compact(revision).await.unwrap();
+    drop(watch);
+    server.shutdown().await;
+    drop(server);
+    // Another key writes, the old one still reads; without identity no plain value would be.
+    let server = open(Some(encryption(&[("b", 2), ("a", 1)], false))).await.unwrap();
+    let got = get(&server, &format!("{SECRETS}/old")).await.json();
+    assert_eq!(got["data"]["p"], text);
+    assert_eq!(put(&server, &format!("{SECRETS}/old"), &got).await.code, 200);
+    server.shutdown().await;
+    drop(server);
+    let refused = open(Some(encryption(&[("b", 2)], false))).await.err().map(|error| format!("{error:?}")).unwrap();
+    assert!(refused.contains("/registry/core/secrets/default/new") && refused.contains("key \\\"a\\\""), "{refused}");
+}
+
+#[tokio::test]
+async fn what_was_encrypted_from_the_beginning_never_lies_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store::Embedded::open(&folder.path().join("test.db"), store::Limits::default()).unwrap();
+    let keys = encryption(&[("a", 1)], false);
+    let options = Options { encryption: Some(keys.clone()), ..Options::default() };
+    let server = Server::start(std::sync::Arc::new(store), options).await.unwrap();
+    let secret = json!({"metadata": {"name": "s"}, "stringData": {"p": "hunter2"}});
+    assert_eq!(post(&server, SECRETS, &secret).await.code, 201);
+    post(&server, MAPS, &json!({"metadata": {"name": "m"}, "data": {"p": "in the open"}})).await;
+    merge(&server, &format!("{SECRETS}/s"), &json!({"stringData": {"p": "hunter3"}})).await;
+    for plain in ["hunter2", "hunter3", &STANDARD.encode("hunter2"), &STANDARD.encode("hunter3")] {
+        assert!(!holds(folder.path(), plain), "{plain}");
+    }
+    assert!(holds(folder.path(), "in the open") && holds(folder.path(), "k8s:enc:aesgcm:v1:a:"));
+    // A key that is gone while the server runs: the answer says which, of which object.
+    let other = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "EncryptionConfiguration",
+        "resources": [{"resources": ["secrets"], "providers": [{"identity": {}}]}]});
+    keys.replace(&other.to_string()).unwrap();
+    assert!(keys.replace("kind: Nonsense").is_err());
+    let (code, _, message) = get(&server, &format!("{SECRETS}/s")).await.status();
+    assert_eq!(code, 500);
+    assert!(
+        message.contains("/registry/core/secrets/default/s") && message.contains("key \"a\" of aesgcm"),
+        "{message}"
+    );
 }
