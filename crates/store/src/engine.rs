@@ -1,14 +1,17 @@
 //! What makes commits durable. An engine keeps the latest values and the revision; versions, events and order are the
 //! core's. It is used by one thread at a time, and knows nothing of readers.
 
+mod file;
 mod memory;
 mod sqlite;
+mod wal;
 
 use crate::{KeyValue, Op, Revision};
 
 pub use self::{
+    file::{Examined, examine, read_file, write_file},
     memory::Memory,
-    sqlite::{Options, Sqlite},
+    sqlite::{Options, Sqlite, lock},
 };
 
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

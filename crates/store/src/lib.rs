@@ -10,6 +10,7 @@ pub mod engine;
 mod error;
 pub mod etcd;
 mod prefixed;
+pub mod snapshot;
 pub mod watch;
 
 use std::{fmt, sync::Arc};
@@ -22,6 +23,7 @@ pub use self::{
     error::Error,
     etcd::Etcd,
     prefixed::Prefixed,
+    snapshot::Snapshot,
     watch::{Event, Watch, WatchItem},
 };
 
