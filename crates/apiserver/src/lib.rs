@@ -50,6 +50,7 @@ mod selector;
 mod server;
 mod service_ip;
 mod status;
+mod stored;
 mod strategy;
 mod subresource;
 mod table;
@@ -74,6 +75,7 @@ pub use self::{
     seal::{Encryption, EncryptionError},
     server::{Clock, Options, Server, ServiceAccountKeys, StartError},
     service_ip::{ServiceRange, ServiceRangeError},
+    stored::check_stored,
     token::KeyError,
     write::OBJECT_BYTES_MAX,
 };

@@ -10,6 +10,7 @@
 
 mod cache;
 mod clock;
+mod election;
 mod error;
 mod event;
 mod plan;
@@ -23,6 +24,7 @@ use jiff::Timestamp;
 pub use self::{
     cache::{Cache, Cached},
     clock::Clock,
+    election::{Election, Overrun, Timing},
     error::{Class, Error},
     event::{Event, EventType},
     plan::{Change, Plan, Step},

@@ -1,11 +1,14 @@
 //! The one binary: reads its settings, puts the parts together, and nothing else.
 
 mod admission;
+mod identity;
 mod machines;
+mod place;
 mod plane;
 mod sandbox;
 mod serve;
 mod state;
+mod storage;
 mod telemetry;
 mod up;
 
@@ -33,6 +36,9 @@ enum Command {
     Sandbox(sandbox::Arguments),
     /// Stand in for the servers of a cloud whose servers do not boot (for tests)
     Machines(machines::Arguments),
+    /// Check, back up, restore or move what a management cluster keeps
+    #[command(subcommand)]
+    Store(storage::Command),
     #[command(flatten)]
     User(cli::Command),
 }
@@ -58,6 +64,7 @@ fn main() -> ExitCode {
             Command::Serve(arguments) => serve::run(arguments).await,
             Command::Sandbox(arguments) => sandbox::run(arguments).await,
             Command::Machines(arguments) => machines::run(arguments).await,
+            Command::Store(command) => storage::run(command).await,
             Command::User(command) => {
                 use clap::CommandFactory;
                 cli::run(command, Arguments::command()).await

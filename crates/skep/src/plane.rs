@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, Result};
 use apiserver::{Options, Profile, Server, ServiceAccountKeys, User};
-use control::Clock;
+use control::{Clock, Election, Timing};
 use fleet::Fleet;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject};
 use kube::{
@@ -12,7 +12,7 @@ use kube::{
     api::{Patch, PatchParams},
     core::ObjectMeta,
 };
-use store::{Embedded, Limits, SharedStore};
+use store::SharedStore;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -25,23 +25,33 @@ use crate::{
 const CONCURRENCY: usize = 10;
 /// The group that the controllers belong to, with just the rights that they use.
 const CONTROLLERS: &str = "skep:controllers";
+/// The Lease of the process whose controllers work, where there are several.
+const LEASE: &str = "skep-controllers";
 
 pub struct Plane {
     /// As administrator.
     pub client: Client,
     pub address: SocketAddr,
     server: Server,
-    fleet: Option<Fleet>,
+    controllers: Controllers,
     serving: JoinHandle<Result<(), apiserver::ListenError>>,
     stop: CancellationToken,
 }
 
+/// The controllers of this process.
+enum Controllers {
+    None,
+    Working(Fleet),
+    /// They work while a lease is held.
+    Elected {
+        stop: CancellationToken,
+        task: JoinHandle<()>,
+    },
+}
+
 impl Plane {
     /// Starts the API at `address` and writes the administrator's kubeconfig into the state folder.
-    pub async fn start(state: &State, address: SocketAddr, names: &[String]) -> Result<Self> {
-        let path = state.database("management.db")?;
-        let store = Embedded::open(&path, Limits::default()).with_context(|| format!("open {}", path.display()))?;
-        let store: SharedStore = Arc::new(store);
+    pub async fn start(state: &State, store: SharedStore, address: SocketAddr, names: &[String]) -> Result<Self> {
         let authority = state.authority()?;
         let crds = api::crd::all().into_iter().map(|crd| serde_json::to_value(crd).map_err(Into::into));
         let options = Options {
@@ -78,32 +88,78 @@ impl Plane {
         let admin = authority.client("skep-admin", "system:masters")?;
         state.write("kubeconfig", &state::kubeconfig("skep", &url, &authority.certificate, &admin)?)?;
         let client = Client::new(server.service_as(User::master("skep-admin")), "default");
-        Ok(Self { client, address, server, fleet: None, serving, stop })
+        Ok(Self { client, address, server, controllers: Controllers::None, serving, stop })
     }
 
     /// Starts the controllers, with their own identity and no more rights than they need.
     pub async fn control(&mut self) -> Result<()> {
         grant(&self.client).await.context("grant the controllers their rights")?;
-        let user = User::new("system:skep:controllers", [CONTROLLERS]);
-        self.fleet = Some(Fleet::start(fleet::Options {
-            client: Client::new(self.server.service_as(user), "default"),
+        self.controllers = Controllers::Working(work(&self.server));
+        Ok(())
+    }
+
+    /// Starts the controllers whenever this process is the one of several that is to run them.
+    pub async fn control_by_lease(&mut self) -> Result<()> {
+        grant(&self.client).await.context("grant the controllers their rights")?;
+        let election = Election {
+            client: self.client.clone(),
             clock: Clock::system(),
-            connect: Arc::new(fleet::Direct),
-            clouds: Arc::new(fleet::openstack::Network),
-            concurrency: CONCURRENCY,
-        }));
+            namespace: "kube-system".to_owned(),
+            name: LEASE.to_owned(),
+            identity: identity(),
+            timing: Timing::default(),
+        };
+        let (server, stop) = (self.server.clone(), CancellationToken::new());
+        let leading = election.lead(stop.clone(), move |lost| {
+            let server = server.clone();
+            async move {
+                let fleet = work(&server);
+                lost.cancelled().await;
+                fleet.shutdown().await;
+            }
+        });
+        let task = tokio::spawn(async move {
+            if let Err(overrun) = leading.await {
+                // Another process' controllers begin now: ours must not be there then.
+                tracing::error!(%overrun, "the process ends");
+                std::process::exit(1);
+            }
+        });
+        self.controllers = Controllers::Elected { stop, task };
         Ok(())
     }
 
     pub async fn shutdown(self) -> Result<()> {
-        if let Some(fleet) = self.fleet {
-            fleet.shutdown().await;
+        match self.controllers {
+            Controllers::None => {}
+            Controllers::Working(fleet) => fleet.shutdown().await,
+            Controllers::Elected { stop, task } => {
+                stop.cancel();
+                task.await.context("end the controllers")?;
+            }
         }
         self.stop.cancel();
         let served = self.serving.await.context("serve the Management API")?;
         self.server.shutdown().await;
         served.context("serve the Management API")
     }
+}
+
+fn work(server: &Server) -> Fleet {
+    let user = User::new("system:skep:controllers", [CONTROLLERS]);
+    Fleet::start(fleet::Options {
+        client: Client::new(server.service_as(user), "default"),
+        clock: Clock::system(),
+        connect: Arc::new(fleet::Direct),
+        clouds: Arc::new(fleet::openstack::Network),
+        concurrency: CONCURRENCY,
+    })
+}
+
+/// Who this process is among candidates: the machine, and a number of its own.
+fn identity() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}_{:016x}", host.trim(), rand::random::<u64>())
 }
 
 /// Applies the controllers' role and its binding.

@@ -6,6 +6,8 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
+    identity,
+    place::{EtcdArguments, FILE, Place},
     plane::Plane,
     state::{self, State},
 };
@@ -15,6 +17,15 @@ pub struct Arguments {
     /// Folder that keeps the management cluster's state
     #[arg(long, env = "SKEP_STATE", default_value_os_t = state::default_folder())]
     state: PathBuf,
+    /// Where the objects are kept: a file, or etcd://HOST:PORT[,HOST:PORT...][/PREFIX] for several servers (default: management.db in
+    /// the state folder)
+    #[arg(long, value_name = "STORE", env = "SKEP_STORE")]
+    store: Option<Place>,
+    #[command(flatten)]
+    etcd: EtcdArguments,
+    /// Make the keys of this state folder those of the installation whose etcd this is
+    #[arg(long)]
+    replace_identity: bool,
     /// Where the Management API listens
     #[arg(long, default_value = "127.0.0.1:6443")]
     listen: SocketAddr,
@@ -28,9 +39,19 @@ pub struct Arguments {
 
 pub async fn run(arguments: Arguments) -> Result<u8> {
     let state = State::open(&arguments.state, "management")?;
-    let mut plane = Plane::start(&state, arguments.listen, &arguments.names).await?;
-    if !arguments.no_controllers {
-        plane.control().await?;
+    let place = match arguments.store {
+        Some(place) => place,
+        None => Place::File(state.database(FILE)?),
+    };
+    let store = place.open(&arguments.etcd).await?;
+    if place.is_shared() {
+        identity::check(&store, &state, arguments.replace_identity).await?;
+    }
+    let mut plane = Plane::start(&state, store, arguments.listen, &arguments.names).await?;
+    match (arguments.no_controllers, place.is_shared()) {
+        (true, _) => {}
+        (false, true) => plane.control_by_lease().await?,
+        (false, false) => plane.control().await?,
     }
     eprintln!("The Management API answers at https://{}", plane.address);
     eprintln!("  export KUBECONFIG={}", state.path("kubeconfig").display());

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::{
+    place::{EtcdArguments, FILE, Place},
     plane::Plane,
     sandbox::{CLOUD, Sandbox},
     state::{self, State},
@@ -44,7 +45,8 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     let started = Instant::now();
     let state = State::open(&arguments.state, "management")?;
     let address: SocketAddr = ([127, 0, 0, 1], arguments.port).into();
-    let mut plane = Plane::start(&state, address, &[]).await?;
+    let store = Place::File(state.database(FILE)?).open(&EtcdArguments::default()).await?;
+    let mut plane = Plane::start(&state, store, address, &[]).await?;
     let api_ready_s = started.elapsed().as_secs_f64();
     eprintln!("Management API   https://{}  ({api_ready_s:.2} s)", plane.address);
     let _sandbox_state = State::open(&arguments.state, "sandbox")?;
