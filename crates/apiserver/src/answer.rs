@@ -9,8 +9,10 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::Value;
 
 use crate::{
+    admission::Annotations,
     body::Media,
     status::{Error, Result},
+    write::Scope,
 };
 
 pub(crate) fn to_vec(value: &Value) -> Result<Vec<u8>> {
@@ -46,6 +48,14 @@ pub(crate) fn warn(response: &mut Response, warnings: &[String]) {
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
             response.headers_mut().append(header::WARNING, value);
         }
+    }
+}
+
+/// What admission had to say of a write: warnings for the caller, annotations for the audit log.
+pub(crate) fn tell(response: &mut Response, scope: &Scope) {
+    warn(response, &scope.warnings);
+    if !scope.annotations.is_empty() {
+        response.extensions_mut().insert(Annotations(scope.annotations.clone()));
     }
 }
 

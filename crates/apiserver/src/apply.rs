@@ -163,6 +163,24 @@ pub fn apply(input: ApplyInput<'_>) -> Result<Value, ApplyError> {
     Ok(merged)
 }
 
+/// Lays a configuration over an object, as applying it does, without a word about who owns what. Fails if it touches
+/// something that is one value: what it does not say would be lost.
+pub(crate) fn lay_over(schema: &Schema, live: &Value, config: &Value) -> Result<Value, String> {
+    let root = schema.root();
+    let mut faults = Vec::new();
+    typed::faults(Some(root), config, "", &mut faults);
+    if !faults.is_empty() {
+        return Err(format!("failed to convert patch object to typed object: {}", ApplyError::Untyped(faults)));
+    }
+    let mut atomics = Vec::new();
+    typed::atomics(Some(root), config, "", &mut atomics);
+    if !atomics.is_empty() {
+        let list = atomics.join(", ");
+        return Err(format!("invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {list}"));
+    }
+    Ok(typed::merge(Some(root), live, config))
+}
+
 /// Brings the managedFields of an object up to date that was created, replaced or patched by `manager`. `new` may carry
 /// managedFields of its own, which then count instead of the old ones; a list of one empty entry forgets all managers.
 pub fn track_update(

@@ -203,6 +203,11 @@ impl Trail {
     }
 
     /// The body that came, as it came.
+    /// Adds what admission had to say.
+    pub(crate) fn annotate(&mut self, annotations: std::collections::BTreeMap<String, String>) {
+        self.event.annotations.extend(annotations.into_iter().map(|(key, value)| (key, value.into())));
+    }
+
     pub(crate) fn request(&mut self, bytes: &Bytes, media: Media) {
         if bytes.is_empty() {
             return;

@@ -127,6 +127,24 @@ impl Catalog {
         self.base.kinds.iter().any(|kind| kind.group == group)
     }
 
+    /// The other kinds and versions that show the same objects.
+    pub(crate) fn equivalents(&self, kind: &Kind) -> Vec<Arc<Kind>> {
+        let other = |other: &&Arc<Kind>| {
+            other.storage == kind.storage && (other.group != kind.group || other.version != kind.version)
+        };
+        match &kind.custom {
+            Some(custom) => self
+                .custom
+                .get(&custom.crd)
+                .into_iter()
+                .flat_map(|kinds| &kinds.served)
+                .filter(other)
+                .cloned()
+                .collect(),
+            None => self.base.kinds.iter().filter(other).cloned().collect(),
+        }
+    }
+
     /// With a CRD put in, or taken out (`None`).
     pub(crate) fn with(&self, crd: &str, kinds: Option<CustomKinds>) -> Self {
         let mut custom = (*self.custom).clone();

@@ -1,26 +1,20 @@
 //! Conversion webhooks of CRDs (apiextensions.k8s.io/v1 `ConversionReview`): objects are stored in one version and asked for
 //! in another, and whoever made the CRD says what becomes of them.
 //!
-//! Called over HTTPS by URL, trusting the authorities that the CRD names. Left out: webhooks that are named as a service, for
-//! this server reaches none, and the system's own authorities; a CRD that wants either is refused.
+//! [`crate::webhook`] calls them.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use serde_json::{Value, json};
-use store::{Event, KeyValue};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use store::{Event, KeyValue, SharedStore};
 
 use crate::{
     field::FieldError,
     kinds::Kind,
     object::{self, at, text_at},
     status::{Error, Result},
+    webhook::{self, Endpoint},
     write::Stored,
 };
 
@@ -34,18 +28,17 @@ const ANSWER_BYTES_PER_OBJECT: usize = 3 * 1024 * 1024;
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Where the objects of a CRD are converted.
-#[derive(Debug)]
 pub(crate) struct Converter {
     /// What is wrong with it is told when it is called.
     endpoint: Result<Endpoint, String>,
+    /// What services are looked up in.
+    store: Option<SharedStore>,
 }
 
-#[derive(Debug)]
-struct Endpoint {
-    uri: http::Uri,
-    host: String,
-    port: u16,
-    tls: Arc<ClientConfig>,
+impl fmt::Debug for Converter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.endpoint.fmt(f)
+    }
 }
 
 fn client_config(crd: &Value) -> Option<&Value> {
@@ -56,25 +49,21 @@ fn client_config(crd: &Value) -> Option<&Value> {
 pub(crate) fn check(crd: &Value) -> Vec<FieldError> {
     const PATH: &str = "spec.conversion.webhookClientConfig";
     let mut errors = Vec::new();
-    let webhook = at(crd, &["spec", "conversion", "webhook"]).filter(|webhook| !webhook.is_null());
+    let hook = at(crd, &["spec", "conversion", "webhook"]).filter(|hook| !hook.is_null());
     let Some(config) = client_config(crd) else {
         errors.push(FieldError::required(PATH, "required when strategy is set to Webhook"));
-        if webhook.and_then(|webhook| webhook.get("conversionReviewVersions")).is_none_or(Value::is_null) {
+        if hook.and_then(|hook| hook.get("conversionReviewVersions")).is_none_or(Value::is_null) {
             errors.push(FieldError::required("spec.conversion.conversionReviewVersions", ""));
         }
         return errors;
     };
-    let url = text_at(config, &["url"]);
-    let service = config.get("service").is_some_and(|service| !service.is_null());
-    if url.is_empty() != service {
-        errors.push(FieldError::required(PATH, "exactly one of url or service is required"));
-    } else if service {
-        let detail = "this server reaches no services; name the webhook by its url";
-        errors.push(FieldError::forbidden(format!("{PATH}.service"), detail));
-    } else if let Err(why) = Endpoint::of(config) {
-        errors.push(FieldError::invalid(PATH, url, why));
+    errors.extend(webhook::check(config, PATH));
+    if !text_at(config, &["caBundle"]).is_empty()
+        && let Err(why) = webhook::check_authorities(config)
+    {
+        errors.push(FieldError::invalid(format!("{PATH}.caBundle"), config["caBundle"].clone(), why));
     }
-    let versions = webhook.and_then(|webhook| webhook.get("conversionReviewVersions")).and_then(Value::as_array);
+    let versions = hook.and_then(|hook| hook.get("conversionReviewVersions")).and_then(Value::as_array);
     let path = "spec.conversion.conversionReviewVersions";
     match versions {
         None => errors.push(FieldError::required(path, "")),
@@ -86,89 +75,17 @@ pub(crate) fn check(crd: &Value) -> Vec<FieldError> {
     errors
 }
 
-impl Endpoint {
-    fn of(config: &Value) -> Result<Self, String> {
-        let url = text_at(config, &["url"]);
-        let uri: http::Uri = url.parse().map_err(|error| format!("url must be a valid URL: {error}"))?;
-        if uri.scheme_str() != Some("https") {
-            return Err("'https' is the only allowed URL scheme; desired format: https://host[/path]".to_owned());
-        }
-        let host = uri.host().filter(|host| !host.is_empty());
-        let host = host.ok_or("host must be specified; desired format: https://host[/path]")?;
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err("user information is not permitted in the URL".to_owned());
-        }
-        if uri.query().is_some() {
-            return Err("query parameters are not permitted in the URL".to_owned());
-        }
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let port = uri.port_u16().unwrap_or(443);
-        let tls = Arc::new(tls(text_at(config, &["caBundle"]))?);
-        Ok(Self { uri, host, port, tls })
-    }
-
-    async fn post(&self, body: Vec<u8>, answer_bytes_max: usize) -> Result<Bytes, String> {
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|e| text(&e))?;
-        let name = ServerName::try_from(self.host.clone()).map_err(|e| text(&e))?;
-        let tls = TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await.map_err(|e| text(&e))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(tls)).await.map_err(|e| text(&e))?;
-        let request = http::Request::post(self.uri.path())
-            .header("host", self.uri.authority().map_or("", |authority| authority.as_str()))
-            .header("content-type", "application/json")
-            .header("accept", "application/json")
-            .body(Full::from(body))
-            .map_err(|e| text(&e))?;
-        let exchange = async {
-            let response = sender.send_request(request).await.map_err(|e| text(&e))?;
-            let status = response.status();
-            if !status.is_success() {
-                return Err(format!("the server answered {status}"));
-            }
-            let body = Limited::new(response.into_body(), answer_bytes_max).collect().await;
-            body.map(http_body_util::Collected::to_bytes).map_err(|e| text(&e))
-        };
-        // The connection lives no longer than the exchange.
-        tokio::pin!(exchange, connection);
-        tokio::select! {
-            answer = &mut exchange => answer,
-            ended = &mut connection => match ended {
-                Ok(()) => exchange.await,
-                Err(error) => Err(text(&error)),
-            },
-        }
-    }
-}
-
-fn tls(ca_bundle: &str) -> Result<ClientConfig, String> {
-    use base64::{Engine, engine::general_purpose::STANDARD};
-    if ca_bundle.is_empty() {
-        return Err("caBundle is required: this server trusts no other authorities".to_owned());
-    }
-    let pem = STANDARD.decode(ca_bundle).map_err(|error| format!("caBundle is not base64: {error}"))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| format!("unable to load root certificates: {error}"))?;
-        roots.add(certificate).map_err(|error| format!("unable to load root certificates: {error}"))?;
-    }
-    if roots.is_empty() {
-        return Err("unable to load root certificates: no certificate in caBundle".to_owned());
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(|error| error.to_string())?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
-}
-
 impl Converter {
     /// None: the versions of the CRD differ in name only.
-    pub fn of(crd: &Value) -> Option<Self> {
+    pub fn of(crd: &Value, store: Option<&SharedStore>) -> Option<Self> {
         if text_at(crd, &["spec", "conversion", "strategy"]) != "Webhook" {
             return None;
         }
         let config = client_config(crd);
-        Some(Self { endpoint: config.map_or_else(|| Err("no clientConfig".to_owned()), Endpoint::of) })
+        Some(Self {
+            endpoint: config.map_or_else(|| Err("no clientConfig".to_owned()), Endpoint::of),
+            store: store.cloned(),
+        })
     }
 
     async fn convert(&self, kind: &Kind, wanted: &str, objects: Vec<Value>) -> Result<Vec<Value>> {
@@ -191,10 +108,10 @@ impl Converter {
             "request": {"uid": uid, "desiredAPIVersion": wanted, "objects": objects},
         });
         let most = (ANSWER_BYTES_PER_OBJECT * objects.len()).min(ANSWER_BYTES_MAX);
-        let asked = endpoint.post(review.to_string().into_bytes(), most);
+        let asked = endpoint.post(self.store.as_ref(), review.to_string().into_bytes(), None, most);
         let answer = tokio::time::timeout(TIMEOUT, asked).await;
         let answer = answer.map_err(|_| format!("no answer within {} s", TIMEOUT.as_secs()))?;
-        let answer = answer.map_err(|why| format!("Post {:?}: {why}", endpoint.uri.to_string()))?;
+        let answer = answer.map_err(|error| error.text(&endpoint.url(None)))?;
         let answer: Value = serde_json::from_slice(&answer).map_err(|error| error.to_string())?;
         let response = answer.get("response").ok_or("no response provided")?;
         let got = text_at(response, &["uid"]);
@@ -322,4 +239,28 @@ pub(crate) async fn to_stored(kind: &Kind, object: Value) -> Result<Value> {
     }
     let mut converted = converter.convert(kind, &kind.storage_api_version, vec![object]).await?;
     converted.pop().ok_or_else(|| Error::internal_plain("a converted object was lost"))
+}
+
+/// An object of one version of a kind in another.
+pub(crate) async fn between(from: &Kind, to: &Kind, mut object: Value) -> Result<Value> {
+    if from.group == to.group && from.version == to.version {
+        return Ok(object);
+    }
+    if let Some(converter) = converter(from) {
+        let mut converted = converter.convert(from, &to.api_version(), vec![object]).await?;
+        object = converted.pop().ok_or_else(|| Error::internal_plain("a converted object was lost"))?;
+    } else {
+        if let Some((_, to_stored)) = from.convert {
+            to_stored(&mut object);
+        }
+        object::set_at(&mut object, &["apiVersion"], to.api_version().into());
+        if let Some((from_stored, _)) = to.convert {
+            from_stored(&mut object);
+        }
+    }
+    if let Some(schema) = to.schema().filter(|_| to.is_custom()) {
+        schema.prune(&mut object);
+        schema.default(&mut object);
+    }
+    Ok(object)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use policy::User;
 use serde_json::Value;
+use store::SharedStore;
 
 use crate::{
     apply,
@@ -43,7 +44,8 @@ pub(crate) fn is_established(crd: &Value) -> bool {
 }
 
 /// The kinds that a CRD serves once it is established; what is wrong with its schemas if they cannot be served.
-pub(crate) fn compile(crd: &Value) -> Result<CustomKinds, Vec<FieldError>> {
+/// `store`: what converters are looked up in that are named as services.
+pub(crate) fn compile(crd: &Value, store: Option<&SharedStore>) -> Result<CustomKinds, Vec<FieldError>> {
     let group = text_at(crd, &["spec", "group"]);
     let names = |key: &str| text_at(crd, &["spec", "names", key]);
     let namespaced = text_at(crd, &["spec", "scope"]) == "Namespaced";
@@ -51,7 +53,7 @@ pub(crate) fn compile(crd: &Value) -> Result<CustomKinds, Vec<FieldError>> {
     let storage_api_version = api_version(group, storage_version(crd));
     let mut served = Vec::new();
     let together = is_one_schema(crd);
-    let converter = Converter::of(crd).map(Arc::new);
+    let converter = Converter::of(crd, store).map(Arc::new);
     for (i, version) in versions(crd).iter().enumerate() {
         if version.get("served") != Some(&Value::Bool(true)) {
             continue;

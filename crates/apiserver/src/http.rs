@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    answer::{failure, in_media, respond, to_vec, warn, yaml},
+    answer::{failure, in_media, respond, tell, to_vec, warn, yaml},
     authn, authz,
     body::{self, BODY_BYTES_MAX, Media},
     convert, decode, discovery, documents,
@@ -352,6 +352,9 @@ impl Call {
             duplicates: Vec::new(),
             patched: None,
             warnings,
+            options: options::shown(self.verb, &self.query),
+            annotations: std::collections::BTreeMap::new(),
+            admitted: false,
         })
     }
 
@@ -455,7 +458,7 @@ impl Call {
         let parsed = body::parse(&body, media).map_err(|why| body::unrecognized(&self.kind.kind, &why))?;
         let value = subresource::create(&mut scope, parsed.value).await?;
         let mut response = in_media(StatusCode::CREATED, to_vec(&value)?, answer.media)?;
-        warn(&mut response, &scope.warnings);
+        tell(&mut response, &scope);
         Ok(response)
     }
 
@@ -557,7 +560,7 @@ impl Call {
                 let object = stored.value(&self.kind)?;
                 let value = status::success(&self.kind.group, &self.kind.plural, &scope.name, object::uid(&object));
                 let mut response = in_media(StatusCode::OK, to_vec(&value)?, answer.media)?;
-                warn(&mut response, &scope.warnings);
+                tell(&mut response, &scope);
                 Ok(response)
             }
         }
@@ -604,7 +607,7 @@ impl Call {
             }
         };
         let mut response = in_media(code, negotiate::dated(bytes, answer), answer.media)?;
-        warn(&mut response, &scope.warnings);
+        tell(&mut response, scope);
         Ok(response)
     }
 }

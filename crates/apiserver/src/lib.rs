@@ -56,6 +56,7 @@ mod subresource;
 mod table;
 mod token;
 mod watch;
+mod webhook;
 mod write;
 
 pub use policy::{User, rbac::Attributes};

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     field::FieldError,
-    path::Query,
+    path::{Query, Verb},
     status::{Error, Result},
 };
 
@@ -142,6 +142,31 @@ pub(crate) fn delete(body: &Value, query: &Query) -> Result<()> {
     }
     check_dry_run(&dry_run, &mut errors);
     refuse("DeleteOptions", &errors)
+}
+
+/// The options of a write as admission sees them.
+pub(crate) fn shown(verb: Verb, query: &Query) -> Value {
+    let kind = match verb {
+        Verb::Create => "CreateOptions",
+        Verb::Update => "UpdateOptions",
+        Verb::Patch => "PatchOptions",
+        _ => return Value::Null,
+    };
+    let mut value = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
+    if query.dry_run() {
+        value["dryRun"] = json!(["All"]);
+    }
+    for key in ["fieldManager", "fieldValidation"] {
+        if let Some(text) = query.text(key).filter(|text| !text.is_empty()) {
+            value[key] = text.into();
+        }
+    }
+    if verb == Verb::Patch
+        && let Some(force) = query.optional_flag("force")
+    {
+        value["force"] = force.into();
+    }
+    value
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::{
+    admission::Annotations,
     audit::{Asking, Trail, verb_name},
     body::Media,
     http::read_body,
@@ -133,6 +134,11 @@ impl Seen {
             && let Ok(id) = HeaderValue::from_str(trail.id())
         {
             response.headers_mut().insert(AUDIT_ID, id);
+        }
+        if let Some(Annotations(annotations)) = response.extensions_mut().remove::<Annotations>()
+            && let Some(trail) = &mut self.trail
+        {
+            trail.annotate(annotations);
         }
         if self.long && code < 400 {
             if let Some(trail) = &mut self.trail {

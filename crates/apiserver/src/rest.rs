@@ -19,7 +19,7 @@ use crate::{
 mod edit;
 mod scale;
 
-pub(crate) use edit::{Edit, scale_view};
+pub(crate) use edit::{Edit, scale_view, scale_write_back};
 pub(crate) use scale::check_replicas;
 
 /// A stored object in the version that the kind serves.
@@ -215,6 +215,26 @@ impl DeleteOptions {
         Ok(())
     }
 
+    /// As webhooks see it.
+    fn to_value(&self, dry_run: bool) -> Value {
+        let mut value = json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"});
+        if let Some(grace_s) = self.grace_s {
+            value["gracePeriodSeconds"] = grace_s.into();
+        }
+        if let Some(propagation) = self.propagation {
+            value["propagationPolicy"] = format!("{propagation:?}").into();
+        }
+        for (key, text) in [("uid", &self.uid), ("resourceVersion", &self.resource_version)] {
+            if let Some(text) = text {
+                value["preconditions"][key] = text.as_str().into();
+            }
+        }
+        if dry_run {
+            value["dryRun"] = json!(["All"]);
+        }
+        value
+    }
+
     /// From the body (may be null); the query says the rest.
     pub(crate) fn read(body: &Value, query: &crate::path::Query) -> Result<Self> {
         let text = |path: &[&str]| Some(text_at(body, path).to_owned()).filter(|t| !t.is_empty());
@@ -257,7 +277,8 @@ pub(crate) async fn delete(scope: &mut Scope, options: &DeleteOptions) -> Result
         if scope.kind.is_namespace() && IMMORTAL_NAMESPACES.contains(&scope.name.as_str()) {
             return Err(Error::forbidden("", "namespaces", &scope.name, "this namespace may not be deleted"));
         }
-        admit_deletion(scope, &old).await?;
+        scope.options = options.to_value(scope.dry_run);
+        admit_deletion(scope, &base).await?;
         let mut object = old.clone();
         mark_deleted(scope, &mut object, options);
         if is_done(&scope.kind, &object) {

@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::Access,
-    admission::Admission,
+    admission::{Admission, registry::Registry},
     audit::Audit,
     bootstrap,
     catalog::Catalog,
@@ -138,6 +138,8 @@ pub(crate) struct State {
     pub options: Options,
     pub catalog: RwLock<Catalog>,
     pub access: RwLock<Access>,
+    /// Webhooks and policies.
+    hooks: RwLock<Arc<Registry>>,
     pub keys: Option<Keys>,
     pub service_range: Option<ServiceRange>,
     pub fairness: Fairness,
@@ -172,6 +174,7 @@ impl Server {
         let state = State {
             catalog: RwLock::new(Catalog::new(options.profile)),
             access: RwLock::default(),
+            hooks: RwLock::default(),
             keys,
             service_range: options.service_range,
             fairness: Fairness::new(options.limits, &metrics),
@@ -274,17 +277,24 @@ impl Server {
         self.0.catalog.read().clone()
     }
 
+    /// The webhooks and policies as they stand.
+    pub(crate) fn hooks(&self) -> Arc<Registry> {
+        Arc::clone(&self.0.hooks.read())
+    }
+
     /// The keys of the roles, bindings and CRDs that were taken in.
     pub(crate) fn taken_in(&self) -> HashSet<Vec<u8>> {
         self.0.seen.lock().keys().cloned().collect()
     }
 
-    /// Takes a role, binding or CRD, as it is since `revision`, into the indexes. Both the request that wrote it and the
+    /// Takes a role, binding, CRD, webhook configuration or policy, as it is since `revision`, into the indexes. Both the
+    /// request that wrote it and the
     /// watch bring it here; the older is dropped. `settled`: no older news of the key can follow.
     pub(crate) fn take_in(&self, key: &[u8], revision: Revision, value: Option<&[u8]>, settled: bool) {
         let Some((group, plural, namespace, name)) = split_key(key) else { return };
         let is_crd = plural == "customresourcedefinitions" && group == crd::GROUP;
-        if !is_crd && group != crate::access::GROUP {
+        let is_admission = group == crate::admission::GROUP;
+        if !is_crd && !is_admission && group != crate::access::GROUP {
             return;
         }
         let mut seen = self.0.seen.lock();
@@ -300,9 +310,12 @@ impl Server {
         let object: Option<Value> = value.and_then(|value| serde_json::from_slice(value).ok());
         if is_crd {
             let established = object.as_ref().filter(|definition| crd::is_established(definition));
-            let kinds = established.and_then(|definition| crd::compile(definition).ok());
+            let kinds = established.and_then(|definition| crd::compile(definition, Some(&self.0.store)).ok());
             let mut catalog = self.0.catalog.write();
             *catalog = catalog.with(name, kinds);
+        } else if is_admission {
+            let mut registry = self.0.hooks.write();
+            *registry = Arc::new(registry.with(plural, name, object.as_ref()));
         } else {
             self.0.access.write().take_in(plural, namespace, name, object.as_ref());
         }

@@ -2,7 +2,7 @@
 //!
 //! The texts are wire-visible: clients and people match on them (`apimachinery/pkg/api/errors`).
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde_json::{Map, Value, json};
 
@@ -17,7 +17,7 @@ pub struct Error(Box<Failure>);
 #[derive(Clone, Debug, Default)]
 struct Failure {
     code: u16,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
     name: String,
     group: String,
@@ -56,7 +56,7 @@ pub(crate) fn qualified(resource: &str, group: &str) -> String {
 
 impl Error {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self(Box::new(Failure { code, reason, message: message.into(), ..Failure::default() }))
+        Self(Box::new(Failure { code, reason: Cow::Borrowed(reason), message: message.into(), ..Failure::default() }))
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
@@ -70,6 +70,51 @@ impl Error {
     pub fn with_causes(mut self, causes: Vec<Cause>) -> Self {
         self.0.causes = causes;
         self
+    }
+
+    /// From a Status that somebody else made, with a message of one's own. It is a failure, whatever its code says.
+    pub(crate) fn from_status(status: &Value, message: String) -> Self {
+        let text = |path: &[&str]| crate::object::text_at(status, path).to_owned();
+        let code = status.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
+        let causes = status.pointer("/details/causes").and_then(Value::as_array).into_iter().flatten();
+        let cause = |cause: &Value| {
+            let text = |key: &str| crate::object::text_at(cause, &[key]).to_owned();
+            Cause { reason: text("reason"), message: text("message"), field: text("field") }
+        };
+        Self(Box::new(Failure {
+            code: code.filter(|code| (400..600).contains(code)).unwrap_or(400),
+            reason: text(&["reason"]).into(),
+            message,
+            name: text(&["details", "name"]),
+            group: text(&["details", "group"]),
+            kind: text(&["details", "kind"]),
+            uid: text(&["details", "uid"]),
+            causes: causes.map(cause).collect(),
+            bare_details: status.get("details").is_some_and(Value::is_object),
+            ..Failure::default()
+        }))
+    }
+
+    /// The same failure under another code and reason, with a further cause.
+    #[must_use]
+    pub(crate) fn recast(mut self, code: u16, reason: &'static str, cause: Cause) -> Self {
+        self.0.code = code;
+        self.0.reason = Cow::Borrowed(reason);
+        self.0.causes.push(cause);
+        self
+    }
+
+    /// The same failure in other words and for another reason.
+    #[must_use]
+    pub(crate) fn retold(mut self, reason: &'static str, message: String) -> Self {
+        self.0.reason = Cow::Borrowed(reason);
+        self.0.message = message;
+        self
+    }
+
+    /// It took too long.
+    pub(crate) fn timeout(why: &str) -> Self {
+        Self::new(504, "Timeout", format!("Timeout: {why}")).with_bare_details()
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
@@ -312,8 +357,8 @@ impl Error {
         self.0.code
     }
 
-    pub fn reason(&self) -> &'static str {
-        self.0.reason
+    pub fn reason(&self) -> &str {
+        &self.0.reason
     }
 
     pub fn retry_after_s(&self) -> Option<u32> {
@@ -340,7 +385,7 @@ impl Error {
             "message": failure.message, "code": failure.code,
         });
         if !failure.reason.is_empty() {
-            status["reason"] = failure.reason.into();
+            status["reason"] = failure.reason.as_ref().into();
         }
         let mut details = Map::new();
         let texts =

@@ -15,12 +15,17 @@ use crate::{
 };
 
 pub(crate) mod access;
+mod admission;
 mod crd;
 mod event;
 mod workload;
 
 pub(crate) use self::{
     access::{BINDING, ROLE},
+    admission::{
+        MUTATING_BINDING, MUTATING_POLICY, MUTATING_WEBHOOKS, VALIDATING_BINDING, VALIDATING_POLICY,
+        VALIDATING_WEBHOOKS,
+    },
     crd::{CRD, conditions as crd_conditions},
     event::{EVENT, EVENT_V1, from_core as event_from_core, to_core as event_to_core},
     workload::{CSR, NODE, POD, SERVICE, WORKLOAD},
@@ -302,30 +307,5 @@ pub(crate) static SERVICE_ACCOUNT: Strategy = Strategy {
         kind: Some(("authentication.k8s.io", "v1", "TokenRequest")),
         verbs: &["create"],
     }],
-    ..plain()
-};
-
-/// Webhooks are not called, so a configuration that expects it is refused rather than ignored.
-pub(crate) static WEBHOOKS: Strategy = Strategy {
-    generation: true,
-    unconditional_update: false,
-    check: |_, new, _| {
-        let count = new.get("webhooks").and_then(Value::as_array).map_or(0, Vec::len);
-        if count == 0 {
-            return Vec::new();
-        }
-        vec![FieldError::forbidden("webhooks", "this server does not call admission webhooks; the list must be empty")]
-    },
-    ..plain()
-};
-
-/// Neither are admission policies evaluated.
-pub(crate) static ADMISSION_POLICY: Strategy = Strategy {
-    generation: true,
-    unconditional_update: false,
-    check: |_, _, old| match old {
-        Some(_) => Vec::new(),
-        None => vec![FieldError::forbidden("spec", "this server does not evaluate admission policies")],
-    },
     ..plain()
 };

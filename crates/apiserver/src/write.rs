@@ -1,17 +1,16 @@
 //! The one way into the store: raw bytes become a draft, a draft becomes admitted, and only what is admitted is
 //! committed. Each step takes the one before it, so none can be left out.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use policy::User;
 use serde_json::Value;
 use store::{KeyValue, Range};
-use tokio::time::Instant;
 
 use crate::{
-    admission::{Operation, Request},
+    admission::{Operation, Request, chain},
     apply,
     body::{self, Media},
     convert, decode,
@@ -74,6 +73,12 @@ pub(crate) struct Scope {
     pub patched: Option<String>,
     /// Texts for Warning headers.
     pub warnings: Vec<String>,
+    /// The request's options, as admission sees them.
+    pub options: Value,
+    /// What admission says for the audit log.
+    pub annotations: BTreeMap<String, String>,
+    /// The request has been through admission in another form.
+    pub admitted: bool,
 }
 
 impl Scope {
@@ -93,6 +98,9 @@ impl Scope {
             duplicates: Vec::new(),
             patched: None,
             warnings: Vec::new(),
+            options: Value::Null,
+            annotations: BTreeMap::new(),
+            admitted: false,
         }
     }
 
@@ -136,6 +144,7 @@ impl Scope {
             user: (*self.user).clone(),
             dry_run: self.dry_run,
             old: old.cloned(),
+            options: self.options.clone(),
         }
     }
 
@@ -284,7 +293,6 @@ impl Draft {
         let kind = Arc::clone(&scope.kind);
         let now = scope.server.now();
         self.place(scope)?;
-        let generate = self.name_new(scope);
         if !matches!(object::resource_version(&self.object), "" | "0") {
             return Err(Error::internal_plain("resourceVersion should not be set on objects to be created"));
         }
@@ -293,14 +301,7 @@ impl Draft {
         for key in SERVER_SET {
             metadata.remove(key);
         }
-        metadata.insert("uid".into(), scope.server.new_uid().into());
-        metadata.insert("creationTimestamp".into(), rfc3339(now).into());
-        match generation {
-            _ if kind.strategy.generation => drop(metadata.insert("generation".into(), 1.into())),
-            // What nobody counts stays as it was said.
-            Some(generation) => drop(metadata.insert("generation".into(), generation)),
-            None => {}
-        }
+        let mut generated = self.name_new(scope);
         if kind.status && !kind.strategy.status_on_create {
             self.object.as_object_mut().and_then(|o| o.remove("status"));
         }
@@ -311,15 +312,28 @@ impl Draft {
         if !applied {
             self.track(scope, None, now);
         }
+        // A name that is made up is made up after others have had their say.
+        let made_up = if generated { meta_mut(&mut self.object).remove("name") } else { None };
+        let (mut request, changed) = self.mutate(scope, Operation::Create, None).await?;
+        if object::name(&self.object).is_empty() {
+            meta_mut(&mut self.object).extend(made_up.map(|name| ("name".to_owned(), name)));
+        } else {
+            generated = false;
+        }
+        if changed {
+            self.place(scope)?;
+            (kind.strategy.create)(&cx, &mut self.object)?;
+        }
+        self.own(scope, generation, now);
         (kind.strategy.prepare)(&cx, &mut self.object);
         let name = object::name(&self.object).to_owned();
-        let request = self.mutate(scope, Operation::Create, None).await?;
+        name.clone_into(&mut request.name);
         let mut errors = match meta(&self.object) {
             Some(metadata) => check_metadata(metadata, kind.strategy.names, kind.namespaced),
             None => vec![FieldError::required("metadata", "")],
         };
         // Definitions have rules of their own for all of it, and all that is wrong is told at once.
-        let own_rules = kind.group == crate::crd::GROUP;
+        let own_rules = kind.group == crate::crd::GROUP || kind.group == crate::admission::GROUP;
         if own_rules {
             errors.extend((kind.strategy.check)(&cx, &self.object, None));
         } else {
@@ -336,8 +350,8 @@ impl Draft {
         }
         name.clone_into(&mut scope.name);
         let reservation = service_ip::assign(scope, &mut self.object).await?;
-        validate(scope, &request, &self.object).await?;
-        let mut admitted = Admitted::new(scope, convert::to_stored(&kind, self.object).await?, None, generate)?;
+        chain::validate(scope, &request, Some(&self.object)).await?;
+        let mut admitted = Admitted::new(scope, convert::to_stored(&kind, self.object).await?, None, generated)?;
         admitted.also.extend(reservation);
         Ok(admitted)
     }
@@ -386,31 +400,33 @@ impl Draft {
         true
     }
 
-    async fn mutate(&mut self, scope: &mut Scope, operation: Operation, old: Option<&Value>) -> Result<Request> {
+    /// Sets what is the server's of a new object.
+    fn own(&mut self, scope: &Scope, generation: Option<Value>, now: Timestamp) {
+        let metadata = meta_mut(&mut self.object);
+        for key in SERVER_SET {
+            metadata.remove(key);
+        }
+        metadata.insert("uid".into(), scope.server.new_uid().into());
+        metadata.insert("creationTimestamp".into(), rfc3339(now).into());
+        match generation {
+            _ if scope.kind.strategy.generation => drop(metadata.insert("generation".into(), 1.into())),
+            // What nobody counts stays as it was said.
+            Some(generation) => drop(metadata.insert("generation".into(), generation)),
+            None => {}
+        }
+    }
+
+    /// Lets others change the object. True: they did.
+    async fn mutate(
+        &mut self,
+        scope: &mut Scope,
+        operation: Operation,
+        old: Option<&Value>,
+    ) -> Result<(Request, bool)> {
         let mut request = scope.admission_request(operation, old);
         object::name(&self.object).clone_into(&mut request.name);
-        let chain = scope.server.state().options.admission.clone();
-        let before = (!chain.is_empty()).then(|| self.object.clone());
-        let start = Instant::now();
-        let mut refused = None;
-        for admission in &chain {
-            match admission.mutate(&request, &mut self.object).await {
-                Ok(warnings) => scope.warnings.extend(warnings),
-                Err(denied) => {
-                    refused = Some(denied.into_error(&request));
-                    break;
-                }
-            }
-        }
-        let metrics = &scope.server.state().metrics;
-        metrics.admitted("admit", operation.as_str(), refused.is_some(), start.elapsed());
-        if let Some(error) = refused {
-            return Err(error);
-        }
-        if before.is_some_and(|before| before != self.object) {
-            self.shape(scope)?;
-        }
-        Ok(request)
+        let changed = chain::mutate(scope, &request, Some(&mut self.object)).await?;
+        Ok((request, changed))
     }
 
     fn track(&mut self, scope: &Scope, old: Option<&Value>, now: Timestamp) {
@@ -438,14 +454,23 @@ impl Draft {
         let subresource = scope.subresource.clone();
         let cx = Cx { server: &server, user: &user, kind: &kind, subresource: &subresource, now };
         (kind.strategy.update)(&cx, &mut self.object, old)?;
-        let request = self.mutate(scope, Operation::Update, Some(old)).await?;
+        if !applied {
+            self.track(scope, Some(old), now);
+        }
+        let (request, changed) = self.mutate(scope, Operation::Update, Some(old)).await?;
+        if changed {
+            self.carry_over(scope, old, true);
+            (kind.strategy.update)(&cx, &mut self.object, old)?;
+        }
         let mut errors = match meta(&self.object) {
             Some(metadata) => check_metadata(metadata, kind.strategy.names, kind.namespaced),
             None => vec![FieldError::required("metadata", "")],
         };
         errors.extend(deletion_change);
         check_metadata_change(&self.object, old, &mut errors);
-        errors.extend(check_schema(&kind, &self.object, Some(old), &mut scope.warnings));
+        if kind.group != crate::admission::GROUP {
+            errors.extend(check_schema(&kind, &self.object, Some(old), &mut scope.warnings));
+        }
         if errors.is_empty() {
             errors = (kind.strategy.check)(&cx, &self.object, Some(old));
         }
@@ -456,10 +481,7 @@ impl Draft {
             let generation = meta(old).and_then(|m| m.get("generation")).and_then(Value::as_i64).unwrap_or(0);
             meta_mut(&mut self.object).insert("generation".into(), (generation + 1).into());
         }
-        if !applied {
-            self.track(scope, Some(old), now);
-        }
-        validate(scope, &request, &self.object).await?;
+        chain::validate(scope, &request, Some(&self.object)).await?;
         Admitted::new(scope, convert::to_stored(&kind, self.object).await?, Some(base), false)
     }
 
@@ -612,25 +634,10 @@ fn check_metadata_change(new: &Value, old: &Value, errors: &mut Vec<FieldError>)
     }
 }
 
-async fn validate(scope: &mut Scope, request: &Request, object: &Value) -> Result<()> {
-    let start = Instant::now();
-    let validated = ask_all(scope, request, object).await;
-    let metrics = &scope.server.state().metrics;
-    metrics.admitted("validate", request.operation.as_str(), validated.is_err(), start.elapsed());
-    validated
-}
-
-async fn ask_all(scope: &mut Scope, request: &Request, object: &Value) -> Result<()> {
-    let chain = scope.server.state().options.admission.clone();
-    for admission in &chain {
-        let warnings = admission.validate(request, object).await.map_err(|denied| denied.into_error(request))?;
-        scope.warnings.extend(warnings);
-    }
-    Ok(())
-}
-
 /// Asks admission whether an object may be deleted.
-pub(crate) async fn admit_deletion(scope: &mut Scope, object: &Value) -> Result<()> {
-    let request = scope.admission_request(Operation::Delete, Some(object));
-    validate(scope, &request, object).await
+pub(crate) async fn admit_deletion(scope: &mut Scope, base: &KeyValue) -> Result<()> {
+    let old = rest::served_value(&scope.kind, &convert::served_one(&scope.kind, base.clone()).await?)?;
+    let request = scope.admission_request(Operation::Delete, Some(&old));
+    chain::mutate(scope, &request, None).await?;
+    chain::validate(scope, &request, None).await
 }

@@ -2,12 +2,13 @@
 //! libraries and the cost model of kube-apiserver 1.36.
 //!
 //! An expression is compiled once against the types of its variables and evaluated many times, each time within a budget:
-//! whatever it does, it ends. Left out: messages (`Type{...}`), protobuf types, named time zones, escaped identifiers in
-//! backticks, and the authorizer library of admission policies. Why not a library: `docs/decisions/cel.md`.
+//! whatever it does, it ends. Left out: messages (`Type{...}`) other than those of mutating policies, protobuf types, named
+//! time zones, escaped identifiers in backticks, and selectors in authorization checks, which roles do not know. Why not a library: `docs/decisions/cel.md`.
 
 use std::fmt::Write;
 
 mod ast;
+mod authorizer;
 mod check;
 mod cost;
 mod decl;
@@ -18,6 +19,7 @@ mod functions;
 mod lexer;
 mod library;
 mod macros;
+mod message;
 mod parser;
 mod pattern;
 mod plan;
@@ -33,8 +35,10 @@ mod tests;
 
 use self::{ast::Name, eval::Run, lexer::Issue, plan::Plan};
 pub use self::{
+    authorizer::{Authorize, authorizer, resource_check},
     decl::{Decl, DeclKind, Field, Merge, REQUEST_BYTES_MAX, escape},
-    eval::Fault,
+    eval::{Fault, Variables},
+    message::Message,
     pattern::go_regex,
     types::Type,
     value::{List, Map, Text, Value},
@@ -107,11 +111,20 @@ pub struct Outcome<'v> {
 impl Program {
     /// Compiles an expression over variables of these names and types.
     pub fn compile(source: &str, variables: &[(&str, Type)]) -> Result<Self, CompileError> {
+        Self::compile_with(source, variables, false)
+    }
+
+    /// The same for an expression that may make `Object{...}` and `JSONPatch{...}`, as those of mutating policies do.
+    pub fn compile_patch(source: &str, variables: &[(&str, Type)]) -> Result<Self, CompileError> {
+        Self::compile_with(source, variables, true)
+    }
+
+    fn compile_with(source: &str, variables: &[(&str, Type)], messages: bool) -> Result<Self, CompileError> {
         let variables: Vec<(Name, Type)> =
             variables.iter().map(|(name, type_)| (Name::from(*name), type_.clone())).collect();
         let shown = |issues: Vec<Issue>| CompileError { text: report(source, issues) };
         let (expr, ids) = parser::parse(source).map_err(|issue| shown(vec![issue]))?;
-        let checked = check::check(&expr, ids, &variables).map_err(shown)?;
+        let checked = check::check(&expr, ids, &variables, messages).map_err(shown)?;
         let (plan, places) = plan::plan(&expr, &checked).map_err(|issue| shown(vec![issue]))?;
         let mut reads = vec![false; variables.len()];
         for reference in checked.references.iter().flatten() {
@@ -130,7 +143,7 @@ impl Program {
             variables.iter().map(|(name, type_)| (Name::from(*name), type_.clone())).collect();
         let shown = |issues: Vec<Issue>| CompileError { text: report(source, issues) };
         let (expr, ids) = parser::parse(source).map_err(|issue| shown(vec![issue]))?;
-        let checked = check::check(&expr, ids, &variables).map_err(shown)?;
+        let checked = check::check(&expr, ids, &variables, false).map_err(shown)?;
         Ok(estimate::worst(&expr, &checked, root))
     }
 
@@ -146,6 +159,11 @@ impl Program {
 
     /// Evaluates over the variables' values, in the order of their declaration. Ends when the budget is used up.
     pub fn evaluate<'v>(&self, variables: &[Value<'v>], budget: Budget) -> Outcome<'v> {
+        self.evaluate_over(&variables, budget)
+    }
+
+    /// The same, with values that are looked up when they are read.
+    pub fn evaluate_over<'v>(&self, variables: &dyn Variables<'v>, budget: Budget) -> Outcome<'v> {
         let mut run = Run::new(variables, self.places, budget);
         let result = run.eval(&self.plan);
         Outcome { result, used: Budget { cost: run.meter.cost, work: run.meter.work } }

@@ -179,6 +179,31 @@ pub(super) fn difference(node: Schema<'_>, old: Option<&Value>, new: Option<&Val
     out
 }
 
+/// Where a value is something that is merged as one: lists and maps, not plain values.
+pub(super) fn atomics(node: Schema<'_>, value: &Value, path: &str, out: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            if node.is_some_and(|node| node.atomic_map) {
+                out.push(path.to_owned());
+            }
+            for (name, value) in fields {
+                if let Some(node) = node.and_then(|node| node.property(name)) {
+                    atomics(Some(node), value, &format!("{path}.{name}"), out);
+                }
+            }
+        }
+        Value::Array(list) => {
+            if node.is_none_or(|node| node.list == List::Atomic) {
+                out.push(path.to_owned());
+            }
+            for (i, item) in list.iter().enumerate() {
+                atomics(items(node), item, &format!("{path}[{i}]"), out);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// `new` over `old`: what only one has is kept, and where both have something, `new` wins.
 pub(super) fn merge(node: Schema<'_>, old: &Value, new: &Value) -> Value {
     match (shape(node, old), shape(node, new)) {

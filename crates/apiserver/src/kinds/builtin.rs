@@ -133,20 +133,28 @@ static ROWS: &[Row] = &[
     row(ADMISSION, "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations")
         .cluster()
         .categories(&["api-extensions"])
-        .by(&strategy::WEBHOOKS),
+        .by(&strategy::VALIDATING_WEBHOOKS),
     row(ADMISSION, "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
         .cluster()
         .categories(&["api-extensions"])
-        .by(&strategy::WEBHOOKS),
+        .by(&strategy::MUTATING_WEBHOOKS),
     row(ADMISSION, "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies")
         .cluster()
         .categories(&["api-extensions"])
         .status()
-        .by(&strategy::ADMISSION_POLICY),
+        .by(&strategy::VALIDATING_POLICY),
     row(ADMISSION, "v1", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
         .cluster()
         .categories(&["api-extensions"])
-        .by(&strategy::ADMISSION_POLICY),
+        .by(&strategy::VALIDATING_BINDING),
+    row(ADMISSION, "v1", "MutatingAdmissionPolicy", "mutatingadmissionpolicies")
+        .cluster()
+        .categories(&["api-extensions"])
+        .by(&strategy::MUTATING_POLICY),
+    row(ADMISSION, "v1", "MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings")
+        .cluster()
+        .categories(&["api-extensions"])
+        .by(&strategy::MUTATING_BINDING),
     row(AUTHN, "v1", "TokenReview", "tokenreviews").cluster().review(),
     row(AUTHN, "v1", "SelfSubjectReview", "selfsubjectreviews").cluster().review(),
     row(AUTHZ, "v1", "SubjectAccessReview", "subjectaccessreviews").cluster().review(),

@@ -210,4 +210,4 @@ fn run_apply(scope: &mut Scope, live: Option<&Value>, config: &Value, force: boo
     })
 }
 
-pub(crate) use scale::view as scale_view;
+pub(crate) use scale::{view as scale_view, write_back as scale_write_back};

@@ -194,7 +194,7 @@ fn check(cx: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         check_fixed(new, old, &mut errors);
     }
     if errors.is_empty()
-        && let Err(wrong) = crd::compile(new)
+        && let Err(wrong) = crd::compile(new, None)
     {
         errors.extend(wrong);
     }

@@ -37,8 +37,8 @@ pub(super) enum Kind {
     List(Vec<(Expr, bool)>),
     /// Keys, values, and whether each entry is optional.
     Map(Vec<(Expr, Expr, bool)>),
-    /// A message by name; only its name is kept, for there are no such types.
-    Struct(Name),
+    /// A message by name, with its fields, and whether each is optional.
+    Struct(Name, Vec<(Name, Expr, bool)>),
     Fold(Box<Fold>),
 }
 
@@ -59,7 +59,8 @@ impl Expr {
     /// Calls `f` with each expression right below this one.
     pub fn children(&self, f: &mut dyn FnMut(&Self)) {
         match &self.kind {
-            Kind::Const(_) | Kind::Ident(_) | Kind::Struct(_) => {}
+            Kind::Const(_) | Kind::Ident(_) => {}
+            Kind::Struct(_, fields) => fields.iter().for_each(|(_, value, _)| f(value)),
             Kind::Select { operand, .. } => f(operand),
             Kind::Call { target, args, .. } => {
                 if let Some(target) = target {

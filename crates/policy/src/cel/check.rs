@@ -6,6 +6,7 @@ use super::{
     ast::{Expr, Fold, Kind, Name},
     lexer::Issue,
     library::{self, Overload},
+    message,
     types::Type,
     value::Value,
 };
@@ -32,10 +33,11 @@ pub(super) struct Checked {
 }
 
 /// Types everything below `expr`. `variables` are those that the environment declares.
-pub(super) fn check(expr: &Expr, ids: u32, variables: &[(Name, Type)]) -> Result<Checked, Vec<Issue>> {
+pub(super) fn check(expr: &Expr, ids: u32, variables: &[(Name, Type)], messages: bool) -> Result<Checked, Vec<Issue>> {
     let count = usize::try_from(ids).unwrap_or(0);
     let mut checker = Checker {
         variables,
+        messages,
         locals: Vec::new(),
         types: vec![Type::Dyn; count],
         references: vec![None; count],
@@ -54,6 +56,8 @@ pub(super) fn check(expr: &Expr, ids: u32, variables: &[(Name, Type)]) -> Result
 
 struct Checker<'a> {
     variables: &'a [(Name, Type)],
+    /// Whether expressions may make messages.
+    messages: bool,
     locals: Vec<(Name, Type)>,
     types: Vec<Type>,
     references: Vec<Option<Reference>>,
@@ -144,10 +148,18 @@ impl Checker<'_> {
             (Type::Dyn, _) | (_, Type::Dyn) => true,
             (Type::Null, _) => matches!(
                 to,
-                Type::Null | Type::Duration | Type::Timestamp | Type::Object(_) | Type::Opaque(_) | Type::Optional(_)
+                Type::Null
+                    | Type::Duration
+                    | Type::Timestamp
+                    | Type::Object(_)
+                    | Type::Message(_)
+                    | Type::Opaque(_)
+                    | Type::Optional(_)
             ),
             // What a parameter was bound to by a null before.
-            (Type::Object(_) | Type::Duration | Type::Timestamp | Type::Opaque(_), Type::Null) => true,
+            (Type::Object(_) | Type::Message(_) | Type::Duration | Type::Timestamp | Type::Opaque(_), Type::Null) => {
+                true
+            }
             (Type::List(a), Type::List(b)) | (Type::Optional(a), Type::Optional(b)) => self.fits(a, b),
             (Type::Type(_), Type::Type(_)) => true,
             (Type::Map(a), Type::Map(b)) => self.fits(&a.0, &b.0) && self.fits(&a.1, &b.1),
@@ -195,13 +207,32 @@ impl Checker<'_> {
                 let values = values.unwrap_or_else(|| self.fresh());
                 Type::map(keys, values)
             }
-            Kind::Struct(name) => {
+            Kind::Struct(name, fields) if self.messages && message::is_known(name) => self.message(expr, name, fields),
+            Kind::Struct(name, _) => {
                 self.issue(expr.at, format!("undeclared reference to '{name}' (in container '')"));
                 Type::Dyn
             }
             Kind::Fold(fold) => self.fold(fold),
         };
         self.set(expr, type_)
+    }
+
+    fn message(&mut self, expr: &Expr, name: &Name, fields: &[(Name, Expr, bool)]) -> Type {
+        for (field, value, optional) in fields {
+            let found = self.entry(value, *optional);
+            let Some(wanted) = message::field(name, field) else {
+                self.issue(expr.at, format!("undefined field '{field}'"));
+                continue;
+            };
+            let mark = self.trail.len();
+            if !self.fits(&found, &wanted) {
+                self.undo(mark);
+                let found = self.resolved(&found);
+                let text = format!("expected type of field '{field}' is '{wanted}' but provided type is '{found}'");
+                self.issue(value.at, text);
+            }
+        }
+        Type::Message(name.clone())
     }
 
     /// An item of a literal; an optional one is of what is in it.
@@ -288,6 +319,10 @@ impl Checker<'_> {
                     Type::Dyn
                 }
             },
+            Type::Message(name) => message::field(name, field).unwrap_or_else(|| {
+                self.issue(at, format!("undefined field '{field}'"));
+                Type::Dyn
+            }),
             Type::Param(n) => {
                 self.bind(*n, &Type::Dyn);
                 Type::Dyn
@@ -298,6 +333,10 @@ impl Checker<'_> {
             }
         };
         if wrapped || optional { Type::optional(found) } else { found }
+    }
+
+    fn overloads(&self, name: &str) -> Option<&'static [Overload]> {
+        library::overloads(name).filter(|_| self.messages || name != library::ESCAPE_KEY)
     }
 
     fn call(&mut self, expr: &Expr, target: Option<&Expr>, function: &Name, args: &[Expr]) -> Type {
@@ -323,7 +362,7 @@ impl Checker<'_> {
         let mut has_target = false;
         if let Some(target) = target {
             let qualified = target.qualified().map(|prefix| format!("{prefix}.{function}"));
-            match qualified.filter(|whole| library::overloads(whole).is_some()) {
+            match qualified.filter(|whole| self.overloads(whole).is_some()) {
                 Some(whole) => name = whole.into(),
                 None => {
                     has_target = true;
@@ -335,7 +374,7 @@ impl Checker<'_> {
         self.mixed += mixed;
         types.extend(args.iter().map(|arg| self.expr(arg)));
         self.mixed -= mixed;
-        let Some(overloads) = library::overloads(&name) else {
+        let Some(overloads) = self.overloads(&name) else {
             self.issue(expr.at, format!("undeclared reference to '{function}' (in container '')"));
             return Type::Dyn;
         };

@@ -6,6 +6,9 @@ use super::value::{Key, List, Map, Opaque, Value};
 pub(super) const SELECT: u64 = 1;
 pub(super) const LIST: u64 = 10;
 pub(super) const MAP: u64 = 30;
+pub(super) const STRUCT: u64 = 40;
+/// An authorization: two in one expression are what a call may cost.
+const CHECK: u64 = 350_000;
 pub(super) const STRING_FACTOR: f64 = 0.1;
 pub(super) const REGEX_FACTOR: f64 = 0.25;
 
@@ -43,6 +46,10 @@ pub(super) enum Charge {
     Pairs(usize),
     /// Each of the first with each of the second, times so much.
     Sets(u64),
+    /// An authorization.
+    Check,
+    /// A selector, which is parsed.
+    Selector,
 }
 
 #[expect(
@@ -69,6 +76,9 @@ impl Charge {
             "containsIP" => return Self::ContainsIp { text: overload == Some("cidr_contains_ip_string") },
             "containsCIDR" => return Self::ContainsCidr { text: overload == Some("cidr_contains_cidr_string") },
             "validate" => return Self::Validate,
+            "check" => return Self::Check,
+            "fieldSelector" | "labelSelector" => return Self::Selector,
+            "jsonpatch.escapeKey" => return Self::Scan(STRING_FACTOR),
             _ => {}
         }
         match overload.unwrap_or_default() {
@@ -146,6 +156,8 @@ impl Charge {
                 };
                 scaled(size(at).saturating_mul(size(at)), factor) + 1 + LIST
             }
+            Self::Check => CHECK,
+            Self::Selector => LIST + text(size(1)) + scaled(scaled(size(1), 0.5), (LIST + STRUCT) as f64),
             Self::Sets(factor) => size(0).saturating_mul(size(1)).saturating_mul(factor) + 1,
         }
     }

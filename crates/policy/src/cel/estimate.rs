@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::{
     ast::{Expr, Fold, Kind, Name},
     check::{Checked, Reference},
-    cost::{LIST, MAP, STRING_FACTOR},
+    cost::{LIST, MAP, STRING_FACTOR, STRUCT},
     decl::{Decl, DeclKind},
     macros::ACCU,
     types::Type,
@@ -175,7 +175,14 @@ impl Estimate<'_> {
 
     fn cost(&mut self, expr: &Expr) -> Range {
         match &expr.kind {
-            Kind::Const(_) | Kind::Struct(_) => Range::fixed(0),
+            Kind::Const(_) => Range::fixed(0),
+            Kind::Struct(_, fields) => {
+                let mut sum = Range::fixed(STRUCT);
+                for (_, value, _) in fields {
+                    sum = sum.plus(self.cost(value));
+                }
+                sum
+            }
             Kind::Ident(name) => {
                 let path = self.local(name).map_or_else(|| vec![name.clone()], |local| local.path.clone());
                 self.paths.insert(expr.id, path);

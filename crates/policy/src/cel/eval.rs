@@ -6,6 +6,7 @@ use super::{
     Budget,
     cost::{self, REGEX_FACTOR, STRING_FACTOR, scaled},
     functions,
+    message::Message,
     plan::{Attribute, By, Folding, Match, MatchKind, Plan, Root},
     value::{Key, List, Map, Value},
 };
@@ -75,14 +76,26 @@ impl Meter {
     }
 }
 
+/// Where the values of variables come from, by their place in the declaration. Each is asked for when an expression
+/// reads it, and perhaps again.
+pub trait Variables<'v> {
+    fn value(&self, at: usize) -> Result<Value<'v>>;
+}
+
+impl<'v> Variables<'v> for &[Value<'v>] {
+    fn value(&self, at: usize) -> Result<Value<'v>> {
+        self.get(at).cloned().ok_or_else(|| Fault::failed("no such attribute(s)"))
+    }
+}
+
 pub(super) struct Run<'p, 'v> {
     pub meter: Meter,
-    variables: &'p [Value<'v>],
+    variables: &'p dyn Variables<'v>,
     locals: Vec<Result<Value<'v>>>,
 }
 
 impl<'p, 'v> Run<'p, 'v> {
-    pub fn new(variables: &'p [Value<'v>], places: usize, limit: Budget) -> Self {
+    pub fn new(variables: &'p dyn Variables<'v>, places: usize, limit: Budget) -> Self {
         Self { meter: Meter::new(limit), variables, locals: vec![Ok(Value::Null); places] }
     }
 
@@ -124,6 +137,7 @@ impl<'p, 'v> Run<'p, 'v> {
             }
             Plan::List(items) => self.list(items),
             Plan::Map(entries) => self.map(entries),
+            Plan::Message(name, fields) => self.message(name, fields),
             Plan::Fold(folding) => self.fold(folding),
             Plan::Append { accu, item } => self.append(*accu, item),
             Plan::Insert { accu, key, value } => self.insert(*accu, key.as_deref(), value),
@@ -157,7 +171,7 @@ impl<'p, 'v> Run<'p, 'v> {
 
     fn attribute(&mut self, attribute: &Attribute) -> Result<Value<'v>> {
         let root = match &attribute.root {
-            Root::Variable(at) => self.variables.get(*at).cloned().ok_or_else(|| Fault::failed("no such attribute(s)")),
+            Root::Variable(at) => self.variables.value(*at),
             Root::Local(at) => self.locals.get(*at).cloned().unwrap_or(Ok(Value::Null)),
             Root::Result(plan) => self.eval(plan),
         };
@@ -244,6 +258,21 @@ impl<'p, 'v> Run<'p, 'v> {
         self.meter.make(pairs.len() * 2 * size_of::<Value<'_>>())?;
         self.meter.charge(cost::MAP)?;
         functions::map_of(pairs)
+    }
+
+    fn message(&mut self, name: &Arc<str>, fields: &[(Box<str>, Plan, bool)]) -> Result<Value<'v>> {
+        let mut made = BTreeMap::new();
+        for (field, value, optional) in fields {
+            match (self.eval(value)?, optional) {
+                (value, false) => drop(made.insert(field.clone(), value)),
+                (Value::Optional(Some(value)), true) => drop(made.insert(field.clone(), Value::clone(&value))),
+                (Value::Optional(None), true) => {}
+                (_, true) => return Err(Fault::overload()),
+            }
+        }
+        self.meter.make(made.len() * 2 * size_of::<Value<'_>>())?;
+        self.meter.charge(cost::STRUCT)?;
+        Ok(Value::Message(Arc::new(Message { name: name.clone(), fields: made })))
     }
 
     fn put(&mut self, place: usize, value: Result<Value<'v>>) {
@@ -367,6 +396,13 @@ pub(super) fn lookup<'v>(value: &Value<'v>, key: &Value<'_>) -> Result<Result<Va
             };
             let found = usize::try_from(index).ok().and_then(|index| list.get(index));
             found.map_or_else(|| Ok(Err(Fault::failed(format!("index out of bounds: {index}")))), |found| found.map(Ok))
+        }
+        Value::Message(message) => {
+            let found = match key {
+                Value::String(name) => message.fields.get(name.as_str()),
+                _ => None,
+            };
+            Ok(found.cloned().ok_or_else(|| Fault::failed(format!("no such key: {}", functions::shown(key)))))
         }
         Value::Optional(Some(inner)) => lookup(inner, key),
         Value::Optional(None) => Ok(Err(Fault::failed("no such key"))),

@@ -3,8 +3,10 @@
 use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
 use super::{
+    authorizer,
     eval::{Fault, Meter},
     format::Format,
+    message,
     quantity::Quantity,
     time,
     value::{Key, List, Map, Opaque, Text, Value},
@@ -31,6 +33,8 @@ pub(super) fn find(name: &str) -> Option<Function> {
         .or_else(|| net::find(name))
         .or_else(|| units::find(name))
         .or_else(|| stamps::find(name))
+        .or_else(|| authorizer::find(name))
+        .or_else(|| message::find(name))
 }
 
 fn operator(name: &str) -> Option<Function> {
@@ -192,8 +196,21 @@ pub(super) fn equal(meter: &mut Meter, a: &Value<'_>, b: &Value<'_>) -> Result<b
             (Opaque::Semver(a), Opaque::Semver(b)) => a.compare(b).is_eq(),
             (Opaque::Url(a), Opaque::Url(b)) => a == b,
             (Opaque::Format(a), Opaque::Format(b)) => a.name == b.name,
+            (Opaque::Question(a), Opaque::Question(b)) => Arc::ptr_eq(a, b),
             _ => false,
         },
+        (Value::Message(a), Value::Message(b)) => {
+            if a.name != b.name || a.fields.len() != b.fields.len() {
+                return Ok(false);
+            }
+            for (name, mine) in &a.fields {
+                let Some(theirs) = b.fields.get(name) else { return Ok(false) };
+                if !equal(meter, mine, theirs)? {
+                    return Ok(false);
+                }
+            }
+            true
+        }
         (
             Value::Bool(_)
             | Value::Int(_)

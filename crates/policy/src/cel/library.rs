@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    format,
+    authorizer, format,
     types::{self, Type},
 };
 
@@ -26,6 +26,9 @@ pub(super) struct Overload {
 static TABLE: &str = include_str!("library.txt");
 const ORDERED: [&str; 8] = ["int", "uint", "double", "bool", "duration", "timestamp", "string", "bytes"];
 const SUMMABLE: [&str; 4] = ["int", "uint", "double", "duration"];
+
+/// Only where patches are made.
+pub(super) const ESCAPE_KEY: &str = "jsonpatch.escapeKey";
 
 type Functions = HashMap<Box<str>, Vec<Overload>>;
 
@@ -95,6 +98,11 @@ fn type_(text: &str, params: &mut Vec<String>) -> Type {
             "quantity" => Type::Opaque(types::QUANTITY),
             "semver" => Type::Opaque(types::SEMVER),
             "format" => Type::Opaque(types::FORMAT),
+            "authorizer" => Type::AUTHORIZER,
+            "path_check" => Type::Opaque(authorizer::PATH_CHECK),
+            "group_check" => Type::Opaque(authorizer::GROUP_CHECK),
+            "resource_check" => Type::RESOURCE_CHECK,
+            "decision" => Type::Opaque(authorizer::DECISION),
             name => Type::by_name(name).unwrap_or_else(|| {
                 let at = params.iter().position(|known| known == name).unwrap_or_else(|| {
                     params.push(name.to_owned());

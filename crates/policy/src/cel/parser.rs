@@ -255,17 +255,18 @@ impl Parser {
     fn message(&mut self, expr: Expr) -> Result<Expr> {
         let at = self.at();
         self.expect("{")?;
+        let mut fields = Vec::new();
         while !self.take("}") {
-            self.take("?");
-            self.name(true)?;
+            let optional = self.take("?");
+            let field = self.name(true)?;
             self.expect(":")?;
-            self.expr()?;
+            fields.push((field, self.expr()?, optional));
             if !self.take(",") && !self.is("}") {
                 return Err(self.unexpected("'}'"));
             }
         }
         let name = expr.qualified().unwrap_or_default();
-        self.make(at, Kind::Struct(name.into()))
+        self.make(at, Kind::Struct(name.into(), fields))
     }
 
     fn name(&mut self, selector: bool) -> Result<Name> {

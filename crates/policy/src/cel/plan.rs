@@ -32,6 +32,7 @@ pub(super) enum Plan {
     Member(Box<(Self, BTreeSet<Key<'static>>)>),
     List(Box<[(Self, bool)]>),
     Map(Box<[(Self, Self, bool)]>),
+    Message(Arc<str>, Box<[(Box<str>, Self, bool)]>),
     Fold(Box<Folding>),
     /// Adds an item to the list that a comprehension gathers.
     Append {
@@ -170,8 +171,10 @@ impl Planner<'_> {
                         .map_err(|fault| Issue::new(expr.at, fault.to_string())),
                 }
             }
-            Kind::Struct(name) => {
-                Err(Issue::new(expr.at, format!("undeclared reference to '{name}' (in container '')")))
+            Kind::Struct(name, fields) => {
+                let fields =
+                    fields.iter().map(|(field, value, opt)| Ok((Box::from(&**field), self.plan(value)?, *opt)));
+                Ok(Plan::Message(name.clone(), fields.collect::<Result<_, Issue>>()?))
             }
             Kind::Fold(fold) => self.fold(fold),
         }

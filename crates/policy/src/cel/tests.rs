@@ -1,6 +1,7 @@
 //! Tables of expressions and what they come to.
 
 use serde_json::json;
+use std::sync::Arc;
 
 use super::*;
 
@@ -460,4 +461,101 @@ proptest::proptest! {
             let _ = program.evaluate(&[Value::String(source.clone().into())], Budget::CALL);
         }
     }
+}
+
+/// Lets one account read pods.
+#[derive(Debug)]
+struct Doorman;
+
+impl super::Authorize for Doorman {
+    fn check(&self, account: Option<(&str, &str)>, wanted: &crate::rbac::Attributes<'_>) -> crate::rbac::Decision {
+        use crate::rbac::{Attributes, Decision};
+        match wanted {
+            Attributes::Resource { verb: "get", group: "", resource: "pods", namespace: "n", .. }
+                if account == Some(("a", "b")) =>
+            {
+                Decision::Allowed("because".to_owned())
+            }
+            Attributes::Path { verb: "get", path: "/healthz" } => Decision::Allowed(String::new()),
+            _ => Decision::NoOpinion,
+        }
+    }
+}
+
+#[test]
+fn the_authorizer_is_asked_what_expressions_build() {
+    let by: Arc<dyn super::Authorize> = Arc::new(Doorman);
+    let asked = crate::rbac::Attributes::Resource {
+        verb: "",
+        group: "",
+        resource: "pods",
+        subresource: "",
+        namespace: "n",
+        name: "",
+    };
+    let variables = [("authorizer", Type::AUTHORIZER), ("authorizer.requestResource", Type::RESOURCE_CHECK)];
+    let values = [super::authorizer(&by), super::resource_check(&by, &asked)];
+    let cases = [
+        ("authorizer.serviceAccount('a', 'b').group('').resource('pods').namespace('n').check('get').allowed()", true),
+        ("authorizer.group('').resource('pods').namespace('n').check('get').allowed()", false),
+        ("authorizer.path('/healthz').check('get').allowed()", true),
+        ("authorizer.requestResource.check('get').allowed()", false),
+        (
+            "authorizer.serviceAccount('a', 'b').group('').resource('pods').namespace('n').check('get').reason() == 'because'",
+            true,
+        ),
+        ("authorizer.path('/x').check('get').errored() || authorizer.path('/x').check('get').error() != ''", false),
+    ];
+    for (source, expected) in cases {
+        let program = Program::compile(source, &variables).unwrap();
+        let found = program.evaluate(&values, Budget::CALL).result.unwrap();
+        assert!(matches!(found, Value::Bool(found) if found == expected), "{source}");
+    }
+    let thrice = "authorizer.path('/').check('a').allowed() || authorizer.path('/').check('b').allowed() || authorizer.path('/').check('c').allowed()";
+    let program = Program::compile(thrice, &variables).unwrap();
+    assert_eq!(program.evaluate(&values, Budget::CALL).result.unwrap_err(), super::Fault::OverBudget);
+}
+
+#[test]
+fn patches_are_made_only_where_they_are_wanted() {
+    let source = "Object{spec: Object.spec{replicas: 1 + 2, list: [Object.spec.list{a: 'b'}], ?gone: optional.none()}}";
+    assert!(Program::compile(source, &[]).unwrap_err().to_string().contains("undeclared reference to 'Object'"));
+    let program = Program::compile_patch(source, &[]).unwrap();
+    assert_eq!(program.output().to_string(), "Object");
+    let Ok(Value::Message(made)) = program.evaluate(&[], Budget::CALL).result else { panic!("no message") };
+    assert!(made.misnamed().is_empty());
+    let made = Value::Message(made).to_json().unwrap();
+    assert_eq!(made, serde_json::json!({"spec": {"replicas": 3, "list": [{"a": "b"}]}}));
+    let program = Program::compile_patch("Object{spec: Object.wrong{}}", &[]).unwrap();
+    let Ok(Value::Message(made)) = program.evaluate(&[], Budget::CALL).result else { panic!("no message") };
+    assert_eq!(made.misnamed().len(), 1);
+    let source = "[JSONPatch{op: 'add', path: '/metadata/labels/' + jsonpatch.escapeKey('a/b~c'), value: {'x': [1]}}]";
+    let program = Program::compile_patch(source, &[]).unwrap();
+    assert_eq!(program.output().to_string(), "list(JSONPatch)");
+    let made = program.evaluate(&[], Budget::CALL).result.unwrap().to_json().unwrap();
+    assert_eq!(made[0]["path"], "/metadata/labels/a~1b~0c");
+    let wrong = Program::compile_patch("[JSONPatch{op: 1}]", &[]).unwrap_err().to_string();
+    assert!(wrong.contains("expected type of field 'op' is 'string' but provided type is 'int'"), "{wrong}");
+}
+
+/// Counts how often it is asked.
+struct Lazy(std::cell::Cell<u32>);
+
+impl super::Variables<'static> for Lazy {
+    fn value(&self, at: usize) -> Result<Value<'static>, super::Fault> {
+        self.0.set(self.0.get() + 1);
+        if at == 0 { Ok(Value::Bool(false)) } else { Err(super::Fault::failed("no")) }
+    }
+}
+
+#[test]
+fn variables_are_looked_up_when_they_are_read() {
+    let empty = Type::Object(Arc::new(Decl::object([], 2)));
+    let variables = [("variables.a", Type::Bool), ("variables.b", Type::Bool), ("variables", empty)];
+    let lazy = Lazy(std::cell::Cell::new(0));
+    let program = Program::compile("variables.a && variables.b", &variables).unwrap();
+    assert!(matches!(program.evaluate_over(&lazy, Budget::CALL).result, Ok(Value::Bool(false))));
+    assert_eq!(lazy.0.get(), 1);
+    let wrong = Program::compile("variables.c", &variables).unwrap_err().to_string();
+    assert!(wrong.contains("undefined field 'c'"), "{wrong}");
 }

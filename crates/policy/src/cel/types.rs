@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use super::decl::{Decl, DeclKind};
+use super::{
+    authorizer,
+    decl::{Decl, DeclKind},
+};
 
 #[derive(Clone, Debug)]
 pub enum Type {
@@ -25,6 +28,8 @@ pub enum Type {
     Type(Arc<Self>),
     /// A type of the Kubernetes libraries, by name.
     Opaque(&'static str),
+    /// What an expression makes of a type with a name.
+    Message(Arc<str>),
     /// Stands for any one type in a declaration.
     Param(u32),
 }
@@ -36,7 +41,26 @@ pub(super) const QUANTITY: &str = "kubernetes.Quantity";
 pub(super) const SEMVER: &str = "kubernetes.Semver";
 pub(super) const FORMAT: &str = "kubernetes.NamedFormat";
 
+const OPAQUE: [&str; 11] = [
+    IP,
+    CIDR,
+    URL,
+    QUANTITY,
+    SEMVER,
+    FORMAT,
+    authorizer::AUTHORIZER,
+    authorizer::PATH_CHECK,
+    authorizer::GROUP_CHECK,
+    authorizer::RESOURCE_CHECK,
+    authorizer::DECISION,
+];
+
 impl Type {
+    /// The type of the variable `authorizer`.
+    pub const AUTHORIZER: Self = Self::Opaque(authorizer::AUTHORIZER);
+    /// The type of the variable `authorizer.requestResource`.
+    pub const RESOURCE_CHECK: Self = Self::Opaque(authorizer::RESOURCE_CHECK);
+
     pub fn list(items: Self) -> Self {
         Self::List(Arc::new(items))
     }
@@ -82,7 +106,7 @@ impl Type {
             "optional_type" => Self::optional(Self::Dyn),
             "google.protobuf.Duration" => Self::Duration,
             "google.protobuf.Timestamp" => Self::Timestamp,
-            _ => Self::Opaque([IP, CIDR, URL, QUANTITY, SEMVER, FORMAT].into_iter().find(|known| *known == name)?),
+            _ => Self::Opaque(OPAQUE.into_iter().find(|known| *known == name)?),
         })
     }
 
@@ -101,6 +125,7 @@ impl Type {
             Self::Timestamp => "google.protobuf.Timestamp",
             Self::List(_) => "list",
             Self::Map(_) | Self::Object(_) => "map",
+            Self::Message(_) => "object",
             Self::Optional(_) => "optional_type",
             Self::Type(_) => "type",
             Self::Opaque(name) => name,
@@ -121,6 +146,7 @@ impl Type {
             (Self::Map(a), Self::Map(b)) => a.0.same(&b.0) && a.1.same(&b.1),
             (Self::Object(a), Self::Object(b)) => Arc::ptr_eq(a, b),
             (Self::Opaque(a), Self::Opaque(b)) => a == b,
+            (Self::Message(a), Self::Message(b)) => a == b,
             (Self::Param(a), Self::Param(b)) => a == b,
             _ => std::mem::discriminant(self) == std::mem::discriminant(other),
         }
@@ -136,6 +162,7 @@ impl fmt::Display for Type {
             Self::List(items) => write!(f, "list({items})"),
             Self::Map(inner) => write!(f, "map({}, {})", inner.0, inner.1),
             Self::Object(_) => f.write_str("object"),
+            Self::Message(name) => f.write_str(name),
             Self::Optional(of) => write!(f, "optional_type({of})"),
             Self::Type(of) => write!(f, "type({of})"),
             Self::Param(_) => f.write_str("dyn"),

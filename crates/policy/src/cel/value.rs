@@ -6,9 +6,11 @@ use jiff::Timestamp;
 use serde_json::{Map as JsonMap, Value as Json};
 
 use super::{
+    authorizer::Question,
     decl::{Decl, DeclKind, Merge},
     eval::Fault,
     format::Format,
+    message::Message,
     quantity::Quantity,
     semver::Semver,
     time,
@@ -33,6 +35,7 @@ pub enum Value<'a> {
     Optional(Option<Arc<Self>>),
     Type(Type),
     Opaque(Opaque),
+    Message(Arc<Message<'a>>),
 }
 
 /// Text, borrowed from data or made.
@@ -65,6 +68,8 @@ pub enum Opaque {
     Semver(Arc<Semver>),
     Url(Arc<Url>),
     Format(&'static Format),
+    /// Of the authorizer.
+    Question(Arc<Question>),
 }
 
 /// What a map can be looked up by.
@@ -270,6 +275,7 @@ impl<'a> Value<'a> {
             Self::Optional(_) => Type::optional(Type::Dyn),
             Self::Type(_) => Type::Type(Arc::new(Type::Dyn)),
             Self::Opaque(opaque) => Type::Opaque(opaque.type_name()),
+            Self::Message(message) => Type::Message(message.name.clone()),
         }
     }
 
@@ -309,6 +315,7 @@ impl Opaque {
             Self::Semver(_) => types::SEMVER,
             Self::Url(_) => types::URL,
             Self::Format(_) => types::FORMAT,
+            Self::Question(question) => question.type_name(),
         }
     }
 }
@@ -328,7 +335,7 @@ impl<'a> List<'a> {
         }
     }
 
-    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = Result<Value<'a>, Fault>> + use<'_, 'a> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Result<Value<'a>, Fault>> + use<'_, 'a> {
         (0..self.len()).filter_map(|index| self.get(index))
     }
 }

@@ -139,6 +139,7 @@ fn is_zero(value: &Value<'_>) -> bool {
         Value::List(list) => list.len() == 0,
         Value::Map(map) => map.len() == 0,
         Value::Optional(inner) => inner.is_none(),
+        Value::Message(message) => message.fields.is_empty(),
         Value::Timestamp(_) | Value::Type(_) | Value::Opaque(_) => false,
     }
 }

@@ -310,7 +310,7 @@ fn show(value: &Value<'_>, inner: bool, depth: usize) -> Result<String> {
         }
         Value::Opaque(Opaque::Ip(ip)) => ip.to_string(),
         Value::Opaque(Opaque::Cidr(ip, bits)) => format!("{ip}/{bits}"),
-        Value::Optional(_) | Value::Opaque(_) => {
+        Value::Optional(_) | Value::Opaque(_) | Value::Message(_) => {
             let text = "string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps";
             return Err(Fault::failed(format!("error during formatting: {text}, was given {}", value.type_().name())));
         }
