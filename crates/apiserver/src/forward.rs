@@ -12,6 +12,7 @@ use futures::{SinkExt, StreamExt, future::BoxFuture};
 use http::{HeaderMap, StatusCode, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 use tokio_tungstenite::{
     WebSocketStream,
@@ -20,6 +21,7 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admission::{Operation, chain},
     http::Call,
     status::{Error, Result},
 };
@@ -40,8 +42,10 @@ pub trait Forward: Send + Sync + 'static {
 
 /// Answers 101 and forwards until one of the two sides ends.
 pub(crate) async fn serve(call: Call, upgrade: Option<OnUpgrade>) -> Result<Response> {
-    let scope = call.scope()?;
+    let mut scope = call.scope()?;
     scope.current().await?.ok_or_else(|| scope.not_found())?;
+    let mut options = json!({"kind": "PodPortForwardOptions", "apiVersion": "v1"});
+    chain::subresource(&mut scope, Operation::Connect, &mut options).await?;
     let key = wanted(&call.headers).ok_or_else(|| Error::bad_request("Upgrade request required"))?;
     let upgrade = upgrade.ok_or_else(|| Error::bad_request("this connection cannot be upgraded"))?;
     let ports = ports(call.query.all("ports"))?;

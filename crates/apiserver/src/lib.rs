@@ -4,7 +4,7 @@
 //! kube-apiserver, and so that controllers cannot tell the difference. A server has no thread of its own, shares all
 //! that is the same for each (built-in kinds and their schemas), and is a tower service: `kube::Client` takes it as it is.
 //!
-//! Left out on purpose: protobuf answers, admission webhooks (a configuration that asks for one is refused), aggregated API
+//! Left out on purpose: protobuf answers, aggregated API
 //! servers, and `exec`, `log` and `proxy` of pods.
 
 mod access;

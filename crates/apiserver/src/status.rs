@@ -112,11 +112,6 @@ impl Error {
         self
     }
 
-    /// It took too long.
-    pub(crate) fn timeout(why: &str) -> Self {
-        Self::new(504, "Timeout", format!("Timeout: {why}")).with_bare_details()
-    }
-
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, "BadRequest", message)
     }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
+    admission::{Operation, chain},
     body, kinds,
     object::{self, decode_kv, text_at},
     rest::{self, DeleteOptions, Edit},
@@ -13,7 +14,10 @@ use crate::{
 
 mod token;
 
-pub(crate) async fn create(scope: &mut Scope, body: Value) -> Result<Value> {
+pub(crate) async fn create(scope: &mut Scope, mut body: Value) -> Result<Value> {
+    if body.is_object() {
+        chain::subresource(scope, Operation::Create, &mut body).await?;
+    }
     match scope.subresource.as_str() {
         "token" => token::create(scope, body).await,
         "binding" => bind(scope, body).await,

@@ -402,7 +402,7 @@ fn check_url(url: &str, path: &str) -> Vec<FieldError> {
     let authority = if scheme.is_empty() { "" } else { rest.split('/').next().unwrap_or_default() };
     let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
     let mut errors = Vec::new();
-    if url.chars().any(|c| c.is_control())
+    if url.chars().any(char::is_control)
         || (!scheme.is_empty() && host.parse::<http::uri::Authority>().is_err() && !host.is_empty())
     {
         let why = format!("url must be a valid URL: parse {url:?}: invalid character in URL{FORM}");

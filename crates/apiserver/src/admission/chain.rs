@@ -9,9 +9,10 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
-    Request,
+    Operation, Request,
     matching::Subject,
     mutations, policies,
+    registry::Registry,
     webhooks::{self, Hook},
 };
 use crate::{
@@ -116,6 +117,32 @@ pub(crate) async fn mutate(scope: &mut Scope, request: &Request, object: Option<
     outcome
 }
 
+/// Asks policies and webhooks about what is sent to a subresource: a CREATE of a binding, a token or an eviction, or a CONNECT.
+/// The plugins are asked about what it comes to.
+pub(crate) async fn subresource(scope: &mut Scope, operation: Operation, body: &mut Value) -> Result<()> {
+    let registry = scope.server.hooks();
+    if registry.is_empty() {
+        return Ok(());
+    }
+    let request = scope.admission_request(operation, None);
+    let (server, kind) = (scope.server.clone(), scope.kind.clone());
+    let subject = Subject::new(&server, &kind, &request);
+    let mut findings = Findings::default();
+    let outcome = by_hooks(&registry, &subject, body, &mut findings).await;
+    findings.tell(scope);
+    outcome.map_err(|error| error.with_warnings(&scope.warnings))
+}
+
+async fn by_hooks(registry: &Registry, subject: &Subject<'_>, body: &mut Value, findings: &mut Findings) -> Result<()> {
+    let deadline = Instant::now() + TIMEOUT;
+    let hooks: Vec<&Hook> = registry.mutating.values().flat_map(|hooks| hooks.iter()).collect();
+    let mut seen = Some(&mut *body);
+    webhooks::mutate(&hooks, subject, &mut seen, &mut Reinvocation::default(), deadline, findings).await?;
+    policies::validate(registry, subject, Some(body), findings).await?;
+    let hooks: Vec<&Hook> = registry.validating.values().flat_map(|hooks| hooks.iter()).collect();
+    webhooks::validate(&hooks, subject, Some(body), deadline, findings).await
+}
+
 async fn change(scope: &mut Scope, request: &Request, object: Option<&mut Value>) -> Result<bool> {
     let registry = scope.server.hooks();
     let chain = scope.server.state().options.admission.clone();
@@ -143,10 +170,8 @@ async fn change(scope: &mut Scope, request: &Request, object: Option<&mut Value>
     let mut findings = Findings::default();
     let deadline = Instant::now() + TIMEOUT;
     for round in 0..ROUNDS {
-        if round > 0 {
-            if !(by_policies.should || by_hooks.should) {
-                break;
-            }
+        if round > 0 && !(by_policies.should || by_hooks.should) {
+            break;
         }
         for plugin in &chain {
             let warnings = plugin.mutate(request, object).await.map_err(|denied| denied.into_error(request))?;
@@ -215,9 +240,10 @@ async fn asked(subject: &Subject<'_>, object: Option<&Value>, findings: &mut Fin
     webhooks::validate(&hooks, subject, view.as_ref(), Instant::now() + TIMEOUT, findings).await
 }
 
-/// What decides over admission is not itself decided over by it: nobody could mend a webhook that refuses its own change.
+/// What decides over admission is not itself decided over by it: nobody could mend a webhook that refuses its own change. A
+/// binding has been seen as what it is.
 fn is_exempt(request: &Request) -> bool {
-    request.group == super::GROUP
+    request.group == super::GROUP || request.subresource == "binding"
 }
 
 /// What is seen of an object: of one that is scaled, its scale.

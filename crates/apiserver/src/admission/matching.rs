@@ -76,7 +76,7 @@ impl<'a> Subject<'a> {
     }
 
     /// And back.
-    pub async fn from_version(&self, of: &Arc<Kind>, object: Value) -> Result<Value> {
+    pub async fn back_from(&self, of: &Arc<Kind>, object: Value) -> Result<Value> {
         convert::between(of, self.kind, object).await
     }
 }
@@ -139,7 +139,7 @@ impl Rule {
             && any(&self.groups, &kind.group)
             && any(&self.versions, &kind.version)
             && self.resources.iter().any(|(own, sub)| part(own, &kind.plural) && part(sub, &request.subresource))
-            && (self.names.is_empty() || self.names.iter().any(|name| *name == request.name))
+            && (self.names.is_empty() || self.names.contains(&request.name))
     }
 }
 

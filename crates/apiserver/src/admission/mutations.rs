@@ -67,7 +67,7 @@ pub(crate) async fn mutate(
         }
         if facts.object != before {
             reinvocation.changed();
-            *object = subject.from_version(&invocation.kind, facts.object).await?;
+            *object = subject.back_from(&invocation.kind, facts.object).await?;
         }
         if invocation.policy.reinvocable {
             reinvocation.invoked(&id);

@@ -54,6 +54,11 @@ impl Registry {
         next
     }
 
+    /// Whether nobody is asked.
+    pub fn is_empty(&self) -> bool {
+        self.mutating.is_empty() && self.validating.is_empty() && self.policies.is_empty() && self.mutations.is_empty()
+    }
+
     /// What a policy takes its parameters from (apiVersion and kind), if it takes any; None if there is no such policy.
     pub fn param_kind(&self, plural: &str, name: &str) -> Option<Option<(String, String)>> {
         let policies = if plural == "mutatingadmissionpolicies" { &self.mutations } else { &self.policies };

@@ -272,7 +272,7 @@ fn verified<'r>(review: &'r Value, uid: &str, version: &str, mutating: bool) -> 
 }
 
 fn timed_out() -> Error {
-    Error::timeout("request did not complete within requested timeout")
+    Error::timeout("Timeout: request did not complete within requested timeout")
 }
 
 /// Asks the mutating webhooks one after another, each seeing what the one before it made.
@@ -335,7 +335,7 @@ async fn apply(
     if patched == *before {
         return Ok(false);
     }
-    *object = subject.from_version(&invocation.kind, patched).await?;
+    *object = subject.back_from(&invocation.kind, patched).await?;
     Ok(true)
 }
 

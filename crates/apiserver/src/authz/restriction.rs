@@ -39,6 +39,7 @@ fn check(request: &Request, object: &Value) -> Result<(), String> {
             Operation::Create => check_mirror_pod(node, object),
             Operation::Delete if spoken(&["spec", "nodeName"]) == node => Ok(()),
             Operation::Delete => Err(format!("node {node:?} can only delete pods with spec.nodeName set to itself")),
+            Operation::Connect => Ok(()),
             Operation::Update => {
                 Err(format!("unexpected operation \"UPDATE\", node {node:?} can only create and delete mirror pods"))
             }

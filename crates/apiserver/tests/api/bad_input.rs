@@ -167,27 +167,6 @@ async fn parameters_that_mean_nothing_are_refused() {
     assert_eq!(post(&server, &long, &json!({"metadata": {"name": "x"}})).await.code, 422);
 }
 
-#[tokio::test]
-async fn what_is_not_acted_upon_is_refused() {
-    let server = server().await;
-    let group = "/apis/admissionregistration.k8s.io/v1";
-    let webhook = json!({
-        "name": "a.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"],
-        "clientConfig": {"url": "https://example.com"},
-    });
-    let hooks = |list: Value| json!({"metadata": {"name": "w"}, "webhooks": list});
-    for plural in ["validatingwebhookconfigurations", "mutatingwebhookconfigurations"] {
-        let path = format!("{group}/{plural}");
-        let refused = post(&server, &path, &hooks(json!([webhook]))).await;
-        assert_eq!(refused.code, 422);
-        assert!(refused.status().2.contains("this server does not call admission webhooks"), "{:?}", refused.status());
-        assert_eq!(post(&server, &path, &hooks(json!([]))).await.code, 201);
-        assert_eq!(merge(&server, &format!("{path}/w"), &json!({"webhooks": [webhook]})).await.code, 422);
-    }
-    let policy = json!({"metadata": {"name": "p"}, "spec": {"validations": [{"expression": "true"}]}});
-    assert_eq!(post(&server, &format!("{group}/validatingadmissionpolicies"), &policy).await.code, 422);
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_request_more_than_a_users_share_waits_and_is_then_asked_to_come_again() {
     use tower::ServiceExt;
