@@ -13,7 +13,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::support::{Cluster, listening};
 
-async fn connect(
+pub async fn connect(
     cluster: &Cluster,
     client: Option<(&str, &str)>,
     protocol: &[u8],
