@@ -35,6 +35,8 @@ pub(crate) fn encode(head: &str, object: &Value) -> Vec<u8> {
         }
     }
     out.push(b'}');
+    // It is kept for as long as the object is: what it grew by would be too.
+    out.shrink_to_fit();
     out
 }
 
