@@ -16,6 +16,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// docs/decisions/allocator.md
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Exit codes: 0 done, 1 failed, 2 wrong arguments (clap's own), 3 not ready in time.
 const FAILED: u8 = 1;
 
