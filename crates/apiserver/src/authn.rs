@@ -32,7 +32,10 @@ pub(crate) async fn authenticate(server: &Server, parts: &Parts) -> Result<User>
     let value = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let token = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let Some((_, token)) = token.filter(|(_, token)| !token.trim().is_empty()) else {
-        return if server.state().options.anonymous { Ok(User::anonymous()) } else { Err(Error::unauthorized()) };
+        let options = &server.state().options;
+        let configured = options.authentication.as_ref().and_then(|authentication| authentication.anonymous());
+        let anonymous = configured.as_ref().unwrap_or(&options.anonymous);
+        return if anonymous.allows(parts.uri.path()) { Ok(User::anonymous()) } else { Err(Error::unauthorized()) };
     };
     let found = bearer(server, token.trim(), &[]).await?;
     server.state().metrics.authenticated(if found.is_some() { "success" } else { "failure" });
@@ -165,7 +168,30 @@ pub(crate) async fn bearer(server: &Server, token: &str, audiences: &[String]) -
             if server.state().options.bootstrap_tokens { bootstrap_user(server, id, secret).await? } else { None };
         return Ok(user.map(|user| (user, Vec::new())));
     }
-    accounts::service_account(server, token, audiences).await
+    if let Some(found) = accounts::service_account(server, token, audiences).await? {
+        return Ok(Some(found));
+    }
+    foreign(server, token, audiences).await
+}
+
+/// A token of a foreign issuer: good for the server's own audiences, whatever it says itself.
+async fn foreign(server: &Server, token: &str, audiences: &[String]) -> Result<Option<(User, Vec<String>)>> {
+    let Some(authentication) = &server.state().options.authentication else { return Ok(None) };
+    let own = server.state().keys.as_ref().map(|keys| keys.audiences.clone()).unwrap_or_default();
+    let good: Vec<String> = match audiences.is_empty() {
+        true => own,
+        false => audiences.iter().filter(|audience| own.contains(audience)).cloned().collect(),
+    };
+    if good.is_empty() && !audiences.is_empty() {
+        return Ok(None);
+    }
+    match authentication.user(token, server.now()).await {
+        Ok(user) => Ok(user.map(|user| (user, good))),
+        Err(why) => {
+            tracing::info!(why, "a token was not believed");
+            Ok(None)
+        }
+    }
 }
 
 /// `<6 characters>.<16 characters>` of lower case letters and digits.

@@ -149,7 +149,6 @@ impl PublicKey {
         Ok(key)
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the keys of foreign issuers"))]
     /// A JSON Web Key; `None` if it is not one for checking signatures with that is known here.
     pub(crate) fn from_jwk(key: &Value) -> Option<Self> {
         let text = |name: &str| key.get(name).and_then(Value::as_str).unwrap_or_default();

@@ -35,6 +35,7 @@ mod metrics;
 mod names;
 mod negotiate;
 mod object;
+mod oidc;
 mod openapi;
 mod options;
 mod patch;
@@ -73,6 +74,7 @@ pub use self::{
     http::HEADERS_BYTES_MAX,
     kinds::builtin::Profile,
     listen::{ListenError, server_tls},
+    oidc::{Anonymous, Authentication, AuthenticationError},
     seal::{Encryption, EncryptionError},
     server::{Clock, Options, Server, ServiceAccountKeys, StartError},
     service_ip::{ServiceRange, ServiceRangeError},

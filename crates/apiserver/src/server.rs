@@ -26,6 +26,7 @@ use crate::{
     http,
     kinds::{builtin::Profile, split_key},
     metrics::{Metered, Metrics},
+    oidc::{Anonymous, Authentication},
     seal::{Encryption, Sealed},
     service_ip::ServiceRange,
     token::Keys,
@@ -69,8 +70,10 @@ pub struct Options {
     pub node_authorizer: bool,
     /// CRDs that are made or brought up to date at start.
     pub crds: Vec<Value>,
-    /// Whether requests without credentials go on as `system:anonymous` (else 401).
-    pub anonymous: bool,
+    /// Who goes on as `system:anonymous` without credentials, unless `authentication` says so.
+    pub anonymous: Anonymous,
+    /// Foreign issuers whose tokens are believed; none: no tokens but the server's own.
+    pub authentication: Option<Arc<Authentication>>,
     /// What services get their addresses from; none: they get none.
     pub service_range: Option<ServiceRange>,
     /// What `/version` says, as in `v1.36.0`.
@@ -99,7 +102,8 @@ impl Default for Options {
             authorizers: Vec::new(),
             node_authorizer: false,
             crds: Vec::new(),
-            anonymous: true,
+            anonymous: Anonymous::Everywhere,
+            authentication: None,
             service_range: None,
             version: "v1.36.0".to_owned(),
             limits: RequestLimits::default(),

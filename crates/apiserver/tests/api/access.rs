@@ -250,7 +250,7 @@ async fn nobody_in_particular_sees_health_and_what_is_granted_to_them() {
     });
     post(&server, &format!("{RBAC}/namespaces/kube-public/rolebindings"), &binding).await;
     assert_eq!(with_token(&server, None, info).await.code, 404);
-    let closed = server_with(Options { anonymous: false, ..Options::default() }).await;
+    let closed = server_with(Options { anonymous: apiserver::Anonymous::Refused, ..Options::default() }).await;
     assert_eq!(with_token(&closed, None, "/healthz").await.status().0, 401);
 }
 

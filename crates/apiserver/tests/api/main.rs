@@ -9,6 +9,7 @@ mod forms;
 mod garbage;
 mod hook;
 mod identity;
+mod issuer;
 mod noise;
 mod operation;
 mod policies;
