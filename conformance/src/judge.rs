@@ -139,7 +139,8 @@ impl Files {
             format!("--service-account-signing-key-file={}", at("sa.key")),
             format!("--service-account-issuer={ISSUER}"),
             format!("--service-cluster-ip-range={SERVICE_RANGE}"),
-            "--authorization-mode=RBAC".to_owned(),
+            "--authorization-mode=Node,RBAC".to_owned(),
+            "--enable-admission-plugins=NodeRestriction".to_owned(),
             // Nobody makes the service accounts that it wants pods to have.
             "--disable-admission-plugins=ServiceAccount".to_owned(),
             "--endpoint-reconciler-type=none".to_owned(),

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
-use apiserver::{Options, Profile, Server, ServiceAccountKeys};
+use apiserver::{Options, Profile, RequestLimits, Server, ServiceAccountKeys};
 use store::{Embedded, Limits};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -12,6 +12,9 @@ use crate::{
     identity::Authority,
     judge::{ISSUER, SERVICE_RANGE},
 };
+
+/// More than the cases ask at once.
+const REQUESTS: usize = 10_000;
 
 pub struct Subject {
     pub address: String,
@@ -32,6 +35,9 @@ impl Subject {
                 issuer: ISSUER.to_owned(),
                 ..ServiceAccountKeys::default()
             }),
+            node_authorizer: true,
+            // The judge has no limits either.
+            limits: RequestLimits { reads: REQUESTS, writes: REQUESTS },
             service_range: Some(SERVICE_RANGE.parse()?),
             ..Options::default()
         };

@@ -4,8 +4,8 @@
 //! kube-apiserver, and so that controllers cannot tell the difference. A server has no thread of its own, shares all
 //! that is the same for each (built-in kinds and their schemas), and is a tower service: `kube::Client` takes it as it is.
 //!
-//! Left out on purpose: protobuf answers, aggregated API
-//! servers, and `exec`, `log` and `proxy` of pods.
+//! Left out on purpose: protobuf answers, aggregated API servers, `exec`, `log` and `proxy` of pods, webhooks that authenticate,
+//! authorize or take audit events, encryption by anything but AES-GCM, and flow control by API objects.
 
 mod access;
 mod admission;
@@ -73,7 +73,7 @@ pub use self::{
     forward::Forward,
     http::HEADERS_BYTES_MAX,
     kinds::builtin::Profile,
-    listen::{ListenError, server_tls},
+    listen::{ListenError, Tls, server_tls, server_tls13},
     oidc::{Anonymous, Authentication, AuthenticationError},
     seal::{Encryption, EncryptionError},
     server::{Clock, Options, Server, ServiceAccountKeys, StartError},

@@ -13,6 +13,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
+    sync::watch,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -46,10 +47,28 @@ pub fn server_tls(
     key_pem: &str,
     client_ca_pem: Option<&str>,
 ) -> Result<Arc<ServerConfig>, ListenError> {
+    server_tls_from(cert_chain_pem, key_pem, client_ca_pem, &[&rustls::version::TLS13, &rustls::version::TLS12])
+}
+
+/// The same with TLS 1.3 alone.
+pub fn server_tls13(
+    cert_chain_pem: &str,
+    key_pem: &str,
+    client_ca_pem: Option<&str>,
+) -> Result<Arc<ServerConfig>, ListenError> {
+    server_tls_from(cert_chain_pem, key_pem, client_ca_pem, &[&rustls::version::TLS13])
+}
+
+fn server_tls_from(
+    cert_chain_pem: &str,
+    key_pem: &str,
+    client_ca_pem: Option<&str>,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> Result<Arc<ServerConfig>, ListenError> {
     let chain = certificates("certificate chain", cert_chain_pem)?;
     let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
         .map_err(|e| ListenError::Pem { what: "key", why: e.to_string() })?;
-    let builder = ServerConfig::builder();
+    let builder = ServerConfig::builder_with_protocol_versions(versions);
     let builder = match client_ca_pem {
         None => builder.with_no_client_auth(),
         Some(pem) => {
@@ -75,15 +94,31 @@ fn certificates(what: &'static str, pem: &str) -> Result<Vec<CertificateDer<'sta
     }
 }
 
+/// What connections are taken with: may change while the listener is open, for those that come after.
+pub struct Tls(watch::Receiver<Arc<ServerConfig>>);
+
+impl From<Arc<ServerConfig>> for Tls {
+    fn from(config: Arc<ServerConfig>) -> Self {
+        Self(watch::channel(config).1)
+    }
+}
+
+impl From<watch::Receiver<Arc<ServerConfig>>> for Tls {
+    fn from(configs: watch::Receiver<Arc<ServerConfig>>) -> Self {
+        Self(configs)
+    }
+}
+
 impl Server {
     /// Serves the listener until `shutdown`; then no connection is accepted, watches end, and open requests have a few
     /// seconds.
     pub async fn serve(
         &self,
         listener: TcpListener,
-        tls: Arc<ServerConfig>,
+        tls: impl Into<Tls>,
         shutdown: CancellationToken,
     ) -> Result<(), ListenError> {
+        let tls: Tls = tls.into();
         let connections = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -107,7 +142,7 @@ impl Server {
             }
             // Without this, small answers wait for the peer's acknowledgement.
             let _ = stream.set_nodelay(true);
-            let (server, tls, shutdown) = (self.clone(), Arc::clone(&tls), shutdown.clone());
+            let (server, tls, shutdown) = (self.clone(), Arc::clone(&tls.0.borrow()), shutdown.clone());
             connections.spawn(async move { server.connection(stream, Some(peer), tls, shutdown).await });
         }
         connections.close();

@@ -6,7 +6,9 @@ mod machines;
 mod place;
 mod plane;
 mod sandbox;
+mod security;
 mod serve;
+mod settings;
 mod state;
 mod storage;
 mod telemetry;
@@ -35,7 +37,7 @@ enum Command {
     /// Start everything on this machine: management cluster, sandbox cloud, and a demo cluster
     Up(up::Arguments),
     /// Start a management cluster: its API and the controllers
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
     /// Start the sandbox cloud: an OpenStack-compatible cloud with hollow machines
     Sandbox(sandbox::Arguments),
     /// Stand in for the servers of a cloud whose servers do not boot (for tests)
@@ -49,7 +51,17 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    telemetry::start();
+    let json = match &arguments.command {
+        Command::Serve(arguments) => match arguments.logs_json() {
+            Ok(json) => json,
+            Err(error) => {
+                eprintln!("skep: {error:#}");
+                return ExitCode::from(FAILED);
+            }
+        },
+        _ => false,
+    };
+    telemetry::start(json);
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         eprintln!("skep: TLS is set up twice");
         return ExitCode::from(FAILED);
@@ -65,7 +77,7 @@ fn main() -> ExitCode {
     let ended = runtime.block_on(async {
         match arguments.command {
             Command::Up(arguments) => up::run(arguments).await,
-            Command::Serve(arguments) => serve::run(arguments).await,
+            Command::Serve(arguments) => serve::run(*arguments).await,
             Command::Sandbox(arguments) => sandbox::run(arguments).await,
             Command::Machines(arguments) => machines::run(arguments).await,
             Command::Store(command) => storage::run(command).await,

@@ -1,9 +1,9 @@
 //! The management cluster: store, API and controllers in one process.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use apiserver::{Options, Profile, Server, ServiceAccountKeys, User};
+use apiserver::{Options, Profile, Server, User};
 use control::{Clock, Election, Timing};
 use fleet::Fleet;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject};
@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::Rules,
+    security::Security,
+    settings::Settings,
     state::{self, State},
 };
 
@@ -36,6 +38,8 @@ pub struct Plane {
     controllers: Controllers,
     serving: JoinHandle<Result<(), apiserver::ListenError>>,
     stop: CancellationToken,
+    /// How long the server says that it is ending before it does.
+    drain_delay: Duration,
 }
 
 /// The controllers of this process.
@@ -51,18 +55,25 @@ enum Controllers {
 
 impl Plane {
     /// Starts the API at `address` and writes the administrator's kubeconfig into the state folder.
-    pub async fn start(state: &State, store: SharedStore, address: SocketAddr, names: &[String]) -> Result<Self> {
+    pub async fn start(
+        state: &State,
+        store: SharedStore,
+        address: SocketAddr,
+        names: &[String],
+        settings: &Settings,
+    ) -> Result<Self> {
         let authority = state.authority()?;
+        let mut security = Security::open(settings, state, &authority.certificate)?;
         let crds = api::crd::all().into_iter().map(|crd| serde_json::to_value(crd).map_err(Into::into));
         let options = Options {
             profile: Profile::Management,
-            client_ca_pem: Some(authority.certificate.clone()),
-            service_account: Some(ServiceAccountKeys {
-                signing_key_pem: state.service_account_key()?,
-                verifying_keys_pem: Vec::new(),
-                issuer: "https://kubernetes.default.svc".to_owned(),
-                ..ServiceAccountKeys::default()
-            }),
+            client_ca_pem: Some(security.client_authorities()?),
+            service_account: Some(security.accounts.clone()),
+            authentication: security.authentication.clone(),
+            anonymous: security.anonymous.clone(),
+            audit: security.audit.clone(),
+            encryption: security.encryption.clone(),
+            limits: settings.limits(),
             admission: vec![Arc::new(Rules)],
             crds: crds.collect::<Result<_>>()?,
             ..Options::default()
@@ -78,9 +89,10 @@ impl Plane {
         hosts.sort();
         hosts.dedup();
         let serving = authority.server(&hosts)?;
-        let tls = apiserver::server_tls(&serving.certificate, &serving.key, Some(&authority.certificate))?;
+        let tls = security.serve_with(serving)?;
         let server = Server::start(store, options).await.context("start the Management API")?;
         let stop = CancellationToken::new();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(security.follow()));
         let (running, stopping) = (server.clone(), stop.clone());
         let serving = tokio::spawn(async move { running.serve(listener, tls, stopping).await });
         let host = if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
@@ -88,7 +100,8 @@ impl Plane {
         let admin = authority.client("skep-admin", "system:masters")?;
         state.write("kubeconfig", &state::kubeconfig("skep", &url, &authority.certificate, &admin)?)?;
         let client = Client::new(server.service_as(User::master("skep-admin")), "default");
-        Ok(Self { client, address, server, controllers: Controllers::None, serving, stop })
+        let drain_delay = settings.shutdown_delay()?;
+        Ok(Self { client, address, server, controllers: Controllers::None, serving, stop, drain_delay })
     }
 
     /// Starts the controllers, with their own identity and no more rights than they need.
@@ -130,6 +143,8 @@ impl Plane {
     }
 
     pub async fn shutdown(self) -> Result<()> {
+        self.server.announce_end();
+        tokio::time::sleep(self.drain_delay).await;
         match self.controllers {
             Controllers::None => {}
             Controllers::Working(fleet) => fleet.shutdown().await,

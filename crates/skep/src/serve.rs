@@ -9,6 +9,7 @@ use crate::{
     identity,
     place::{EtcdArguments, FILE, Place},
     plane::Plane,
+    settings::Settings,
     state::{self, State},
 };
 
@@ -26,18 +27,32 @@ pub struct Arguments {
     /// Make the keys of this state folder those of the installation whose etcd this is
     #[arg(long)]
     replace_identity: bool,
-    /// Where the Management API listens
-    #[arg(long, default_value = "127.0.0.1:6443")]
-    listen: SocketAddr,
-    /// Further host names or addresses of the Management API, for its certificate
-    #[arg(long = "name", value_name = "HOST")]
-    names: Vec<String>,
+    /// YAML file with the names of the flags below as keys; a flag wins over the file
+    #[arg(long, env = "SKEP_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Serve the API only, without controllers
     #[arg(long)]
     no_controllers: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Arguments {
+    fn settings(&self) -> Result<Settings> {
+        match &self.config {
+            Some(path) => self.settings.clone().over(path),
+            None => Ok(self.settings.clone()),
+        }
+    }
+
+    /// Whether logs are to be JSON.
+    pub fn logs_json(&self) -> Result<bool> {
+        self.settings()?.logs_json()
+    }
 }
 
 pub async fn run(arguments: Arguments) -> Result<u8> {
+    let settings = arguments.settings()?;
     let state = State::open(&arguments.state, "management")?;
     let place = match arguments.store {
         Some(place) => place,
@@ -47,7 +62,8 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     if place.is_shared() {
         identity::check(&store, &state, arguments.replace_identity).await?;
     }
-    let mut plane = Plane::start(&state, store, arguments.listen, &arguments.names).await?;
+    let listen: SocketAddr = settings.listen()?;
+    let mut plane = Plane::start(&state, store, listen, &settings.name, &settings).await?;
     match (arguments.no_controllers, place.is_shared()) {
         (true, _) => {}
         (false, true) => plane.control_by_lease().await?,

@@ -13,6 +13,7 @@ use crate::{
     place::{EtcdArguments, FILE, Place},
     plane::Plane,
     sandbox::{CLOUD, Sandbox},
+    settings::Settings,
     state::{self, State},
 };
 
@@ -46,7 +47,7 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     let state = State::open(&arguments.state, "management")?;
     let address: SocketAddr = ([127, 0, 0, 1], arguments.port).into();
     let store = Place::File(state.database(FILE)?).open(&EtcdArguments::default()).await?;
-    let mut plane = Plane::start(&state, store, address, &[]).await?;
+    let mut plane = Plane::start(&state, store, address, &[], &Settings::default()).await?;
     let api_ready_s = started.elapsed().as_secs_f64();
     eprintln!("Management API   https://{}  ({api_ready_s:.2} s)", plane.address);
     let _sandbox_state = State::open(&arguments.state, "sandbox")?;

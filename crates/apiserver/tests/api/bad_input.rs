@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use apiserver::{BODY_BYTES_MAX, DEPTH_MAX, HEADERS_BYTES_MAX, OBJECT_BYTES_MAX, User};
 
-use crate::support::{get, merge, post, raw, send, server, workload_server};
+use crate::support::{get, post, raw, send, server, workload_server};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const JSON: &str = "application/json";

@@ -1,0 +1,262 @@
+//! The settings of a management cluster: flags, and a file that has their names as keys. Names and meaning are kube-apiserver's
+//! where it has one (docs/guides/access.md).
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use apiserver::RequestLimits;
+use serde::Deserialize;
+
+/// A configuration file that is longer is not read.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+#[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where the Management API listens [default: 127.0.0.1:6443]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Further host names or addresses of the Management API, for its certificate
+    #[arg(long, value_name = "HOST")]
+    pub name: Vec<String>,
+    /// Certificate chain of the Management API, read again when it changes [default: one of its own authority]
+    #[arg(long, value_name = "FILE", help_heading = "TLS")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Key of that certificate
+    #[arg(long, value_name = "FILE", help_heading = "TLS")]
+    pub tls_private_key_file: Option<PathBuf>,
+    /// VersionTLS12 or VersionTLS13 [default: VersionTLS12]
+    #[arg(long, value_name = "VERSION", help_heading = "TLS")]
+    pub tls_min_version: Option<String>,
+    /// Authorities of client certificates besides the installation's own, read again when they change
+    #[arg(long, value_name = "FILE", help_heading = "Who you are")]
+    pub client_ca_file: Option<PathBuf>,
+    /// AuthenticationConfiguration (JWT issuers, anonymous), read again when it changes
+    #[arg(long, value_name = "FILE", help_heading = "Who you are")]
+    pub authentication_config: Option<PathBuf>,
+    /// Whether requests without credentials go on as system:anonymous [default: for health endpoints alone]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Who you are")]
+    pub anonymous_auth: Option<bool>,
+    /// Issuer of service account tokens; given again: issuers whose tokens are still taken
+    #[arg(long, value_name = "URL", help_heading = "Who you are")]
+    pub service_account_issuer: Vec<String>,
+    /// Key that signs service account tokens [default: sa.key in the state folder]
+    #[arg(long, value_name = "FILE", help_heading = "Who you are")]
+    pub service_account_signing_key_file: Option<PathBuf>,
+    /// Further keys whose service account tokens are taken
+    #[arg(long, value_name = "FILE", help_heading = "Who you are")]
+    pub service_account_key_file: Vec<PathBuf>,
+    /// Longest life of a service account token (1h30m, 2160h)
+    #[arg(long, value_name = "DURATION", help_heading = "Who you are")]
+    pub service_account_max_token_expiration: Option<String>,
+    /// Where others are told to read the public keys of service account tokens
+    #[arg(long, value_name = "URL", help_heading = "Who you are")]
+    pub service_account_jwks_uri: Option<String>,
+    /// Audiences of the Management API [default: the issuer]
+    #[arg(long, value_name = "AUDIENCE", value_delimiter = ',', help_heading = "Who you are")]
+    pub api_audiences: Vec<String>,
+    /// Audit policy (audit.k8s.io/v1)
+    #[arg(long, value_name = "FILE", help_heading = "Audit")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Where audit events are written, a line of JSON each; -: standard output
+    #[arg(long, value_name = "FILE", help_heading = "Audit")]
+    pub audit_log_path: Option<PathBuf>,
+    /// MiB of an audit log before it is put aside [default: 100]
+    #[arg(long, value_name = "MIB", help_heading = "Audit")]
+    pub audit_log_maxsize: Option<u64>,
+    /// Audit logs that are kept when put aside; 0: all [default: 10]
+    #[arg(long, value_name = "NUMBER", help_heading = "Audit")]
+    pub audit_log_maxbackup: Option<usize>,
+    /// Days that audit logs are kept for; 0: no limit [default: 0]
+    #[arg(long, value_name = "DAYS", help_heading = "Audit")]
+    pub audit_log_maxage: Option<u64>,
+    /// EncryptionConfiguration, read again when it changes; env:NAME: in that variable
+    #[arg(long, value_name = "FILE", help_heading = "Storage")]
+    pub encryption_provider_config: Option<String>,
+    /// Reads that are served at once; more wait their turn [default: 400]
+    #[arg(long, value_name = "NUMBER", help_heading = "Operation")]
+    pub max_requests_inflight: Option<usize>,
+    /// Writes that are served at once [default: 200]
+    #[arg(long, value_name = "NUMBER", help_heading = "Operation")]
+    pub max_mutating_requests_inflight: Option<usize>,
+    /// How long /readyz says no before connections are drained [default: 0s]
+    #[arg(long, value_name = "DURATION", help_heading = "Operation")]
+    pub shutdown_delay_duration: Option<String>,
+    /// text or json [default: text]
+    #[arg(long, value_name = "FORMAT", help_heading = "Operation")]
+    pub logging_format: Option<String>,
+}
+
+impl Settings {
+    /// These where they say something, else what the file says.
+    pub fn over(self, path: &Path) -> Result<Self> {
+        let size = std::fs::metadata(path).with_context(|| format!("read {}", path.display()))?.len();
+        if size > FILE_BYTES_MAX {
+            bail!("read {}: {size} bytes are more than {FILE_BYTES_MAX}", path.display());
+        }
+        let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        let file: Self = match text.trim() {
+            "" => Self::default(),
+            _ => serde_saphyr::from_str(&text).with_context(|| format!("read the settings in {}", path.display()))?,
+        };
+        // Files are named as seen from the folder of the one that names them.
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let near =
+            |path: Option<PathBuf>| path.map(|path| if path.as_os_str() == "-" { path } else { folder.join(path) });
+        let all = |own: Vec<PathBuf>, file: Vec<PathBuf>| -> Vec<PathBuf> {
+            if own.is_empty() { file.iter().map(|path| folder.join(path)).collect() } else { own }
+        };
+        let texts = |own: Vec<String>, file: Vec<String>| if own.is_empty() { file } else { own };
+        let encryption =
+            file.encryption_provider_config.map(|named| match named.starts_with(super::security::ENVIRONMENT) {
+                true => named,
+                false => folder.join(named).display().to_string(),
+            });
+        Ok(Self {
+            listen: self.listen.or(file.listen),
+            name: texts(self.name, file.name),
+            tls_cert_file: self.tls_cert_file.or(near(file.tls_cert_file)),
+            tls_private_key_file: self.tls_private_key_file.or(near(file.tls_private_key_file)),
+            tls_min_version: self.tls_min_version.or(file.tls_min_version),
+            client_ca_file: self.client_ca_file.or(near(file.client_ca_file)),
+            authentication_config: self.authentication_config.or(near(file.authentication_config)),
+            anonymous_auth: self.anonymous_auth.or(file.anonymous_auth),
+            service_account_issuer: texts(self.service_account_issuer, file.service_account_issuer),
+            service_account_signing_key_file: self
+                .service_account_signing_key_file
+                .or(near(file.service_account_signing_key_file)),
+            service_account_key_file: all(self.service_account_key_file, file.service_account_key_file),
+            service_account_max_token_expiration: self
+                .service_account_max_token_expiration
+                .or(file.service_account_max_token_expiration),
+            service_account_jwks_uri: self.service_account_jwks_uri.or(file.service_account_jwks_uri),
+            api_audiences: texts(self.api_audiences, file.api_audiences),
+            audit_policy_file: self.audit_policy_file.or(near(file.audit_policy_file)),
+            audit_log_path: self.audit_log_path.or(near(file.audit_log_path)),
+            audit_log_maxsize: self.audit_log_maxsize.or(file.audit_log_maxsize),
+            audit_log_maxbackup: self.audit_log_maxbackup.or(file.audit_log_maxbackup),
+            audit_log_maxage: self.audit_log_maxage.or(file.audit_log_maxage),
+            encryption_provider_config: self.encryption_provider_config.or(encryption),
+            max_requests_inflight: self.max_requests_inflight.or(file.max_requests_inflight),
+            max_mutating_requests_inflight: self.max_mutating_requests_inflight.or(file.max_mutating_requests_inflight),
+            shutdown_delay_duration: self.shutdown_delay_duration.or(file.shutdown_delay_duration),
+            logging_format: self.logging_format.or(file.logging_format),
+        })
+    }
+
+    pub fn listen(&self) -> Result<SocketAddr> {
+        let text = self.listen.as_deref().unwrap_or("127.0.0.1:6443");
+        text.parse().with_context(|| format!("listen: {text:?} is no address with a port, as in 0.0.0.0:6443"))
+    }
+
+    pub fn limits(&self) -> RequestLimits {
+        let usual = RequestLimits::default();
+        RequestLimits {
+            reads: self.max_requests_inflight.unwrap_or(usual.reads),
+            writes: self.max_mutating_requests_inflight.unwrap_or(usual.writes),
+        }
+    }
+
+    pub fn shutdown_delay(&self) -> Result<Duration> {
+        let text = self.shutdown_delay_duration.as_deref();
+        text.map_or(Ok(Duration::ZERO), |text| duration("shutdown-delay-duration", text))
+    }
+
+    pub fn logs_json(&self) -> Result<bool> {
+        match self.logging_format.as_deref() {
+            None | Some("text") => Ok(false),
+            Some("json") => Ok(true),
+            Some(other) => bail!("logging-format: {other:?} is neither text nor json"),
+        }
+    }
+
+    /// Whether TLS 1.2 is refused.
+    pub fn only_tls13(&self) -> Result<bool> {
+        match self.tls_min_version.as_deref() {
+            None | Some("VersionTLS12") => Ok(false),
+            Some("VersionTLS13") => Ok(true),
+            Some(other) => bail!("tls-min-version: {other:?} is neither VersionTLS12 nor VersionTLS13"),
+        }
+    }
+}
+
+/// A duration as Go writes it, in whole seconds or more: `30s`, `1h30m`.
+pub fn duration(name: &str, text: &str) -> Result<Duration> {
+    let read = || -> Option<u64> {
+        if text == "0" {
+            return Some(0);
+        }
+        let (mut seconds, mut number, mut units) = (0_u64, String::new(), 0);
+        for c in text.chars() {
+            if c.is_ascii_digit() {
+                number.push(c);
+                continue;
+            }
+            let unit = match c {
+                's' => 1,
+                'm' => 60,
+                'h' => 3600,
+                _ => return None,
+            };
+            seconds = seconds.checked_add(number.parse::<u64>().ok()?.checked_mul(unit)?)?;
+            number.clear();
+            units += 1;
+        }
+        (number.is_empty() && units > 0).then_some(seconds)
+    };
+    read().map(Duration::from_secs).with_context(|| format!("{name}: {text:?} is no duration, as in 30s or 1h30m"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_wins_over_the_file_whose_paths_begin_at_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("skep.yaml");
+        let text = "listen: 0.0.0.0:1\nmax-requests-inflight: 7\naudit-log-path: \"-\"\naudit-policy-file: audit.yaml\n\
+                    service-account-key-file: [old.pem]\nencryption-provider-config: env:KEYS\nanonymous-auth: false\n";
+        std::fs::write(&path, text).unwrap();
+        let flags = Settings { listen: Some("127.0.0.1:2".into()), ..Settings::default() };
+        let settings = flags.over(&path).unwrap();
+        assert_eq!(settings.listen().unwrap().port(), 2);
+        assert_eq!(settings.limits(), RequestLimits { reads: 7, writes: 200 });
+        assert_eq!(settings.audit_policy_file, Some(folder.path().join("audit.yaml")));
+        assert_eq!(settings.audit_log_path, Some("-".into()));
+        assert_eq!(settings.service_account_key_file, [folder.path().join("old.pem")]);
+        assert_eq!(settings.encryption_provider_config.as_deref(), Some("env:KEYS"));
+        assert_eq!(settings.anonymous_auth, Some(false));
+    }
+
+    #[test]
+    fn what_is_wrong_in_the_file_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("skep.yaml");
+        for (text, wanted) in
+            [("lisen: a", "lisen"), ("max-requests-inflight: many", "max-requests-inflight"), ("- a", "")]
+        {
+            std::fs::write(&path, text).unwrap();
+            let error = format!("{:#}", Settings::default().over(&path).unwrap_err());
+            assert!(error.contains("skep.yaml") && error.contains(wanted), "{error}");
+        }
+        std::fs::write(&path, format!("#{}", "x".repeat(FILE_BYTES_MAX as usize))).unwrap();
+        assert!(Settings::default().over(&path).is_err());
+        std::fs::write(&path, format!("#{}", "x".repeat(FILE_BYTES_MAX as usize - 1))).unwrap();
+        assert!(Settings::default().over(&path).is_ok());
+    }
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        for (text, seconds) in [("0", 0), ("30s", 30), ("1h30m", 5400), ("90m0s", 5400)] {
+            assert_eq!(duration("d", text).unwrap().as_secs(), seconds, "{text}");
+        }
+        for bad in ["", "1", "s", "1d", "-1s", "1h30", "99999999999999999999h"] {
+            assert!(duration("d", bad).is_err(), "{bad}");
+        }
+    }
+}
