@@ -83,6 +83,14 @@ impl Client {
         }
     }
 
+    /// Lets go of the connection that stands, whatever it is, because nothing comes of it.
+    pub async fn move_on(&self, why: &str) {
+        let current = self.current.lock().await.clone();
+        if let Some(channel) = current {
+            self.retire(&channel, &Fault::Lost { endpoint: channel.endpoint().to_owned(), why: why.to_owned() });
+        }
+    }
+
     /// One call to whichever member is connected.
     pub async fn call<A: Message + Default>(
         &self,
@@ -107,9 +115,20 @@ impl Client {
         request: &impl Message,
         until: Instant,
     ) -> Result<A, Fault> {
+        self.repeat_within(path, request, until, self.request_timeout).await
+    }
+
+    /// The same, where a member that takes longer than `timeout` is left for the next one.
+    pub async fn repeat_within<A: Message + Default>(
+        &self,
+        path: &str,
+        request: &impl Message,
+        until: Instant,
+        timeout: Duration,
+    ) -> Result<A, Fault> {
         let mut pause = Pause::default();
         loop {
-            match self.call(path, request, self.request_timeout).await {
+            match self.call(path, request, timeout).await {
                 Err(fault) if fault.is_passing() && Instant::now() < until => pause.wait().await,
                 answer => return answer,
             }

@@ -90,7 +90,7 @@ pub struct Options {
     pub limits: Limits,
     /// A member that takes longer with a call is left for the next one.
     pub request_timeout: Duration,
-    /// After this, a commit whose answer has not come is found out about: a leader that is lost takes with it what it was
+    /// After this, a small read is asked again of the next member, and a commit whose answer has not come is found out about: a leader that is lost takes with it what it was
     /// given last, and nobody says so.
     pub commit_timeout: Duration,
     /// How long a read or a commit goes on trying, over as many members as it takes.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use super::{
     Inner, REACH, client, error_of,
@@ -39,10 +42,14 @@ impl Inner {
         let (reply, answer) = oneshot::channel();
         self.readers.send(reply).map_err(|_| Error::Closed)?;
         let revision = answer.await.map_err(|_| Error::Closed)??;
-        match tokio::time::timeout(self.patience, self.visible(revision)).await {
-            Ok(()) => Ok(revision),
-            Err(_) => Err(Error::Unavailable { why: "the watch does not come to the last commit".to_owned() }),
+        let until = self.deadline();
+        while Instant::now() < until {
+            if tokio::time::timeout(self.client.request_timeout, self.visible(revision)).await.is_ok() {
+                return Ok(revision);
+            }
+            self.client.move_on("the watch does not come to the last commit").await;
         }
+        Err(Error::Unavailable { why: "the watch does not come to the last commit".to_owned() })
     }
 
     pub(super) async fn reach(&self, revision: Revision) -> Result<()> {
@@ -79,7 +86,8 @@ impl Inner {
     /// The clock's revision: that of the last commit, by whomever.
     pub(super) async fn clock(&self) -> Result<Revision> {
         let request = wire::RangeRequest { key: self.keys.clock.clone(), ..wire::RangeRequest::default() };
-        let answer = self.client.repeat::<wire::RangeResponse>(client::RANGE, &request, self.deadline()).await;
+        let (until, timeout) = (self.deadline(), self.commit_timeout);
+        let answer = self.client.repeat_within::<wire::RangeResponse>(client::RANGE, &request, until, timeout).await;
         let answer = answer.map_err(|fault| error_of(&fault))?;
         match answer.kvs.first() {
             Some(clock) => Ok(self.ours(clock.mod_revision)),

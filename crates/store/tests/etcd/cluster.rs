@@ -121,6 +121,12 @@ impl Cluster {
         }
     }
 
+    /// SIGSTOP or SIGCONT: it keeps its connections and does nothing.
+    pub fn signal_member(&self, i: usize, signal: &str) {
+        let id = self.members[i].child.lock().as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+
     pub fn endpoint(&self, i: usize) -> String {
         format!("127.0.0.1:{}", self.members[i].client)
     }

@@ -265,3 +265,93 @@ async fn readers_are_told_when_history_was_compacted_while_etcd_was_not_reached(
     let Some(WatchItem::Event(event)) = watch.next().await else { panic!() };
     assert_eq!(event.revision(), made);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_hangs_is_left_behind() {
+    let Some(cluster) = Cluster::start(3, true, &[]).await else { return };
+    let store = Arc::new(cluster.open("/hangs").await);
+    let mut watch = store.watch(Range::prefix("h/"), store.revision()).unwrap();
+    let (stop, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let writing = tokio::spawn(history::write(store.clone(), "w", 8, stop.clone(), made.clone()));
+    until_more(&made, 100).await;
+    let leader = cluster.leader(&store).await;
+    cluster.signal_member(leader, "-STOP");
+    let began = Instant::now();
+    until_more(&made, 20).await;
+    let (writes_after, began) = (began.elapsed(), Instant::now());
+    store.range(Range::prefix("h/"), At::Latest, 0).await.unwrap();
+    eprintln!(
+        "member {leader} led and hung; twenty commits after {writes_after:?}, then a read in {:?}",
+        began.elapsed()
+    );
+    until_more(&made, 100).await;
+    cluster.signal_member(leader, "-CONT");
+    until_more(&made, 100).await;
+    stop.store(true, Ordering::SeqCst);
+    let told = writing.await.unwrap();
+    let seen = history::read(&*store, &mut watch).await;
+    history::check(&seen, &told);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_was_lost_as_a_whole_is_taken_up_where_it_was() {
+    let Some(cluster) = Cluster::start(3, false, &[]).await else { return };
+    let mut options = cluster.options("/whole");
+    options.patience = Duration::from_secs(3);
+    let store = Arc::new(Etcd::open(options).await.unwrap());
+    let mut watch = store.watch(Range::prefix("h/"), store.revision()).unwrap();
+    let (stop, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let writing = tokio::spawn(history::write(store.clone(), "w", 8, stop.clone(), made.clone()));
+    until_more(&made, 100).await;
+    for i in 0..3 {
+        cluster.kill_member(i);
+    }
+    let read = store.range(Range::prefix("h/"), At::Latest, 0).await;
+    assert!(matches!(read, Err(Error::Unavailable { .. })), "a read is not answered out of memory: {read:?}");
+    for i in 0..3 {
+        cluster.start_member(i);
+    }
+    until_more(&made, 100).await;
+    stop.store(true, Ordering::SeqCst);
+    let told = writing.await.unwrap();
+    let seen = history::read(&*store, &mut watch).await;
+    history::check(&seen, &told);
+    let count = |what| told.values().filter(|told| **told == what).count();
+    eprintln!("{} refused, {} unknown of {}", count(history::Told::NotMade), count(history::Told::Unknown), told.len());
+}
+
+/// Run it by name, with `--release --ignored --nocapture`: it measures.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures"]
+async fn figures() {
+    const TASKS: usize = 64;
+    let Some(cluster) = Cluster::start(3, true, &[]).await else { return };
+    let store = Arc::new(cluster.open("/figures").await);
+    let value = Bytes::from(vec![b'x'; 1024]);
+    for what in ["commits", "reads"] {
+        let (began, count) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+        let tasks = (0..TASKS).map(|task| {
+            let (store, value, count) = (store.clone(), value.clone(), count.clone());
+            tokio::spawn(async move {
+                let mut slowest = Duration::ZERO;
+                for n in 0.. {
+                    let call = Instant::now();
+                    if began.elapsed() > Duration::from_secs(5) {
+                        break;
+                    }
+                    let key = format!("{task}/{n}");
+                    if what == "commits" {
+                        write(&*store, vec![put(key, value.clone())]).await;
+                    } else {
+                        read(&*store, &format!("{task}/0")).await.unwrap();
+                    }
+                    slowest = slowest.max(call.elapsed());
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                slowest
+            })
+        });
+        let slowest = futures::future::join_all(tasks).await.into_iter().map(Result::unwrap).max();
+        eprintln!("{} {what}/s of 1 KiB by {TASKS} tasks, the slowest {slowest:?}", count.load(Ordering::Relaxed) / 5);
+    }
+}
