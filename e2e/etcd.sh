@@ -134,7 +134,8 @@ watcher() {
 acknowledged() { cat "$work"/acknowledged-* 2>/dev/null | wc -l; }
 more() { local goal=$(($(acknowledged) + $1)); for _ in $(seq 1200); do [ "$(acknowledged)" -ge "$goal" ] && return; sleep 0.05; done; fail "writing does not go on"; }
 : >"$work/events"; : >"$work/refused"
-from=$(kube a get configmaps --output jsonpath='{.metadata.resourceVersion}')
+from=$(kube a get --raw '/api/v1/namespaces/default/configmaps?limit=1' | grep -o '"resourceVersion":"[0-9]*"' | head -n 1 | tr -dc 0-9)
+[ -n "$from" ] || fail "a list has no version"
 watcher "$from" &
 watching=$!
 for i in 0 1 2 3; do writer "$i" & writers[i]=$!; done
@@ -190,6 +191,15 @@ ok "the controllers' lease is held"
 "$skep" store backup "$work/backup.skep" --from "$place" "${tls[@]}" >/dev/null || fail "no backup"
 "$skep" store check "$work/backup.skep" >"$work/check.txt" || fail "the backup is not in order: $(cat "$work/check.txt")"
 grep -q "nothing is wrong" "$work/check.txt"
+"$skep" store backup "$work/past.skep" --from "$place" "${tls[@]}" --revision "$from" >/dev/null || fail "no backup of the past"
+"$skep" store check "$work/past.skep" >"$work/past.txt" || fail "the backup of the past is not in order: $(cat "$work/past.txt")"
+grep -q "at revision $from$" "$work/past.txt" || fail "the backup is not of revision $from: $(cat "$work/past.txt")"
+cp "$work/backup.skep" "$work/broken.skep"
+at=$({ grep -abo '"name":"w-' "$work/broken.skep" || true; } | sed -n '1s/:.*//p')
+printf X | dd of="$work/broken.skep" bs=1 seek=$((at + 8)) conv=notrunc 2>/dev/null
+"$skep" store check "$work/broken.skep" >"$work/broken.txt" && fail "a backup that was changed passes"
+grep -q "the seal does not hold" "$work/broken.txt" || fail "it is not said what is wrong: $(cat "$work/broken.txt")"
+"$skep" store restore "$work/broken.skep" --to "$work/never.db" 2>/dev/null && fail "a backup that was changed is restored"
 objects=$(sed -n 's/.*: \([0-9]*\) objects, .*/\1/p' "$work/check.txt")
 kube a get configmaps --output yaml | grep -v "resourceVersion:" >"$work/before.yaml"
 kube a get configmaps --output yaml | grep "resourceVersion:" >"$work/before.versions"

@@ -1,6 +1,8 @@
 //! Where a management cluster keeps its objects: a file, or an etcd.
 
 use std::{
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
@@ -84,6 +86,9 @@ impl Place {
     pub async fn open(&self, etcd: &EtcdArguments) -> Result<SharedStore> {
         let store: SharedStore = match self {
             Self::File(path) => {
+                // It holds secrets: made for the owner only before the engine opens it.
+                let made = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+                drop(made.with_context(|| format!("open {}", path.display()))?);
                 let opened = Embedded::open(path, Limits::default());
                 Arc::new(opened.with_context(|| format!("open {}", path.display()))?)
             }
