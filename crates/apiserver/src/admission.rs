@@ -26,9 +26,13 @@ use serde_json::Value;
 pub(crate) mod chain;
 pub(crate) mod check;
 mod expression;
+pub(crate) mod limits;
 mod matching;
 mod mutations;
+mod plugins;
 mod policies;
+mod quantity;
+pub(crate) mod quota;
 pub(crate) mod registry;
 mod webhooks;
 

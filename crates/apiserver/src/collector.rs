@@ -57,6 +57,8 @@ pub(crate) enum Work {
     Names(String),
     /// Cluster roles have changed.
     Aggregate,
+    /// What a quota (namespace, name) limits is to be counted, if it is not.
+    Quota(String, String),
     /// Old events are to go.
     Sweep,
 }
@@ -179,7 +181,7 @@ pub(crate) async fn observe(server: Server, mut watch: store::Watch) {
 
 fn put(server: &Server, key: &[u8], revision: Revision, value: &[u8]) {
     server.take_in(key, revision, Some(value), true);
-    let Some((group, plural, _, name)) = split_key(key) else { return };
+    let Some((group, plural, namespace, name)) = split_key(key) else { return };
     let Ok(partial) = Partial::read(value) else { return };
     let collector = &server.state().collector;
     let metadata = &partial.metadata;
@@ -199,6 +201,7 @@ fn put(server: &Server, key: &[u8], revision: Revision, value: &[u8]) {
             collector.push(Work::Namespace(name.to_owned()));
         }
         ("core", "namespaces") => collector.push(Work::Account(name.to_owned())),
+        ("core", "resourcequotas") => collector.push(Work::Quota(namespace.to_owned(), name.to_owned())),
         (crd::GROUP, _) if deleting => {
             collector.graph.lock().terminating_crds.insert(name.to_owned());
             collector.push(Work::Crd(name.to_owned()));
@@ -282,6 +285,7 @@ async fn run(server: &Server, work: Work) {
         Work::Crd(name) => namespaces::empty_crd(server, name).await,
         Work::Names(group) => namespaces::name_again(server, group).await,
         Work::Aggregate => roles::aggregate(server).await,
+        Work::Quota(namespace, name) => crate::admission::quota::recount(server, namespace, name).await,
         Work::Sweep => {
             server.state().collector.push_later(Work::Sweep, Instant::now() + SWEEP_INTERVAL);
             namespaces::sweep_events(server).await

@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::Access,
-    admission::{Admission, registry::Registry},
+    admission::{Admission, limits::Limits, registry::Registry},
     audit::Audit,
     bootstrap,
     catalog::Catalog,
@@ -144,6 +144,8 @@ pub(crate) struct State {
     pub access: RwLock<Access>,
     /// Webhooks and policies.
     hooks: RwLock<Arc<Registry>>,
+    /// Quotas and limit ranges.
+    limits: RwLock<Limits>,
     pub keys: Option<Keys>,
     pub service_range: Option<ServiceRange>,
     pub fairness: Fairness,
@@ -179,6 +181,7 @@ impl Server {
             catalog: RwLock::new(Catalog::new(options.profile)),
             access: RwLock::default(),
             hooks: RwLock::default(),
+            limits: RwLock::default(),
             keys,
             service_range: options.service_range,
             fairness: Fairness::new(options.limits, &metrics),
@@ -281,6 +284,11 @@ impl Server {
         self.0.catalog.read().clone()
     }
 
+    /// What limits namespaces.
+    pub(crate) fn limits(&self) -> Limits {
+        self.0.limits.read().clone()
+    }
+
     /// The webhooks and policies as they stand.
     pub(crate) fn hooks(&self) -> Arc<Registry> {
         Arc::clone(&self.0.hooks.read())
@@ -298,7 +306,8 @@ impl Server {
         let Some((group, plural, namespace, name)) = split_key(key) else { return };
         let is_crd = plural == "customresourcedefinitions" && group == crd::GROUP;
         let is_admission = group == crate::admission::GROUP;
-        if !is_crd && !is_admission && group != crate::access::GROUP {
+        let is_limit = group == "core" && matches!(plural, "resourcequotas" | "limitranges");
+        if !is_crd && !is_admission && !is_limit && group != crate::access::GROUP {
             return;
         }
         let mut seen = self.0.seen.lock();
@@ -317,6 +326,8 @@ impl Server {
             let kinds = established.and_then(|definition| crd::compile(definition, Some(&self.0.store)).ok());
             let mut catalog = self.0.catalog.write();
             *catalog = catalog.with(name, kinds);
+        } else if is_limit {
+            self.0.limits.write().take_in(plural, namespace, name, object);
         } else if is_admission {
             let mut registry = self.0.hooks.write();
             *registry = Arc::new(registry.with(plural, name, object.as_ref()));

@@ -309,3 +309,15 @@ pub(crate) static SERVICE_ACCOUNT: Strategy = Strategy {
     }],
     ..plain()
 };
+
+pub(crate) static LIMIT_RANGE: Strategy = Strategy {
+    create: |_, range| {
+        crate::admission::limits::default_range(range);
+        Ok(())
+    },
+    update: |_, range, _| {
+        crate::admission::limits::default_range(range);
+        Ok(())
+    },
+    ..plain()
+};

@@ -238,7 +238,6 @@ impl Endpoint {
     }
 
     async fn connect(&self, address: &Address) -> Result<SendRequest<Full<Bytes>>, String> {
-        let tls = self.tls.clone()?;
         let name = ServerName::try_from(address.certified.clone()).map_err(|error| error.to_string())?;
         let connecting = async {
             let shown = match address.host.contains(':') {
@@ -249,6 +248,7 @@ impl Endpoint {
             let tcp = tcp.await.map_err(|error| format!("dial tcp {shown}: {}", connect_error(&error)))?;
             // Small questions and small answers: waiting to fill a packet is what would take the time.
             let _ = tcp.set_nodelay(true);
+            let tls = self.tls.clone()?;
             let stream = TlsConnector::from(tls).connect(name, tcp).await.map_err(|error| tls_error(&error))?;
             let (sender, connection) = hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
                 .await

@@ -40,6 +40,7 @@ pub use self::{
     eval::{Fault, Variables},
     message::Message,
     pattern::go_regex,
+    quantity::Quantity,
     types::Type,
     value::{List, Map, Text, Value},
 };

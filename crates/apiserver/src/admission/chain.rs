@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{
     Operation, Request,
     matching::Subject,
-    mutations, policies,
+    mutations, plugins, policies,
     registry::Registry,
     webhooks::{self, Hook},
 };
@@ -163,8 +163,8 @@ async fn change(scope: &mut Scope, request: &Request, object: Option<&mut Value>
         }
         return Ok(false);
     };
-    let before = (!quiet || !chain.is_empty()).then(|| object.clone());
-    let mut changed = false;
+    let before = (!quiet || !chain.is_empty() || kind.group.is_empty()).then(|| object.clone());
+    plugins::mutate(&subject, object).await?;
     let mut by_policies = Reinvocation::default();
     let mut by_hooks = Reinvocation::default();
     let mut findings = Findings::default();
@@ -172,6 +172,9 @@ async fn change(scope: &mut Scope, request: &Request, object: Option<&mut Value>
     for round in 0..ROUNDS {
         if round > 0 && !(by_policies.should || by_hooks.should) {
             break;
+        }
+        if round > 0 {
+            plugins::mutate(&subject, object).await?;
         }
         for plugin in &chain {
             let warnings = plugin.mutate(request, object).await.map_err(|denied| denied.into_error(request))?;
@@ -198,7 +201,7 @@ async fn change(scope: &mut Scope, request: &Request, object: Option<&mut Value>
         }
     }
     findings.tell(scope);
-    changed |= before.is_some_and(|before| before != *object);
+    let changed = before.is_some_and(|before| before != *object);
     if changed {
         reshape(&kind, "", object)?;
     }
@@ -223,6 +226,7 @@ pub(crate) async fn validate(scope: &mut Scope, request: &Request, object: Optio
 
 async fn asked(subject: &Subject<'_>, object: Option<&Value>, findings: &mut Findings) -> Result<()> {
     let request = subject.request;
+    plugins::validate(subject, object)?;
     let shown = object.or(request.old.as_ref());
     if let Some(shown) = shown {
         for plugin in &subject.server.state().options.admission {

@@ -1,5 +1,5 @@
-//! What may be said in configurations of webhooks and in policies, and what it defaults to
-//! (`kubernetes/pkg/apis/admissionregistration/{v1/defaults.go,validation/validation.go}`).
+//! What may be said in configurations of webhooks and in policies
+//! (`kubernetes/pkg/apis/admissionregistration/validation/validation.go`).
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     field::FieldError,
     names,
-    object::{at, default_at, text_at},
+    object::{at, text_at},
     webhook,
 };
 
@@ -35,61 +35,8 @@ fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
     value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-fn list_mut<'v>(value: &'v mut Value, key: &str) -> impl Iterator<Item = &'v mut Value> + use<'v> {
-    value.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten()
-}
-
 fn given<'v>(value: &'v Value, key: &str) -> Option<&'v Value> {
     value.get(key).filter(|value| !value.is_null())
-}
-
-/// Defaults of a configuration of webhooks.
-pub(crate) fn default_webhooks(configuration: &mut Value, mutating: bool) {
-    for hook in list_mut(configuration, "webhooks") {
-        default_at(hook, &["failurePolicy"], "Fail".into());
-        default_at(hook, &["matchPolicy"], "Equivalent".into());
-        default_at(hook, &["namespaceSelector"], json!({}));
-        default_at(hook, &["objectSelector"], json!({}));
-        default_at(hook, &["timeoutSeconds"], 10.into());
-        if mutating {
-            default_at(hook, &["reinvocationPolicy"], "Never".into());
-        }
-        if at(hook, &["clientConfig", "service"]).is_some_and(Value::is_object) {
-            default_at(hook, &["clientConfig", "service", "port"], 443.into());
-        }
-        default_rules(hook, "rules");
-    }
-}
-
-fn default_rules(holder: &mut Value, key: &str) {
-    for rule in list_mut(holder, key) {
-        default_at(rule, &["scope"], "*".into());
-    }
-}
-
-/// Defaults of `matchConstraints` and `matchResources`.
-fn default_match(resources: &mut Value) {
-    default_at(resources, &["matchPolicy"], "Equivalent".into());
-    default_at(resources, &["namespaceSelector"], json!({}));
-    default_at(resources, &["objectSelector"], json!({}));
-    default_rules(resources, "resourceRules");
-    default_rules(resources, "excludeResourceRules");
-}
-
-/// Defaults of a policy.
-pub(crate) fn default_policy(policy: &mut Value) {
-    let Some(spec) = policy.get_mut("spec").filter(|spec| spec.is_object()) else { return };
-    default_at(spec, &["failurePolicy"], "Fail".into());
-    if let Some(resources) = spec.get_mut("matchConstraints").filter(|resources| resources.is_object()) {
-        default_match(resources);
-    }
-}
-
-/// Defaults of a binding.
-pub(crate) fn default_binding(binding: &mut Value) {
-    if let Some(resources) = binding.pointer_mut("/spec/matchResources").filter(|resources| resources.is_object()) {
-        default_match(resources);
-    }
 }
 
 /// What is wrong with a configuration of webhooks. What was wrong with the old one in the same way is let be.

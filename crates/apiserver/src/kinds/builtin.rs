@@ -184,8 +184,8 @@ static ROWS: &[Row] = &[
         .workload()
         .by(&strategy::WORKLOAD),
     row("", "v1", "PodTemplate", "podtemplates").workload().by(&strategy::RETURNED),
-    row("", "v1", "LimitRange", "limitranges").short(&["limits"]).workload(),
-    row("", "v1", "ResourceQuota", "resourcequotas").short(&["quota"]).status().workload().by(&strategy::RETURNED),
+    row("", "v1", "LimitRange", "limitranges").short(&["limits"]).by(&strategy::LIMIT_RANGE),
+    row("", "v1", "ResourceQuota", "resourcequotas").short(&["quota"]).status().by(&strategy::RETURNED),
     row("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices").workload().by(&strategy::GENERATION),
     row("apps", "v1", "Deployment", "deployments")
         .short(&["deploy"])

@@ -43,7 +43,8 @@ static KINDS: &[(&str, &str, &str, Generate)] = kinds! {
         ReplicationController ResourceQuota Secret Service ServiceAccount
     }
     "admissionregistration.k8s.io" "v1" (api::admissionregistration::v1) {
-        MutatingWebhookConfiguration ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding
+        MutatingWebhookConfiguration ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding MutatingAdmissionPolicy
+        MutatingAdmissionPolicyBinding
         ValidatingWebhookConfiguration
     }
     "apiextensions.k8s.io" "v1" (apiextensions::v1) { CustomResourceDefinition }

@@ -14,43 +14,19 @@ use crate::{
 pub(crate) static VALIDATING_WEBHOOKS: Strategy = Strategy {
     generation: true,
     unconditional_update: false,
-    create: |_, new| {
-        check::default_webhooks(new, false);
-        Ok(())
-    },
-    update: |_, new, _| {
-        check::default_webhooks(new, false);
-        Ok(())
-    },
     check: |_, new, old| check::check_webhooks(new, old, false),
     ..plain()
 };
 
-pub(crate) static MUTATING_WEBHOOKS: Strategy = Strategy {
-    create: |_, new| {
-        check::default_webhooks(new, true);
-        Ok(())
-    },
-    update: |_, new, _| {
-        check::default_webhooks(new, true);
-        Ok(())
-    },
-    check: |_, new, old| check::check_webhooks(new, old, true),
-    ..VALIDATING_WEBHOOKS
-};
+pub(crate) static MUTATING_WEBHOOKS: Strategy =
+    Strategy { check: |_, new, old| check::check_webhooks(new, old, true), ..VALIDATING_WEBHOOKS };
 
 pub(crate) static VALIDATING_POLICY: Strategy = Strategy {
     generation: true,
     unconditional_update: false,
-    create: |cx, new| {
-        check::default_policy(new);
-        may_read_params(cx, new, None)
-    },
+    create: |cx, new| may_read_params(cx, new, None),
     prepare: zero_status,
-    update: |cx, new, old| {
-        check::default_policy(new);
-        may_read_params(cx, new, Some(old))
-    },
+    update: |cx, new, old| may_read_params(cx, new, Some(old)),
     check: |cx, new, old| match cx.subresource {
         "status" => Vec::new(),
         _ => check::check_policy(new, old, false),
@@ -64,27 +40,15 @@ pub(crate) static MUTATING_POLICY: Strategy =
 pub(crate) static VALIDATING_BINDING: Strategy = Strategy {
     generation: true,
     unconditional_update: false,
-    create: |cx, new| {
-        check::default_binding(new);
-        may_read_referred(cx, new, None, "validatingadmissionpolicies")
-    },
-    update: |cx, new, old| {
-        check::default_binding(new);
-        may_read_referred(cx, new, Some(old), "validatingadmissionpolicies")
-    },
+    create: |cx, new| may_read_referred(cx, new, None, "validatingadmissionpolicies"),
+    update: |cx, new, old| may_read_referred(cx, new, Some(old), "validatingadmissionpolicies"),
     check: |_, new, _| check::check_binding(new, false),
     ..plain()
 };
 
 pub(crate) static MUTATING_BINDING: Strategy = Strategy {
-    create: |cx, new| {
-        check::default_binding(new);
-        may_read_referred(cx, new, None, "mutatingadmissionpolicies")
-    },
-    update: |cx, new, old| {
-        check::default_binding(new);
-        may_read_referred(cx, new, Some(old), "mutatingadmissionpolicies")
-    },
+    create: |cx, new| may_read_referred(cx, new, None, "mutatingadmissionpolicies"),
+    update: |cx, new, old| may_read_referred(cx, new, Some(old), "mutatingadmissionpolicies"),
     check: |_, new, _| check::check_binding(new, true),
     ..VALIDATING_BINDING
 };

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use serde_json::Value;
 use store::{Commit, Expect, Guard, KeyValue, Op, Revision};
 
-use super::{OBJECT_BYTES_MAX, Scope, get, store_error};
+use super::{OBJECT_BYTES_MAX, RETRIES_MAX, Scope, get, store_error};
 use crate::{
+    admission::quota,
     kinds::{Kind, split_api_version},
     object::{self, meta},
     service_ip,
@@ -26,6 +27,8 @@ pub(crate) struct Admitted {
     action: Action,
     /// The revision that is replaced; none for a new object.
     base: Option<Revision>,
+    /// What stands at it, for quotas.
+    before: Option<Bytes>,
     /// What is written in the same commit: keys put here must not be there yet.
     pub(super) also: Vec<Op>,
     /// The name was made up, so that another can be tried.
@@ -76,7 +79,15 @@ impl Admitted {
             (Action::Delete, Some(base)) => service_ip::release(kind, &base.value).into_iter().collect(),
             _ => Vec::new(),
         };
-        Ok(Self { bytes, key: scope.key(), action, base: base.map(|kv| kv.modified), also, generated })
+        Ok(Self {
+            bytes,
+            key: scope.key(),
+            action,
+            base: base.map(|kv| kv.modified),
+            before: base.map(|kv| kv.value.clone()),
+            also,
+            generated,
+        })
     }
 
     /// An object that is made or changed by the server itself.
@@ -92,6 +103,7 @@ impl Admitted {
             key: scope.key(),
             action: Action::Delete,
             base: base_revision,
+            before: Some(base.value.clone()),
             also: service_ip::release(&scope.kind, &base.value).into_iter().collect(),
             generated: false,
         }
@@ -109,6 +121,8 @@ impl Admitted {
         if self.base.is_none() && scope.kind.namespaced {
             guard.push(namespace_guard(scope).await?);
         }
+        let after = (!deleted).then_some(&self.bytes[..]);
+        let mut charge = quota::charge(scope, &self.key, after, self.before.as_deref()).await?;
         if scope.dry_run {
             let stands = get(&scope.server, self.key).await?;
             return Ok(match (stands.map(|kv| kv.modified), self.base) {
@@ -129,15 +143,26 @@ impl Admitted {
             }
             ops.push(op);
         }
-        match scope.server.store().commit(Guard(guard), ops).await.map_err(store_error)? {
-            Commit::Done(revision) => {
-                scope.server.take_in(&key, revision, (!deleted).then_some(&self.bytes[..]), false);
-                // What is gone is shown as it last stood.
-                let shown = if deleted { self.base } else { Some(revision) };
-                Ok(Outcome::Stored(Stored { bytes: self.bytes, revision: shown }))
+        for _ in 0..RETRIES_MAX {
+            let (mut guard, mut ops) = (guard.clone(), ops.clone());
+            guard.append(&mut charge.guard.clone());
+            ops.append(&mut charge.ops);
+            match scope.server.store().commit(Guard(guard), ops).await.map_err(store_error)? {
+                Commit::Done(revision) => {
+                    scope.server.take_in(&key, revision, (!deleted).then_some(&self.bytes[..]), false);
+                    // What is gone is shown as it last stood.
+                    let shown = if deleted { self.base } else { Some(revision) };
+                    return Ok(Outcome::Stored(Stored { bytes: self.bytes, revision: shown }));
+                }
+                // Only a quota has changed: others wrote in the same namespace.
+                Commit::Conflict { key: at, .. } if charge.is_about(&at) => {
+                    let (name, after) = (String::from_utf8_lossy(&key), (!deleted).then_some(&self.bytes[..]));
+                    charge = quota::charge(scope, &name, after, self.before.as_deref()).await?;
+                }
+                Commit::Conflict { key: at, .. } => return Ok(Outcome::Conflict { on_self: at == key }),
             }
-            Commit::Conflict { key: at, .. } => Ok(Outcome::Conflict { on_self: at == key }),
         }
+        Err(scope.conflict("the quotas of the namespace change too often; please try again"))
     }
 }
 

@@ -13,6 +13,7 @@ mod issuer;
 mod noise;
 mod operation;
 mod policies;
+mod quotas;
 mod registry;
 mod support;
 mod together;

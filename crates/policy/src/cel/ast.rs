@@ -37,8 +37,8 @@ pub(super) enum Kind {
     List(Vec<(Expr, bool)>),
     /// Keys, values, and whether each entry is optional.
     Map(Vec<(Expr, Expr, bool)>),
-    /// A message by name, with its fields, and whether each is optional.
-    Struct(Name, Vec<(Name, Expr, bool)>),
+    /// A message by name, with its fields: where the colon of each is, and whether it is optional.
+    Struct(Name, Vec<(Name, u32, Expr, bool)>),
     Fold(Box<Fold>),
 }
 
@@ -60,7 +60,7 @@ impl Expr {
     pub fn children(&self, f: &mut dyn FnMut(&Self)) {
         match &self.kind {
             Kind::Const(_) | Kind::Ident(_) => {}
-            Kind::Struct(_, fields) => fields.iter().for_each(|(_, value, _)| f(value)),
+            Kind::Struct(_, fields) => fields.iter().for_each(|(_, _, value, _)| f(value)),
             Kind::Select { operand, .. } => f(operand),
             Kind::Call { target, args, .. } => {
                 if let Some(target) = target {

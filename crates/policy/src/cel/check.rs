@@ -217,8 +217,8 @@ impl Checker<'_> {
         self.set(expr, type_)
     }
 
-    fn message(&mut self, expr: &Expr, name: &Name, fields: &[(Name, Expr, bool)]) -> Type {
-        for (field, value, optional) in fields {
+    fn message(&mut self, expr: &Expr, name: &Name, fields: &[(Name, u32, Expr, bool)]) -> Type {
+        for (field, colon, value, optional) in fields {
             let found = self.entry(value, *optional);
             let Some(wanted) = message::field(name, field) else {
                 self.issue(expr.at, format!("undefined field '{field}'"));
@@ -229,7 +229,7 @@ impl Checker<'_> {
                 self.undo(mark);
                 let found = self.resolved(&found);
                 let text = format!("expected type of field '{field}' is '{wanted}' but provided type is '{found}'");
-                self.issue(value.at, text);
+                self.issue(*colon, text);
             }
         }
         Type::Message(name.clone())

@@ -178,7 +178,7 @@ impl Estimate<'_> {
             Kind::Const(_) => Range::fixed(0),
             Kind::Struct(_, fields) => {
                 let mut sum = Range::fixed(STRUCT);
-                for (_, value, _) in fields {
+                for (_, _, value, _) in fields {
                     sum = sum.plus(self.cost(value));
                 }
                 sum

@@ -259,8 +259,9 @@ impl Parser {
         while !self.take("}") {
             let optional = self.take("?");
             let field = self.name(true)?;
+            let colon = self.at();
             self.expect(":")?;
-            fields.push((field, self.expr()?, optional));
+            fields.push((field, colon, self.expr()?, optional));
             if !self.take(",") && !self.is("}") {
                 return Err(self.unexpected("'}'"));
             }

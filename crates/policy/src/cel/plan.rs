@@ -173,7 +173,7 @@ impl Planner<'_> {
             }
             Kind::Struct(name, fields) => {
                 let fields =
-                    fields.iter().map(|(field, value, opt)| Ok((Box::from(&**field), self.plan(value)?, *opt)));
+                    fields.iter().map(|(field, _, value, opt)| Ok((Box::from(&**field), self.plan(value)?, *opt)));
                 Ok(Plan::Message(name.clone(), fields.collect::<Result<_, Issue>>()?))
             }
             Kind::Fold(fold) => self.fold(fold),

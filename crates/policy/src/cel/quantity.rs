@@ -14,7 +14,8 @@ impl Quantity {
         Self(i128::from(value) * BILLION)
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
+    /// Fails with the text that Kubernetes has for it.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
         const WRONG: &str =
             "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
         const SUFFIX: &str = "unable to parse quantity's suffix";
@@ -56,6 +57,11 @@ impl Quantity {
         };
         let amount = scale(whole, fraction, base, exponent).min(MOST);
         Ok(Self(if negative { -amount } else { amount }))
+    }
+
+    /// The amount in billionths.
+    pub fn billionths(self) -> i128 {
+        self.0
     }
 
     pub(super) fn sign(&self) -> i64 {
