@@ -5,7 +5,8 @@
 //! that is the same for each (built-in kinds and their schemas), and is a tower service: `kube::Client` takes it as it is.
 //!
 //! Left out on purpose: protobuf answers, aggregated API servers, `exec`, `log` and `proxy` of pods, webhooks that authenticate,
-//! authorize or take audit events, encryption by anything but AES-GCM, and flow control by API objects.
+//! authorize or take audit events, PodSecurity and the type checking of admission policies, encryption by anything but AES-GCM,
+//! and flow control by API objects.
 
 mod access;
 mod admission;

@@ -28,7 +28,7 @@ use crate::{
 mod commit;
 mod types;
 
-pub(crate) use commit::{Admitted, Outcome, Stored, has_namespace_finalizers, is_done};
+pub(crate) use commit::{Admitted, Outcome, Stored, has_namespace_finalizers, is_done, namespace_guard};
 pub(crate) use types::{Mistyped, check_type, fit};
 
 use self::types::{beginning, check_custom_type};

@@ -163,8 +163,12 @@ async fn change(scope: &mut Scope, request: &Request, object: Option<&mut Value>
         }
         return Ok(false);
     };
-    let before = (!quiet || !chain.is_empty() || kind.group.is_empty()).then(|| object.clone());
-    plugins::mutate(&subject, object).await?;
+    let mut changed = plugins::mutate(&subject, object).await?;
+    let before = (!quiet || !chain.is_empty()).then(|| object.clone());
+    if !quiet && request.operation == Operation::Create && kind.namespaced {
+        // Nobody is asked about what cannot be made anyway; without anybody to ask, the commit finds out.
+        write::namespace_guard(scope).await?;
+    }
     let mut by_policies = Reinvocation::default();
     let mut by_hooks = Reinvocation::default();
     let mut findings = Findings::default();
@@ -174,7 +178,7 @@ async fn change(scope: &mut Scope, request: &Request, object: Option<&mut Value>
             break;
         }
         if round > 0 {
-            plugins::mutate(&subject, object).await?;
+            changed |= plugins::mutate(&subject, object).await?;
         }
         for plugin in &chain {
             let warnings = plugin.mutate(request, object).await.map_err(|denied| denied.into_error(request))?;
@@ -201,7 +205,7 @@ async fn change(scope: &mut Scope, request: &Request, object: Option<&mut Value>
         }
     }
     findings.tell(scope);
-    let changed = before.is_some_and(|before| before != *object);
+    changed |= before.is_some_and(|before| before != *object);
     if changed {
         reshape(&kind, "", object)?;
     }

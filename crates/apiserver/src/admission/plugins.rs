@@ -21,20 +21,21 @@ use crate::{
 const SYSTEM_CLASSES: [(&str, i64); 2] =
     [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 
-/// Completes an object.
-pub(crate) async fn mutate(subject: &Subject<'_>, object: &mut Value) -> Result<()> {
+/// Completes an object. True: there was something to add.
+pub(crate) async fn mutate(subject: &Subject<'_>, object: &mut Value) -> Result<bool> {
     let request = subject.request;
-    if !(request.group.is_empty() && request.subresource.is_empty() && request.operation == Operation::Create) {
-        return Ok(());
+    let known = matches!(request.resource.as_str(), "pods" | "persistentvolumeclaims") && request.group.is_empty();
+    if !(known && request.subresource.is_empty() && request.operation == Operation::Create) {
+        return Ok(false);
     }
-    match request.resource.as_str() {
-        "pods" => {
-            limits::mutate(subject, object);
-            prioritize(subject, object).await
-        }
-        "persistentvolumeclaims" => default_class(subject, object).await,
-        _ => Ok(()),
+    let before = object.clone();
+    if request.resource == "pods" {
+        limits::mutate(subject, object);
+        prioritize(subject, object).await?;
+    } else {
+        default_class(subject, object).await?;
     }
+    Ok(before != *object)
 }
 
 /// What may not be.

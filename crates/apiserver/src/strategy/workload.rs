@@ -35,6 +35,7 @@ pub(crate) static POD: Strategy = Strategy {
     generation: true,
     create: |_, pod| {
         defaults::pod_spec(pod, &["spec"]);
+        ask_for_limits(pod);
         default_at(pod, &["spec", "enableServiceLinks"], true.into());
         Ok(())
     },
@@ -51,6 +52,19 @@ pub(crate) static POD: Strategy = Strategy {
     check: check_pod,
     ..plain()
 };
+
+/// What a container of a pod may use it asks for, unless it says otherwise.
+fn ask_for_limits(pod: &mut Value) {
+    for key in ["/spec/containers", "/spec/initContainers"] {
+        for container in pod.pointer_mut(key).and_then(Value::as_array_mut).into_iter().flatten() {
+            let limits =
+                at(container, &["resources", "limits"]).and_then(Value::as_object).cloned().unwrap_or_default();
+            for (name, amount) in limits {
+                default_at(container, &["resources", "requests", &name], amount);
+            }
+        }
+    }
+}
 
 /// A pod may stay for five minutes on a node that is lost, unless it says otherwise (admission DefaultTolerationSeconds).
 fn tolerate_lost_nodes(pod: &mut Value) {

@@ -194,7 +194,7 @@ pub(crate) fn has_namespace_finalizers(namespace: &Value) -> bool {
 }
 
 /// Nothing is made in a namespace that is not there or is going; the guard keeps it so until the commit.
-async fn namespace_guard(scope: &Scope) -> Result<(Bytes, Expect)> {
+pub(crate) async fn namespace_guard(scope: &Scope) -> Result<(Bytes, Expect)> {
     let key = format!("{}core/namespaces/{}", crate::kinds::ROOT, scope.namespace);
     let Some(found) = get(&scope.server, key.clone()).await? else {
         return Err(Error::not_found("", "namespaces", &scope.namespace));
