@@ -109,17 +109,19 @@ struct Token {
 
 /// Two-letter operators come before their first letters.
 const SIGNS: [&str; 9] = ["==", "!=", "=", "!", "(", ")", ",", ">", "<"];
+/// Other white space is part of a word.
+const SPACES: [char; 4] = [' ', '\t', '\r', '\n'];
 
 fn tokens(text: &str) -> Vec<Token> {
     let is_special = |c: char| SIGNS.iter().any(|sign| sign.starts_with(c));
     let mut found = Vec::new();
-    let mut rest = text.trim_start_matches([' ', '\t', '\r', '\n']);
+    let mut rest = text.trim_start_matches(SPACES);
     while !rest.is_empty() {
         let sign = SIGNS.iter().find(|sign| rest.starts_with(**sign)).map(|sign| sign.len());
-        let word_end = || rest.find(|c: char| is_special(c) || c.is_whitespace()).unwrap_or(rest.len());
+        let word_end = || rest.find(|c: char| is_special(c) || SPACES.contains(&c)).unwrap_or(rest.len());
         let (taken, left) = rest.split_at(sign.unwrap_or_else(word_end));
         found.push(Token { text: taken.to_owned(), word: sign.is_none() });
-        rest = left.trim_start_matches([' ', '\t', '\r', '\n']);
+        rest = left.trim_start_matches(SPACES);
     }
     found
 }
@@ -400,6 +402,13 @@ mod tests {
         let stored = serde_json::to_vec(&json!({"metadata": {"name": "n", "labels": labels}})).unwrap();
         let labels = Labels::parse(selector).unwrap();
         Selector { labels, fields: Fields::default() }.matches(&stored).unwrap()
+    }
+
+    #[test]
+    fn white_space_that_is_no_space_ends_no_word() {
+        for text in ["a\u{b}", "\u{a0}a", "a\u{85}=b", "\u{c}"] {
+            assert!(Labels::parse(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["api", "openstack"]),
     ("skep", &["api", "apiserver", "cli", "control", "fleet", "openstack", "policy", "sandbox", "store"]),
     ("conformance", &["apiserver", "store"]),
+    ("fuzz", &["apiserver", "policy", "store"]),
     ("testkit", &["api", "apiserver", "control", "fleet", "openstack", "sandbox", "store"]),
     ("xtask", &["api", "cli"]),
 ];
