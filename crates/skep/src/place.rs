@@ -14,6 +14,8 @@ use store::{
     etcd::{Address, Invalid, Options, Tls},
 };
 
+use crate::settings::Settings;
+
 /// The file in a state folder.
 pub const FILE: &str = "management.db";
 
@@ -59,6 +61,16 @@ pub struct EtcdArguments {
 }
 
 impl EtcdArguments {
+    /// With what the configuration file says where no flag does.
+    pub fn over(self, file: &Settings) -> Self {
+        Self {
+            etcd_ca: self.etcd_ca.or(file.etcd_ca.clone()),
+            etcd_cert: self.etcd_cert.or(file.etcd_cert.clone()),
+            etcd_key: self.etcd_key.or(file.etcd_key.clone()),
+            etcd_plaintext: self.etcd_plaintext || file.etcd_plaintext,
+        }
+    }
+
     pub fn options(&self, address: &Address) -> Result<Options> {
         let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()));
         let client = match (&self.etcd_cert, &self.etcd_key) {
@@ -98,5 +110,36 @@ impl Place {
             }
         };
         Ok(store)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_says_where_the_store_is_and_a_flag_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("skep.yaml");
+        std::fs::write(&path, "store: etcd://10.0.0.1:2379/x\netcd-ca: ca.crt\n").unwrap();
+        let settings = Settings::default().over(&path).unwrap();
+        let place: Place = settings.store.as_deref().unwrap().parse().unwrap();
+        assert_eq!((place.is_shared(), place.to_string()), (true, "etcd://10.0.0.1:2379/x".to_owned()));
+        let flags = EtcdArguments { etcd_plaintext: true, ..EtcdArguments::default() };
+        let etcd = flags.over(&settings);
+        assert_eq!((etcd.etcd_ca, etcd.etcd_plaintext), (Some(folder.path().join("ca.crt")), true));
+        std::fs::write(&path, "store: objects.db\n").unwrap();
+        let settings = Settings::default().over(&path).unwrap();
+        assert_eq!(settings.store, Some(folder.path().join("objects.db").display().to_string()));
+    }
+
+    #[test]
+    fn an_etcd_elsewhere_is_not_spoken_to_without_encryption_unasked() {
+        let local: Address = "etcd://127.0.0.1:1".parse().unwrap();
+        let other: Address = "etcd://10.0.0.1:1".parse().unwrap();
+        let plain = EtcdArguments::default();
+        assert!(plain.options(&local).is_ok());
+        assert!(plain.options(&other).err().unwrap().to_string().contains("--etcd-ca"));
+        assert!(EtcdArguments { etcd_plaintext: true, ..plain }.options(&other).is_ok());
     }
 }

@@ -54,13 +54,15 @@ impl Arguments {
 pub async fn run(arguments: Arguments) -> Result<u8> {
     let settings = arguments.settings()?;
     let state = State::open(&arguments.state, "management")?;
-    let place = match arguments.store {
-        Some(place) => place,
-        None => Place::File(state.database(FILE)?),
+    let place = match (arguments.store, &settings.store) {
+        (Some(place), _) => place,
+        (None, Some(place)) => place.parse()?,
+        (None, None) => Place::File(state.database(FILE)?),
     };
-    let store = place.open(&arguments.etcd).await?;
+    let store = place.open(&arguments.etcd.over(&settings)).await?;
     if place.is_shared() {
-        identity::check(&store, &state, arguments.replace_identity).await?;
+        let own_key = settings.service_account_signing_key_file.is_none();
+        identity::check(&store, &state, own_key, arguments.replace_identity).await?;
     }
     let listen: SocketAddr = settings.listen()?;
     let mut plane = Plane::start(&state, store, listen, &settings.name, &settings).await?;

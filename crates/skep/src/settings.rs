@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use apiserver::RequestLimits;
 use serde::Deserialize;
+use store::etcd::Address;
 
 /// A configuration file that is longer is not read.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -17,6 +18,17 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Settings {
+    /// Of the file alone: flags of these names are read with the store's (`place.rs`).
+    #[arg(skip)]
+    pub store: Option<String>,
+    #[arg(skip)]
+    pub etcd_ca: Option<PathBuf>,
+    #[arg(skip)]
+    pub etcd_cert: Option<PathBuf>,
+    #[arg(skip)]
+    pub etcd_key: Option<PathBuf>,
+    #[arg(skip)]
+    pub etcd_plaintext: bool,
     /// Where the Management API listens [default: 127.0.0.1:6443]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<String>,
@@ -116,7 +128,16 @@ impl Settings {
                 true => named,
                 false => folder.join(named).display().to_string(),
             });
+        let store = file.store.map(|store| match Address::is_etcd(&store) {
+            true => store,
+            false => folder.join(store).display().to_string(),
+        });
         Ok(Self {
+            store,
+            etcd_ca: near(file.etcd_ca),
+            etcd_cert: near(file.etcd_cert),
+            etcd_key: near(file.etcd_key),
+            etcd_plaintext: file.etcd_plaintext,
             listen: self.listen.or(file.listen),
             name: texts(self.name, file.name),
             tls_cert_file: self.tls_cert_file.or(near(file.tls_cert_file)),
