@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use axum::http::{HeaderMap, header, request::Parts};
 use policy::{User, rbac::Attributes};
 use rustls_pki_types::CertificateDer;
+use serde_json::Value;
 
 use crate::{
     authz,
+    jose::Token,
     object::{self, decode_kv, text_at},
     server::Server,
     status::{Error, Result},
@@ -191,6 +193,16 @@ async fn foreign(server: &Server, token: &str, audiences: &[String]) -> Result<O
             tracing::info!(why, "a token was not believed");
             Ok(None)
         }
+    }
+}
+
+/// Whom a token says that it is for; nothing of it is checked.
+pub(crate) fn audiences(token: &str) -> Vec<String> {
+    let claims = Token::parse(token).map(|token| token.claims).unwrap_or_default();
+    match claims.get("aud") {
+        Some(Value::String(one)) => vec![one.clone()],
+        Some(Value::Array(many)) => many.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        _ => Vec::new(),
     }
 }
 

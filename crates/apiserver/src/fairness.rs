@@ -95,7 +95,6 @@ struct State {
     workload_running: usize,
     system_waiting: VecDeque<oneshot::Sender<Seat>>,
     flows: BTreeMap<Arc<str>, Held>,
-    waiting: usize,
     /// Orders flows that hold equally many seats by who was served longest ago.
     turn: u64,
 }
@@ -111,6 +110,22 @@ struct Held {
 pub(crate) struct Seat {
     lane: Arc<Lane>,
     flow: Flow,
+}
+
+impl State {
+    /// Requests that wait, and some that went away since they were last swept.
+    fn waiting(&self) -> usize {
+        self.system_waiting.len() + self.flows.values().map(|held| held.waiting.len()).sum::<usize>()
+    }
+
+    /// Forgets those who wait no longer.
+    fn sweep(&mut self) {
+        self.system_waiting.retain(|sender| !sender.is_closed());
+        for held in self.flows.values_mut() {
+            held.waiting.retain(|sender| !sender.is_closed());
+        }
+        self.flows.retain(|_, held| held.running > 0 || !held.waiting.is_empty());
+    }
 }
 
 impl Fairness {
@@ -144,6 +159,12 @@ impl Lane {
             if self.fits(&state, &flow) {
                 return Ok(self.take(&mut state, flow));
             }
+            if state.waiting() >= QUEUE_MAX {
+                state.sweep();
+            }
+            if state.waiting() >= QUEUE_MAX {
+                return Err(self.refuse("queue-full"));
+            }
             let (sender, receiver) = oneshot::channel();
             let queue = match &flow {
                 Flow::Exempt | Flow::System => &mut state.system_waiting,
@@ -154,12 +175,6 @@ impl Lane {
                 return Err(self.refuse("queue-full"));
             }
             queue.push_back(sender);
-            state.waiting =
-                state.system_waiting.len() + state.flows.values().map(|held| held.waiting.len()).sum::<usize>();
-            if state.waiting > QUEUE_MAX {
-                drop(state);
-                return Err(self.refuse("queue-full"));
-            }
             receiver
         };
         self.metrics.queued(self.kind, 1);
@@ -341,6 +356,25 @@ mod tests {
         drop(leaves);
         drop(first);
         assert!(seat(&fairness, &user("d")).now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_wait_than_the_limit_of_all_flows_together() {
+        let fairness = fairness(1);
+        let _first = seat(&fairness, &user("first")).await.unwrap();
+        let users: Vec<User> = (0..QUEUE_MAX / FLOW_QUEUE_MAX).map(|i| user(&format!("u{i}"))).collect();
+        let mut waiting = Vec::new();
+        for user in &users {
+            for _ in 0..FLOW_QUEUE_MAX {
+                let mut one = Box::pin(seat(&fairness, user));
+                assert!((&mut one).now_or_never().is_none());
+                waiting.push(one);
+            }
+        }
+        let late = user("late");
+        assert_eq!(seat(&fairness, &late).now_or_never().unwrap().err().map(|error| error.code()), Some(429));
+        waiting.pop();
+        assert!(Box::pin(seat(&fairness, &late)).now_or_never().is_none(), "there is room for one again");
     }
 
     #[test]

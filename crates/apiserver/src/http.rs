@@ -253,7 +253,13 @@ fn identity(server: &Server, segments: &[&str], headers: &HeaderMap) -> Option<R
                 headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("kubernetes.default.svc");
             ("application/json", keys.discovery(&format!("https://{host}/openid/v1/jwks")))
         }
-        ["openid", "v1", "jwks"] => ("application/jwk-set+json", keys.key_set()),
+        ["openid", "v1", "jwks"] => {
+            const MEDIA: &str = "application/jwk-set+json";
+            if !negotiate::takes(headers, MEDIA) {
+                return Some(Err(Error::no_representation(&[MEDIA])));
+            }
+            (MEDIA, keys.key_set())
+        }
         _ => return None,
     };
     let mut response = respond(StatusCode::OK, content_type, value.to_string().into());

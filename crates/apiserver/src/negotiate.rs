@@ -110,6 +110,13 @@ pub(crate) fn dated(json: Vec<u8>, answer: Answer) -> Vec<u8> {
     text.replace("\"apiVersion\":\"meta.k8s.io/v1\"", "\"apiVersion\":\"meta.k8s.io/v1beta1\"").into_bytes()
 }
 
+/// Whether somebody takes this media type, or any.
+pub(crate) fn takes(headers: &HeaderMap, media: &str) -> bool {
+    let accept = accept(headers);
+    let ranges = ranges(&accept);
+    ranges.is_empty() || ranges.iter().any(|range| range.media == "*/*" || range.media == media)
+}
+
 /// Whether all that is wanted is `application/*`, which upstream's router of built-in kinds does not know.
 pub(crate) fn wants_any_application(headers: &HeaderMap) -> bool {
     let accept = accept(headers);

@@ -141,11 +141,17 @@ async fn token(server: &Server, review: &Value) -> Result<Value> {
     let audiences: Vec<String> = audiences.filter_map(Value::as_str).map(str::to_owned).collect();
     Ok(match authn::bearer(server, token, &audiences).await? {
         Some((user, audiences)) => json!({"authenticated": true, "user": user, "audiences": audiences}),
-        None if !audiences.is_empty() && authn::bearer(server, token, &[]).await?.is_some() => {
-            let own = server.state().keys.as_ref().map(|keys| vec![keys.issuer().to_owned()]).unwrap_or_default();
-            let why = format!("token audiences {own:?} is invalid for the target audiences {audiences:?}");
-            json!({"user": {}, "error": format!("[invalid bearer token, {why}]")})
+        None => {
+            let meant = authn::audiences(token);
+            let for_others = !meant.is_empty() && authn::bearer(server, token, &meant).await?.is_some();
+            let own = server.state().keys.as_ref().map(|keys| keys.audiences.clone()).unwrap_or_default();
+            let wanted = if audiences.is_empty() { &own } else { &audiences };
+            let why = format!("token audiences {meant:?} is invalid for the target audiences {wanted:?}");
+            let error = match for_others {
+                true => format!("[invalid bearer token, {why}]"),
+                false => "invalid bearer token".to_owned(),
+            };
+            json!({"user": {}, "error": error})
         }
-        None => json!({"user": {}, "error": "invalid bearer token"}),
     })
 }

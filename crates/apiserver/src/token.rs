@@ -339,6 +339,26 @@ mod tests {
     }
 
     #[test]
+    fn a_key_too_many_is_refused_and_a_file_may_hold_several() {
+        let pem = |count: usize| {
+            let keys = (0..count).map(|_| rcgen::KeyPair::generate().unwrap().public_key_pem());
+            vec![keys.collect::<String>()]
+        };
+        let keys = |verifying_keys_pem| {
+            let signing_key_pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
+            Keys::new(&ServiceAccountKeys {
+                signing_key_pem,
+                verifying_keys_pem,
+                issuer: "us".into(),
+                ..Default::default()
+            })
+        };
+        let most = keys(pem(VERIFYING_KEYS_MAX - 1)).unwrap();
+        assert_eq!(most.key_set()["keys"].as_array().unwrap().len(), VERIFYING_KEYS_MAX);
+        assert!(matches!(keys(pem(VERIFYING_KEYS_MAX)), Err(KeyError::TooMany { .. })));
+    }
+
+    #[test]
     fn a_changed_token_is_worth_nothing() {
         let (ours, _) = keys("us", vec![]);
         let token = ours.sign(&claims()).unwrap();

@@ -6,7 +6,7 @@ use super::track;
 use crate::{
     authz::restriction,
     field::FieldError,
-    kinds::{ROOT, api_version, split_api_version},
+    kinds::{ROOT, split_api_version},
     object::{self, decode_kv, text_at},
     status::{Error, Result},
     token::{Bound, Claims, LIFETIME_S_MAX, Reference},
@@ -29,15 +29,15 @@ fn invalid(name: &str, error: FieldError) -> Error {
 pub(super) async fn create(scope: &mut Scope, mut request: Value) -> Result<Value> {
     check_type(&mut request, "authentication.k8s.io/v1", "TokenRequest")
         .map_err(|wrong| wrong.into_error(&scope.kind))?;
-    for (key, path, own, what) in [
-        ("name", "metadata.name", &scope.name, "name"),
-        ("namespace", "metadata.namespace", &scope.namespace, "namespace"),
-    ] {
-        let said = object::meta_str(&request, key);
-        if !said.is_empty() && said != own {
-            let text = format!("must match the service account {what} if specified");
-            return Err(invalid(&scope.name, FieldError::invalid(path, said, text)));
-        }
+    let said = object::namespace(&request);
+    if !said.is_empty() && said != scope.namespace {
+        let text = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Error::bad_request(text));
+    }
+    let said = object::name(&request);
+    if !said.is_empty() && said != scope.name {
+        let text = "must match the service account name if specified";
+        return Err(invalid(&scope.name, FieldError::invalid("metadata.name", said, text)));
     }
     let account = decode_kv(&scope.current().await?.ok_or_else(|| scope.not_found())?)?;
     let uid = object::uid(&account);
@@ -103,7 +103,11 @@ pub(super) async fn create(scope: &mut Scope, mut request: Value) -> Result<Valu
         request["spec"]["expirationSeconds"] = LIFETIME_S.into();
     }
     track(scope, &mut request, GROUP, "TokenRequest");
-    let managed = request.pointer("/metadata/managedFields").cloned().unwrap_or_default();
+    let mut managed = request.pointer("/metadata/managedFields").cloned().unwrap_or_default();
+    // An empty request has the reference already, as null: it was not added as a whole.
+    if let Some(fields) = managed.pointer_mut("/0/fieldsV1/f:spec/f:boundObjectRef").and_then(Value::as_object_mut) {
+        fields.remove(".");
+    }
     request["metadata"] = json!({
         "name": scope.name, "namespace": scope.namespace, "creationTimestamp": rfc3339(now),
         "uid": uid, "managedFields": managed,
@@ -127,8 +131,7 @@ async fn bind(scope: &Scope, request: &Value, bound: &mut Bound) -> Result<()> {
         ("", "Secret") => "secrets",
         ("", "Node") => "nodes",
         _ => {
-            let version = api_version(group, version);
-            let text = format!("cannot bind token to object of type {version}, Kind={kind}");
+            let text = format!("cannot bind token to object of type {group}/{version}, Kind={kind}");
             return Err(Error::bad_request(text));
         }
     };
