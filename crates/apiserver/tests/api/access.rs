@@ -20,7 +20,7 @@ async fn code(server: &Server, user: &User, method: Method, path: &str) -> u16 {
 }
 
 /// Two tenants, each with a namespace in which its group may edit.
-async fn tenants(server: &Server) -> (User, User) {
+pub async fn tenants(server: &Server) -> (User, User) {
     for tenant in ["acme", "umbrella"] {
         post(server, "/api/v1/namespaces", &json!({"metadata": {"name": tenant}})).await;
         let binding = json!({

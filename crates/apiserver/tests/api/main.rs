@@ -16,6 +16,7 @@ mod policies;
 mod quotas;
 mod registry;
 mod support;
+mod tenants;
 mod together;
 mod watching;
 mod webhooks;
