@@ -152,12 +152,14 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets superseded versions and events at and below `below`; the latest version of each key stays.
     async fn compact(&self, below: Revision) -> Result<()>;
 
-    /// The last commit's revision, and the one up to which history is forgotten.
     /// Returns when reads and watches show `revision` (that another server over the same store may have made), or
     /// [`Error::Future`] when that does not come to pass.
     async fn reach(&self, revision: Revision) -> Result<()>;
 
+    /// The last commit's.
     fn revision(&self) -> Revision;
+
+    /// The one up to which history is forgotten.
     fn compacted(&self) -> Revision;
 
     /// Bytes of keys and values held, history included.

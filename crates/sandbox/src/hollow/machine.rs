@@ -24,6 +24,8 @@ use super::{
 /// A hollow cluster's signer takes milliseconds; kubeadm, which cannot know that, waits for minutes.
 const SIGNATURE_LIMIT: Duration = Duration::from_secs(5);
 
+const JOINED: &str = "This node has joined the cluster";
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cloud-init: {0}")]
@@ -72,6 +74,9 @@ pub struct Record {
     pub cluster: String,
     pub node: String,
     pub control_plane: bool,
+    /// Its etcd member may be one of the cluster's, its node is not registered yet.
+    #[serde(default)]
+    pub joining: bool,
     /// Why the boot failed, once and for all.
     pub failure: Option<String>,
 }
@@ -155,7 +160,8 @@ impl Machine<'_> {
         let name = self.node_name(&init.node_registration);
         let opened = self.open(&self.server.id, &cluster, config).await?;
         self.serve(&opened, &cluster, config, &name, &init.local_api_endpoint.advertise_address).await?;
-        let record = Record { cluster: opened.id.clone(), node: name.clone(), control_plane: true, failure: None };
+        let record =
+            Record { cluster: opened.id.clone(), node: name.clone(), control_plane: true, ..Record::default() };
         if known.as_ref() == Some(&record) {
             return Ok(record);
         }
@@ -189,8 +195,13 @@ impl Machine<'_> {
                 let cluster = ClusterConfiguration { control_plane_endpoint: endpoint, ..kept };
                 let opened = self.open(&record.cluster, &cluster, config).await?;
                 self.serve(&opened, &cluster, config, &name, "").await?;
+                if record.joining {
+                    let host = self.host(&name, true, &cluster);
+                    register(&opened.client, &host, &join.node_registration, &opened.now()).await?;
+                    self.log(JOINED);
+                }
             }
-            return Ok(record);
+            return Ok(Record { joining: false, ..record });
         }
         let joined = join::join(self.hollow.network.as_ref(), &discovery, &name, (self.hollow.clock)())
             .await
@@ -211,6 +222,11 @@ impl Machine<'_> {
             if etcd.trim() != cluster.etcd_ca_pem.trim() {
                 return Err(Error::Refused("etcd: x509: certificate signed by unknown authority".into()));
             }
+            // The cluster may need the member of this machine for its quorum as soon as it is added: a restart from here
+            // on has to find the machine again.
+            let (id, node) = (cluster.id.clone(), name.clone());
+            let record = Record { cluster: id, node, control_plane, joining: true, ..Record::default() };
+            self.hollow.remember(&self.server.id, &record).await?;
             let advertised =
                 join.control_plane.map(|found| found.local_api_endpoint.advertise_address).unwrap_or_default();
             self.serve(&cluster, &joined.configuration, config, &name, &advertised).await?;
@@ -223,9 +239,9 @@ impl Machine<'_> {
             _ => &joined.client,
         };
         register(registrar, &host, &join.node_registration, &now).await?;
-        self.log("This node has joined the cluster");
+        self.log(JOINED);
         let id = cluster.map(|cluster| cluster.id.clone()).unwrap_or_else(|| format!("elsewhere/{endpoint}"));
-        Ok(Record { cluster: id, node: name, control_plane, failure: None })
+        Ok(Record { cluster: id, node: name, control_plane, ..Record::default() })
     }
 
     fn node_name(&self, registration: &NodeRegistration) -> String {
