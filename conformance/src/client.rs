@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
+use apiserver::protobuf;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Full};
@@ -20,6 +21,8 @@ use crate::identity::{Authority, Pem, USERS};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a watch sends after this is not waited for.
 const LINES_TIMEOUT: Duration = Duration::from_secs(6);
+
+pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
@@ -68,6 +71,7 @@ impl Server {
         let sent = tokio::time::timeout(ANSWER_TIMEOUT, client.request(request)).await;
         let response = sent.map_err(|_| anyhow!("no answer"))?.map_err(|e| anyhow!("{e:?}"))?;
         let (parts, mut body) = response.into_parts();
+        let is_protobuf = media(&parts.headers).starts_with(PROTOBUF);
         let bytes = match asked.lines {
             None => {
                 tokio::time::timeout(ANSWER_TIMEOUT, body.collect()).await.map_err(|_| anyhow!("no end"))??.to_bytes()
@@ -75,7 +79,7 @@ impl Server {
             Some(wanted) => {
                 let mut read = Vec::new();
                 let reading = async {
-                    while read.iter().filter(|byte| **byte == b'\n').count() < wanted {
+                    while end(&read, is_protobuf, wanted).is_none() {
                         let Some(frame) = body.frame().await else { break };
                         let Ok(frame) = frame else { break };
                         read.extend_from_slice(frame.data_ref().map_or(&[][..], |data| &data[..]));
@@ -83,13 +87,34 @@ impl Server {
                 };
                 let _ = tokio::time::timeout(LINES_TIMEOUT, reading).await;
                 // One frame may hold more than was asked for.
-                let ends = read.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(wanted.saturating_sub(1));
-                let end = ends.map(|(at, _)| at + 1);
-                read.truncate(end.unwrap_or(read.len()));
+                read.truncate(end(&read, is_protobuf, wanted).unwrap_or(read.len()));
                 read.into()
             }
         };
         Ok(Answer { code: parts.status.as_u16(), headers: parts.headers, body: bytes })
+    }
+}
+
+/// Where so many events of a watch end, if they are there.
+fn end(bytes: &[u8], is_protobuf: bool, events: usize) -> Option<usize> {
+    if !is_protobuf {
+        let mut ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+        return ends.nth(events.checked_sub(1)?).map(|(at, _)| at + 1);
+    }
+    let mut rest = bytes;
+    for _ in 0..events {
+        rest = protobuf::frame(rest)?.1;
+    }
+    Some(bytes.len() - rest.len())
+}
+
+fn media(headers: &HeaderMap) -> &str {
+    headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default()
+}
+
+impl Answer {
+    pub fn media(&self) -> &str {
+        media(&self.headers)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use apiserver::protobuf;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use jiff::Timestamp;
@@ -10,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     case::{Case, Step, fill, fill_value},
-    client::{Answer, Asked, Server},
+    client::{Answer, Asked, PROTOBUF, Server},
     compare::{Difference, differences},
     identity::Authority,
     normal::{Normal, sort_events},
@@ -227,7 +228,14 @@ const ANSWER: &str = "the last answer";
 
 /// The body as a value: lines of a watch as a list, YAML as what it says, anything else as text.
 fn parse(answer: &Answer, step: &Step) -> Value {
-    let media = answer.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let media = answer.media();
+    if media.starts_with(PROTOBUF) {
+        let read = match step.lines {
+            Some(_) if answer.code == 200 => protobuf::events(&answer.body).map(Value::from),
+            _ => protobuf::parse(&answer.body),
+        };
+        return read.unwrap_or_else(Value::String);
+    }
     if step.lines.is_some() && answer.code == 200 {
         let lines = answer.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         return lines.map(|line| serde_json::from_slice(line).unwrap_or_else(|_| text(line))).collect();

@@ -1,4 +1,4 @@
-//! Answers in bytes: JSON or YAML, with warnings, and failures as their `Status`.
+//! Answers in bytes: JSON, YAML or protobuf, with warnings, and failures as their `Status`.
 
 use axum::{
     body::Body,
@@ -11,6 +11,8 @@ use serde_json::Value;
 use crate::{
     admission::Annotations,
     body::Media,
+    negotiate::PROTOBUF,
+    protobuf::write,
     status::{Error, Result},
     write::Scope,
 };
@@ -20,11 +22,19 @@ pub(crate) fn to_vec(value: &Value) -> Result<Vec<u8>> {
 }
 
 pub(crate) fn in_media(code: StatusCode, json: Vec<u8>, media: Media) -> Result<Response> {
-    if media != Media::Yaml {
+    if media == Media::Json {
         return Ok(respond(code, "application/json", json.into()));
     }
     let value: Value = serde_json::from_slice(&json).map_err(Error::internal)?;
-    yaml(code, &value)
+    if media == Media::Yaml {
+        return yaml(code, &value);
+    }
+    // What has no message is told in JSON, which whoever takes protobuf reads too.
+    Ok(protobuf(code, &value).unwrap_or_else(|| respond(code, "application/json", json.into())))
+}
+
+fn protobuf(code: StatusCode, value: &Value) -> Option<Response> {
+    Some(respond(code, PROTOBUF, write::object(value)?.into()))
 }
 
 pub(crate) fn yaml(code: StatusCode, value: &Value) -> Result<Response> {
@@ -59,7 +69,7 @@ pub(crate) fn tell(response: &mut Response, scope: &Scope) {
     }
 }
 
-pub(crate) fn failure(error: &Error, as_yaml: bool) -> Response {
+pub(crate) fn failure(error: &Error, media: Media) -> Response {
     let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if code.is_server_error() {
         tracing::warn!(code = code.as_u16(), "{error}");
@@ -71,8 +81,12 @@ pub(crate) fn failure(error: &Error, as_yaml: bool) -> Response {
         return respond(code, "text/plain; charset=utf-8", text.to_owned().into());
     }
     let value = error.to_value();
-    let in_yaml = as_yaml.then(|| yaml(code, &value).ok()).flatten();
-    let mut response = in_yaml.unwrap_or_else(|| respond(code, "application/json", value.to_string().into()));
+    let wanted = match media {
+        Media::Json => None,
+        Media::Yaml => yaml(code, &value).ok(),
+        Media::Protobuf => protobuf(code, &value),
+    };
+    let mut response = wanted.unwrap_or_else(|| respond(code, "application/json", value.to_string().into()));
     warn(&mut response, error.warnings());
     if let Some(retry_after_s) = error.retry_after_s() {
         response.headers_mut().insert(header::RETRY_AFTER, retry_after_s.into());

@@ -19,7 +19,6 @@ pub const DEPTH_MAX: usize = 100;
 pub(crate) enum Media {
     Json,
     Yaml,
-    /// Of request bodies alone.
     Protobuf,
 }
 

@@ -25,7 +25,7 @@ pub(crate) fn serve(server: &Server, segments: &[&str], headers: &HeaderMap) -> 
     if segments == ["v2"] && negotiate::wants_openapi_protobuf(headers) {
         return Ok(respond(StatusCode::OK, negotiate::OPENAPI_PROTOBUF, protobuf(&server.state().options.version)));
     }
-    negotiate::answer(headers, false)?;
+    negotiate::answer(headers, false, false)?;
     let generation = server.catalog().generation;
     let name = segments.join("/");
     let known = {

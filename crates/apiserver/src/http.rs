@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    answer::{failure, in_media, respond, tell, to_vec, warn, yaml},
+    answer::{failure, in_media, respond, tell, to_vec, warn},
     authn, authz,
     body::{self, BODY_BYTES_MAX, Media},
     convert, decode, discovery, documents,
@@ -26,6 +26,7 @@ use crate::{
     object,
     options::{self, Write},
     path::{self, Query, Resource, Target, Verb},
+    protobuf,
     read::{self, Subject},
     request::Seen,
     rest::{self, DeleteOptions, Deleted, Edit, scale_view},
@@ -56,7 +57,7 @@ pub(crate) struct Call {
 pub(crate) async fn handle(server: Server, request: Request, caller: Option<Arc<User>>) -> Response {
     let head = request.method() == Method::HEAD;
     let (parts, body) = request.into_parts();
-    let yaml = negotiate::wants_yaml(&parts.headers);
+    let media = negotiate::failure_media(&parts.headers);
     let line = tracing::enabled!(tracing::Level::DEBUG).then(|| format!("{} {}", parts.method, parts.uri));
     let start = Instant::now();
     let mut seen = Seen::begin(&server, &parts.method, parts.uri.path());
@@ -64,10 +65,10 @@ pub(crate) async fn handle(server: Server, request: Request, caller: Option<Arc<
     let served = AssertUnwindSafe(serve(&server, parts, body, caller, &mut seen)).catch_unwind().await;
     let response = match served {
         Ok(Ok(response)) => response,
-        Ok(Err(error)) => failure(&error, yaml),
+        Ok(Err(error)) => failure(&error, media),
         Err(_) => {
             seen.panicked().await;
-            failure(&Error::internal("the request met a bug of the server; its log has the place"), yaml)
+            failure(&Error::internal("the request met a bug of the server; its log has the place"), media)
         }
     };
     let response = seen.done(response).await;
@@ -233,14 +234,14 @@ fn other(server: &Server, segments: &[String], headers: &HeaderMap) -> Result<Re
     let (content_type, value) = discovery::serve(server, &segments, headers)?;
     let answer = match content_type.as_str() {
         "application/json" if segments.first().is_some_and(|s| matches!(*s, "api" | "apis")) => {
-            negotiate::answer(headers, false)?
+            negotiate::answer(headers, false, true)?
         }
         _ => Answer { form: Form::Object, media: Media::Json, list_form: None, v1beta1: false },
     };
-    if answer.media == Media::Yaml {
-        return yaml(StatusCode::OK, &value);
-    }
     let bytes = serde_json::to_vec(&value).map_err(Error::internal)?;
+    if answer.media != Media::Json {
+        return in_media(StatusCode::OK, bytes, answer.media);
+    }
     Ok(respond(StatusCode::OK, &content_type, bytes.into()))
 }
 
@@ -365,7 +366,8 @@ impl Call {
     }
 
     fn answer(&self) -> Result<Answer> {
-        let answer = negotiate::answer(&self.headers, true).map_err(|error| match self.verb {
+        let protobuf = !self.kind.is_custom() && protobuf::write::knows(&self.kind.api_version(), &self.kind.kind);
+        let answer = negotiate::answer(&self.headers, true, protobuf).map_err(|error| match self.verb {
             Verb::List | Verb::Watch if !self.kind.is_custom() => error.with_streams(),
             _ => error,
         })?;
@@ -429,10 +431,11 @@ impl Call {
         }
         options::watch(&query)?;
         let namespace = if self.kind.namespaced { self.target.namespace.as_str() } else { "" };
-        let watcher = watch::open(&self.server, &self.kind, namespace, &query, answer.form).await?;
+        let watcher = watch::open(&self.server, &self.kind, namespace, &query, answer).await?;
+        let content_type = watcher.content_type();
         let body = Body::from_stream(watcher.into_stream(draining));
         let mut response = Response::new(body);
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         Ok(response)
     }
 

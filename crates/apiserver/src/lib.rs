@@ -4,7 +4,7 @@
 //! kube-apiserver, and so that controllers cannot tell the difference. A server has no thread of its own, shares all
 //! that is the same for each (built-in kinds and their schemas), and is a tower service: `kube::Client` takes it as it is.
 //!
-//! Left out on purpose: protobuf answers, aggregated API servers, `exec`, `log` and `proxy` of pods, webhooks that authenticate,
+//! Left out on purpose: aggregated API servers, `exec`, `log` and `proxy` of pods, webhooks that authenticate,
 //! authorize or take audit events, PodSecurity and the type checking of admission policies, encryption by anything but AES-GCM,
 //! and flow control by API objects.
 
@@ -41,7 +41,7 @@ mod openapi;
 mod options;
 mod patch;
 mod path;
-mod protobuf;
+pub mod protobuf;
 mod read;
 mod request;
 mod rest;

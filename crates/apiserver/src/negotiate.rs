@@ -28,10 +28,9 @@ pub(crate) struct Answer {
 }
 
 /// What built-in kinds can be had in.
-pub(crate) const REPRESENTATIONS: [&str; 3] =
-    ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+pub(crate) const REPRESENTATIONS: [&str; 3] = ["application/json", "application/yaml", PROTOBUF];
 
-pub(crate) const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
+pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 struct Range<'a> {
     media: &'a str,
@@ -68,12 +67,14 @@ fn accept(headers: &HeaderMap) -> String {
     if joined.is_empty() { "*/*".to_owned() } else { joined }
 }
 
-/// `tables`: whether the answer can be given as a Table or as metadata alone.
-pub(crate) fn answer(headers: &HeaderMap, tables: bool) -> Result<Answer> {
+/// `tables`: whether the answer can be given as a Table or as metadata alone. `protobuf`: whether the object itself can be
+/// given in protobuf; metadata always can, a Table never.
+pub(crate) fn answer(headers: &HeaderMap, tables: bool, protobuf: bool) -> Result<Answer> {
     for range in ranges(&accept(headers)) {
         let media = match range.media {
             "application/json" | "application/*" | "*/*" => Media::Json,
             "application/yaml" => Media::Yaml,
+            PROTOBUF => Media::Protobuf,
             _ => continue,
         };
         let form = match range.parameter("as") {
@@ -83,6 +84,11 @@ pub(crate) fn answer(headers: &HeaderMap, tables: bool) -> Result<Answer> {
             Some("PartialObjectMetadata" | "PartialObjectMetadataList") => Form::Metadata,
             Some(_) => continue,
         };
+        match form {
+            Form::Object if media == Media::Protobuf && !protobuf => continue,
+            Form::Table if media == Media::Protobuf => continue,
+            _ => {}
+        }
         if form != Form::Object && !matches!(range.parameter("v"), Some("v1" | "v1beta1")) {
             continue;
         }
@@ -133,9 +139,12 @@ pub(crate) fn internal_package(kind: &Kind) -> &str {
     }
 }
 
-/// Whether an answer of any kind is wanted in YAML.
-pub(crate) fn wants_yaml(headers: &HeaderMap) -> bool {
-    headers.contains_key(http::header::ACCEPT) && answer(headers, true).is_ok_and(|answer| answer.media == Media::Yaml)
+/// What a failure is told in.
+pub(crate) fn failure_media(headers: &HeaderMap) -> Media {
+    if !headers.contains_key(http::header::ACCEPT) {
+        return Media::Json;
+    }
+    answer(headers, true, true).map_or(Media::Json, |answer| answer.media)
 }
 
 /// As an answer is marked; requests have an `@`, which is no media type.
@@ -173,8 +182,8 @@ pub(crate) fn body_media(headers: &HeaderMap) -> Result<Media> {
     match text.split(';').next().unwrap_or_default().trim() {
         "" | "application/json" => Ok(Media::Json),
         "application/yaml" => Ok(Media::Yaml),
-        "application/vnd.kubernetes.protobuf" => Ok(Media::Protobuf),
-        _ => Err(Error::unsupported_media_type(&[ACCEPTED[0], ACCEPTED[1], "application/vnd.kubernetes.protobuf"])),
+        PROTOBUF => Ok(Media::Protobuf),
+        _ => Err(Error::unsupported_media_type(&REPRESENTATIONS)),
     }
 }
 
@@ -219,7 +228,7 @@ mod tests {
     }
 
     fn accepts(value: &'static str) -> Option<(Form, Media)> {
-        answer(&headers(http::header::ACCEPT, value), true).ok().map(|a| (a.form, a.media))
+        answer(&headers(http::header::ACCEPT, value), true, true).ok().map(|a| (a.form, a.media))
     }
 
     #[test]
@@ -230,7 +239,14 @@ mod tests {
             ),
             Some((Form::Table, Media::Json))
         );
-        assert_eq!(accepts("application/vnd.kubernetes.protobuf,application/json"), Some((Form::Object, Media::Json)));
+        let protobuf = "application/vnd.kubernetes.protobuf,application/json";
+        assert_eq!(accepts(protobuf), Some((Form::Object, Media::Protobuf)));
+        let custom = answer(&headers(http::header::ACCEPT, protobuf), true, false);
+        assert_eq!(custom.map(|a| a.media).ok(), Some(Media::Json));
+        assert_eq!(
+            accepts("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io, application/json"),
+            Some((Form::Object, Media::Json))
+        );
         assert_eq!(accepts("*/*"), Some((Form::Object, Media::Json)));
         assert_eq!(accepts("application/yaml"), Some((Form::Object, Media::Yaml)));
         assert_eq!(accepts("application/json;q=0.1, application/yaml;q=0.9"), Some((Form::Object, Media::Yaml)));
@@ -238,9 +254,9 @@ mod tests {
             accepts("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"),
             Some((Form::Metadata, Media::Json))
         );
-        assert_eq!(accepts("application/vnd.kubernetes.protobuf"), None);
+        assert!(answer(&headers(http::header::ACCEPT, "application/vnd.kubernetes.protobuf"), true, false).is_err());
         assert_eq!(accepts("text/html"), None);
-        assert!(answer(&HeaderMap::new(), true).is_ok());
+        assert!(answer(&HeaderMap::new(), true, true).is_ok());
     }
 
     #[test]

@@ -1,9 +1,14 @@
-//! Request bodies in protobuf, which stock clients send for built-in kinds (`kubectl create`, client-go); they are read
-//! into the same values as JSON. Answers are JSON always: such clients accept it.
+//! Bodies in protobuf, which stock clients send and want for built-in kinds (client-go, controller-runtime): requests are
+//! read into the same values as JSON, answers are written from them.
 //!
 //! The wire form is a magic number and a `runtime.Unknown` around the message. The messages are a table of facts.
 
-use std::{collections::HashMap, sync::LazyLock};
+pub(crate) mod write;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::LazyLock,
+};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -11,6 +16,7 @@ use serde_json::{Map, Value};
 use crate::body::DEPTH_MAX;
 
 const MAGIC: &[u8] = b"k8s\0";
+const NO_MAGIC: &str = "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]";
 
 /// How a field lies on the wire and in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +37,8 @@ struct Field {
     kind: &'static str,
 }
 
-type Messages = HashMap<&'static str, HashMap<u64, Field>>;
+/// The fields of each message, in the order in which they are written.
+type Messages = HashMap<&'static str, BTreeMap<u64, Field>>;
 
 static MESSAGES: LazyLock<Messages> = LazyLock::new(|| {
     let lines = include_str!("protobuf/messages.txt").lines().filter(|line| !line.starts_with('#'));
@@ -58,9 +65,9 @@ fn field(word: &'static str) -> Option<(u64, Field)> {
     Some((number.parse().ok()?, Field { name, mark, kind }))
 }
 
-/// Reads a body; errors are a text alone.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Value, String> {
-    let body = bytes.strip_prefix(MAGIC).ok_or("the body does not begin as protobuf of Kubernetes does")?;
+/// Reads an object, or a list of objects, in its envelope; errors are a text alone.
+pub fn parse(bytes: &[u8]) -> Result<Value, String> {
+    let body = bytes.strip_prefix(MAGIC).ok_or(NO_MAGIC)?;
     let (mut api_version, mut kind, mut raw) = (String::new(), String::new(), &[][..]);
     for item in items(body) {
         match item? {
@@ -77,22 +84,69 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Value, String> {
             _ => {}
         }
     }
-    let message = message_name(&api_version, &kind);
-    if !MESSAGES.contains_key(message.as_str()) {
-        return Err(format!("no kind \"{kind}\" of \"{api_version}\" is known in protobuf; send JSON"));
-    }
-    let mut object = read(&message, raw, 0)?;
+    let knows = |kind: &str| MESSAGES.contains_key(message_name(&api_version, kind).as_str());
+    let mut object = match kind.strip_suffix("List").filter(|item| knows(item)) {
+        _ if knows(&kind) => read(&message_name(&api_version, &kind), raw, 0)?,
+        Some(item) => list(&message_name(&api_version, item), raw)?,
+        None => return Err(format!("no kind \"{kind}\" of \"{api_version}\" is known in protobuf; send JSON")),
+    };
     object.insert("apiVersion".to_owned(), api_version.into());
     object.insert("kind".to_owned(), kind.into());
     Ok(Value::Object(object))
 }
 
+/// Reads the frames of a watch: values with `type` and `object`. What is no whole frame any more is left.
+pub fn events(mut bytes: &[u8]) -> Result<Vec<Value>, String> {
+    let mut events = Vec::new();
+    while let Some((frame, rest)) = frame(bytes) {
+        bytes = rest;
+        let mut event = Map::new();
+        for item in items(frame) {
+            match item? {
+                (1, Wire::Bytes(b)) => drop(event.insert("type".to_owned(), text(b)?.into())),
+                (2, Wire::Bytes(raw)) => {
+                    for item in items(raw) {
+                        if let (1, Wire::Bytes(b)) = item? {
+                            event.insert("object".to_owned(), parse(b)?);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        events.push(Value::Object(event));
+    }
+    Ok(events)
+}
+
+/// The first frame of a stream and what is behind it: four bytes of length, most significant first, and as many bytes.
+pub fn frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(u32::from_be_bytes(*length).try_into().ok()?)
+}
+
+/// Every list has its metadata as field 1 and its items as field 2.
+fn list(item: &str, bytes: &[u8]) -> Result<Map<String, Value>, String> {
+    let (mut metadata, mut entries) = (Map::new(), Vec::new());
+    for found in items(bytes) {
+        match found? {
+            (1, Wire::Bytes(b)) => metadata = read("meta.v1.ListMeta", b, 1)?,
+            (2, Wire::Bytes(b)) => entries.push(Value::Object(read(item, b, 1)?)),
+            _ => {}
+        }
+    }
+    Ok(Map::from_iter([("metadata".to_owned(), metadata.into()), ("items".to_owned(), entries.into())]))
+}
+
 /// `core.v1.Pod`, `apps.v1.Deployment`, `rbac.v1.Role`.
 fn message_name(api_version: &str, kind: &str) -> String {
-    if kind == "DeleteOptions" {
-        return "meta.v1.DeleteOptions".to_owned();
-    }
     let (group, version) = crate::kinds::split_api_version(api_version);
+    let meta = format!("meta.v1.{kind}");
+    // Answers of all groups are of v1, as are the kinds of core.
+    let is_common = matches!(group, "" | "meta.k8s.io") && MESSAGES.contains_key(meta.as_str());
+    if is_common || kind == "DeleteOptions" {
+        return meta;
+    }
     let package = match group {
         "" => "core",
         group => group.split('.').next().unwrap_or_default(),
@@ -353,6 +407,64 @@ mod tests {
         let pod = wrap(2, &wrap(1, &volume));
         let expected = json!({"volumes": [{"name": "v", "emptyDir": {}}]});
         assert_eq!(parse(&body("v1", "Pod", &pod)).unwrap()["spec"], expected);
+    }
+
+    /// A value of a message with all its fields.
+    fn sample(message: &str, depth: usize) -> Value {
+        let mut object = Map::new();
+        for field in MESSAGES[message].values() {
+            if field.mark == Mark::Inline {
+                object.extend(sample(field.kind, depth).as_object().unwrap().clone());
+                continue;
+            }
+            let one = match field.kind {
+                "s" => json!("text"),
+                "b" => json!("Ynl0ZXM="),
+                "t" => json!(true),
+                "i" => json!(-7),
+                "d" => json!(1.5),
+                "Time" => json!("2026-01-02T03:04:05Z"),
+                "MicroTime" => json!("2026-01-02T03:04:05.000006Z"),
+                "Quantity" => json!("10Mi"),
+                "IntOrString" => json!("50%"),
+                "Raw" => json!({"a": [1, "b"]}),
+                "Strings" => json!(["a", "b"]),
+                _ if depth == 4 => continue,
+                message => sample(message, depth + 1),
+            };
+            let value = match field.mark {
+                Mark::List => json!([one, one]),
+                Mark::Map => json!({"k": one, "l": one}),
+                _ => one,
+            };
+            object.insert(field.name.to_owned(), value);
+        }
+        Value::Object(object)
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_it_was() {
+        for message in MESSAGES.keys() {
+            let value = sample(message, 0);
+            let written = write::message(message, value.as_object().unwrap()).unwrap();
+            assert_eq!(Value::Object(read(message, &written, 0).unwrap()), value, "{message}");
+        }
+    }
+
+    #[test]
+    fn lists_and_events_are_written_in_their_envelopes() {
+        let pod = json!({"metadata": {"name": "a"}, "spec": {"volumes": [{"name": "v", "emptyDir": {}}]}});
+        let metadata = json!({"resourceVersion": "7", "remainingItemCount": 0});
+        let list = json!({"apiVersion": "v1", "kind": "PodList", "metadata": metadata, "items": [pod, pod]});
+        assert_eq!(parse(&write::object(&list).unwrap()).unwrap(), list);
+        let status = json!({"apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure", "code": 404});
+        let frames = [write::event("ERROR", &status).unwrap(), write::event("DELETED", &list).unwrap()].concat();
+        let mut expected = vec![json!({"type": "ERROR", "object": status}), json!({"type": "DELETED", "object": list})];
+        expected[0]["object"].as_object_mut().unwrap().remove("metadata");
+        let last = frames.len() - 1;
+        assert_eq!(events(&frames).unwrap(), expected);
+        assert_eq!(events(&frames[..last]).unwrap(), expected[..1]);
+        assert_eq!(write::object(&json!({"apiVersion": "example.com/v1", "kind": "Widget"})), None);
     }
 
     #[test]

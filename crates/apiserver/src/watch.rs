@@ -1,4 +1,4 @@
-//! Watch: the store's events as a stream of lines (meta/v1 WatchEvent), with bookmarks, selectors and initial events.
+//! Watch: the store's events as a stream of lines, or of frames in protobuf (meta/v1 WatchEvent), with bookmarks, selectors and initial events.
 
 use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
@@ -10,11 +10,13 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    body::Media,
     convert,
     kinds::Kind,
     metrics::WatchMetrics,
-    negotiate::Form,
+    negotiate::{Answer, Form},
     path::Query,
+    protobuf,
     read::{self, Subject, parse_revision, partial_metadata, served_bytes},
     rest::served_value,
     selector::Selector,
@@ -43,6 +45,7 @@ pub(crate) struct Watcher {
     kind: Arc<Kind>,
     selector: Selector,
     form: Form,
+    media: Media,
     include: IncludeObject,
     columns: Vec<Column>,
     columns_sent: bool,
@@ -64,7 +67,7 @@ pub(crate) async fn open(
     kind: &Arc<Kind>,
     namespace: &str,
     query: &Query,
-    form: Form,
+    Answer { form, media, .. }: Answer,
 ) -> Result<Watcher> {
     let subject = Subject::new(server, kind, namespace, query)?;
     let range = subject.range();
@@ -79,6 +82,7 @@ pub(crate) async fn open(
         kind: Arc::clone(kind),
         selector: Selector::default(),
         form,
+        media,
         include: read::include_object(query)?,
         columns: if form == Form::Table { kind.columns().into_owned() } else { Vec::new() },
         columns_sent: false,
@@ -99,7 +103,7 @@ pub(crate) async fn open(
             watcher.ready.push_back(line);
         }
         if initial == Some(true) && watcher.bookmarks {
-            let line = watcher.bookmark(listed.revision, true);
+            let line = watcher.bookmark(listed.revision, true)?;
             watcher.ready.push_back(line);
         }
         listed.revision
@@ -124,6 +128,13 @@ fn next_bookmark(end: Instant) -> Instant {
 }
 
 impl Watcher {
+    pub(crate) fn content_type(&self) -> &'static str {
+        match self.media {
+            Media::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+            Media::Json | Media::Yaml => "application/json",
+        }
+    }
+
     /// The lines, until the timeout, the end of the server or of the connection, or a history that was lost.
     pub(crate) fn into_stream(
         self,
@@ -188,8 +199,7 @@ impl Watcher {
             None => self.source = None,
             Some(WatchItem::Compacted) => self.expire(None),
             Some(WatchItem::Bookmark(revision)) => {
-                let line = self.bookmark(revision, false);
-                self.ready.push_back(line);
+                self.ready.extend(self.bookmark(revision, false));
             }
             Some(WatchItem::Event(event)) if convert::waits(&self.kind) => self.waiting.push(event),
             Some(WatchItem::Event(event)) => self.show(Ok(event)),
@@ -201,8 +211,7 @@ impl Watcher {
             Ok(Some(line)) => self.ready.push_back(line),
             Ok(None) => {}
             Err(error) => {
-                self.ready.push_back(error_line(&error));
-                self.source = None;
+                self.end(&error);
             }
         }
     }
@@ -212,7 +221,11 @@ impl Watcher {
             Some((requested, compacted)) => format!("too old resource version: {requested} ({compacted})"),
             None => "The resourceVersion for the provided watch is too old.".to_owned(),
         };
-        self.ready.push_back(error_line(&Error::expired(text)));
+        self.end(&Error::expired(text));
+    }
+
+    fn end(&mut self, error: &Error) {
+        self.ready.extend(self.encoded("ERROR", &error.to_value()));
         self.source = None;
     }
 
@@ -248,20 +261,35 @@ impl Watcher {
     }
 
     fn line(&mut self, event: &str, kv: &KeyValue, revision: Revision) -> Result<Bytes> {
-        let mut out = Vec::with_capacity(kv.value.len() + 96);
-        out.extend_from_slice(format!("{{\"type\":\"{event}\",\"object\":").as_bytes());
-        if self.form == Form::Object {
+        let line = if (self.form, self.media) == (Form::Object, Media::Json) {
+            let mut out = Vec::with_capacity(kv.value.len() + 96);
+            out.extend_from_slice(format!("{{\"type\":\"{event}\",\"object\":").as_bytes());
             served_bytes(&self.kind, &kv.value, revision, &mut out)?;
+            out.extend_from_slice(b"}\n");
+            out.into()
         } else {
             let kv = KeyValue { modified: revision, ..kv.clone() };
             let mut object = served_value(&self.kind, &kv)?;
-            let view =
-                if self.form == Form::Metadata { partial_metadata(&mut object) } else { self.table(&object, revision) };
-            serde_json::to_writer(&mut out, &view).map_err(Error::internal)?;
+            let view = match self.form {
+                Form::Object => object,
+                Form::Metadata => partial_metadata(&mut object),
+                Form::Table => self.table(&object, revision),
+            };
+            self.encoded(event, &view)?
+        };
+        self.counts.sent(line.len());
+        Ok(line)
+    }
+
+    /// An event of the watch in its media type.
+    fn encoded(&self, event: &str, object: &Value) -> Result<Bytes> {
+        if self.media == Media::Protobuf {
+            let frame = protobuf::write::event(event, object);
+            return frame
+                .map(Bytes::from)
+                .ok_or_else(|| Error::internal("an object of the watch has no protobuf form"));
         }
-        out.extend_from_slice(b"}\n");
-        self.counts.sent(out.len());
-        Ok(out.into())
+        Ok(format!("{}\n", json!({"type": event, "object": object})).into())
     }
 
     /// A table of one row; the columns are told once.
@@ -274,7 +302,7 @@ impl Watcher {
         table
     }
 
-    fn bookmark(&self, revision: Revision, initial_end: bool) -> Bytes {
+    fn bookmark(&self, revision: Revision, initial_end: bool) -> Result<Bytes> {
         let mut metadata = json!({"resourceVersion": revision.to_string()});
         if initial_end {
             metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
@@ -289,14 +317,6 @@ impl Watcher {
             object["columnDefinitions"] = Value::Null;
             object["rows"] = json!([]);
         }
-        let mut line = json!({"type": "BOOKMARK", "object": object}).to_string();
-        line.push('\n');
-        line.into()
+        self.encoded("BOOKMARK", &object)
     }
-}
-
-fn error_line(error: &Error) -> Bytes {
-    let mut line = json!({"type": "ERROR", "object": error.to_value()}).to_string();
-    line.push('\n');
-    line.into()
 }

@@ -193,7 +193,7 @@ impl Raw {
                 _ => why,
             };
             let shown = beginning(&self.bytes);
-            let why = if self.media == Media::Yaml { why } else { format!("couldn't get version/kind; {why}") };
+            let why = if self.media != Media::Json { why } else { format!("couldn't get version/kind; {why}") };
             body::unrecognized(&kind.kind, &format!("{why} ({shown})"))
         })?;
         let mut object = parsed.value;

@@ -177,3 +177,35 @@ async fn every_built_in_kind_can_be_listed_and_explained() {
         }
     }
 }
+
+#[tokio::test]
+async fn built_in_kinds_come_in_protobuf_as_they_come_in_json() {
+    const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+    let server = server().await;
+    post(&server, MAPS, &json!({"metadata": {"name": "m", "labels": {"a": "b"}}, "data": {"k": "v"}})).await;
+    let one = format!("{MAPS}/m");
+    let missing = format!("{MAPS}/nope");
+    for path in [one.as_str(), MAPS, missing.as_str(), "/apis/rbac.authorization.k8s.io", "/api/v1"] {
+        let (code, kind, bytes) = accepting(&server, path, &format!("{PROTOBUF},application/json")).await;
+        let (code_of_json, _, json) = accepting(&server, path, "application/json").await;
+        assert_eq!((code, kind.as_str()), (code_of_json, PROTOBUF), "{path}");
+        let mut expected: Value = serde_json::from_slice(&json).unwrap();
+        // What is empty is left out.
+        expected.as_object_mut().unwrap().retain(|_, value| *value != json!({}));
+        assert_eq!(apiserver::protobuf::parse(&bytes).unwrap(), expected, "{path}");
+    }
+    let (_, kind, bytes) =
+        accepting(&server, MAPS, &format!("{PROTOBUF};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1")).await;
+    let listed = apiserver::protobuf::parse(&bytes).unwrap();
+    assert_eq!((kind.as_str(), &listed["kind"]), (PROTOBUF, &json!("PartialObjectMetadataList")));
+    assert_eq!(listed["items"][0]["metadata"]["name"], "m");
+    let watch = format!(
+        "{MAPS}?watch=true&timeoutSeconds=1&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"
+    );
+    let (_, kind, bytes) = accepting(&server, &watch, PROTOBUF).await;
+    assert_eq!(kind, format!("{PROTOBUF};stream=watch"));
+    let events = apiserver::protobuf::events(&bytes).unwrap();
+    assert_eq!(events[0]["type"], "ADDED");
+    assert_eq!(events[0]["object"]["data"], json!({"k": "v"}));
+    assert_eq!(events[1]["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+}
