@@ -92,11 +92,20 @@ fn objects() -> Vec<(&'static str, serde_json::Value)> {
     vec![(COLLECTIONS[5], crd), (THINGS, thing), (COLLECTIONS[2], service)]
 }
 
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const PROTOBUF_OR_JSON: &str = "application/vnd.kubernetes.protobuf,application/json";
+
 impl World {
     /// Code and body of the answer, if this is a request at all; the body of a watch is not read.
     fn ask(&self, method: Method, path: &str, media: &str, body: Vec<u8>) -> Option<(u16, Vec<u8>)> {
         let uri = path.parse::<Uri>().ok()?;
-        let request = Request::builder().method(method).uri(uri).header("content-type", media).body(Body::from(body));
+        let accept = if media == PROTOBUF { PROTOBUF_OR_JSON } else { "*/*" };
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header("content-type", media)
+            .header("accept", accept)
+            .body(Body::from(body));
         let request = request.ok()?;
         self.runtime.block_on(async {
             let watches = request.uri().query().is_some_and(|query| query.contains("watch"));
@@ -109,7 +118,10 @@ impl World {
 
     fn check(&self, method: Method, path: &str, media: &str, body: &[u8]) {
         let Some((_, answer)) = self.ask(method.clone(), path, media, body.to_vec()) else { return };
-        let text = String::from_utf8_lossy(&answer);
+        let text = match answer.starts_with(b"k8s\0") {
+            true => apiserver::protobuf::parse(&answer).expect("an answer that can be read").to_string(),
+            false => String::from_utf8_lossy(&answer).into_owned(),
+        };
         // Kubernetes answers some bad patches with 500 as well, but not as its own fault.
         assert!(!text.contains("\"reason\":\"InternalError\""), "{method} {path}: {text}");
     }
@@ -141,7 +153,7 @@ pub fn yaml(input: &[u8]) {
 
 /// What follows the magic number.
 pub fn protobuf(input: &[u8]) {
-    create(input, "application/vnd.kubernetes.protobuf", b"k8s\0");
+    create(input, PROTOBUF, b"k8s\0");
 }
 
 /// The first byte picks the kind of patch, and of object.
