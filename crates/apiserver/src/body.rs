@@ -15,7 +15,7 @@ pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Lists and objects inside of each other.
 pub const DEPTH_MAX: usize = 100;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Media {
     Json,
     Yaml,

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The shape of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Form {
     Object,
     Table,

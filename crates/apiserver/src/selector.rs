@@ -14,7 +14,7 @@ use crate::{
 /// Longer selectors are refused.
 pub(crate) const SELECTOR_BYTES_MAX: usize = 16 * 1024;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Operator {
     In(Vec<String>),
     NotIn(Vec<String>),
@@ -24,14 +24,14 @@ enum Operator {
     Less(i64),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Requirement {
     key: String,
     operator: Operator,
 }
 
 /// Conditions on labels; all must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Labels(Vec<Requirement>);
 
 impl Labels {
@@ -257,10 +257,10 @@ impl Parser {
 }
 
 /// Conditions on fields; all must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Fields(Vec<FieldTerm>);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct FieldTerm {
     path: String,
     value: String,
@@ -357,7 +357,7 @@ fn unescape(text: &str) -> String {
 }
 
 /// Which objects of a kind are asked for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Selector {
     pub labels: Labels,
     pub fields: Fields,

@@ -155,6 +155,8 @@ pub(crate) struct State {
     pub collector: Collector,
     /// The OpenAPI documents that were asked for.
     pub documents: Mutex<HashMap<String, crate::documents::Document>>,
+    /// What watchers have in common.
+    pub views: crate::watch::Views,
     /// The last revision at which each role, binding and CRD was taken in.
     seen: Mutex<HashMap<Vec<u8>, Revision>>,
     pub stop: CancellationToken,
@@ -190,6 +192,7 @@ impl Server {
             sealed,
             collector: Collector::default(),
             documents: Mutex::default(),
+            views: crate::watch::Views::default(),
             seen: Mutex::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -1,12 +1,12 @@
 //! Watch: the store's events as a stream of lines, or of frames in protobuf (meta/v1 WatchEvent), with bookmarks, selectors and initial events.
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use serde_json::{Value, json};
 use store::{Event, KeyValue, Revision, WatchItem};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -16,15 +16,18 @@ use crate::{
     metrics::WatchMetrics,
     negotiate::{Answer, Form},
     path::Query,
-    protobuf,
-    read::{self, Subject, parse_revision, partial_metadata, served_bytes},
+    read::{self, Subject, parse_revision},
     rest::served_value,
-    selector::Selector,
     server::Server,
     status::{Error, Result},
     table::{self, Column, IncludeObject},
     write::store_error,
 };
+
+mod view;
+
+pub(crate) use view::Views;
+use view::{Change, Seat, Shape};
 
 /// A watch without a timeout of its own ends after this.
 const TIMEOUT_S: u64 = 3600;
@@ -40,12 +43,15 @@ const FRAME_EVENTS_MAX: usize = 256;
 /// Marks the bookmark behind the initial events.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
+/// What a watch waits for besides events.
+enum Alarm {
+    Bookmark,
+    End,
+}
+
 pub(crate) struct Watcher {
     server: Server,
-    kind: Arc<Kind>,
-    selector: Selector,
-    form: Form,
-    media: Media,
+    seat: Seat,
     include: IncludeObject,
     columns: Vec<Column>,
     columns_sent: bool,
@@ -57,8 +63,9 @@ pub(crate) struct Watcher {
     ready: VecDeque<Bytes>,
     /// Events that are converted before they can be shown.
     waiting: Vec<Event>,
-    next_bookmark: Pin<Box<Sleep>>,
-    deadline: Pin<Box<Sleep>>,
+    /// They are looked at when they ring, not with each event.
+    alarms: FuturesUnordered<BoxFuture<'static, Alarm>>,
+    deadline: Instant,
 }
 
 /// Opens a watch; what can be refused is refused before the first byte.
@@ -76,13 +83,11 @@ pub(crate) async fn open(
     let initial = query.optional_flag("sendInitialEvents");
     read::reach(server, query).await;
     let current = server.store().revision();
-    let end = Instant::now() + Duration::from_secs(timeout_s.unwrap_or(TIMEOUT_S).min(TIMEOUT_S_MAX));
+    let deadline = Instant::now() + Duration::from_secs(timeout_s.unwrap_or(TIMEOUT_S).min(TIMEOUT_S_MAX));
+    let selector = subject.selector.clone();
     let mut watcher = Watcher {
         server: server.clone(),
-        kind: Arc::clone(kind),
-        selector: Selector::default(),
-        form,
-        media,
+        seat: server.state().views.join(kind, &range.start, selector, Shape { form, media }),
         include: read::include_object(query)?,
         columns: if form == Form::Table { kind.columns().into_owned() } else { Vec::new() },
         columns_sent: false,
@@ -92,14 +97,14 @@ pub(crate) async fn open(
         floor: version.filter(|version| *version > current).unwrap_or_default(),
         ready: VecDeque::new(),
         waiting: Vec::new(),
-        next_bookmark: Box::pin(tokio::time::sleep_until(next_bookmark(end))),
-        deadline: Box::pin(tokio::time::sleep_until(end)),
+        alarms: FuturesUnordered::new(),
+        deadline,
     };
     let from_now = version.is_none_or(|v| v.0 == 0);
     let after = if initial.unwrap_or(from_now) {
         let listed = read::list(&subject, &Query::default()).await?;
         for kv in &listed.items {
-            let line = watcher.line("ADDED", kv, kv.modified)?;
+            let line = watcher.initial(kv)?;
             watcher.ready.push_back(line);
         }
         if initial == Some(true) && watcher.bookmarks {
@@ -112,7 +117,6 @@ pub(crate) async fn open(
     } else {
         version.unwrap_or(current).min(current)
     };
-    watcher.selector = subject.selector;
     match server.store().watch(range, after) {
         Ok(source) => watcher.source = Some(source),
         Err(store::Error::Compacted { requested, compacted }) => watcher.expire(Some((requested, compacted))),
@@ -129,7 +133,7 @@ fn next_bookmark(end: Instant) -> Instant {
 
 impl Watcher {
     pub(crate) fn content_type(&self) -> &'static str {
-        match self.media {
+        match self.seat.media() {
             Media::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
             Media::Json | Media::Yaml => "application/json",
         }
@@ -140,14 +144,28 @@ impl Watcher {
         self,
         draining: CancellationToken,
     ) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send {
-        futures::stream::unfold((self, draining), |(mut watcher, draining)| async move {
-            let frame = tokio::select! {
-                biased;
-                frame = watcher.frame() => frame?,
-                () = draining.cancelled() => return None,
-            };
-            Some((Ok(frame), (watcher, draining)))
+        let (stop, deadline) = (self.server.state().stop.clone(), self.deadline);
+        let end = async move {
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline) => {}
+                () = stop.cancelled() => {}
+                () = draining.cancelled() => {}
+            }
+            Alarm::End
+        };
+        self.alarms.push(Box::pin(end));
+        self.set_bookmark_alarm();
+        futures::stream::unfold(Box::new(self), |mut watcher| async move {
+            let frame = watcher.frame().await?;
+            Some((Ok(frame), watcher))
         })
+    }
+
+    fn set_bookmark_alarm(&self) {
+        if self.bookmarks {
+            let at = next_bookmark(self.deadline);
+            self.alarms.push(Box::pin(tokio::time::sleep_until(at).map(|()| Alarm::Bookmark)));
+        }
     }
 
     /// The next lines; `None` at the end.
@@ -157,30 +175,29 @@ impl Watcher {
                 if self.ready.is_empty() {
                     return Some(first);
                 }
-                let mut frame = Vec::from(first);
+                let size = first.len() + self.ready.iter().map(Bytes::len).sum::<usize>();
+                let mut frame = Vec::with_capacity(size);
+                frame.extend_from_slice(&first);
                 for line in self.ready.drain(..) {
                     frame.extend_from_slice(&line);
                 }
                 return Some(frame.into());
             }
             let source = self.source.as_mut()?;
-            let stop = self.server.state().stop.clone();
             tokio::select! {
                 biased;
                 item = source.next() => self.take(item),
-                () = &mut self.next_bookmark => {
-                    if self.bookmarks {
+                alarm = self.alarms.next() => match alarm {
+                    Some(Alarm::Bookmark) => {
                         source.progress();
+                        self.set_bookmark_alarm();
                     }
-                    let next = next_bookmark(self.deadline.deadline());
-                    self.next_bookmark.as_mut().reset(next);
-                }
-                () = &mut self.deadline => return None,
-                () = stop.cancelled() => return None,
+                    Some(Alarm::End) | None => return None,
+                },
             }
             self.take_what_is_there();
             for event in std::mem::take(&mut self.waiting) {
-                let converted = convert::event(&self.kind, event).await;
+                let converted = convert::event(self.seat.kind(), event).await;
                 self.show(converted);
             }
         }
@@ -201,7 +218,7 @@ impl Watcher {
             Some(WatchItem::Bookmark(revision)) => {
                 self.ready.extend(self.bookmark(revision, false));
             }
-            Some(WatchItem::Event(event)) if convert::waits(&self.kind) => self.waiting.push(event),
+            Some(WatchItem::Event(event)) if convert::waits(self.seat.kind()) => self.waiting.push(event),
             Some(WatchItem::Event(event)) => self.show(Ok(event)),
         }
     }
@@ -225,71 +242,43 @@ impl Watcher {
     }
 
     fn end(&mut self, error: &Error) {
-        self.ready.extend(self.encoded("ERROR", &error.to_value()));
+        self.ready.extend(self.seat.encoded("ERROR", &error.to_value()));
         self.source = None;
     }
 
-    /// An event as this watcher sees it: an object that comes to satisfy the selector is added, one that ceases to is
-    /// deleted.
     fn event(&mut self, event: Event) -> Result<Option<Bytes>> {
         if event.revision() <= self.floor {
             return Ok(None);
         }
-        let (kind, object, revision) = match event {
-            Event::Put { item, prev } => {
-                let now = self.selector.matches(&item.value)?;
-                let before = match &prev {
-                    Some(prev) => self.selector.matches(&prev.value)?,
-                    None => false,
-                };
-                let revision = item.modified;
-                match (before, now, prev) {
-                    (false, true, _) => ("ADDED", item, revision),
-                    (true, true, _) => ("MODIFIED", item, revision),
-                    (true, false, Some(prev)) => ("DELETED", prev, revision),
-                    _ => return Ok(None),
-                }
+        let line = if self.seat.form() == Form::Table {
+            match self.seat.change(&event)? {
+                Some(Change { event, object, revision }) => Some(self.table_line(event, object, revision)?),
+                None => None,
             }
-            Event::Delete { revision, prev } => {
-                if !self.selector.matches(&prev.value)? {
-                    return Ok(None);
-                }
-                ("DELETED", prev, revision)
-            }
+        } else {
+            self.seat.line(&event)?
         };
-        self.line(kind, &object, revision).map(Some)
+        if let Some(line) = &line {
+            self.counts.sent(line.len());
+        }
+        Ok(line)
     }
 
-    fn line(&mut self, event: &str, kv: &KeyValue, revision: Revision) -> Result<Bytes> {
-        let line = if (self.form, self.media) == (Form::Object, Media::Json) {
-            let mut out = Vec::with_capacity(kv.value.len() + 96);
-            out.extend_from_slice(format!("{{\"type\":\"{event}\",\"object\":").as_bytes());
-            served_bytes(&self.kind, &kv.value, revision, &mut out)?;
-            out.extend_from_slice(b"}\n");
-            out.into()
-        } else {
-            let kv = KeyValue { modified: revision, ..kv.clone() };
-            let mut object = served_value(&self.kind, &kv)?;
-            let view = match self.form {
-                Form::Object => object,
-                Form::Metadata => partial_metadata(&mut object),
-                Form::Table => self.table(&object, revision),
-            };
-            self.encoded(event, &view)?
+    /// An object that is there already.
+    fn initial(&mut self, kv: &KeyValue) -> Result<Bytes> {
+        let line = match self.seat.form() {
+            Form::Table => self.table_line("ADDED", kv, kv.modified)?,
+            Form::Object | Form::Metadata => self.seat.object_line("ADDED", kv, kv.modified)?,
         };
         self.counts.sent(line.len());
         Ok(line)
     }
 
-    /// An event of the watch in its media type.
-    fn encoded(&self, event: &str, object: &Value) -> Result<Bytes> {
-        if self.media == Media::Protobuf {
-            let frame = protobuf::write::event(event, object);
-            return frame
-                .map(Bytes::from)
-                .ok_or_else(|| Error::internal("an object of the watch has no protobuf form"));
-        }
-        Ok(format!("{}\n", json!({"type": event, "object": object})).into())
+    fn table_line(&mut self, event: &str, kv: &KeyValue, revision: Revision) -> Result<Bytes> {
+        let kv = KeyValue { modified: revision, ..kv.clone() };
+        let object = served_value(self.seat.kind(), &kv)?;
+        let table = self.table(&object, revision);
+        self.seat.encoded(event, &table)
     }
 
     /// A table of one row; the columns are told once.
@@ -307,16 +296,16 @@ impl Watcher {
         if initial_end {
             metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
         }
-        let (kind, api_version) = match self.form {
-            Form::Object => (self.kind.kind.as_ref(), self.kind.api_version()),
+        let (kind, api_version) = match self.seat.form() {
+            Form::Object => (self.seat.kind().kind.as_ref(), self.seat.kind().api_version()),
             Form::Metadata => ("PartialObjectMetadata", "meta.k8s.io/v1".to_owned()),
             Form::Table => ("Table", "meta.k8s.io/v1".to_owned()),
         };
         let mut object = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
-        if self.form == Form::Table {
+        if self.seat.form() == Form::Table {
             object["columnDefinitions"] = Value::Null;
             object["rows"] = json!([]);
         }
-        self.encoded("BOOKMARK", &object)
+        self.seat.encoded("BOOKMARK", &object)
     }
 }
