@@ -16,8 +16,12 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// The events of a watch that ends by itself.
 async fn events(server: &Server, query: &str) -> Vec<(String, Value)> {
-    let request = Request::get(format!("{MAPS}?watch=true&{query}")).body(Body::empty()).unwrap();
-    let response = raw(server, &User::master("test"), request).await;
+    events_in(server, query, "application/json").await
+}
+
+async fn events_in(server: &Server, query: &str, accept: &str) -> Vec<(String, Value)> {
+    let request = Request::get(format!("{MAPS}?watch=true&{query}")).header("accept", accept);
+    let response = raw(server, &User::master("test"), request.body(Body::empty()).unwrap()).await;
     let chunks: Vec<_> = response.into_body().into_data_stream().map_ok(|b| b.to_vec()).try_collect().await.unwrap();
     let text = String::from_utf8(chunks.concat()).unwrap();
     let line = |line: &str| {
@@ -102,6 +106,45 @@ async fn an_object_that_leaves_the_selector_is_deleted_for_the_watcher() {
     let one =
         events(&server, &format!("fieldSelector=metadata.name%3Db&resourceVersion={from}&timeoutSeconds=1")).await;
     assert!(one.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_watchers_see_what_each_would_see_alone() {
+    const FORMS: [&str; 3] = [
+        "application/json",
+        "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+        "application/json;as=Table;g=meta.k8s.io;v=v1",
+    ];
+    let server = server().await;
+    let from = version(&server).await;
+    let queries = ["", "labelSelector=l%3Dx&", "labelSelector=l%3Dy&", "fieldSelector=metadata.name%3Da&"];
+    let watches = (0..36).map(|n| {
+        let (query, form) = (queries[n % 4], FORMS[n / 4 % 3]);
+        let (server, from) = (server.clone(), from.clone());
+        tokio::spawn(async move {
+            let seen = events_in(&server, &format!("{query}resourceVersion={from}&timeoutSeconds=60"), form).await;
+            (query, form, seen)
+        })
+    });
+    let watches: Vec<_> = watches.collect();
+    for n in 0..5 {
+        for name in ["a", "b"] {
+            post(&server, MAPS, &json!({"metadata": {"name": name, "labels": {"l": "x"}}})).await;
+            merge(
+                &server,
+                &format!("{MAPS}/{name}"),
+                &json!({"metadata": {"labels": {"l": "y"}}, "data": {"n": n.to_string()}}),
+            )
+            .await;
+            tokio::task::yield_now().await;
+            delete(&server, &format!("{MAPS}/{name}")).await;
+        }
+    }
+    for watch in watches {
+        let (query, form, seen) = watch.await.unwrap();
+        let alone = events_in(&server, &format!("{query}resourceVersion={from}&timeoutSeconds=1"), form).await;
+        assert!(seen.len() >= 10 && seen == alone, "{query} {form}");
+    }
 }
 
 fn uuid() -> String {
