@@ -1,5 +1,6 @@
 //! The core behind every embedded store: versions, events, watchers and the order of commits, over an engine.
 
+mod held;
 pub(crate) mod hub;
 pub(crate) mod state;
 mod writer;
@@ -12,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::{
     hub::Hub,
-    state::{Entry, State},
+    state::{Entry, Settled, State},
     writer::{Request, Writer},
 };
 use crate::{
@@ -31,8 +32,12 @@ pub struct Limits {
     pub size_bytes: u64,
     /// Commits that can still be replayed to a watcher and read at their revision.
     pub history_commits: usize,
-    /// Bytes of those commits: keys, values and previous values.
+    /// Bytes that those commits take: keys, values and previous values.
     pub history_bytes: u64,
+    /// The last commits, whose values are kept as they are; older ones are packed.
+    pub new_commits: usize,
+    /// Bytes of those commits.
+    pub new_bytes: u64,
     pub watchers: usize,
     /// Commits that may wait for one watcher's reader.
     pub watch_backlog: usize,
@@ -56,6 +61,8 @@ impl Default for Limits {
             size_bytes: 8 << 30,
             history_commits: 10_000,
             history_bytes: 64 << 20,
+            new_commits: 1_024,
+            new_bytes: 4 << 20,
             watchers: 20_000,
             watch_backlog: 4_096,
             watch_backlog_bytes: 32 << 20,
@@ -124,7 +131,13 @@ impl Shared {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Shows commits, in order; nothing else that is kept here was changed up to `upto`.
+    /// A part of a range; it is unpacked without holding up writers.
+    pub fn range(&self, range: &Range, at: At, limit: usize) -> Result<Page> {
+        let found = self.state.read().find(range, at, limit)?;
+        Ok(found.into_page())
+    }
+
+    /// Shows commits, in order; nothing else that is kept here was changed up to `upto`. [`Self::tidy`] follows once nobody waits.
     pub fn publish(&self, entries: Vec<Arc<Entry>>, upto: Revision) {
         let mut wakers = Vec::new();
         {
@@ -138,6 +151,15 @@ impl Shared {
             state.trim(self.limits.history_commits, self.limits.history_bytes);
         }
         wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Packs what is no longer new; for whoever publishes.
+    pub fn tidy(&self) {
+        let due = self.state.read().to_settle(&self.limits);
+        if !due.is_empty() {
+            let settled = due.iter().map(|entry| Settled::new(entry)).collect();
+            self.state.write().settle(settled);
+        }
     }
 }
 
@@ -188,7 +210,7 @@ impl Embedded {
 #[async_trait]
 impl Store for Embedded {
     async fn range(&self, range: Range, at: At, limit: usize) -> Result<Page> {
-        self.shared.state.read().range(&range, at, limit)
+        self.shared.range(&range, at, limit)
     }
 
     async fn commit(&self, guard: Guard, ops: Vec<Op>) -> Result<Commit> {

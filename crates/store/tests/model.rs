@@ -180,6 +180,12 @@ proptest! {
     }
 
     #[test]
+    fn packed_values_agree_with_a_map(steps in steps(), new_commits in 0..4_usize) {
+        let limits = || Limits { new_commits, ..Limits::default() };
+        block_on(run(steps, || Arc::new(Embedded::memory(limits())), false));
+    }
+
+    #[test]
     fn a_view_agrees_with_a_map(steps in steps()) {
         block_on(run(steps, || {
             let whole: SharedStore = Arc::new(Embedded::memory(Limits::default()));

@@ -48,15 +48,21 @@ impl Plan<'_> {
         self.state.latest(key)
     }
 
+    fn modified(&self, key: &Bytes) -> Option<Revision> {
+        match self.overlay.get(key) {
+            Some(item) => item.as_ref().map(|item| item.modified),
+            None => self.state.modified(key),
+        }
+    }
+
     fn commit(&mut self, guard: &Guard, ops: Vec<Op>) -> Result<Commit> {
         for (key, expect) in &guard.0 {
-            let current = self.latest(key);
-            let holds = match expect {
-                Expect::Absent => current.is_none(),
-                Expect::ModifiedAt(revision) => current.as_ref().is_some_and(|item| item.modified == *revision),
+            let expected = match expect {
+                Expect::Absent => None,
+                Expect::ModifiedAt(revision) => Some(*revision),
             };
-            if !holds {
-                return Ok(Commit::Conflict { key: key.clone(), current });
+            if self.modified(key) != expected {
+                return Ok(Commit::Conflict { key: key.clone(), current: self.latest(key) });
             }
         }
         let revision = Revision(self.revision.0 + 1);
@@ -70,11 +76,11 @@ impl Plan<'_> {
                     let replaced = prev.as_ref().map_or(0, |item| item.key.len() + item.value.len());
                     let written = key.len() + value.len();
                     added_bytes += written.saturating_sub(replaced) as u64;
-                    changes.push(Change { key, created, value: Some(value), prev });
+                    changes.push(Change::new(key, created, Some(value), prev));
                 }
                 Op::Delete { key } => {
                     if let Some(prev) = self.latest(&key) {
-                        changes.push(Change { key, created: prev.created, value: None, prev: Some(prev) });
+                        changes.push(Change::new(key, prev.created, None, Some(prev)));
                     }
                 }
             }
@@ -89,7 +95,7 @@ impl Plan<'_> {
         self.size_bytes = size_bytes;
         self.revision = revision;
         for change in &changes {
-            let item = change.value.clone().map(|value| KeyValue {
+            let item = change.value.get().map(|value| KeyValue {
                 key: change.key.clone(),
                 value,
                 created: change.created,
@@ -107,6 +113,7 @@ impl Writer {
     pub fn commit(&mut self, guard: &Guard, ops: Vec<Op>) -> Result<Commit> {
         let (entries, mut outcomes) = self.plan(vec![(guard, ops)]);
         self.append(entries)?;
+        self.shared.tidy();
         outcomes.pop().unwrap_or(Err(Error::Closed))
     }
 
@@ -200,6 +207,7 @@ impl Writer {
             };
             let _ = reply.send(answer);
         }
+        self.shared.tidy();
     }
 
     pub fn compact(&mut self, below: Revision) -> Result<()> {

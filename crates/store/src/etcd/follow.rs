@@ -222,6 +222,7 @@ impl Inner {
             }
         }
         self.wake();
+        self.shared.tidy();
         true
     }
 }
@@ -257,7 +258,7 @@ impl Batch<'_> {
         if deleted {
             let Some(prev) = prev else { return false };
             self.overlay.insert(key.clone(), None);
-            self.open.push(Change { key, created: prev.created, value: None, prev: Some(prev) });
+            self.open.push(Change::new(key, prev.created, None, Some(prev)));
             return true;
         }
         let created = self.inner.ours(kv.create_revision);
@@ -268,7 +269,7 @@ impl Batch<'_> {
         let value = Bytes::copy_from_slice(&kv.value);
         let item = KeyValue { key: key.clone(), value: value.clone(), created, modified: self.at };
         self.overlay.insert(key.clone(), Some(item));
-        self.open.push(Change { key, created, value: Some(value), prev });
+        self.open.push(Change::new(key, created, Some(value), prev));
         true
     }
 }

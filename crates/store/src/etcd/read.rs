@@ -22,11 +22,11 @@ impl Inner {
         match at {
             At::Latest => {
                 self.current().await?;
-                self.shared.state.read().range(&range, at, limit)
+                self.shared.range(&range, at, limit)
             }
             At::Exact(revision) => {
                 self.reach(revision).await?;
-                let kept = self.shared.state.read().range(&range, at, limit);
+                let kept = self.shared.range(&range, at, limit);
                 match kept {
                     Err(Error::Compacted { requested, compacted }) => {
                         self.past(&range, requested, compacted, limit).await
