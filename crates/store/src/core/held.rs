@@ -153,7 +153,7 @@ enum Repr {
 pub(crate) struct Held(Repr);
 
 // There is one for each version of each key.
-const _: () = assert!(size_of::<Held>() == 16);
+const _: () = assert!(size_of::<Held>() <= 16);
 
 impl From<Option<Bytes>> for Held {
     fn from(value: Option<Bytes>) -> Self {
