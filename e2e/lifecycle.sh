@@ -82,7 +82,14 @@ until_is $cp status.upToDateReplicas 3
 until_is $cp status.readyReplicas 3
 versions=$(nodes -o jsonpath='{.items[*].status.nodeInfo.kubeletVersion}')
 [ "$versions" = "v1.35.0 v1.35.0 v1.35.0" ] || fail "the nodes are of $versions"
-ok "a control plane rolls to another version"
+proxy=
+for _ in $(seq 300); do
+  proxy=$(kubectl --kubeconfig "$work/small.kubeconfig" --namespace kube-system get daemonset kube-proxy -o jsonpath='{.spec.template.spec.containers[0].image}')
+  [ "$proxy" = registry.k8s.io/kube-proxy:v1.35.0 ] && break
+  sleep 0.1
+done
+[ "$proxy" = registry.k8s.io/kube-proxy:v1.35.0 ] || fail "kube-proxy is $proxy"
+ok "a control plane rolls to another version, and kube-proxy with it"
 
 # Bad input: what kubectl or the raw API is given, and what Kubernetes says of it.
 refused() {

@@ -3,6 +3,7 @@
 //!
 //! Source: kubernetes-sigs/cluster-api controlplane/kubeadm/reconcilers/kubeadmcontrolplane.
 
+mod addons;
 mod conditions;
 mod etcd;
 mod kubeadm_config;
@@ -71,6 +72,8 @@ pub struct ControlPlanePlan {
     pub kubeconfig: bool,
     /// A rollout is under way: the workload cluster is told what is declared before a machine joins it.
     pub rollout: bool,
+    /// All is as declared: kube-proxy and CoreDNS may follow.
+    pub addons: bool,
     /// The etcd member of a machine that goes.
     pub removal: Option<etcd::Removal>,
 }
@@ -186,7 +189,11 @@ impl Reconcile for ControlPlanes {
         if let (Some(removal), Some(cluster)) = (&plan.removal, &seen.cluster) {
             self.etcd(&Key::of(cluster.as_ref()), &seen.certificates).await?.remove(removal).await?;
         }
-        self.0.writer.execute(plan.local).await
+        let outcome = self.0.writer.execute(plan.local).await?;
+        if let (true, Some(cluster)) = (plan.addons, &seen.cluster) {
+            addons::upgrade(&self.0.workloads, &Key::of(cluster.as_ref()), &seen.control_plane).await?;
+        }
+        Ok(outcome)
     }
 }
 
@@ -349,7 +356,9 @@ fn advance(seen: &Seen, cluster: &Cluster, now: &Time, plan: &mut ControlPlanePl
     };
     plan.rollout = rollout::is_due(seen, now);
     plan.removal = rollout::removal(seen).ok().flatten();
-    rollout::step(seen, cluster, now, &mut plan.local)
+    rollout::step(seen, cluster, now, &mut plan.local)?;
+    plan.addons = rollout::is_complete(seen, now);
+    Ok(())
 }
 
 /// Deletes all machines at once when nothing but the control plane is left; true when none is left.

@@ -6,6 +6,7 @@
 //! placed and reported Running, and nothing runs. The cloud is spoken to over its API only, so hollow machines stand
 //! beside any OpenStack whose servers do not boot.
 
+mod addons;
 mod balance;
 mod cluster;
 mod etcd;

@@ -259,13 +259,16 @@ impl World {
         self.api::<Machine>().list(&ListParams::default()).await.expect("list machines").items
     }
 
-    /// The nodes of a workload cluster, asked for as its administrator would: with the kubeconfig in the Secret.
-    pub async fn nodes(&self, cluster: &str) -> Vec<Node> {
+    /// A client of a workload cluster, as its administrator has one: with the kubeconfig in the Secret.
+    pub async fn workload(&self, cluster: &str) -> Client {
         let secrets = self.api::<k8s_openapi::api::core::v1::Secret>();
         let secret = secrets.get(&format!("{cluster}-kubeconfig")).await.expect("read the kubeconfig's Secret");
         let value = secret.data.and_then(|mut data| data.remove("value")).expect("the Secret has a kubeconfig");
-        let client = reach(&self.network, &String::from_utf8_lossy(&value.0)).await.expect("use the kubeconfig");
-        Api::<Node>::all(client).list(&ListParams::default()).await.expect("list nodes").items
+        reach(&self.network, &String::from_utf8_lossy(&value.0)).await.expect("use the kubeconfig")
+    }
+
+    pub async fn nodes(&self, cluster: &str) -> Vec<Node> {
+        Api::<Node>::all(self.workload(cluster).await).list(&ListParams::default()).await.expect("list nodes").items
     }
 
     /// How many there are of what clusters make in the cloud; kinds of which there is none are left out.

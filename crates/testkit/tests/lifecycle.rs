@@ -3,6 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use api::{control_plane::KubeadmControlPlane, machine::MachineDeployment};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use kube::Api;
 use serde_json::json;
 use testkit::{Shape, World};
 
@@ -40,12 +42,17 @@ async fn a_cluster_is_made_scaled_upgraded_and_deleted_and_nothing_is_left() {
     world.patch::<MachineDeployment>("demo-md", json!({"spec": {"replicas": 2}})).await;
     world.until("there are two workers", async || ready(5, "v1.34.2").await).await;
 
-    world.patch::<KubeadmControlPlane>("demo-cp", json!({"spec": {"version": "v1.35.0"}})).await;
+    let spec = json!({
+        "version": "v1.35.0", "kubeadmConfigSpec": {"clusterConfiguration": {"dns": {"imageTag": "v1.13.0"}}},
+    });
+    world.patch::<KubeadmControlPlane>("demo-cp", json!({ "spec": spec })).await;
     let template = json!({"spec": {"template": {"spec": {"version": "v1.35.0"}}}});
     world.patch::<MachineDeployment>("demo-md", template).await;
     world.until("all machines are of the new version", async || ready(5, "v1.35.0").await).await;
     world.available("demo").await;
     assert_eq!(world.nodes("demo").await.len(), 5);
+    let wanted = ["registry.k8s.io/kube-proxy:v1.35.0", "registry.k8s.io/coredns/coredns:v1.13.0"];
+    world.until("the add-ons follow", async || addon_images(&world).await == wanted).await;
 
     world.delete("demo").await;
     let gone = async || {
@@ -56,6 +63,15 @@ async fn a_cluster_is_made_scaled_upgraded_and_deleted_and_nothing_is_left() {
     assert!(world.machines().await.is_empty());
     assert_eq!(world.in_cloud().await, BTreeMap::new());
     world.shutdown().await;
+}
+
+/// Of kube-proxy and of CoreDNS.
+async fn addon_images(world: &World) -> Vec<String> {
+    let client = world.workload("demo").await;
+    let proxy = Api::<DaemonSet>::namespaced(client.clone(), "kube-system").get("kube-proxy").await.unwrap();
+    let dns = Api::<Deployment>::namespaced(client, "kube-system").get("coredns").await.unwrap();
+    let pods = [proxy.spec.unwrap().template, dns.spec.unwrap().template];
+    pods.into_iter().flat_map(|pod| pod.spec.unwrap().containers).filter_map(|container| container.image).collect()
 }
 
 #[tokio::test(start_paused = true)]

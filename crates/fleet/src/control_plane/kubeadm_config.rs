@@ -3,7 +3,7 @@
 //!
 //! Source: kubernetes-sigs/cluster-api controlplane/kubeadm/reconcilers/kubeadmcontrolplane/update.go.
 
-use api::{cluster::Cluster, control_plane::KubeadmControlPlane};
+use api::{cluster::Cluster, cluster_configuration::Dns, control_plane::KubeadmControlPlane};
 use control::{Error, Key, Result};
 use serde_json::{Map, Value};
 
@@ -28,6 +28,29 @@ pub async fn publish(workloads: &Workloads, cluster: &Cluster, control_plane: &K
     let invalid = |message: String| Error::blocked("InvalidConfiguration", message);
     let wanted = wanted(cluster, control_plane).map_err(invalid)?;
     workloads.edit_cluster_configuration(&Key::of(cluster), |current| merged(current, &wanted)).await
+}
+
+/// Writes where CoreDNS comes from.
+pub async fn publish_dns(workloads: &Workloads, cluster: &Key, dns: Option<&Dns>) -> Result<()> {
+    let dns = serde_json::to_value(dns.cloned().unwrap_or_default()).unwrap_or_default();
+    workloads.edit_cluster_configuration(cluster, |current| with_dns(current, &dns)).await
+}
+
+fn with_dns(current: &str, dns: &Value) -> Result<Option<String>, String> {
+    let before: Map<String, Value> = serde_saphyr::from_str(current).map_err(|error| error.to_string())?;
+    let mut after = before.clone();
+    let fields = after.entry("dns").or_insert_with(|| Value::Object(Map::new()));
+    for key in ["imageRepository", "imageTag"] {
+        match (fields.as_object_mut(), dns.get(key)) {
+            (Some(fields), Some(value)) => drop(fields.insert(key.to_owned(), value.clone())),
+            (Some(fields), None) => drop(fields.remove(key)),
+            (None, _) => return Err("dns is no object".to_owned()),
+        }
+    }
+    if after == before {
+        return Ok(None);
+    }
+    serde_saphyr::to_string(&after).map(Some).map_err(|error| error.to_string())
 }
 
 fn wanted(cluster: &Cluster, control_plane: &KubeadmControlPlane) -> Result<Value, String> {
@@ -102,6 +125,13 @@ networking:
   podSubnet: 192.168.0.0/16
 "
         );
+    }
+
+    #[test]
+    fn the_source_of_coredns_is_told_and_the_rest_of_it_kept() {
+        let told = with_dns("dns:\n  disabled: true\n  imageTag: v1\n", &serde_json::json!({"imageRepository": "r"}));
+        assert_eq!(told.unwrap().unwrap(), "dns:\n  disabled: true\n  imageRepository: r\n");
+        assert_eq!(with_dns("dns:\n  imageTag: v1\n", &serde_json::json!({"imageTag": "v1"})), Ok(None));
     }
 
     #[test]

@@ -31,6 +31,17 @@ pub fn is_due(seen: &Seen, now: &Time) -> bool {
     seen.initialized && seen.machines.iter().any(|machine| outdated(seen, machine, now).is_some())
 }
 
+/// As many machines as declared, all of them as declared and well.
+pub fn is_complete(seen: &Seen, now: &Time) -> bool {
+    let wanted = usize::try_from(seen.control_plane.spec.replicas.unwrap_or(1)).unwrap_or(1);
+    let settled = |machine: &Machine| {
+        machine.metadata.deletion_timestamp.is_none()
+            && outdated(seen, machine, now).is_none()
+            && machines::is_healthy(machine)
+    };
+    seen.initialized && seen.machines.len() == wanted && seen.machines.iter().all(|machine| settled(machine))
+}
+
 /// Plans the next operation; `Err` says what holds it back.
 pub fn step(seen: &Seen, cluster: &Cluster, now: &Time, plan: &mut Plan) -> Result<(), String> {
     let control_plane = seen.control_plane.as_ref();

@@ -32,6 +32,23 @@ pub struct ClusterConfiguration {
     pub api_server: ApiServer,
     pub certificates_dir: String,
     pub etcd: Etcd,
+    pub image_repository: String,
+    pub dns: Dns,
+    pub proxy: Proxy,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Dns {
+    pub image_repository: String,
+    pub image_tag: String,
+    pub disabled: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Proxy {
+    pub disabled: bool,
 }
 
 impl ClusterConfiguration {
@@ -126,6 +143,7 @@ pub struct InitConfiguration {
     #[serde(rename = "localAPIEndpoint")]
     pub local_api_endpoint: Endpoint,
     pub bootstrap_tokens: Vec<Token>,
+    pub skip_phases: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

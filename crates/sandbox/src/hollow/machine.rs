@@ -11,7 +11,7 @@ use openstack::compute::Server;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Hollow, balance,
+    Hollow, addons, balance,
     cluster::{self, Cluster, Keys},
     join::{self, Discovery},
     kubeadm::{self, ClusterConfiguration, NodeRegistration},
@@ -172,6 +172,7 @@ impl Machine<'_> {
         let raw = config.text(path).unwrap_or_default();
         let raw = raw.split("\n---").find(|part| part.contains("kind: ClusterConfiguration")).unwrap_or(raw);
         let raw = raw.trim_start_matches("---").trim_start();
+        opened.apply_new(addons::objects(&cluster, &init)).await?;
         let objects = objects::kubeadm(&cluster, raw, &opened.ca.certificate_pem);
         opened.apply_new(objects).await?;
         let tokens = init.bootstrap_tokens.iter().filter_map(|token| objects::token(token, (self.hollow.clock)()));
