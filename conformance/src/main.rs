@@ -13,6 +13,7 @@ mod identity;
 mod judge;
 mod known;
 mod normal;
+mod programs;
 mod report;
 mod run;
 mod subject;
@@ -42,6 +43,8 @@ enum Command {
     Compare(Compare),
     /// Measures both
     Bench(bench::Arguments),
+    /// Runs programs of others against both
+    Programs(programs::Arguments),
 }
 
 #[derive(Args)]
@@ -79,6 +82,9 @@ async fn main() -> Result<ExitCode> {
     match arguments.command {
         Command::Compare(arguments) => compare(arguments).await,
         Command::Bench(arguments) => bench::run(arguments).await.map(|()| ExitCode::SUCCESS),
+        Command::Programs(arguments) => {
+            programs::run(arguments).await.map(|holds| if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
     }
 }
 
@@ -94,7 +100,7 @@ async fn compare(args: Compare) -> Result<ExitCode> {
     let work = tempfile::tempdir().context("make a folder for both servers")?;
     let authority = Authority::new()?;
     let judge = judge::Judge::start(work.path(), &args.kube_apiserver, &args.etcd, &authority).await?;
-    let subject = subject::Subject::start(work.path(), &authority).await?;
+    let subject = subject::Subject::start(work.path(), "subject.db", Vec::new(), &authority).await?;
     let pair = Arc::new(Pair::new(&judge.address, &subject.address, &authority)?);
     let total = cases.len();
     let ran = futures::stream::iter(cases).map(|case| {

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
-use apiserver::{Options, Profile, RequestLimits, Server, ServiceAccountKeys};
+use apiserver::{Controller, Options, Profile, RequestLimits, Server, ServiceAccountKeys};
 use store::{Embedded, Limits};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -24,8 +24,14 @@ pub struct Subject {
 }
 
 impl Subject {
-    pub async fn start(work: &Path, authority: &Authority) -> Result<Self> {
-        let store = Embedded::open(&work.join("subject.db"), Limits::default()).context("open the store")?;
+    /// `disabled`: controllers that something else runs in place of the server.
+    pub async fn start(
+        work: &Path,
+        database: &str,
+        disabled_controllers: Vec<Controller>,
+        authority: &Authority,
+    ) -> Result<Self> {
+        let store = Embedded::open(&work.join(database), Limits::default()).context("open the store")?;
         let options = Options {
             profile: Profile::Workload,
             client_ca_pem: Some(authority.certificate()),
@@ -36,6 +42,7 @@ impl Subject {
                 ..ServiceAccountKeys::default()
             }),
             node_authorizer: true,
+            disabled_controllers,
             // The judge has no limits either.
             limits: RequestLimits { reads: REQUESTS, writes: REQUESTS },
             service_range: Some(SERVICE_RANGE.parse()?),

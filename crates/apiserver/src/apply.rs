@@ -95,7 +95,7 @@ impl std::error::Error for ApplyError {}
 /// Merges a configuration into the live object, and returns what the object becomes, its managedFields included. The live
 /// object comes back unchanged when nothing is to change.
 pub fn apply(input: ApplyInput<'_>) -> Result<Value, ApplyError> {
-    let node: &Node = input.schema.root();
+    let node: &Node = input.schema.with_metadata();
     let mut config = input.config.clone();
     input.schema.drop_nulls(&mut config);
     without_managers(&mut config);
@@ -166,7 +166,7 @@ pub fn apply(input: ApplyInput<'_>) -> Result<Value, ApplyError> {
 /// Lays a configuration over an object, as applying it does, without a word about who owns what. Fails if it touches
 /// something that is one value: what it does not say would be lost.
 pub(crate) fn lay_over(schema: &Schema, live: &Value, config: &Value) -> Result<Value, String> {
-    let root = schema.root();
+    let root = schema.with_metadata();
     let mut faults = Vec::new();
     typed::faults(Some(root), config, "", &mut faults);
     if !faults.is_empty() {
@@ -192,7 +192,7 @@ pub fn track_update(
     now: &str,
     schema: &Schema,
 ) {
-    let node: &Node = schema.root();
+    let node: &Node = schema.with_metadata();
     let old_managers = old.and_then(managers::read);
     let reset = subresource.is_empty() && managers::asks_for_reset(new);
     let sent = if subresource.is_empty() { managers::read(new) } else { None };
@@ -361,7 +361,7 @@ fn not_taken_over(input: &ApplyInput<'_>, live: &Value, conflicts: &[(usize, Set
     if input.manager == KUBECTL
         && let Some(before) = last_applied(live).and_then(|text| serde_json::from_str::<Value>(text).ok())
     {
-        let before = typed::fields_of(Some(input.schema.root()), &before);
+        let before = typed::fields_of(Some(input.schema.with_metadata()), &before);
         standing.iter_mut().for_each(|(_, fields)| fields.subtract(&before));
     }
     standing

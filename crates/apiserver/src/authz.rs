@@ -64,9 +64,18 @@ pub(crate) async fn decide(server: &Server, question: &Question<'_>) -> Verdict 
             decided => return decided,
         }
     }
-    match server.state().access.read().rbac.authorize(question.user, &question.wanted) {
+    let access = server.state().access.read();
+    match access.rbac.authorize(question.user, &question.wanted) {
         Decision::Allowed(why) => Verdict::Allow(why),
-        Decision::NoOpinion => Verdict::NoOpinion(reasons.join(", ")),
+        Decision::NoOpinion => {
+            let namespace = match question.wanted {
+                Attributes::Resource { namespace, .. } => namespace,
+                Attributes::Path { .. } => "",
+            };
+            let why = access.rbac.missing_roles(question.user, namespace);
+            reasons.extend((!why.is_empty()).then_some(why));
+            Verdict::NoOpinion(reasons.join(", "))
+        }
     }
 }
 

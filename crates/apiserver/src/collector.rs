@@ -26,11 +26,13 @@ use crate::{
     write::store_error,
 };
 
+mod controller;
 mod graph;
 mod namespaces;
 mod owners;
 mod roles;
 
+pub use controller::{Controller, UnknownController};
 use graph::Graph;
 
 /// Work that failed is tried again after this.
@@ -277,6 +279,10 @@ pub(crate) async fn work(server: Server) {
 }
 
 async fn run(server: &Server, work: Work) {
+    let disabled = &server.state().options.disabled_controllers;
+    if Controller::of(&work).is_some_and(|controller| disabled.contains(&controller)) {
+        return;
+    }
     let done = match &work {
         Work::Dependent(key) => owners::check(server, key).await,
         Work::Finalize(key) => owners::finalize(server, key).await,

@@ -22,12 +22,13 @@ pub(crate) struct Document {
 }
 
 pub(crate) fn serve(server: &Server, segments: &[&str], headers: &HeaderMap) -> Result<Response> {
-    if segments == ["v2"] && negotiate::wants_openapi_protobuf(headers) {
-        return Ok(respond(StatusCode::OK, negotiate::OPENAPI_PROTOBUF, protobuf(&server.state().options.version)));
+    let in_protobuf = segments == ["v2"] && negotiate::wants_openapi_protobuf(headers);
+    let media = if in_protobuf { negotiate::OPENAPI_PROTOBUF } else { "application/json" };
+    if !in_protobuf {
+        negotiate::answer(headers, false, false)?;
     }
-    negotiate::answer(headers, false, false)?;
     let generation = server.catalog().generation;
-    let name = segments.join("/");
+    let name = if in_protobuf { media.to_owned() } else { segments.join("/") };
     let known = {
         let documents = server.state().documents.lock();
         documents.get(&name).filter(|d| d.generation == generation).map(|d| d.bytes.clone())
@@ -35,34 +36,27 @@ pub(crate) fn serve(server: &Server, segments: &[&str], headers: &HeaderMap) -> 
     let bytes = match known {
         Some(bytes) => bytes,
         None => {
-            let bytes: Bytes = make(server, segments)?.to_string().into();
+            let document = make(server, segments)?;
+            let bytes: Bytes = match in_protobuf {
+                true => openapi::protobuf::document(&document).into(),
+                false => document.to_string().into(),
+            };
             let document = Document { generation, bytes: bytes.clone() };
             server.state().documents.lock().insert(name, document);
             bytes
         }
     };
-    let tag = format!("\"{}-{}\"", server.state().options.version, generation);
+    let form = if in_protobuf { "-protobuf" } else { "" };
+    let tag = format!("\"{}-{generation}{form}\"", server.state().options.version);
     let unchanged = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()) == Some(&tag);
     let mut response = match unchanged {
-        true => respond(StatusCode::NOT_MODIFIED, "application/json", Bytes::new()),
-        false => respond(StatusCode::OK, "application/json", bytes),
+        true => respond(StatusCode::NOT_MODIFIED, media, Bytes::new()),
+        false => respond(StatusCode::OK, media, bytes),
     };
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         response.headers_mut().insert(header::ETAG, tag);
     }
     Ok(response)
-}
-
-/// Version 2 in protobuf (gnostic's `Document`), without definitions: kubectl asks for it only about kinds that are not
-/// served, to find out that they are not there. All else it reads from version 3.
-fn protobuf(version: &str) -> Bytes {
-    let field = |number: u8, bytes: &[u8]| {
-        let mut out = vec![number << 3 | 2, u8::try_from(bytes.len()).unwrap_or(0)];
-        out.extend_from_slice(&bytes[..usize::from(out[1])]);
-        out
-    };
-    let info = [field(1, b"Kubernetes"), field(2, version.as_bytes())].concat();
-    [field(1, b"2.0"), field(2, &info), field(8, b"")].concat().into()
 }
 
 /// A kind with its schema in hand.

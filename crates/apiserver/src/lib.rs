@@ -69,6 +69,7 @@ pub use self::{
     authn::PeerCertificates,
     authz::{Authorizer, Question, Verdict},
     body::{BODY_BYTES_MAX, DEPTH_MAX},
+    collector::{Controller, UnknownController},
     fairness::RequestLimits,
     field::{FieldError, FieldErrorKind},
     forward::Forward,

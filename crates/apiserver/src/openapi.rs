@@ -1,9 +1,10 @@
 //! OpenAPI documents of the served kinds: what kubectl explains from, and how clients learn what they may send.
 //!
-//! Version 3 is one document a group and version, which is how kubectl reads it; version 2 is one for all. Left out: the
-//! protobuf form of version 2, and schemas of query answers (Status, DeleteOptions) beyond their names.
+//! Version 3 is one document a group and version, which is how kubectl reads it; version 2 is one for all, also in protobuf.
+//! Left out: the protobuf form of version 3, and schemas of query answers (Status, DeleteOptions) beyond their names.
 
 mod paths;
+pub(crate) mod protobuf;
 
 use serde_json::{Map, Value, json};
 
@@ -104,19 +105,20 @@ fn own_fields(body: &mut Value, dialect: Dialect) {
     let Some(body) = body.as_object_mut() else { return };
     body.entry("type").or_insert_with(|| json!("object"));
     let Some(fields) = body.entry("properties").or_insert_with(|| json!({})).as_object_mut() else { return };
-    let texts = [
-        ("apiVersion", "The version of the schema that this object is written in, with its group."),
-        ("kind", "What the object is, in CamelCase."),
-    ];
-    for (name, description) in texts {
+    for name in ["apiVersion", "kind"] {
         let field = fields.entry(name).or_insert_with(|| json!({"type": "string"}));
         if field.get("description").is_none() {
-            field["description"] = json!(description);
+            field["description"] = json!(schema::own_text(name));
         }
     }
     let plain = fields.get("metadata").is_none_or(|field| field.get("$ref").is_none() && field.get("allOf").is_none());
     if plain {
-        fields.insert("metadata".to_owned(), reference(META, dialect));
+        let own = schema::own_text("metadata");
+        let metadata = match dialect {
+            Dialect::V2 => json!({"description": own, "$ref": format!("#/definitions/{META}")}),
+            Dialect::V3 => json!({"description": own, "allOf": [reference(META, dialect)]}),
+        };
+        fields.insert("metadata".to_owned(), metadata);
     }
 }
 
@@ -205,7 +207,9 @@ mod tests {
         let body = &document["components"]["schemas"]["org.example.things.v1.Thing"];
         assert_eq!(body["description"], "A thing.");
         assert_eq!(body["properties"]["spec"]["properties"]["n"]["description"], "How many.");
-        assert_eq!(body["properties"]["metadata"]["$ref"], format!("#/components/schemas/{META}"));
+        let metadata = &body["properties"]["metadata"];
+        assert_eq!(metadata["allOf"][0]["$ref"], format!("#/components/schemas/{META}"));
+        assert!(metadata["description"].as_str().is_some_and(|text| text.starts_with("Standard object's metadata")));
         let gvk = json!({"group": "things.example.org", "version": "v1", "kind": "Thing"});
         assert_eq!(body["x-kubernetes-group-version-kind"], json!([gvk]));
         let path = &document["paths"]["/apis/things.example.org/v1/namespaces/{namespace}/things/{name}"];

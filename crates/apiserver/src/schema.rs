@@ -35,6 +35,8 @@ pub struct Schema {
 #[derive(Debug)]
 struct Whole {
     root: Arc<Node>,
+    /// The root with the metadata that every object has, made when first needed.
+    with_metadata: OnceLock<Arc<Node>>,
     /// The rules, compiled when first needed: most kinds of most servers are never written.
     rules: OnceLock<Option<rules::Validator>>,
 }
@@ -111,8 +113,23 @@ impl Schema {
         &self.whole.root
     }
 
+    /// The root with `metadata` as it is for every kind: CRDs leave it out, or say only that it is an object.
+    pub(crate) fn with_metadata(&self) -> &Arc<Node> {
+        const METADATA: &str = "metadata";
+        let root = &self.whole.root;
+        if root.property(METADATA).is_some_and(|metadata| metadata.name.is_some()) {
+            return root;
+        }
+        self.whole.with_metadata.get_or_init(|| {
+            let others = root.properties.iter().filter(|(name, _)| **name != *METADATA).cloned();
+            let mut properties: Vec<_> = others.chain([(METADATA.into(), object_meta())]).collect();
+            properties.sort_by(|(a, _), (b, _)| a.cmp(b));
+            Arc::new(Node { properties: properties.into(), ..Node::clone(root) })
+        })
+    }
+
     pub(crate) fn of(root: Arc<Node>) -> Self {
-        Self { whole: Arc::new(Whole { root, rules: OnceLock::new() }) }
+        Self { whole: Arc::new(Whole { root, with_metadata: OnceLock::new(), rules: OnceLock::new() }) }
     }
 }
 
@@ -127,6 +144,11 @@ pub(crate) fn definition(name: &str) -> Option<Arc<Node>> {
 }
 
 /// The schema of `metadata`, which every kind has.
+/// What every kind says of its `apiVersion`, `kind` and `metadata`.
+pub(crate) fn own_text(field: &str) -> Option<&'static str> {
+    builtin::own_text(field)
+}
+
 pub(crate) fn object_meta() -> Arc<Node> {
     builtin::object_meta()
 }

@@ -84,6 +84,8 @@ pub struct Options {
     pub audit: Option<Arc<Audit>>,
     /// What is encrypted in the store; none: nothing.
     pub encryption: Option<Arc<Encryption>>,
+    /// Controllers that something else runs in place of the server.
+    pub disabled_controllers: Vec<crate::Controller>,
     /// Streams into pods; none: there are no nodes that run them.
     pub forward: Option<Arc<dyn crate::Forward>>,
     /// Random numbers for uids and made-up names; a seeded source makes them repeatable.
@@ -109,6 +111,7 @@ impl Default for Options {
             limits: RequestLimits::default(),
             audit: None,
             encryption: None,
+            disabled_controllers: Vec::new(),
             forward: None,
             random: Arc::new(rand::random),
         }

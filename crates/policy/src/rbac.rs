@@ -216,6 +216,33 @@ impl Rbac {
         all
     }
 
+    /// Why some of what is bound to `user` could not be asked: roles that are not there, in the words of a refusal; empty:
+    /// none are missing.
+    pub fn missing_roles(&self, user: &User, namespace: &str) -> String {
+        let own = std::iter::once(Subject::User(user.name.as_str().into()));
+        let groups = user.groups.iter().map(|group| Subject::Group(group.as_str().into()));
+        let mut missing = std::collections::BTreeSet::new();
+        for by_namespace in own.chain(groups).filter_map(|subject| self.by_subject.get(&subject)) {
+            let spaces: &[&str] = if namespace.is_empty() { &[""] } else { &["", namespace] };
+            for space in spaces {
+                for name in by_namespace.get(*space).into_iter().flatten() {
+                    let binding = self.bindings.get(&((*space).into(), name.clone()));
+                    let role = binding.map(|binding| &binding.role).filter(|role| self.role(space, role).is_none());
+                    missing.extend(role.map(|role| {
+                        let kind = if role.cluster { "clusterrole" } else { "role" };
+                        format!("{kind}.rbac.authorization.k8s.io \"{}\" not found", role.name)
+                    }));
+                }
+            }
+        }
+        let missing: Vec<String> = missing.into_iter().collect();
+        match &missing[..] {
+            [] => String::new(),
+            [one] => format!("RBAC: {one}"),
+            many => format!("RBAC: [{}]", many.join(", ")),
+        }
+    }
+
     /// Calls `take` for each role that is bound to `user`, until it answers false.
     fn visit(&self, user: &User, namespace: &str, mut take: impl FnMut(Found<'_>) -> bool) {
         let own = std::iter::once(Subject::User(user.name.as_str().into()));

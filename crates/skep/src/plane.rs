@@ -74,6 +74,7 @@ impl Plane {
             audit: security.audit.clone(),
             encryption: security.encryption.clone(),
             limits: settings.limits(),
+            disabled_controllers: settings.disabled_controllers()?,
             admission: vec![Arc::new(Rules)],
             crds: crds.collect::<Result<_>>()?,
             ..Options::default()

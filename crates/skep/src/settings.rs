@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use apiserver::RequestLimits;
+use apiserver::{Controller, RequestLimits};
 use serde::Deserialize;
 use store::etcd::Address;
 
@@ -95,6 +95,10 @@ pub struct Settings {
     /// Writes that are served at once [default: 200]
     #[arg(long, value_name = "NUMBER", help_heading = "Operation")]
     pub max_mutating_requests_inflight: Option<usize>,
+    /// Controllers of the API server that something else runs in place of it, by kube-controller-manager's names for
+    /// them: garbage-collector-controller, namespace-controller, serviceaccount-controller, clusterrole-aggregation-controller
+    #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Operation")]
+    pub disable_controllers: Vec<String>,
     /// How long /readyz says no before connections are drained [default: 0s]
     #[arg(long, value_name = "DURATION", help_heading = "Operation")]
     pub shutdown_delay_duration: Option<String>,
@@ -164,6 +168,7 @@ impl Settings {
             encryption_provider_config: self.encryption_provider_config.or(encryption),
             max_requests_inflight: self.max_requests_inflight.or(file.max_requests_inflight),
             max_mutating_requests_inflight: self.max_mutating_requests_inflight.or(file.max_mutating_requests_inflight),
+            disable_controllers: texts(self.disable_controllers, file.disable_controllers),
             shutdown_delay_duration: self.shutdown_delay_duration.or(file.shutdown_delay_duration),
             logging_format: self.logging_format.or(file.logging_format),
         })
@@ -180,6 +185,11 @@ impl Settings {
             reads: self.max_requests_inflight.unwrap_or(usual.reads),
             writes: self.max_mutating_requests_inflight.unwrap_or(usual.writes),
         }
+    }
+
+    pub fn disabled_controllers(&self) -> Result<Vec<Controller>> {
+        let parse = |name: &String| name.parse().context("disable-controllers");
+        self.disable_controllers.iter().map(parse).collect()
     }
 
     pub fn shutdown_delay(&self) -> Result<Duration> {
@@ -241,7 +251,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("skep.yaml");
         let text = "listen: 0.0.0.0:1\nmax-requests-inflight: 7\naudit-log-path: \"-\"\naudit-policy-file: audit.yaml\n\
-                    service-account-key-file: [old.pem]\nencryption-provider-config: env:KEYS\nanonymous-auth: false\n";
+                    service-account-key-file: [old.pem]\nencryption-provider-config: env:KEYS\nanonymous-auth: false\n\
+                    disable-controllers: [namespace-controller]\n";
         std::fs::write(&path, text).unwrap();
         let flags = Settings { listen: Some("127.0.0.1:2".into()), ..Settings::default() };
         let settings = flags.over(&path).unwrap();
@@ -252,6 +263,9 @@ mod tests {
         assert_eq!(settings.service_account_key_file, [folder.path().join("old.pem")]);
         assert_eq!(settings.encryption_provider_config.as_deref(), Some("env:KEYS"));
         assert_eq!(settings.anonymous_auth, Some(false));
+        assert_eq!(settings.disabled_controllers().unwrap(), [Controller::Namespace]);
+        let unknown = Settings { disable_controllers: vec!["fleet".to_owned()], ..Settings::default() };
+        assert!(unknown.disabled_controllers().is_err());
     }
 
     #[test]

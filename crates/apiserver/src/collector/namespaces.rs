@@ -75,8 +75,8 @@ pub(super) async fn empty(server: &Server, name: &str) -> Result<()> {
     for kind in server.catalog().namespaced() {
         let left = delete_all(server, &kind, name).await?;
         if left.count > 0 {
-            let resource = crate::status::qualified(&kind.plural, &kind.group);
-            remaining.push(format!("{resource} has {} resource instances", left.count));
+            // With the point also where the group has no name, as upstream prints it.
+            remaining.push(format!("{}.{} has {} resource instances", kind.plural, kind.group, left.count));
         }
         for finalizer in left.finalizers {
             match finalizers.iter_mut().find(|(known, _)| *known == finalizer) {
@@ -89,29 +89,52 @@ pub(super) async fn empty(server: &Server, name: &str) -> Result<()> {
         return finalize_namespace(&scope).await.map(drop);
     }
     let held: Vec<_> = finalizers.iter().map(|(f, count)| format!("{f} in {count} resource instances")).collect();
-    let content = format!("Some resources are remaining: {}", remaining.join(", "));
-    let finalized = format!("Some content in the namespace has finalizers remaining: {}", held.join(", "));
     let now = rfc3339(server.now());
     let change = |namespace: &mut Value| {
-        let conditions = [
-            ("NamespaceContentRemaining", "SomeResourcesRemain", content.as_str(), true),
-            ("NamespaceFinalizersRemaining", "SomeFinalizersRemain", finalized.as_str(), !held.is_empty()),
-        ];
-        let list: Vec<Value> = conditions
-            .iter()
-            .filter(|(.., holds)| *holds)
-            .map(|(kind, reason, message, _)| {
+        let conditions: Vec<Value> = what_remains(&remaining, &held)
+            .into_iter()
+            .map(|(kind, status, reason, message)| {
                 let old = namespace.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-                let since = old.filter(|c| c["type"] == *kind).map(|c| c["lastTransitionTime"].clone()).next();
+                let same = old.filter(|c| c["type"] == kind && c["status"] == status);
+                let since = same.map(|c| c["lastTransitionTime"].clone()).next();
                 let since = since.unwrap_or_else(|| now.as_str().into());
-                json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": since})
+                json!({"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": since})
             })
             .collect();
-        let changed = namespace.pointer("/status/conditions") != Some(&Value::from(list.clone()));
-        object::set_at(namespace, &["status", "conditions"], list.into());
+        let changed = namespace.pointer("/status/conditions") != Some(&Value::from(conditions.clone()));
+        object::set_at(namespace, &["status", "conditions"], conditions.into());
         changed
     };
     rest::modify_internal(&scope, change).await.map(drop)
+}
+
+/// What a namespace says while something is left in it: type, status, reason and message of its conditions, in the words of
+/// Kubernetes (`pkg/controller/namespace/deletion/status_condition_utils.go`).
+fn what_remains(remaining: &[String], held: &[String]) -> [(&'static str, &'static str, &'static str, String); 5] {
+    let content = format!("Some resources are remaining: {}", remaining.join(", "));
+    let finalizers = match held {
+        [] => ("False", "ContentHasNoFinalizers", "All content-preserving finalizers finished".to_owned()),
+        _ => {
+            let text = format!("Some content in the namespace has finalizers remaining: {}", held.join(", "));
+            ("True", "SomeFinalizersRemain", text)
+        }
+    };
+    let fine = |kind, reason, message: &str| (kind, "False", reason, message.to_owned());
+    [
+        fine("NamespaceDeletionDiscoveryFailure", "ResourcesDiscovered", "All resources successfully discovered"),
+        fine(
+            "NamespaceDeletionGroupVersionParsingFailure",
+            "ParsedGroupVersions",
+            "All legacy kube types successfully parsed",
+        ),
+        fine(
+            "NamespaceDeletionContentFailure",
+            "ContentDeleted",
+            "All content successfully deleted, may be waiting on finalization",
+        ),
+        ("NamespaceContentRemaining", "True", "SomeResourcesRemain", content),
+        ("NamespaceFinalizersRemaining", finalizers.0, finalizers.1, finalizers.2),
+    ]
 }
 
 /// Deletes the objects of a CRD that is to go; when none is left, the CRD goes.

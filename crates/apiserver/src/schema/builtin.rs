@@ -21,7 +21,7 @@ use super::{Additional, Checks, List, Node, Patch, Schema, Texts, Type, format};
 const LISTS: &str = include_str!("builtin_lists.txt");
 const DEFAULTS: &str = include_str!("builtin_defaults.txt");
 const REFERENCE: &str = "#/definitions/";
-const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 type Generate = fn(&mut SchemaGenerator) -> schemars::Schema;
 
@@ -114,6 +114,21 @@ pub(super) fn object_meta() -> Arc<Node> {
         Builder { definitions: &definitions, nodes: &mut cache.nodes, open: Vec::new() }.node(&root)
     });
     META_NODE.clone()
+}
+
+/// What every kind says of `field`, which is one of `apiVersion`, `kind` and `metadata`.
+pub(super) fn own_text(field: &str) -> Option<&'static str> {
+    static TEXTS: LazyLock<[(&str, Option<String>); 3]> = LazyLock::new(|| {
+        let mut generator = generator();
+        generator.subschema_for::<api::core::v1::ConfigMap>();
+        let definitions = generator.take_definitions(false);
+        let fields = definitions.get("io.k8s.api.core.v1.ConfigMap").and_then(|kind| kind.get("properties"));
+        ["apiVersion", "kind", "metadata"].map(|name| {
+            let text = fields.and_then(|fields| fields.get(name)?.get("description")?.as_str());
+            (name, text.map(str::to_owned))
+        })
+    });
+    TEXTS.iter().find(|(name, _)| *name == field).and_then(|(_, text)| text.as_deref())
 }
 
 /// `core.v1.PodSpec` of `io.k8s.api.core.v1.PodSpec`.

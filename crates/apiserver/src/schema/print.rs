@@ -48,6 +48,10 @@ impl Printer {
         let texts = node.texts.as_ref().filter(|texts| own.is_none_or(|own| !Arc::ptr_eq(texts, &own)));
         if let Some(description) = texts.and_then(|texts| texts.description.as_ref()) {
             out.insert("description".to_owned(), json!(description));
+        } else if **name == *super::builtin::META
+            && let Some(description) = super::own_text("metadata")
+        {
+            out.insert("description".to_owned(), json!(description));
         }
         if let Some(default) = &node.default {
             out.insert("default".to_owned(), default.clone());

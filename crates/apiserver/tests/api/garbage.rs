@@ -114,8 +114,17 @@ async fn a_namespace_goes_with_its_content_and_takes_nothing_new_meanwhile() {
     assert_eq!(late.json()["details"]["causes"][0]["reason"], "NamespaceTerminating");
     let told = async || {
         let namespace = get(&server, "/api/v1/namespaces/team").await.json();
-        namespace["status"]["conditions"][0]["message"]
-            == "Some resources are remaining: configmaps has 1 resource instances"
+        let remain = |wanted: &str, text: &str| {
+            let all = namespace["status"]["conditions"].as_array();
+            all.is_some_and(|all| {
+                all.iter().any(|c| c["type"] == wanted && c["status"] == "True" && c["message"] == text)
+            })
+        };
+        remain("NamespaceContentRemaining", "Some resources are remaining: configmaps. has 1 resource instances")
+            && remain(
+                "NamespaceFinalizersRemaining",
+                "Some content in the namespace has finalizers remaining: a.io/hold in 1 resource instances",
+            )
     };
     eventually(&server, "the namespace says what holds it", told).await;
     assert_eq!(get(&server, &format!("{maps}/free")).await.code, 404);
@@ -134,4 +143,32 @@ async fn a_graph_that_was_there_before_the_server_is_collected_too() {
     delete(&first, &format!("{MAPS}/owner")).await;
     let second = Server::start(store, apiserver::Options::default()).await.unwrap();
     eventually(&second, "the child goes", async || !exists(&second, "child").await).await;
+}
+
+#[tokio::test]
+async fn what_another_is_to_do_the_server_leaves() {
+    use apiserver::{Controller, Options};
+    let disabled_controllers = vec![Controller::GarbageCollector, Controller::Namespace, Controller::ServiceAccount];
+    let server = crate::support::server_with(Options { disabled_controllers, ..Options::default() }).await;
+    let owner = map(&server, "owner", &[], false).await;
+    let other = map(&server, "other", &[], false).await;
+    map(&server, "child", &[&owner], false).await;
+    delete_with(&server, "other", "Foreground").await;
+    delete(&server, &format!("{MAPS}/owner")).await;
+    post(&server, "/api/v1/namespaces", &json!({"metadata": {"name": "team"}})).await;
+    delete(&server, "/api/v1/namespaces/team").await;
+    // Its own work goes on, after all of that: a role that is the sum of others gets their rules.
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let selector = json!({"clusterRoleSelectors": [{"matchLabels": {"sum": "yes"}}]});
+    post(&server, roles, &json!({"metadata": {"name": "sum"}, "aggregationRule": selector})).await;
+    let rule = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
+    post(&server, roles, &json!({"metadata": {"name": "part", "labels": {"sum": "yes"}}, "rules": rule})).await;
+    let summed = async || get(&server, &format!("{roles}/sum")).await.json()["rules"] == rule;
+    eventually(&server, "the rules are summed up", summed).await;
+    assert!(exists(&server, "child").await);
+    let waiting = get(&server, &format!("{MAPS}/other")).await.json();
+    assert_eq!(waiting["metadata"]["uid"], other["metadata"]["uid"]);
+    assert_eq!(waiting["metadata"]["finalizers"], json!(["foregroundDeletion"]));
+    assert_eq!(get(&server, "/api/v1/namespaces/team").await.json()["status"]["phase"], "Terminating");
+    assert_eq!(get(&server, "/api/v1/namespaces/team/serviceaccounts").await.json()["items"], json!([]));
 }

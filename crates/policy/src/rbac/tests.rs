@@ -99,3 +99,18 @@ fn a_role_of_too_many_parts_is_refused_unexpanded() {
     let wanted = Rule { verbs: vec!["get".into()], api_groups: vec!["".into()], resources: many, ..Rule::default() };
     assert_eq!(uncovered(&[], &[wanted]), Err(cover::PARTS_MAX + 1));
 }
+
+#[test]
+fn roles_that_are_not_there_are_told() {
+    let user = User::new("jane", ["dev"]);
+    let mut rbac = reader_in_a();
+    assert_eq!(rbac.missing_roles(&user, "a"), "");
+    let lost = |cluster| RoleRef { cluster, name: "lost".into() };
+    rbac.put_binding("a", "one", vec![Subject::User("jane".into())], lost(false));
+    let one = "role.rbac.authorization.k8s.io \"lost\" not found";
+    assert_eq!(rbac.missing_roles(&user, "a"), format!("RBAC: {one}"));
+    assert_eq!(rbac.missing_roles(&user, "b"), "");
+    rbac.put_binding("", "two", vec![Subject::Group("dev".into())], lost(true));
+    assert_eq!(rbac.missing_roles(&user, "a"), format!("RBAC: [cluster{one}, {one}]"));
+    assert_eq!(rbac.missing_roles(&User::new("joe", ["ops"]), "a"), "");
+}
