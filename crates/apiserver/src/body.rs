@@ -1,7 +1,11 @@
 //! Request bodies read into values: JSON with its repeated keys noticed and its depth bounded, YAML, and protobuf.
 
-use std::{cell::RefCell, fmt};
+use std::{cell::RefCell, fmt, time::Duration};
 
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
@@ -12,6 +16,8 @@ use crate::{
 
 /// Request bodies, in bytes (`MaxRequestBodyBytes` of Kubernetes).
 pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// A request's body must be there in this time.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Lists and objects inside of each other.
 pub const DEPTH_MAX: usize = 100;
 
@@ -20,6 +26,23 @@ pub(crate) enum Media {
     Json,
     Yaml,
     Protobuf,
+}
+
+/// A request's body, no more than [`BODY_BYTES_MAX`].
+pub(crate) async fn read(body: Body, headers: &HeaderMap) -> Result<Bytes> {
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|bytes| bytes > BODY_BYTES_MAX) {
+        return Err(Error::body_too_large(BODY_BYTES_MAX));
+    }
+    let read = Limited::new(body, BODY_BYTES_MAX).collect();
+    let Ok(read) = tokio::time::timeout(BODY_TIMEOUT, read).await else {
+        return Err(Error::bad_request(format!("the body did not come within {} s", BODY_TIMEOUT.as_secs())));
+    };
+    match read {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Error::body_too_large(BODY_BYTES_MAX)),
+        Err(error) => Err(Error::bad_request(format!("the body could not be read: {error}"))),
+    }
 }
 
 /// A value, and the keys that occurred twice in it (`spec.a`, `spec.list[0].b`).

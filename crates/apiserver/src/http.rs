@@ -6,7 +6,6 @@ use axum::{body::Body, extract::Request, response::Response};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::upgrade::OnUpgrade;
 use policy::User;
 use serde_json::Value;
@@ -16,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     answer::{failure, in_media, respond, tell, to_vec, warn},
     authn, authz,
-    body::{self, BODY_BYTES_MAX, Media},
-    convert, decode, discovery, documents,
+    body::{self, Media},
+    convert, decode,
     fairness::Seat,
     forward, health,
     kinds::Kind,
@@ -37,10 +36,10 @@ use crate::{
     write::{self, Draft, FieldValidation, Raw, Scope, Stored},
 };
 
+mod other;
+
 /// Names and values of all headers together.
 pub const HEADERS_BYTES_MAX: usize = 64 * 1024;
-/// A request's body must be there in this time.
-const BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// A request that is allowed.
 pub(crate) struct Call {
@@ -123,7 +122,7 @@ async fn serve(
                 return Ok(respond(StatusCode::OK, crate::metrics::MEDIA, text.into()));
             }
             let _seat = seat(server, in_process, &user, None, None).await?;
-            return other(server, &segments, &parts.headers);
+            return other::serve(server, &segments, &parts.headers);
         }
     };
     let verb = verb.ok_or_else(Error::method_not_allowed_on_path)?;
@@ -222,68 +221,6 @@ fn check_place(kind: &Kind, target: &Resource, verb: Verb) -> Result<()> {
     }
 }
 
-/// What is no resource: discovery and documents.
-fn other(server: &Server, segments: &[String], headers: &HeaderMap) -> Result<Response> {
-    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    if let ["openapi", rest @ ..] = &segments[..] {
-        return documents::serve(server, rest, headers);
-    }
-    if let Some(response) = identity(server, &segments, headers) {
-        return response;
-    }
-    let (content_type, value) = discovery::serve(server, &segments, headers)?;
-    let answer = match content_type.as_str() {
-        "application/json" if segments.first().is_some_and(|s| matches!(*s, "api" | "apis")) => {
-            negotiate::answer(headers, false, true)?
-        }
-        _ => Answer { form: Form::Object, media: Media::Json, list_form: None, v1beta1: false },
-    };
-    let bytes = serde_json::to_vec(&value).map_err(Error::internal)?;
-    if answer.media != Media::Json {
-        return in_media(StatusCode::OK, bytes, answer.media);
-    }
-    Ok(respond(StatusCode::OK, &content_type, bytes.into()))
-}
-
-/// Where others learn how to check service account tokens (OpenID Connect discovery).
-fn identity(server: &Server, segments: &[&str], headers: &HeaderMap) -> Option<Result<Response>> {
-    let keys = server.state().keys.as_ref()?;
-    let (content_type, value) = match segments {
-        [".well-known", "openid-configuration"] => {
-            let host =
-                headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("kubernetes.default.svc");
-            ("application/json", keys.discovery(&format!("https://{host}/openid/v1/jwks")))
-        }
-        ["openid", "v1", "jwks"] => {
-            const MEDIA: &str = "application/jwk-set+json";
-            if !negotiate::takes(headers, MEDIA) {
-                return Some(Err(Error::no_representation(&[MEDIA])));
-            }
-            (MEDIA, keys.key_set())
-        }
-        _ => return None,
-    };
-    let mut response = respond(StatusCode::OK, content_type, value.to_string().into());
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
-    Some(Ok(response))
-}
-
-pub(crate) async fn read_body(body: Body, headers: &HeaderMap) -> Result<Bytes> {
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|bytes| bytes > BODY_BYTES_MAX) {
-        return Err(Error::body_too_large(BODY_BYTES_MAX));
-    }
-    let read = Limited::new(body, BODY_BYTES_MAX).collect();
-    let Ok(read) = tokio::time::timeout(BODY_TIMEOUT, read).await else {
-        return Err(Error::bad_request(format!("the body did not come within {} s", BODY_TIMEOUT.as_secs())));
-    };
-    match read {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Error::body_too_large(BODY_BYTES_MAX)),
-        Err(error) => Err(Error::bad_request(format!("the body could not be read: {error}"))),
-    }
-}
-
 impl Call {
     async fn run(self, body: Body) -> Result<Response> {
         if self.kind.review {
@@ -293,34 +230,34 @@ impl Call {
                     _ => Error::no_such_path(),
                 });
             }
-            let body = read_body(body, &self.headers).await?;
+            let body = body::read(body, &self.headers).await?;
             return self.review(body).await;
         }
         match (self.verb, self.target.subresource.as_str()) {
             (Verb::Get, "" | "status" | "scale" | "approval") => self.get().await,
             (Verb::List, "") => self.list().await,
             (Verb::Create, "") if self.target.name.is_empty() => {
-                let body = read_body(body, &self.headers).await?;
+                let body = body::read(body, &self.headers).await?;
                 self.create(body).await
             }
             (Verb::Create, "binding" | "eviction" | "token") => {
-                let body = read_body(body, &self.headers).await?;
+                let body = body::read(body, &self.headers).await?;
                 self.create_subresource(body).await
             }
             (Verb::Update, "" | "status" | "scale" | "approval" | "finalize") if !self.target.name.is_empty() => {
-                let body = read_body(body, &self.headers).await?;
+                let body = body::read(body, &self.headers).await?;
                 self.update(body).await
             }
             (Verb::Patch, "" | "status" | "scale" | "approval") if !self.target.name.is_empty() => {
-                let body = read_body(body, &self.headers).await?;
+                let body = body::read(body, &self.headers).await?;
                 self.patch(body).await
             }
             (Verb::Delete, "") => {
-                let body = read_body(body, &self.headers).await?;
+                let body = body::read(body, &self.headers).await?;
                 self.delete(body).await
             }
             (Verb::DeleteCollection, "") if !self.kind.is_namespace() => {
-                let body = read_body(body, &self.headers).await?;
+                let body = body::read(body, &self.headers).await?;
                 self.delete_collection(body).await
             }
             _ => Err(Error::method_not_allowed_on_path()),

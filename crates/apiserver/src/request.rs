@@ -21,8 +21,7 @@ use tokio::time::Instant;
 use crate::{
     admission::Annotations,
     audit::{Asking, Trail, verb_name},
-    body::Media,
-    http::read_body,
+    body::{self, Media},
     kinds::Kind,
     metrics::{Metrics, Request},
     negotiate,
@@ -112,7 +111,7 @@ impl Seen {
     /// The body, kept for the trail if that is to hold it.
     pub(crate) async fn body(&mut self, body: Body, parts: &Parts) -> Result<Body> {
         let Some(trail) = self.trail.as_mut().filter(|trail| trail.wants_request()) else { return Ok(body) };
-        let bytes = read_body(body, &parts.headers).await?;
+        let bytes = body::read(body, &parts.headers).await?;
         let media = negotiate::body_media(&parts.headers).unwrap_or(Media::Yaml);
         trail.request(&bytes, media);
         Ok(Body::from(bytes))
