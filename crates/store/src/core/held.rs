@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 const DICTIONARIES_MAX: usize = 512;
 /// Bytes of one. Objects say first what they have in common.
 const DICTIONARY_BYTES: usize = 2 << 10;
-/// Values that begin with the same bytes are of one sort.
+/// Values that begin with the same text are of one sort. What begins otherwise (encrypted values) has nothing in common with others.
 const SORT_BYTES: usize = 32;
 /// Dictionaries of one sort: a new one is made when the last one helps little.
 const SORT_DICTIONARIES_MAX: u8 = 4;
@@ -64,6 +64,9 @@ impl Sorts {
     /// The dictionary for values like this one.
     fn find(&mut self, value: &[u8]) -> u16 {
         let Some(sort) = value.first_chunk() else { return NO_DICTIONARY };
+        if !sort.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+            return NO_DICTIONARY;
+        }
         if let Some(sort) = self.known.get(sort) {
             return sort.dictionary;
         }
@@ -242,6 +245,16 @@ mod tests {
         let mut sorts = Sorts { known: HashMap::new(), made: u16::try_from(DICTIONARIES_MAX).unwrap() };
         assert_eq!(sorts.find(&[7; 100]), NO_DICTIONARY);
         assert_eq!(sorts.find(b"short"), NO_DICTIONARY);
+        assert!(sorts.known.is_empty());
+    }
+
+    #[test]
+    fn values_that_do_not_begin_with_text_use_up_no_dictionaries() {
+        let mut sorts = Sorts::default();
+        for number in 0..1_000_u32 {
+            let sealed = [b"k8s:enc:aesgcm:v1:key:".as_slice(), &[0xa5; 6], &number.to_be_bytes(), &[0; 100]].concat();
+            assert_eq!(sorts.find(&sealed), NO_DICTIONARY);
+        }
         assert!(sorts.known.is_empty());
     }
 
