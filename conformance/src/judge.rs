@@ -34,25 +34,31 @@ pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
     Ok(ports)
 }
 
+/// An etcd of one member that keeps its data in the folder `name`; `ports`: for clients, for peers.
+pub fn start_etcd(work: &Path, binary: &Path, name: &str, [clients, peers]: [u16; 2]) -> Result<Child> {
+    let log = format!("{name}.log");
+    let log = std::fs::File::create(work.join(&log)).with_context(|| format!("make {log}"))?;
+    Command::new(binary)
+        .arg("--data-dir")
+        .arg(work.join(name))
+        .arg(format!("--listen-client-urls=http://127.0.0.1:{clients}"))
+        .arg(format!("--advertise-client-urls=http://127.0.0.1:{clients}"))
+        .arg(format!("--listen-peer-urls=http://127.0.0.1:{peers}"))
+        .arg(format!("--initial-advertise-peer-urls=http://127.0.0.1:{peers}"))
+        .arg(format!("--initial-cluster=default=http://127.0.0.1:{peers}"))
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .context("start etcd")
+}
+
 impl Judge {
     pub async fn start(work: &Path, binary: &Path, etcd: &Path, authority: &Authority) -> Result<Self> {
         let [clients, peers, port] = free_ports()?;
         let log = |name: &str| std::fs::File::create(work.join(name)).with_context(|| format!("make {name}"));
-        let etcd_log = log("etcd.log")?;
-        let etcd = Command::new(etcd)
-            .arg("--data-dir")
-            .arg(work.join("etcd"))
-            .arg(format!("--listen-client-urls=http://127.0.0.1:{clients}"))
-            .arg(format!("--advertise-client-urls=http://127.0.0.1:{clients}"))
-            .arg(format!("--listen-peer-urls=http://127.0.0.1:{peers}"))
-            .arg(format!("--initial-advertise-peer-urls=http://127.0.0.1:{peers}"))
-            .arg(format!("--initial-cluster=default=http://127.0.0.1:{peers}"))
-            .stdout(etcd_log.try_clone()?)
-            .stderr(etcd_log)
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .context("start etcd")?;
+        let etcd = start_etcd(work, etcd, "etcd", [clients, peers])?;
         let files = Files::write(work, authority)?;
         let server_log = log("kube-apiserver.log")?;
         let server = Command::new(binary)

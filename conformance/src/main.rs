@@ -58,6 +58,9 @@ struct Compare {
     /// etcd's binary.
     #[arg(long, default_value = "etcd")]
     etcd: PathBuf,
+    /// Where the embedded server keeps its objects.
+    #[arg(long, value_enum, default_value_t = StoreKind::File)]
+    store: StoreKind,
     /// Only cases whose names contain this.
     #[arg(long, default_value = "")]
     only: String,
@@ -73,6 +76,12 @@ struct Compare {
     /// Only lists the cases.
     #[arg(long)]
     list: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum StoreKind {
+    File,
+    Etcd,
 }
 
 #[tokio::main]
@@ -100,7 +109,8 @@ async fn compare(args: Compare) -> Result<ExitCode> {
     let work = tempfile::tempdir().context("make a folder for both servers")?;
     let authority = Authority::new()?;
     let judge = judge::Judge::start(work.path(), &args.kube_apiserver, &args.etcd, &authority).await?;
-    let subject = subject::Subject::start(work.path(), "subject.db", Vec::new(), &authority).await?;
+    let etcd = (args.store == StoreKind::Etcd).then_some(args.etcd.as_path());
+    let subject = subject::Subject::start(work.path(), "subject.db", etcd, Vec::new(), &authority).await?;
     let pair = Arc::new(Pair::new(&judge.address, &subject.address, &authority)?);
     let total = cases.len();
     let ran = futures::stream::iter(cases).map(|case| {

@@ -20,7 +20,8 @@ static KEY_ID: LazyLock<Regex> = LazyLock::new(|| regex(r"^[\w-]{43}$"));
 static TOKEN: LazyLock<Regex> = LazyLock::new(|| regex(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+"));
 static AGE: LazyLock<Regex> = LazyLock::new(|| regex(r"^\d+(s|m|m\d+s)$"));
 static CURRENT: LazyLock<Regex> = LazyLock::new(|| regex(r"current: \d+"));
-static NUMBER: LazyLock<Regex> = LazyLock::new(|| regex(r"\b\d{2,}\b"));
+/// A number, but not one within a uid.
+static NUMBER: LazyLock<Regex> = LazyLock::new(|| regex(&format!(r"{}|\b\d{{2,}}\b", UID.as_str())));
 /// How far from now a time must be to be the case's own and not the server's.
 const AROUND_NOW: SignedDuration = SignedDuration::from_hours(24 * 370);
 
@@ -279,6 +280,16 @@ mod tests {
         );
         let message = "<uid 1> a-<made 1> <version 1>";
         assert_eq!(normal.body(two), json!({"message": message, "metadata": {"resourceVersion": "<version 2>"}}));
+    }
+
+    #[test]
+    fn a_version_within_a_uid_is_none() {
+        let mut normal = normal();
+        let uid = "11111111-2222-3333-4444-555555555555";
+        normal.sends(uid);
+        normal.body(json!({"metadata": {"resourceVersion": "3333"}}));
+        let told = normal.body(json!({"message": format!("uid {uid} at 3333")}));
+        assert_eq!(told, json!({"message": format!("uid {uid} at <version 1>")}));
     }
 
     #[test]

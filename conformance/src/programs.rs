@@ -133,8 +133,8 @@ impl Stand {
     async fn start(work: &Path, arguments: &Arguments, authority: &Authority) -> Result<Self> {
         let disabled = OF_THE_SERVER.iter().map(|name| name.parse()).collect::<Result<Vec<Controller>, _>>()?;
         let judge = Judge::start(work, &arguments.kube_apiserver, &arguments.etcd, authority).await?;
-        let own = Subject::start(work, "own.db", Vec::new(), authority).await?;
-        let bare = Subject::start(work, "bare.db", disabled, authority).await?;
+        let own = Subject::start(work, "own.db", None, Vec::new(), authority).await?;
+        let bare = Subject::start(work, "bare.db", None, disabled, authority).await?;
         let all: Vec<&str> = OF_THE_SERVER.into_iter().chain(OF_WORKLOADS).collect();
         let mut managers = Vec::new();
         let of = [(&judge.address, &all[..]), (&own.address, &OF_WORKLOADS[..]), (&bare.address, &all[..])];

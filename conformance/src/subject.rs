@@ -1,16 +1,16 @@
-//! The embedded server, as the binary runs it: over SQLite, on a TLS socket.
+//! The embedded server, as the binary runs it: over SQLite or an etcd, on a TLS socket.
 
 use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use apiserver::{Controller, Options, Profile, RequestLimits, Server, ServiceAccountKeys};
-use store::{Embedded, Limits};
-use tokio::{net::TcpListener, task::JoinHandle};
+use store::{Embedded, Limits, SharedStore, etcd::Etcd};
+use tokio::{net::TcpListener, process::Child, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     identity::Authority,
-    judge::{ISSUER, SERVICE_RANGE},
+    judge::{ISSUER, SERVICE_RANGE, free_ports, start_etcd},
 };
 
 /// More than the cases ask at once.
@@ -21,17 +21,32 @@ pub struct Subject {
     server: Server,
     stop: CancellationToken,
     serving: JoinHandle<Result<(), apiserver::ListenError>>,
+    etcd: Option<Child>,
 }
 
 impl Subject {
-    /// `disabled`: controllers that something else runs in place of the server.
+    /// `etcd`: the binary of the one that it keeps its objects in; none: they are in the file `database`. `disabled`: controllers
+    /// that something else runs in place of the server.
     pub async fn start(
         work: &Path,
         database: &str,
+        etcd: Option<&Path>,
         disabled_controllers: Vec<Controller>,
         authority: &Authority,
     ) -> Result<Self> {
-        let store = Embedded::open(&work.join(database), Limits::default()).context("open the store")?;
+        let (store, etcd): (SharedStore, Option<Child>) = match etcd {
+            None => {
+                let store = Embedded::open(&work.join(database), Limits::default()).context("open the store")?;
+                (Arc::new(store), None)
+            }
+            Some(binary) => {
+                let ports = free_ports()?;
+                let etcd = start_etcd(work, binary, "subject", ports)?;
+                let address = format!("etcd://127.0.0.1:{}/skep", ports[0]).parse()?;
+                let store = Etcd::open(store::etcd::Options::new(address, None)).await.context("open the store")?;
+                (Arc::new(store), Some(etcd))
+            }
+        };
         let options = Options {
             profile: Profile::Workload,
             client_ca_pem: Some(authority.certificate()),
@@ -48,7 +63,7 @@ impl Subject {
             service_range: Some(SERVICE_RANGE.parse()?),
             ..Options::default()
         };
-        let server = Server::start(Arc::new(store), options).await.context("start the embedded server")?;
+        let server = Server::start(store, options).await.context("start the embedded server")?;
         let own = authority.server()?;
         let tls = apiserver::server_tls(&own.certificate, &own.key, Some(&authority.certificate()))?;
         let listener = TcpListener::bind("127.0.0.1:0").await.context("listen")?;
@@ -56,13 +71,16 @@ impl Subject {
         let stop = CancellationToken::new();
         let (running, stopping) = (server.clone(), stop.clone());
         let serving = tokio::spawn(async move { running.serve(listener, tls, stopping).await });
-        Ok(Self { address, server, stop, serving })
+        Ok(Self { address, server, stop, serving, etcd })
     }
 
     pub async fn stop(self) -> Result<()> {
         self.stop.cancel();
         self.serving.await.context("serve")?.context("serve")?;
         self.server.shutdown().await;
+        if let Some(mut etcd) = self.etcd {
+            etcd.kill().await.context("end etcd")?;
+        }
         Ok(())
     }
 }

@@ -88,6 +88,9 @@ pub(crate) fn failure(error: &Error, media: Media) -> Response {
     };
     let mut response = wanted.unwrap_or_else(|| respond(code, "application/json", value.to_string().into()));
     warn(&mut response, error.warnings());
+    if !error.annotations().is_empty() {
+        response.extensions_mut().insert(Annotations(error.annotations().clone()));
+    }
     if let Some(retry_after_s) = error.retry_after_s() {
         response.headers_mut().insert(header::RETRY_AFTER, retry_after_s.into());
     }

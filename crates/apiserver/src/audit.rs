@@ -2,12 +2,13 @@
 //!
 //! Bodies are only in events of the levels Request and RequestResponse, so that what is told at Metadata holds no secret. What
 //! is in memory before it is written has a limit; a request whose event finds no room waits for it, and when that takes too
-//! long the event is lost, counted and said in the server's own log. Left out: the webhook backend.
+//! long the event is lost, counted and said in the server's own log. A webhook takes batches of them, and is never waited for.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, header, request::Parts};
+use parking_lot::RwLock;
 use policy::User;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -22,11 +23,13 @@ use crate::{
 
 mod log;
 mod policy_file;
+mod webhook;
 
 use self::policy_file::{Asked, Level, Policy, Stage};
 pub use self::{
     log::{AuditLog, Rotation},
     policy_file::PolicyError,
+    webhook::{AuditWebhook, Batching},
 };
 
 /// Bytes of events that wait to be written.
@@ -52,25 +55,52 @@ pub enum AuditError {
         #[source]
         source: std::io::Error,
     },
+    #[error("set up the audit webhook: {0}")]
+    Webhook(String),
 }
 
-/// A policy and the log that it fills; one for each server.
+/// A policy, and the log and the webhook that it fills; one for each server.
 pub struct Audit {
-    policy: Policy,
-    log: AuditLog,
+    policy: RwLock<Arc<Policy>>,
+    log: Option<AuditLog>,
+    webhook: Option<AuditWebhook>,
     room: Arc<Semaphore>,
 }
 
 impl Audit {
     /// `policy`: YAML or JSON of an audit.k8s.io/v1 Policy.
     pub fn new(policy: &str, log: AuditLog) -> Result<Arc<Self>, AuditError> {
-        let policy = Policy::parse(policy).map_err(AuditError::Policy)?;
-        Ok(Arc::new(Self { policy, log, room: Arc::new(Semaphore::new(BUFFER_BYTES)) }))
+        Self::with(policy, Some(log), None)
+    }
+
+    /// The same with a log, a webhook, or both.
+    pub fn with(policy: &str, log: Option<AuditLog>, webhook: Option<AuditWebhook>) -> Result<Arc<Self>, AuditError> {
+        let policy = RwLock::new(Arc::new(Policy::parse(policy).map_err(AuditError::Policy)?));
+        Ok(Arc::new(Self { policy, log, webhook, room: Arc::new(Semaphore::new(BUFFER_BYTES)) }))
+    }
+
+    /// Takes a new policy for the requests that come; the old one stays if that is wrong.
+    pub fn replace(&self, policy: &str) -> Result<(), AuditError> {
+        let policy = Arc::new(Policy::parse(policy).map_err(AuditError::Policy)?);
+        *self.policy.write() = policy;
+        Ok(())
+    }
+
+    /// Begins to send events to the webhook, in the runtime of whoever calls.
+    pub(crate) fn start(&self) {
+        if let Some(webhook) = &self.webhook {
+            webhook.start();
+        }
     }
 
     /// Writes what waits, and ends the log.
     pub async fn close(&self) {
-        self.log.close().await;
+        if let Some(webhook) = &self.webhook {
+            webhook.close().await;
+        }
+        if let Some(log) = &self.log {
+            log.close().await;
+        }
     }
 }
 
@@ -137,7 +167,8 @@ impl Trail {
         let audit = server.state().options.audit.clone()?;
         let (headers, uri) = (&asking.parts.headers, &asking.parts.uri);
         let asked = Asked { user: asking.user, verb: asking.verb, target: asking.target, path: uri.path() };
-        let (level, omitted, omit_managed) = audit.policy.decide(&asked);
+        let policy = Arc::clone(&audit.policy.read());
+        let (level, omitted, omit_managed) = policy.decide(&asked);
         server.state().metrics.audit_level(level.as_str());
         if level == Level::None {
             return None;
@@ -293,6 +324,10 @@ impl Trail {
 
     async fn tell(&mut self, stage: Stage) {
         let Some(line) = self.line(stage) else { return };
+        let line = self.to_webhook(line);
+        if self.audit.log.is_none() {
+            return;
+        }
         let bytes = u32::try_from(line.len().min(BUFFER_BYTES)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.audit.room).acquire_many_owned(bytes);
         match tokio::time::timeout(WAIT_MAX, room).await {
@@ -301,14 +336,32 @@ impl Trail {
         }
     }
 
-    fn write(&self, line: Vec<u8>, room: Option<OwnedSemaphorePermit>) {
+    fn to_webhook(&self, line: Vec<u8>) -> Bytes {
+        let line = Bytes::from(line);
+        if let Some(webhook) = &self.audit.webhook {
+            let metrics = &self.server.state().metrics;
+            let taken = webhook.write(line.clone(), metrics);
+            if !taken {
+                let id = &self.event.audit_id;
+                tracing::error!(id, "an audit event was lost: the webhook does not keep up");
+            }
+            if !taken || self.audit.log.is_none() {
+                metrics.audited(taken);
+            }
+        }
+        line
+    }
+
+    fn write(&self, line: Bytes, room: Option<OwnedSemaphorePermit>) {
         let metrics = &self.server.state().metrics;
         let Some(room) = room else {
             metrics.audited(false);
             let id = &self.event.audit_id;
             return tracing::error!(id, "an audit event was lost: the log does not keep up");
         };
-        metrics.audited(self.audit.log.write(line, room, Arc::clone(metrics)));
+        if let Some(log) = &self.audit.log {
+            metrics.audited(log.write(line, room, Arc::clone(metrics)));
+        }
     }
 }
 
@@ -323,6 +376,10 @@ impl Drop for Trail {
             self.answered(200, Some(&status));
         }
         let Some(line) = self.line(Stage::ResponseComplete) else { return };
+        let line = self.to_webhook(line);
+        if self.audit.log.is_none() {
+            return;
+        }
         let bytes = u32::try_from(line.len().min(BUFFER_BYTES)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.audit.room).try_acquire_many_owned(bytes).ok();
         self.write(line, room);

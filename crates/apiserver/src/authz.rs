@@ -1,8 +1,5 @@
 //! Whether somebody may do something: authorizers asked one after the other, with RBAC as the last of them (upstream:
 //! `apiserver/pkg/authorization/union`, `authorizerfactory`).
-//!
-//! The escalation checks of roles, bindings and certificate signers ask RBAC alone, since they ask what a user holds and not
-//! what a request may do.
 
 use async_trait::async_trait;
 use policy::{
@@ -16,14 +13,21 @@ use crate::{
     status::{Error, Result},
 };
 
+pub(crate) mod chain;
 pub(crate) mod node;
 pub(crate) mod restriction;
+mod webhook;
+
+use self::chain::Step;
+pub use self::chain::{Authorization, AuthorizationError};
 
 /// What is asked of an authorizer.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
     pub user: &'a User,
     pub wanted: Attributes<'a>,
+    /// Of the resource's API; empty: none.
+    pub version: &'a str,
     /// Of a list, a watch or a deletion of many; empty: none.
     pub field_selector: &'a str,
 }
@@ -58,25 +62,51 @@ pub(crate) async fn decide(server: &Server, question: &Question<'_>) -> Verdict 
             decided => return decided,
         }
     }
-    if options.node_authorizer && node::is_node(question.user) {
-        match node::authorize(server, question).await {
+    let usual = if options.node_authorizer { &[Step::Node, Step::Rbac][..] } else { &[Step::Rbac] };
+    let configured = options.authorization.as_ref().map(|authorization| authorization.steps());
+    for step in configured.as_ref().map_or(usual, |steps| &steps[..]) {
+        match ask_one(server, step, question).await {
             Verdict::NoOpinion(why) => reasons.extend((!why.is_empty()).then_some(why)),
             decided => return decided,
         }
     }
-    let access = server.state().access.read();
-    match access.rbac.authorize(question.user, &question.wanted) {
-        Decision::Allowed(why) => Verdict::Allow(why),
-        Decision::NoOpinion => {
-            let namespace = match question.wanted {
-                Attributes::Resource { namespace, .. } => namespace,
-                Attributes::Path { .. } => "",
-            };
-            let why = access.rbac.missing_roles(question.user, namespace);
-            reasons.extend((!why.is_empty()).then_some(why));
-            Verdict::NoOpinion(reasons.join(", "))
+    Verdict::NoOpinion(reasons.join(", "))
+}
+
+async fn ask_one(server: &Server, step: &Step, question: &Question<'_>) -> Verdict {
+    match step {
+        Step::AlwaysAllow => Verdict::Allow(String::new()),
+        Step::AlwaysDeny => Verdict::NoOpinion("Everything is forbidden.".to_owned()),
+        Step::Node if node::is_node(question.user) => node::authorize(server, question).await,
+        Step::Node => Verdict::NoOpinion(String::new()),
+        Step::Rbac => {
+            let access = server.state().access.read();
+            match access.rbac.authorize(question.user, &question.wanted) {
+                Decision::Allowed(why) => Verdict::Allow(why),
+                Decision::NoOpinion => {
+                    let namespace = match question.wanted {
+                        Attributes::Resource { namespace, .. } => namespace,
+                        Attributes::Path { .. } => "",
+                    };
+                    Verdict::NoOpinion(access.rbac.missing_roles(question.user, namespace))
+                }
+            }
         }
+        Step::Webhook(webhook) => webhook.authorize(question).await,
     }
+}
+
+/// Whether there are webhooks, which nobody can ask for all that somebody may do.
+pub(crate) fn asks_webhooks(server: &Server) -> bool {
+    let configured = server.state().options.authorization.as_ref();
+    configured.is_some_and(|a| a.steps().iter().any(|step| matches!(step, Step::Webhook(_))))
+}
+
+/// Whether anybody beside the cluster's own roles has a say.
+pub(crate) fn asks_others(server: &Server) -> bool {
+    let options = &server.state().options;
+    let configured = options.authorization.as_ref().map(|authorization| authorization.asks_others());
+    !options.authorizers.is_empty() || configured.unwrap_or(options.node_authorizer)
 }
 
 /// The same as a yes or a no with its reason.
@@ -88,7 +118,7 @@ async fn ask(server: &Server, question: &Question<'_>) -> Result<(), String> {
 }
 
 pub(crate) async fn is_allowed(server: &Server, user: &User, wanted: Attributes<'_>) -> bool {
-    ask(server, &Question { user, wanted, field_selector: "" }).await.is_ok()
+    ask(server, &Question { user, wanted, version: "", field_selector: "" }).await.is_ok()
 }
 
 fn with_reason(mut text: String, why: &str) -> String {
@@ -102,7 +132,7 @@ fn with_reason(mut text: String, why: &str) -> String {
 /// A request for no resource.
 pub(crate) async fn path(server: &Server, user: &User, verb: &str, path: &str) -> Result<()> {
     let wanted = Attributes::Path { verb, path };
-    ask(server, &Question { user, wanted, field_selector: "" }).await.map_err(|why| {
+    ask(server, &Question { user, wanted, version: "", field_selector: "" }).await.map_err(|why| {
         let text = format!("User \"{}\" cannot {verb} path \"{path}\"", user.name);
         Error::forbidden("", "", "", with_reason(text, &why))
     })
@@ -126,7 +156,9 @@ pub(crate) async fn resource(server: &Server, user: &User, verb: Verb, target: &
         namespace: &target.namespace,
         name: &name,
     };
-    let Err(reason) = ask(server, &Question { user, wanted, field_selector }).await else { return Ok(()) };
+    let Err(reason) = ask(server, &Question { user, wanted, version: &target.version, field_selector }).await else {
+        return Ok(());
+    };
     let mut resource = target.resource.clone();
     if !target.subresource.is_empty() {
         resource = format!("{resource}/{}", target.subresource);

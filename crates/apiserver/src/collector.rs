@@ -1,12 +1,15 @@
 //! What goes on behind the requests: garbage collection, the emptying of namespaces and CRDs, the aggregation of roles,
-//! the default service account of each namespace, the end of old events.
+//! the default service account of each namespace, tokens in secrets, the end of old events.
 //!
 //! One task reads the store's events and keeps the indexes; another does the work that they call for. The graph of owners
 //! grows with each event and is never scanned.
 
 use std::{
     collections::{HashSet, VecDeque},
-    sync::LazyLock,
+    sync::{
+        LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,6 +34,7 @@ mod graph;
 mod namespaces;
 mod owners;
 mod roles;
+mod tokens;
 
 pub use controller::{Controller, UnknownController};
 use graph::Graph;
@@ -61,8 +65,23 @@ pub(crate) enum Work {
     Aggregate,
     /// What a quota (namespace, name) limits is to be counted, if it is not.
     Quota(String, String),
+    /// The same, whether it is counted or not: something was written by somebody who did not know of it yet.
+    Recount(String, String),
+    /// The secret (namespace, name) is to hold a token.
+    Token(String, String),
+    /// The account (namespace, name) has gone: its tokens are to go.
+    Tokens(String, String),
+    /// The account (namespace, name) may name a secret that has gone.
+    Unnamed(String, String, String),
     /// Old events are to go.
     Sweep,
+}
+
+impl Work {
+    /// What each server does for itself, even if another does all else.
+    fn is_own(&self) -> bool {
+        matches!(self, Self::Quota(..) | Self::Recount(..) | Self::Sweep)
+    }
 }
 
 #[derive(Default)]
@@ -77,10 +96,34 @@ pub(crate) struct Collector {
     queue: Mutex<Queue>,
     wake: Notify,
     graph: Mutex<Graph>,
+    /// Another of several servers does what is done once for all of them.
+    rests: AtomicBool,
+    resumed: Notify,
 }
 
 impl Collector {
-    pub(super) fn push(&self, work: Work) {
+    /// Whether this server does what is to be done once for all servers over a store; told by whoever lets one of them do it.
+    pub(crate) fn set_working(&self, works: bool) {
+        self.rests.store(!works, Ordering::SeqCst);
+        if works {
+            // What came up in the meantime is found by reading everything once more.
+            self.resumed.notify_one();
+        } else {
+            let mut queue = self.queue.lock();
+            queue.ready.clear();
+            queue.known.clear();
+            queue.later.retain(|(_, work)| work.is_own());
+        }
+    }
+
+    fn rests(&self) -> bool {
+        self.rests.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn push(&self, work: Work) {
+        if self.rests() && !work.is_own() {
+            return;
+        }
         let mut queue = self.queue.lock();
         if queue.known.insert(work.clone()) {
             queue.ready.push_back(work);
@@ -155,16 +198,20 @@ pub(crate) async fn observe(server: Server, mut watch: store::Watch) {
     loop {
         let item = tokio::select! {
             item = watch.next() => item,
+            () = server.state().collector.resumed.notified() => Some(WatchItem::Compacted),
             () = stop.cancelled() => return,
         };
         match item {
-            Some(WatchItem::Event(Event::Put { item, .. })) => put(&server, &item.key, item.modified, &item.value),
+            Some(WatchItem::Event(Event::Put { item, .. })) => {
+                recount_if_new(&server, &item.key);
+                put(&server, &item.key, item.modified, &item.value);
+            }
             Some(WatchItem::Event(Event::Delete { revision, prev })) => {
                 delete(&server, &prev.key, revision, &prev.value);
             }
             Some(WatchItem::Bookmark(_)) => {}
             Some(WatchItem::Compacted) => {
-                tracing::warn!("the collector fell behind the store and reads it anew");
+                tracing::debug!("the collector reads the store anew");
                 watch = loop {
                     match load(&server).await {
                         Ok(new) => break new,
@@ -178,6 +225,15 @@ pub(crate) async fn observe(server: Server, mut watch: store::Watch) {
             }
             None => return,
         }
+    }
+}
+
+/// A quota that another server made: until now this one wrote without it.
+fn recount_if_new(server: &Server, key: &[u8]) {
+    if let Some(("core", "resourcequotas", namespace, name)) = split_key(key)
+        && !server.limits().quotas(namespace).iter().any(|known| known == name)
+    {
+        server.state().collector.push(Work::Recount(namespace.to_owned(), name.to_owned()));
     }
 }
 
@@ -204,6 +260,9 @@ fn put(server: &Server, key: &[u8], revision: Revision, value: &[u8]) {
         }
         ("core", "namespaces") => collector.push(Work::Account(name.to_owned())),
         ("core", "resourcequotas") => collector.push(Work::Quota(namespace.to_owned(), name.to_owned())),
+        ("core", "secrets") if !deleting && tokens::holds_token(value) => {
+            collector.push(Work::Token(namespace.to_owned(), name.to_owned()));
+        }
         (crd::GROUP, _) if deleting => {
             collector.graph.lock().terminating_crds.insert(name.to_owned());
             collector.push(Work::Crd(name.to_owned()));
@@ -235,8 +294,14 @@ fn delete(server: &Server, key: &[u8], revision: Revision, value: &[u8]) {
     }
     match (group, plural) {
         ("core", "namespaces") => drop(graph.terminating.remove(name)),
-        ("core", "serviceaccounts") if name == namespaces::DEFAULT_ACCOUNT => {
-            collector.push(Work::Account(namespace.to_owned()));
+        ("core", "serviceaccounts") => {
+            collector.push(Work::Tokens(namespace.to_owned(), name.to_owned()));
+            if name == namespaces::DEFAULT_ACCOUNT {
+                collector.push(Work::Account(namespace.to_owned()));
+            }
+        }
+        ("core", "secrets") if tokens::holds_token(value) => {
+            tokens::left(namespace, name, value).into_iter().for_each(|work| collector.push(work));
         }
         (crd::GROUP, _) => {
             graph.terminating_crds.remove(name);
@@ -291,10 +356,15 @@ async fn run(server: &Server, work: Work) {
         Work::Crd(name) => namespaces::empty_crd(server, name).await,
         Work::Names(group) => namespaces::name_again(server, group).await,
         Work::Aggregate => roles::aggregate(server).await,
-        Work::Quota(namespace, name) => crate::admission::quota::recount(server, namespace, name).await,
+        Work::Quota(namespace, name) => crate::admission::quota::recount(server, namespace, name, false).await,
+        Work::Recount(namespace, name) => crate::admission::quota::recount(server, namespace, name, true).await,
+        Work::Token(namespace, name) => tokens::fill(server, namespace, name).await,
+        Work::Tokens(namespace, name) => tokens::account_gone(server, namespace, name).await,
+        Work::Unnamed(namespace, account, secret) => tokens::unname(server, namespace, account, secret).await,
         Work::Sweep => {
-            server.state().collector.push_later(Work::Sweep, Instant::now() + SWEEP_INTERVAL);
-            namespaces::sweep_events(server).await
+            let collector = &server.state().collector;
+            collector.push_later(Work::Sweep, Instant::now() + SWEEP_INTERVAL);
+            if collector.rests() { Ok(()) } else { namespaces::sweep_events(server).await }
         }
     };
     match done {
@@ -303,7 +373,10 @@ async fn run(server: &Server, work: Work) {
         Err(error) if error.is_not_found() => {}
         Err(error) => {
             tracing::debug!(%error, ?work, "background work is tried again");
-            server.state().collector.push_later(work, Instant::now() + RETRY);
+            let collector = &server.state().collector;
+            if !collector.rests() || work.is_own() {
+                collector.push_later(work, Instant::now() + RETRY);
+            }
         }
     }
 }

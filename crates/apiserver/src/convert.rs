@@ -14,6 +14,7 @@ use crate::{
     kinds::Kind,
     object::{self, at, text_at},
     status::{Error, Result},
+    trace::{self, Span},
     webhook::{self, Endpoint},
     write::Stored,
 };
@@ -109,7 +110,10 @@ impl Converter {
         });
         let most = (ANSWER_BYTES_PER_OBJECT * objects.len()).min(ANSWER_BYTES_MAX);
         let asked = endpoint.post(self.store.as_ref(), review.to_string().into_bytes(), None, most);
+        let span = trace::child(|| "Call conversion webhook".to_owned(), trace::Kind::Client);
+        let asked = trace::within(span.as_ref().map(Span::context), || asked);
         let answer = tokio::time::timeout(TIMEOUT, asked).await;
+        drop(span);
         let answer = answer.map_err(|_| format!("no answer within {} s", TIMEOUT.as_secs()))?;
         let answer = answer.map_err(|error| error.text(&endpoint.url(None)))?;
         let answer: Value = serde_json::from_slice(&answer).map_err(|error| error.to_string())?;

@@ -113,6 +113,10 @@ pub(crate) fn check_rules(crd: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let costs = before.and_then(of).as_ref() != Some(&schema);
         if let Ok(schema) = Schema::parse(&schema) {
             errors.extend(below(&path, schema.check_rules(costs, &path)));
+            // What was taken before this was looked at stays.
+            if costs {
+                errors.extend(below(&path, schema.check_defaults()));
+            }
         }
     }
     errors
@@ -135,7 +139,8 @@ pub(crate) async fn establish(scope: &Scope) -> status::Result<()> {
     rest::modify_internal(&internal, |crd| {
         let mut old = crd.clone();
         let kind = &scope.kind;
-        let cx = strategy::Cx { server: &scope.server, user: &user, kind, subresource: "status", now };
+        let cx =
+            strategy::Cx { server: &scope.server, user: &user, kind, subresource: "status", now, rights: Vec::new() };
         strategy::crd_conditions(&cx, crd);
         if *crd == old {
             return false;

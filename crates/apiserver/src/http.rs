@@ -32,7 +32,7 @@ use crate::{
     reviews,
     server::Server,
     status::{self, Error, Result},
-    subresource, watch,
+    subresource, trace, watch,
     write::{self, Draft, FieldValidation, Raw, Scope, Stored},
 };
 
@@ -79,7 +79,7 @@ pub(crate) async fn handle(server: Server, request: Request, caller: Option<Arc<
 
 async fn serve(
     server: &Server,
-    mut parts: Parts,
+    parts: Parts,
     body: Body,
     caller: Option<Arc<User>>,
     seen: &mut Seen,
@@ -100,6 +100,28 @@ async fn serve(
     });
     let in_process = caller.is_some();
     let user = identify(server, caller, verb, resource, &parts, seen).await?;
+    let asked = Asked { target, query, verb, in_process };
+    trace::within(seen.context(), || answer(server, parts, body, user, asked, seen)).await
+}
+
+/// What a request wants, by its first line.
+struct Asked {
+    target: Target,
+    query: Query,
+    verb: Option<Verb>,
+    in_process: bool,
+}
+
+/// Answers a request of which it is known who sent it.
+async fn answer(
+    server: &Server,
+    mut parts: Parts,
+    body: Body,
+    user: Arc<User>,
+    asked: Asked,
+    seen: &mut Seen,
+) -> Result<Response> {
+    let Asked { target, query, verb, in_process } = asked;
     let resource = match target {
         Target::Resource(resource) => resource,
         Target::Other(segments) => {
@@ -173,6 +195,7 @@ async fn identify(
     seen: &mut Seen,
 ) -> Result<Arc<User>> {
     if let Some(user) = caller {
+        seen.trace(server, &user, resource, parts);
         seen.told(server, (&user, None), verb, resource, parts).await;
         return Ok(user);
     }
@@ -185,6 +208,7 @@ async fn identify(
             return Err(error);
         }
     };
+    seen.trace(server, &user, resource, parts);
     let target = authn::impersonate(server, &user, &parts.headers).await;
     let impersonated = target.as_ref().ok().and_then(Option::as_ref);
     seen.told(server, (&user, impersonated), verb, resource, parts).await;
@@ -259,6 +283,9 @@ impl Call {
             (Verb::DeleteCollection, "") if !self.kind.is_namespace() => {
                 let body = body::read(body, &self.headers).await?;
                 self.delete_collection(body).await
+            }
+            (verb, "status" | "scale") if self.kind.is_custom() => {
+                Err(Error::method_not_allowed(&self.kind.group, &self.kind.plural, verb.as_str()))
             }
             _ => Err(Error::method_not_allowed_on_path()),
         }

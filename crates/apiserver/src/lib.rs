@@ -5,7 +5,7 @@
 //! that is the same for each (built-in kinds and their schemas), and is a tower service: `kube::Client` takes it as it is.
 //!
 //! Left out on purpose: aggregated API servers, `exec`, `log` and `proxy` of pods, webhooks that authenticate,
-//! authorize or take audit events, PodSecurity and the type checking of admission policies, encryption by anything but AES-GCM,
+//! PodSecurity and the type checking of admission policies, encryption by anything but AES-GCM,
 //! and flow control by API objects.
 
 mod access;
@@ -57,6 +57,7 @@ mod strategy;
 mod subresource;
 mod table;
 mod token;
+mod trace;
 mod watch;
 mod webhook;
 mod write;
@@ -65,9 +66,9 @@ pub use policy::{User, rbac::Attributes};
 
 pub use self::{
     admission::{Admission, Denied, Operation, Request, Warning},
-    audit::{Audit, AuditError, AuditLog, PolicyError, Rotation},
+    audit::{Audit, AuditError, AuditLog, AuditWebhook, Batching, PolicyError, Rotation},
     authn::PeerCertificates,
-    authz::{Authorizer, Question, Verdict},
+    authz::{Authorization, AuthorizationError, Authorizer, Question, Verdict},
     body::{BODY_BYTES_MAX, DEPTH_MAX},
     collector::{Controller, UnknownController},
     fairness::RequestLimits,
@@ -82,5 +83,7 @@ pub use self::{
     service_ip::{ServiceRange, ServiceRangeError},
     stored::check_stored,
     token::KeyError,
+    trace::{Tracing, TracingError},
+    webhook::ReadFile,
     write::OBJECT_BYTES_MAX,
 };

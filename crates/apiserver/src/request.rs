@@ -28,6 +28,7 @@ use crate::{
     path::{Query, Resource, Verb},
     server::Server,
     status::Result,
+    trace::{self, Span},
 };
 
 /// Bytes of an answer that are put into an audit event; of a longer one only the status is.
@@ -39,6 +40,7 @@ pub(crate) struct Seen {
     metrics: Arc<Metrics>,
     labels: Request,
     trail: Option<Trail>,
+    span: Option<Span>,
     /// The answer goes on: a watch or a stream.
     long: bool,
 }
@@ -51,8 +53,26 @@ impl Seen {
             metrics: Arc::clone(&server.state().metrics),
             labels: Request::of_path(method, first),
             trail: None,
+            span: None,
             long: false,
         }
+    }
+
+    /// Begins the request's span. `user`: who sent it.
+    pub(crate) fn trace(&mut self, server: &Server, user: &User, target: Option<&Resource>, parts: &Parts) {
+        let options = &server.state().options;
+        let Some(tracing) = &options.tracing else { return };
+        let source = trace::Source { tracing, random: &options.random, now: server.now() };
+        let mut span = trace::request(&source, user, parts, self.start);
+        if let Some(target) = target {
+            span.rename(trace::name_of(&parts.method, target));
+        }
+        self.span = Some(span);
+    }
+
+    /// What the request is to be served in.
+    pub(crate) fn context(&self) -> Option<trace::Context> {
+        self.span.as_ref().map(Span::context)
     }
 
     pub(crate) fn kind(&mut self, kind: &Kind, verb: Verb, target: &Resource, query: &Query, headers: &HeaderMap) {
@@ -129,6 +149,13 @@ impl Seen {
         let code = response.status().as_u16();
         let size = response.body().size_hint().exact();
         self.metrics.answered(&self.labels, code, self.start.elapsed(), size);
+        if let Some(span) = &mut self.span {
+            span.number("http.response.status_code", code.into());
+            span.text("audit-id", self.trail.as_ref().map_or("", Trail::id));
+            if code >= 500 {
+                span.failed("");
+            }
+        }
         if let Some(trail) = &self.trail
             && let Ok(id) = HeaderValue::from_str(trail.id())
         {
@@ -144,7 +171,7 @@ impl Seen {
                 trail.started(code).await;
             }
             self.metrics.opened(&self.labels);
-            let open = Open { metrics: self.metrics, labels: self.labels, _trail: self.trail };
+            let open = Open { metrics: self.metrics, labels: self.labels, _trail: self.trail, _span: self.span };
             return response.map(|body| Body::new(Watched { body, _open: open }));
         }
         let Some(mut trail) = self.trail.take() else { return response };
@@ -180,6 +207,7 @@ struct Open {
     metrics: Arc<Metrics>,
     labels: Request,
     _trail: Option<Trail>,
+    _span: Option<Span>,
 }
 
 impl Drop for Open {

@@ -105,7 +105,8 @@ async fn access(server: &Server, user: &User, review: &Value) -> Result<Value> {
         }
     };
     let selector = resource.map_or("", |a| text_at(a, &["fieldSelector", "rawSelector"]));
-    Ok(match authz::decide(server, &Question { user, wanted, field_selector: selector }).await {
+    let version = resource.map_or("", |a| text_at(a, &["version"]));
+    Ok(match authz::decide(server, &Question { user, wanted, version, field_selector: selector }).await {
         Verdict::Allow(reason) if reason.is_empty() => json!({"allowed": true}),
         Verdict::Allow(reason) => json!({"allowed": true, "reason": reason}),
         Verdict::Deny(reason) if reason.is_empty() => json!({"allowed": false, "denied": true}),
@@ -125,6 +126,10 @@ fn rules(server: &Server, user: &User, review: &Value) -> Result<Value> {
     rules.dedup();
     let (paths, resources): (Vec<Rule>, Vec<Rule>) = rules.into_iter().partition(|r| !r.non_resource_urls.is_empty());
     let mut status = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false});
+    if authz::asks_webhooks(server) {
+        status["incomplete"] = true.into();
+        status["evaluationError"] = "webhook authorizer does not support user rule resolution".into();
+    }
     if server.state().options.node_authorizer && authz::node::is_node(user) {
         status["incomplete"] = true.into();
         status["evaluationError"] = "node authorizer does not support user rule resolution".into();

@@ -16,6 +16,7 @@ mod validate;
 use std::sync::{Arc, OnceLock};
 
 pub(crate) use self::{
+    format::unknown as unknown_formats,
     pattern::Pattern,
     print::{Dialect, Printer},
 };
@@ -74,6 +75,18 @@ impl Schema {
     /// can be changed after its schema became stricter. `warnings`: rules that do not hold, as they did not before.
     pub fn validate_update(&self, object: &Value, old: &Value, warnings: &mut Vec<String>) -> Vec<FieldError> {
         self.with_rules(validate::object(&self.whole.root, object, Some(old)), object, Some(old), warnings)
+    }
+
+    /// The same for a write of the subresource `status`, which changes nothing else.
+    pub fn validate_status(&self, object: &Value, old: &Value, warnings: &mut Vec<String>) -> Vec<FieldError> {
+        self.with_rules(validate::status(&self.whole.root, object, old), object, Some(old), warnings)
+    }
+
+    /// Defaults with fields that the schema does not know, which would be lost at once.
+    pub fn check_defaults(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        complete::check_defaults(&self.whole.root, true, "", &mut errors);
+        errors
     }
 
     /// Adds what the rules say. They speak of objects that fit the schema, so they are not asked about others.

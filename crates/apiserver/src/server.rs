@@ -17,6 +17,7 @@ use crate::{
     access::Access,
     admission::{Admission, limits::Limits, registry::Registry},
     audit::Audit,
+    authz::Authorization,
     bootstrap,
     catalog::Catalog,
     collector::Collector,
@@ -30,6 +31,7 @@ use crate::{
     seal::{Encryption, Sealed},
     service_ip::ServiceRange,
     token::Keys,
+    trace::Tracing,
 };
 
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -66,6 +68,8 @@ pub struct Options {
     pub admission: Vec<Arc<dyn Admission>>,
     /// Who decides on requests before RBAC does.
     pub authorizers: Vec<Arc<dyn crate::Authorizer>>,
+    /// Who is asked after these, in place of the node authorizer and RBAC.
+    pub authorization: Option<Arc<Authorization>>,
     /// Whether members of `system:nodes` may do what their node needs and no more (Node authorizer, NodeRestriction).
     pub node_authorizer: bool,
     /// CRDs that are made or brought up to date at start.
@@ -82,6 +86,8 @@ pub struct Options {
     pub limits: RequestLimits,
     /// Who did what is told here; none: nowhere.
     pub audit: Option<Arc<Audit>>,
+    /// Which requests are traced, and where to; none: none.
+    pub tracing: Option<Arc<Tracing>>,
     /// What is encrypted in the store; none: nothing.
     pub encryption: Option<Arc<Encryption>>,
     /// Controllers that something else runs in place of the server.
@@ -102,6 +108,7 @@ impl Default for Options {
             bootstrap_tokens: false,
             admission: Vec::new(),
             authorizers: Vec::new(),
+            authorization: None,
             node_authorizer: false,
             crds: Vec::new(),
             anonymous: Anonymous::Everywhere,
@@ -110,6 +117,7 @@ impl Default for Options {
             version: "v1.36.0".to_owned(),
             limits: RequestLimits::default(),
             audit: None,
+            tracing: None,
             encryption: None,
             disabled_controllers: Vec::new(),
             forward: None,
@@ -212,6 +220,13 @@ impl Server {
         }
         server.0.tasks.spawn(crate::collector::observe(server.clone(), watch));
         server.0.tasks.spawn(crate::collector::work(server.clone()));
+        if let Some(audit) = &server.0.options.audit {
+            audit.start();
+        }
+        if let Some(tracing) = server.0.options.tracing.clone() {
+            let (version, stop) = (server.0.options.version.clone(), server.0.stop.clone());
+            server.0.tasks.spawn(tracing.export(version, server.new_uid(), stop));
+        }
         Ok(server)
     }
 
@@ -244,6 +259,12 @@ impl Server {
     /// From now on `/readyz` says that the server is ending, so that load balancers turn elsewhere; all else goes on.
     pub fn announce_end(&self) {
         self.0.ending.0.cancel();
+    }
+
+    /// Whether this server does what is to be done once for all servers over a store: garbage collection, the emptying of
+    /// namespaces and CRDs, service accounts and their tokens, old events. It does from its start on.
+    pub fn collect(&self, works: bool) {
+        self.0.collector.set_working(works);
     }
 
     /// Ends the watches and the background tasks; the store stays.

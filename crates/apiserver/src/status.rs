@@ -2,7 +2,7 @@
 //!
 //! The texts are wire-visible: clients and people match on them (`apimachinery/pkg/api/errors`).
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use serde_json::{Map, Value, json};
 
@@ -31,6 +31,8 @@ struct Failure {
     plain: bool,
     /// Texts for Warning headers: what was wrong is said even if something else was worse.
     warnings: Vec<String>,
+    /// What admission told the audit log before it refused.
+    annotations: BTreeMap<String, String>,
     /// A `continue` token that goes on in spite of an expired one.
     resume: String,
 }
@@ -159,6 +161,16 @@ impl Error {
     pub fn with_warnings(mut self, warnings: &[String]) -> Self {
         self.0.warnings = warnings.to_vec();
         self
+    }
+
+    #[must_use]
+    pub fn with_annotations(mut self, annotations: &BTreeMap<String, String>) -> Self {
+        self.0.annotations.clone_from(annotations);
+        self
+    }
+
+    pub fn annotations(&self) -> &BTreeMap<String, String> {
+        &self.0.annotations
     }
 
     pub fn warnings(&self) -> &[String] {

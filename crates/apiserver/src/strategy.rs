@@ -2,10 +2,11 @@
 //! validated, and what must hold of it beyond its schema. Everything else is the registry's.
 
 use jiff::Timestamp;
-use policy::User;
+use policy::{User, rbac::Attributes};
 use serde_json::{Value, json};
 
 use crate::{
+    authz,
     field::FieldError,
     kinds::Kind,
     names::{self, NameRule},
@@ -38,6 +39,36 @@ pub(crate) struct Cx<'a> {
     pub kind: &'a Kind,
     pub subresource: &'a str,
     pub now: Timestamp,
+    /// Those of the strategy's `asks` that the user has.
+    pub rights: Vec<Right>,
+}
+
+/// A right that is asked for beyond the one to the request itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Right {
+    pub verb: &'static str,
+    pub group: &'static str,
+    pub resource: String,
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Cx<'_> {
+    pub fn has(&self, right: &Right) -> bool {
+        self.rights.contains(right)
+    }
+
+    /// Asks all that decide for what the strategy wants to know of the (new) object; the old one, if there is one.
+    pub async fn ask(&mut self, object: &Value, old: Option<&Value>) {
+        self.rights.clear();
+        for right in (self.kind.strategy.asks)(self.kind, self.subresource, object, old) {
+            let Right { verb, group, resource, namespace, name } = &right;
+            let wanted = Attributes::Resource { verb, group, resource, subresource: "", namespace, name };
+            if authz::is_allowed(self.server, self.user, wanted).await {
+                self.rights.push(right);
+            }
+        }
+    }
 }
 
 /// A subresource beyond `status` and `scale`, for discovery.
@@ -63,6 +94,8 @@ pub(crate) struct Strategy {
     /// Fields that may be selected by.
     pub fields: &'static [&'static str],
     pub subresources: &'static [Subresource],
+    /// Rights that decide on what is done with the (new) object; the subresource, the old object.
+    pub asks: fn(&Kind, &str, &Value, Option<&Value>) -> Vec<Right>,
     /// Before validation.
     pub create: fn(&Cx<'_>, &mut Value) -> Result<()>,
     /// What the server adds of its own to a new object: whoever makes it does not come to own that.
@@ -71,6 +104,8 @@ pub(crate) struct Strategy {
     pub update: fn(&Cx<'_>, &mut Value, &Value) -> Result<()>,
     /// What is wrong with the (new) object; the old one, if there is one.
     pub check: fn(&Cx<'_>, &Value, Option<&Value>) -> Vec<FieldError>,
+    /// What whoever writes the (new) object in place of the old one should know, though it is taken.
+    pub warn: fn(&Value, Option<&Value>) -> Vec<String>,
 }
 
 const fn plain() -> Strategy {
@@ -83,10 +118,12 @@ const fn plain() -> Strategy {
         returns_deleted: false,
         fields: &[],
         subresources: &[],
+        asks: |_, _, _, _| Vec::new(),
         create: |_, _| Ok(()),
         prepare: |_, _| {},
         update: |_, _, _| Ok(()),
         check: |_, _, _| Vec::new(),
+        warn: |_, _| Vec::new(),
     }
 }
 

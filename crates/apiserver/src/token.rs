@@ -157,9 +157,19 @@ impl Keys {
     }
 
     pub(crate) fn sign(&self, claims: &Claims) -> Result<String, aws_lc_rs::error::Unspecified> {
+        self.sign_bytes(&serde_json::to_vec(claims).map_err(|_| aws_lc_rs::error::Unspecified)?)
+    }
+
+    /// A token that lies in a secret.
+    pub(crate) fn sign_legacy(&self, claims: &Legacy) -> Result<String, aws_lc_rs::error::Unspecified> {
+        let mut claims = serde_json::to_value(claims).map_err(|_| aws_lc_rs::error::Unspecified)?;
+        claims["iss"] = LEGACY_ISSUER.into();
+        self.sign_bytes(claims.to_string().as_bytes())
+    }
+
+    fn sign_bytes(&self, claims: &[u8]) -> Result<String, aws_lc_rs::error::Unspecified> {
         let key = &self.verifiers[0];
         let header = json!({"alg": key.default_algorithm(), "kid": key.id});
-        let claims = serde_json::to_vec(claims).map_err(|_| aws_lc_rs::error::Unspecified)?;
         let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims));
         let signature = self.signer.sign(input.as_bytes())?;
         Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)))

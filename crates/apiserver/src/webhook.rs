@@ -2,10 +2,8 @@
 //! with it. Connections are kept and used again.
 //!
 //! A webhook that is named as a service is found through what stands for it in this cluster: the name outside that the
-//! service has (`externalName`), or the addresses of its endpoints; there is no network of services here. Left out: the
-//! system's own authorities, so a webhook without `caBundle` cannot be called; proxies; HTTP/2.
-
-mod trust;
+//! service has (`externalName`), or the addresses of its endpoints; there is no network of services here. Without
+//! `caBundle` the system's own authorities are trusted. Left out: proxies; HTTP/2.
 
 use std::{
     fmt,
@@ -14,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderValue;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
@@ -25,13 +24,20 @@ use store::{At, Range, SharedStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use self::trust::Trust;
 use crate::{
     field::FieldError,
     kinds::ROOT,
     names,
     object::{at, text_at},
+    trace,
 };
+
+mod caller;
+mod kubeconfig;
+mod trust;
+
+use self::caller::Caller;
+pub use self::kubeconfig::ReadFile;
 
 /// A connection is there in this time, or the call has failed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,6 +54,9 @@ pub(crate) struct Endpoint {
     path: String,
     /// What is wrong with the authorities is told when it is called.
     tls: Result<Arc<ClientConfig>, String>,
+    authorization: Option<HeaderValue>,
+    /// What the caller is called.
+    agent: &'static str,
     idle: Mutex<Vec<Idle>>,
 }
 
@@ -59,7 +68,7 @@ impl fmt::Debug for Endpoint {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
-    Url { host: String, port: u16, authority: String },
+    Url { host: String, port: u16, authority: String, certified: String },
     Service { namespace: String, name: String, port: u16 },
 }
 
@@ -144,11 +153,12 @@ impl Endpoint {
                 let uri: http::Uri = url.parse().map_err(|error| format!("url must be a valid URL: {error}"))?;
                 let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
                 let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
-                (Place::Url { host, port: uri.port_u16().unwrap_or(443), authority }, uri.path().to_owned())
+                let certified = host.clone();
+                (Place::Url { host, port: uri.port_u16().unwrap_or(443), authority, certified }, uri.path().to_owned())
             }
         };
         let path = if path.is_empty() { "/".to_owned() } else { path };
-        Ok(Self { place, path, tls, idle: Mutex::default() })
+        Ok(Self { place, path, tls, authorization: None, agent: "kube-apiserver-admission", idle: Mutex::default() })
     }
 
     fn authority(&self) -> String {
@@ -182,13 +192,20 @@ impl Endpoint {
         let address = self.address(store).await.map_err(CallError::Exchange)?;
         let body = Bytes::from(body);
         let request = |body: Bytes| {
-            http::Request::post(self.target(timeout_s))
+            let mut request = http::Request::post(self.target(timeout_s))
                 .header("host", self.authority())
                 .header("content-type", "application/json")
                 .header("accept", "application/json, */*")
-                .header("user-agent", "kube-apiserver-admission")
+                .header("user-agent", self.agent)
                 .body(Full::from(body))
-                .map_err(|error| CallError::Exchange(error.to_string()))
+                .map_err(|error| CallError::Exchange(error.to_string()))?;
+            if let Some(authorization) = &self.authorization {
+                request.headers_mut().insert(http::header::AUTHORIZATION, authorization.clone());
+            }
+            if let Some(context) = trace::current() {
+                context.put(request.headers_mut());
+            }
+            Ok(request)
         };
         // A connection that was kept may have ended in the meantime; then nothing was sent.
         if let Some(mut sender) = self.kept(&address) {
@@ -272,7 +289,9 @@ impl Endpoint {
 
     async fn address(&self, store: Option<&SharedStore>) -> Result<Address, String> {
         match &self.place {
-            Place::Url { host, port, .. } => Ok(Address { host: host.clone(), port: *port, certified: host.clone() }),
+            Place::Url { host, port, certified, .. } => {
+                Ok(Address { host: host.clone(), port: *port, certified: certified.clone() })
+            }
             Place::Service { namespace, name, port } => {
                 let store = store.ok_or("there is nothing to look services up in")?;
                 resolve(store, namespace, name, *port).await
@@ -359,19 +378,8 @@ async fn resolve(store: &SharedStore, namespace: &str, name: &str, port: u16) ->
 
 fn tls(ca_bundle: &str) -> Result<Arc<ClientConfig>, String> {
     use base64::{Engine, engine::general_purpose::STANDARD};
-    if ca_bundle.is_empty() {
-        return Err(
-            "tls: failed to verify certificate: x509: certificate signed by unknown authority (there is no caBundle, and \
-             this server trusts no other authorities)"
-                .to_owned(),
-        );
-    }
-    let pem = STANDARD.decode(ca_bundle).map_err(|error| format!("caBundle is not base64: {error}"))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let trust = Trust::of(&pem, &provider)?;
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(|error| error.to_string())?;
-    Ok(Arc::new(config.dangerous().with_custom_certificate_verifier(Arc::new(trust)).with_no_client_auth()))
+    let authority = STANDARD.decode(ca_bundle).map_err(|error| format!("caBundle is not base64: {error}"))?;
+    Caller { authority, identity: None }.config()
 }
 
 /// What is wrong with the authorities that a webhook trusts.

@@ -199,7 +199,8 @@ impl Draft {
         }
         self.shape(scope)?;
         let (server, user) = (scope.server.clone(), Arc::clone(&scope.user));
-        let cx = Cx { server: &server, user: &user, kind: &kind, subresource: "", now };
+        let mut cx = Cx { server: &server, user: &user, kind: &kind, subresource: "", now, rights: Vec::new() };
+        cx.ask(&self.object, None).await;
         (kind.strategy.create)(&cx, &mut self.object)?;
         if !applied {
             self.track(scope, None, now);
@@ -214,6 +215,7 @@ impl Draft {
         }
         if changed {
             self.place(scope)?;
+            cx.ask(&self.object, None).await;
             (kind.strategy.create)(&cx, &mut self.object)?;
         }
         self.own(scope, generation, now);
@@ -229,7 +231,7 @@ impl Draft {
         if own_rules {
             errors.extend((kind.strategy.check)(&cx, &self.object, None));
         } else {
-            errors.extend(check_schema(&kind, &self.object, None, &mut scope.warnings));
+            errors.extend(check_schema(&cx, &self.object, None, &mut scope.warnings));
         }
         if kind.group.is_empty() {
             errors.extend(names::check_finalizer_names(&self.object));
@@ -240,6 +242,7 @@ impl Draft {
         if !errors.is_empty() {
             return Err(scope.invalid(&name, &errors));
         }
+        scope.warnings.extend((kind.strategy.warn)(&self.object, None));
         name.clone_into(&mut scope.name);
         let reservation = service_ip::assign(scope, &mut self.object).await?;
         chain::validate(scope, &request, Some(&self.object)).await?;
@@ -344,7 +347,9 @@ impl Draft {
         self.shape(scope)?;
         let (server, user) = (scope.server.clone(), Arc::clone(&scope.user));
         let subresource = scope.subresource.clone();
-        let cx = Cx { server: &server, user: &user, kind: &kind, subresource: &subresource, now };
+        let mut cx =
+            Cx { server: &server, user: &user, kind: &kind, subresource: &subresource, now, rights: Vec::new() };
+        cx.ask(&self.object, Some(old)).await;
         (kind.strategy.update)(&cx, &mut self.object, old)?;
         if !applied {
             self.track(scope, Some(old), now);
@@ -352,6 +357,7 @@ impl Draft {
         let (request, changed) = self.mutate(scope, Operation::Update, Some(old)).await?;
         if changed {
             self.carry_over(scope, old, true);
+            cx.ask(&self.object, Some(old)).await;
             (kind.strategy.update)(&cx, &mut self.object, old)?;
         }
         let mut errors = match meta(&self.object) {
@@ -361,7 +367,7 @@ impl Draft {
         errors.extend(deletion_change);
         check_metadata_change(&self.object, old, &mut errors);
         if kind.group != crate::admission::GROUP {
-            errors.extend(check_schema(&kind, &self.object, Some(old), &mut scope.warnings));
+            errors.extend(check_schema(&cx, &self.object, Some(old), &mut scope.warnings));
         }
         if errors.is_empty() {
             errors = (kind.strategy.check)(&cx, &self.object, Some(old));
@@ -369,6 +375,7 @@ impl Draft {
         if !errors.is_empty() {
             return Err(scope.invalid(object::name(old), &errors));
         }
+        scope.warnings.extend((kind.strategy.warn)(&self.object, Some(old)));
         if kind.strategy.generation && spec_differs(&kind, &self.object, old) {
             let generation = meta(old).and_then(|m| m.get("generation")).and_then(Value::as_i64).unwrap_or(0);
             meta_mut(&mut self.object).insert("generation".into(), (generation + 1).into());
@@ -476,14 +483,20 @@ fn spec_differs(kind: &Kind, new: &Value, old: &Value) -> bool {
 }
 
 /// `warnings`: what is wrong, but was before.
-fn check_schema(kind: &Kind, object: &Value, old: Option<&Value>, warnings: &mut Vec<String>) -> Vec<FieldError> {
+fn check_schema(cx: &Cx<'_>, object: &Value, old: Option<&Value>, warnings: &mut Vec<String>) -> Vec<FieldError> {
+    let kind = cx.kind;
     let Some(schema) = kind.schema() else { return Vec::new() };
+    let status = cx.subresource == "status" && kind.is_custom();
     let mut errors = match old {
+        Some(old) if status => schema.validate_status(object, old, warnings),
         Some(old) => schema.validate_update(object, old, warnings),
         None => schema.validate(object),
     };
     if let Some(scale) = kind.scale.as_ref().filter(|_| kind.is_custom()) {
-        errors.extend(rest::check_replicas(&scale.spec_replicas, object));
+        if !status {
+            errors.extend(rest::check_replicas(&scale.spec_replicas, object));
+        }
+        errors.extend(rest::check_replicas(&scale.status_replicas, object));
     }
     if !kind.is_custom() {
         // Kubernetes' own reads what a built-in kind's status leaves out as zero.

@@ -70,9 +70,11 @@ impl Plane {
             client_ca_pem: Some(security.client_authorities()?),
             service_account: Some(security.accounts.clone()),
             authentication: security.authentication.clone(),
+            authorization: security.authorization.clone(),
             anonymous: security.anonymous.clone(),
             audit: security.audit.clone(),
             encryption: security.encryption.clone(),
+            tracing: security.tracing.clone(),
             limits: settings.limits(),
             disabled_controllers: settings.disabled_controllers()?,
             admission: vec![Arc::new(Rules)],
@@ -124,11 +126,15 @@ impl Plane {
             timing: Timing::default(),
         };
         let (server, stop) = (self.server.clone(), CancellationToken::new());
+        // So does the garbage collector.
+        server.collect(false);
         let leading = election.lead(stop.clone(), move |lost| {
             let server = server.clone();
             async move {
+                server.collect(true);
                 let fleet = work(&server);
                 lost.cancelled().await;
+                server.collect(false);
                 fleet.shutdown().await;
             }
         });

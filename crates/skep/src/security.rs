@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use apiserver::{Anonymous, Audit, AuditLog, Authentication, Encryption, Rotation, ServiceAccountKeys};
+use apiserver::{
+    Anonymous, Audit, AuditLog, AuditWebhook, Authentication, Authorization, Batching, Encryption, Rotation,
+    ServiceAccountKeys, Tracing,
+};
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
@@ -41,9 +44,11 @@ struct Followed {
 pub struct Security {
     pub accounts: ServiceAccountKeys,
     pub authentication: Option<Arc<Authentication>>,
+    pub authorization: Option<Arc<Authorization>>,
     pub anonymous: Anonymous,
     pub audit: Option<Arc<Audit>>,
     pub encryption: Option<Arc<Encryption>>,
+    pub tracing: Option<Arc<Tracing>>,
     /// The installation's own authority.
     authority: String,
     client_ca_file: Option<PathBuf>,
@@ -60,6 +65,11 @@ fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
 }
 
+/// The same for files that a file names.
+fn read_named(path: &Path) -> Result<String, String> {
+    read(path).map_err(|error| format!("{error:#}"))
+}
+
 impl Security {
     /// `authority`: the installation's own, in PEM.
     pub fn open(settings: &Settings, state: &State, authority: &str) -> Result<Self> {
@@ -68,6 +78,8 @@ impl Security {
         let authentication = settings.authentication_config.as_deref();
         let authentication =
             authentication.map(|path| authentication_of(path, &accounts, &mut followed)).transpose()?;
+        let authorization = settings.authorization_config.as_deref();
+        let authorization = authorization.map(|path| authorization_of(path, &mut followed)).transpose()?;
         if settings.anonymous_auth.is_some() && authentication.as_ref().is_some_and(|a| a.decides_anonymous()) {
             bail!("anonymous-auth: the file of authentication-config says that, too; say it in one place");
         }
@@ -78,6 +90,7 @@ impl Security {
         };
         let encryption = settings.encryption_provider_config.as_deref();
         let encryption = encryption.map(|named| encryption_of(named, &mut followed)).transpose()?;
+        let audit = audit(settings, &mut followed)?;
         let certificate_files = match (&settings.tls_cert_file, &settings.tls_private_key_file) {
             (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
             (None, None) => None,
@@ -86,9 +99,11 @@ impl Security {
         Ok(Self {
             accounts,
             authentication,
+            authorization,
             anonymous,
-            audit: audit(settings)?,
+            audit,
             encryption,
+            tracing: settings.tracing_config_file.as_deref().map(tracing_of).transpose()?,
             authority: authority.to_owned(),
             client_ca_file: settings.client_ca_file.clone(),
             certificate_files,
@@ -198,6 +213,17 @@ fn authentication_of(
     Ok(authentication)
 }
 
+fn authorization_of(path: &Path, followed: &mut Vec<Followed>) -> Result<Arc<Authorization>> {
+    let text = read(path)?;
+    let wrong = || format!("authorization-config {}", path.display());
+    let authorization = Authorization::new(&text, &read_named).with_context(wrong)?;
+    let shared = Arc::clone(&authorization);
+    let apply = move |texts: &[String]| Ok(shared.replace(texts.first().map_or("", String::as_str), &read_named)?);
+    let paths = vec![path.to_owned()];
+    followed.push(Followed { what: "authorizers", paths, texts: vec![text], apply: Box::new(apply) });
+    Ok(authorization)
+}
+
 fn encryption_of(named: &str, followed: &mut Vec<Followed>) -> Result<Arc<Encryption>> {
     let wrong = || format!("encryption-provider-config {named}");
     if let Some(variable) = named.strip_prefix(ENVIRONMENT) {
@@ -213,11 +239,18 @@ fn encryption_of(named: &str, followed: &mut Vec<Followed>) -> Result<Arc<Encryp
     Ok(encryption)
 }
 
-fn audit(settings: &Settings) -> Result<Option<Arc<Audit>>> {
-    let (policy, log) = match (&settings.audit_policy_file, &settings.audit_log_path) {
-        (Some(policy), Some(log)) => (policy, log),
-        (None, None) => return Ok(None),
-        _ => bail!("audit-policy-file and audit-log-path go together: only one of them is there"),
+fn tracing_of(path: &Path) -> Result<Arc<Tracing>> {
+    Tracing::new(&read(path)?).with_context(|| format!("tracing-config-file {}", path.display()))
+}
+
+fn audit(settings: &Settings, followed: &mut Vec<Followed>) -> Result<Option<Arc<Audit>>> {
+    let places = (&settings.audit_log_path, &settings.audit_webhook_config_file);
+    let policy = match (&settings.audit_policy_file, places) {
+        (None, (None, None)) => return Ok(None),
+        (Some(_), (None, None)) => bail!("audit-policy-file and audit-log-path go together: only one of them is there"),
+        (None, (Some(_), _)) => bail!("audit-policy-file and audit-log-path go together: only one of them is there"),
+        (None, (None, Some(_))) => bail!("audit-webhook-config-file wants an audit-policy-file"),
+        (Some(policy), _) => policy,
     };
     let rotation = Rotation {
         size_bytes: settings.audit_log_maxsize.unwrap_or(AUDIT_LOG_MIB).saturating_mul(MIB),
@@ -225,6 +258,32 @@ fn audit(settings: &Settings) -> Result<Option<Arc<Audit>>> {
         age_days: settings.audit_log_maxage.unwrap_or(0),
     };
     let text = read(policy)?;
-    let log = if log.as_os_str() == "-" { AuditLog::stdout() } else { AuditLog::file(log, rotation)? };
-    Ok(Some(Audit::new(&text, log).with_context(|| format!("audit-policy-file {}", policy.display()))?))
+    let log = match &settings.audit_log_path {
+        Some(log) if log.as_os_str() == "-" => Some(AuditLog::stdout()),
+        Some(log) => Some(AuditLog::file(log, rotation)?),
+        None => None,
+    };
+    let webhook = settings.audit_webhook_config_file.as_deref();
+    let webhook = webhook.map(|path| audit_webhook(path, settings)).transpose()?;
+    let audit = Audit::with(&text, log, webhook).with_context(|| format!("audit-policy-file {}", policy.display()))?;
+    let shared = Arc::clone(&audit);
+    let apply = move |texts: &[String]| Ok(shared.replace(texts.first().map_or("", String::as_str))?);
+    let paths = vec![policy.clone()];
+    followed.push(Followed { what: "the audit policy", paths, texts: vec![text], apply: Box::new(apply) });
+    Ok(Some(audit))
+}
+
+fn audit_webhook(path: &Path, settings: &Settings) -> Result<AuditWebhook> {
+    let usual = Batching::default();
+    let time =
+        |name: &str, text: &Option<String>, usual| text.as_deref().map_or(Ok(usual), |text| duration(name, text));
+    let batching = Batching {
+        buffer_events: settings.audit_webhook_batch_buffer_size.unwrap_or(usual.buffer_events),
+        batch_events: settings.audit_webhook_batch_max_size.unwrap_or(usual.batch_events),
+        wait: time("audit-webhook-batch-max-wait", &settings.audit_webhook_batch_max_wait, usual.wait)?,
+        backoff: time("audit-webhook-initial-backoff", &settings.audit_webhook_initial_backoff, usual.backoff)?,
+    };
+    let folder = path.parent().unwrap_or(Path::new("."));
+    AuditWebhook::new(&read(path)?, folder, &read_named, batching)
+        .with_context(|| format!("audit-webhook-config-file {}", path.display()))
 }

@@ -53,6 +53,9 @@ pub struct Settings {
     /// Whether requests without credentials go on as system:anonymous [default: for health endpoints alone]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Who you are")]
     pub anonymous_auth: Option<bool>,
+    /// AuthorizationConfiguration: who decides besides roles, read again when it changes [default: roles alone]
+    #[arg(long, value_name = "FILE", help_heading = "What you may")]
+    pub authorization_config: Option<PathBuf>,
     /// Issuer of service account tokens; given again: issuers whose tokens are still taken
     #[arg(long, value_name = "URL", help_heading = "Who you are")]
     pub service_account_issuer: Vec<String>,
@@ -71,7 +74,7 @@ pub struct Settings {
     /// Audiences of the Management API [default: the issuer]
     #[arg(long, value_name = "AUDIENCE", value_delimiter = ',', help_heading = "Who you are")]
     pub api_audiences: Vec<String>,
-    /// Audit policy (audit.k8s.io/v1)
+    /// Audit policy (audit.k8s.io/v1), read again when it changes
     #[arg(long, value_name = "FILE", help_heading = "Audit")]
     pub audit_policy_file: Option<PathBuf>,
     /// Where audit events are written, a line of JSON each; -: standard output
@@ -86,6 +89,21 @@ pub struct Settings {
     /// Days that audit logs are kept for; 0: no limit [default: 0]
     #[arg(long, value_name = "DAYS", help_heading = "Audit")]
     pub audit_log_maxage: Option<u64>,
+    /// Kubeconfig of a server that takes audit events, in batches
+    #[arg(long, value_name = "FILE", help_heading = "Audit")]
+    pub audit_webhook_config_file: Option<PathBuf>,
+    /// Audit events that may wait for that server [default: 10000]
+    #[arg(long, value_name = "NUMBER", help_heading = "Audit")]
+    pub audit_webhook_batch_buffer_size: Option<usize>,
+    /// Audit events of a batch [default: 400]
+    #[arg(long, value_name = "NUMBER", help_heading = "Audit")]
+    pub audit_webhook_batch_max_size: Option<usize>,
+    /// Longest wait until a batch is sent [default: 30s]
+    #[arg(long, value_name = "DURATION", help_heading = "Audit")]
+    pub audit_webhook_batch_max_wait: Option<String>,
+    /// Wait before a batch is sent again [default: 10s]
+    #[arg(long, value_name = "DURATION", help_heading = "Audit")]
+    pub audit_webhook_initial_backoff: Option<String>,
     /// EncryptionConfiguration, read again when it changes; env:NAME: in that variable
     #[arg(long, value_name = "FILE", help_heading = "Storage")]
     pub encryption_provider_config: Option<String>,
@@ -96,9 +114,12 @@ pub struct Settings {
     #[arg(long, value_name = "NUMBER", help_heading = "Operation")]
     pub max_mutating_requests_inflight: Option<usize>,
     /// Controllers of the API server that something else runs in place of it, by kube-controller-manager's names for
-    /// them: garbage-collector-controller, namespace-controller, serviceaccount-controller, clusterrole-aggregation-controller
+    /// them: garbage-collector-controller, namespace-controller, serviceaccount-controller, serviceaccount-token-controller, clusterrole-aggregation-controller
     #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Operation")]
     pub disable_controllers: Vec<String>,
+    /// TracingConfiguration (apiserver.config.k8s.io/v1): where traces go, over OTLP
+    #[arg(long, value_name = "FILE", help_heading = "Operation")]
+    pub tracing_config_file: Option<PathBuf>,
     /// How long /readyz says no before connections are drained [default: 0s]
     #[arg(long, value_name = "DURATION", help_heading = "Operation")]
     pub shutdown_delay_duration: Option<String>,
@@ -150,6 +171,7 @@ impl Settings {
             client_ca_file: self.client_ca_file.or(near(file.client_ca_file)),
             authentication_config: self.authentication_config.or(near(file.authentication_config)),
             anonymous_auth: self.anonymous_auth.or(file.anonymous_auth),
+            authorization_config: self.authorization_config.or(near(file.authorization_config)),
             service_account_issuer: texts(self.service_account_issuer, file.service_account_issuer),
             service_account_signing_key_file: self
                 .service_account_signing_key_file
@@ -165,10 +187,18 @@ impl Settings {
             audit_log_maxsize: self.audit_log_maxsize.or(file.audit_log_maxsize),
             audit_log_maxbackup: self.audit_log_maxbackup.or(file.audit_log_maxbackup),
             audit_log_maxage: self.audit_log_maxage.or(file.audit_log_maxage),
+            audit_webhook_config_file: self.audit_webhook_config_file.or(near(file.audit_webhook_config_file)),
+            audit_webhook_batch_buffer_size: self
+                .audit_webhook_batch_buffer_size
+                .or(file.audit_webhook_batch_buffer_size),
+            audit_webhook_batch_max_size: self.audit_webhook_batch_max_size.or(file.audit_webhook_batch_max_size),
+            audit_webhook_batch_max_wait: self.audit_webhook_batch_max_wait.or(file.audit_webhook_batch_max_wait),
+            audit_webhook_initial_backoff: self.audit_webhook_initial_backoff.or(file.audit_webhook_initial_backoff),
             encryption_provider_config: self.encryption_provider_config.or(encryption),
             max_requests_inflight: self.max_requests_inflight.or(file.max_requests_inflight),
             max_mutating_requests_inflight: self.max_mutating_requests_inflight.or(file.max_mutating_requests_inflight),
             disable_controllers: texts(self.disable_controllers, file.disable_controllers),
+            tracing_config_file: self.tracing_config_file.or(near(file.tracing_config_file)),
             shutdown_delay_duration: self.shutdown_delay_duration.or(file.shutdown_delay_duration),
             logging_format: self.logging_format.or(file.logging_format),
         })

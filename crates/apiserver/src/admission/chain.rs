@@ -130,7 +130,7 @@ pub(crate) async fn subresource(scope: &mut Scope, operation: Operation, body: &
     let mut findings = Findings::default();
     let outcome = by_hooks(&registry, &subject, body, &mut findings).await;
     findings.tell(scope);
-    outcome.map_err(|error| error.with_warnings(&scope.warnings))
+    outcome.map_err(|error| told(error, scope))
 }
 
 async fn by_hooks(registry: &Registry, subject: &Subject<'_>, body: &mut Value, findings: &mut Findings) -> Result<()> {
@@ -159,7 +159,7 @@ async fn change(scope: &mut Scope, request: &Request, object: Option<&mut Value>
             let asked = webhooks::mutate(&hooks, &subject, &mut none, &mut once, deadline, &mut findings);
             let asked = asked.await;
             findings.tell(scope);
-            asked.map_err(|error| error.with_warnings(&scope.warnings))?;
+            asked.map_err(|error| told(error, scope))?;
         }
         return Ok(false);
     };
@@ -201,7 +201,7 @@ async fn change(scope: &mut Scope, request: &Request, object: Option<&mut Value>
         };
         if let Err(error) = outcome.await {
             findings.tell(scope);
-            return Err(error.with_warnings(&scope.warnings));
+            return Err(told(error, scope));
         }
     }
     findings.tell(scope);
@@ -210,6 +210,11 @@ async fn change(scope: &mut Scope, request: &Request, object: Option<&mut Value>
         reshape(&kind, "", object)?;
     }
     Ok(changed)
+}
+
+/// A refusal, with all that was found until then.
+fn told(error: Error, scope: &Scope) -> Error {
+    error.with_warnings(&scope.warnings).with_annotations(&scope.annotations)
 }
 
 /// Asks everybody who may refuse.
@@ -225,7 +230,7 @@ pub(crate) async fn validate(scope: &mut Scope, request: &Request, object: Optio
     let metrics = &server.state().metrics;
     metrics.admitted("validate", request.operation.as_str(), outcome.is_err(), start.elapsed());
     findings.tell(scope);
-    outcome.map_err(|error| error.with_warnings(&scope.warnings))
+    outcome.map_err(|error| told(error, scope))
 }
 
 async fn asked(subject: &Subject<'_>, object: Option<&Value>, findings: &mut Findings) -> Result<()> {

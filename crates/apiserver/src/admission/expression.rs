@@ -3,9 +3,11 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashMap,
     sync::{Arc, LazyLock},
 };
 
+use parking_lot::Mutex;
 use policy::{
     User,
     cel::{
@@ -17,7 +19,7 @@ use policy::{
 use serde_json::{Value, json};
 
 use super::{Request, matching::Subject};
-use crate::{kinds::Kind, server::Server};
+use crate::{authz, kinds::Kind, server::Server};
 
 /// What the conditions of a webhook or a policy may cost together (`RuntimeCELCostBudgetMatchConditions`).
 const CONDITIONS_COST_MAX: u64 = 2_500_000;
@@ -222,38 +224,127 @@ pub(crate) struct Facts {
     pub authorizer: Authorizer,
 }
 
-/// The roles of this cluster, asked by an expression. Other authorizers are not: they may take their time.
+/// Questions of one evaluation that others than the cluster's own roles are asked; to further ones the answer is no.
+const QUESTIONS_MAX: usize = 64;
+
+impl Facts {
+    /// What an evaluation comes to once all that it asks of `authorizer` is answered: it is made again until it asks nothing new.
+    pub async fn settled<T>(&self, evaluate: impl Fn(&Self) -> T) -> T {
+        loop {
+            let found = evaluate(self);
+            if !self.authorizer.by.answer().await {
+                return found;
+            }
+        }
+    }
+}
+
+/// Those that decide on requests, asked by an expression.
 #[derive(Clone)]
 pub(crate) struct Authorizer {
-    by: Arc<dyn Authorize>,
+    by: Arc<Deciders>,
     request: Request,
 }
 
-struct Roles {
+/// Roles answer at once; where others have a say a question waits until they are asked, and counts as refused until then.
+struct Deciders {
     server: Server,
     user: User,
+    answers: Mutex<HashMap<Asked, Option<Decision>>>,
 }
 
-impl std::fmt::Debug for Roles {
+/// A question, kept: the account that it is about, if that is not whoever makes the request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Asked {
+    account: Option<(String, String)>,
+    wanted: Wanted,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Wanted {
+    /// Verb, group, resource, subresource, namespace, name.
+    Resource([String; 6]),
+    Path {
+        verb: String,
+        path: String,
+    },
+}
+
+impl Wanted {
+    fn of(wanted: &Attributes<'_>) -> Self {
+        match *wanted {
+            Attributes::Resource { verb, group, resource, subresource, namespace, name } => {
+                Self::Resource([verb, group, resource, subresource, namespace, name].map(str::to_owned))
+            }
+            Attributes::Path { verb, path } => Self::Path { verb: verb.to_owned(), path: path.to_owned() },
+        }
+    }
+
+    fn attributes(&self) -> Attributes<'_> {
+        match self {
+            Self::Resource([verb, group, resource, subresource, namespace, name]) => {
+                Attributes::Resource { verb, group, resource, subresource, namespace, name }
+            }
+            Self::Path { verb, path } => Attributes::Path { verb, path },
+        }
+    }
+}
+
+impl std::fmt::Debug for Deciders {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.user.name.fmt(f)
     }
 }
 
-impl Authorize for Roles {
+impl Authorize for Deciders {
     fn check(&self, account: Option<(&str, &str)>, wanted: &Attributes<'_>) -> Decision {
-        let access = self.server.state().access.read();
-        match account {
-            None => access.rbac.authorize(&self.user, wanted),
-            Some((namespace, name)) => access.rbac.authorize(&User::service_account(namespace, name, ""), wanted),
+        let account_user = account.map(|(namespace, name)| User::service_account(namespace, name, ""));
+        if !authz::asks_others(&self.server) {
+            let access = self.server.state().access.read();
+            return access.rbac.authorize(account_user.as_ref().unwrap_or(&self.user), wanted);
         }
+        let account = account.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
+        let asked = Asked { account, wanted: Wanted::of(wanted) };
+        let mut answers = self.answers.lock();
+        match answers.get(&asked) {
+            Some(Some(answer)) => return answer.clone(),
+            Some(None) => {}
+            None if answers.len() < QUESTIONS_MAX => drop(answers.insert(asked, None)),
+            None => tracing::warn!("an expression asks the authorizer more than {QUESTIONS_MAX} questions"),
+        }
+        Decision::NoOpinion
+    }
+}
+
+impl Deciders {
+    /// Asks what is not answered yet; whether there was anything.
+    async fn answer(&self) -> bool {
+        let open: Vec<Asked> = {
+            let answers = self.answers.lock();
+            answers.iter().filter(|(_, answer)| answer.is_none()).map(|(asked, _)| asked.clone()).collect()
+        };
+        for asked in &open {
+            let account = asked.account.as_ref().map(|(namespace, name)| User::service_account(namespace, name, ""));
+            let user = account.as_ref().unwrap_or(&self.user);
+            let question = authz::Question { user, wanted: asked.wanted.attributes(), version: "", field_selector: "" };
+            let decision = match authz::decide(&self.server, &question).await {
+                authz::Verdict::Allow(why) => Decision::Allowed(why),
+                authz::Verdict::Deny(_) | authz::Verdict::NoOpinion(_) => Decision::NoOpinion,
+            };
+            self.answers.lock().insert(asked.clone(), Some(decision));
+        }
+        !open.is_empty()
     }
 }
 
 impl Authorizer {
     pub fn new(server: &Server, request: &Request) -> Self {
-        let by = Arc::new(Roles { server: server.clone(), user: request.user.clone() });
-        Self { by, request: request.clone() }
+        let (server, user) = (server.clone(), request.user.clone());
+        Self { by: Arc::new(Deciders { server, user, answers: Mutex::default() }), request: request.clone() }
+    }
+
+    fn asked(&self) -> Arc<dyn Authorize> {
+        Arc::<Deciders>::clone(&self.by)
     }
 
     fn resource(&self) -> Cel<'static> {
@@ -266,7 +357,7 @@ impl Authorizer {
             namespace: &request.namespace,
             name: &request.name,
         };
-        policy::cel::resource_check(&self.by, &wanted)
+        policy::cel::resource_check(&self.asked(), &wanted)
     }
 }
 
@@ -333,7 +424,7 @@ impl<'v> Variables<'v> for Lookup<'_, 'v> {
             Some(Name::Request) => Cel::of(&facts.request, &REQUEST),
             Some(Name::Namespace) if facts.namespace.is_null() => Ok(Cel::Null),
             Some(Name::Namespace) => Cel::of(&facts.namespace, &NAMESPACE),
-            Some(Name::Authorizer) => Ok(policy::cel::authorizer(&facts.authorizer.by)),
+            Some(Name::Authorizer) => Ok(policy::cel::authorizer(&facts.authorizer.asked())),
             Some(Name::ResourceAuthorizer) => Ok(facts.authorizer.resource()),
             Some(Name::Variable(at)) => self.activation.variable(*at),
             Some(Name::Variables) | None => Ok(Cel::Null),

@@ -41,7 +41,7 @@ pub(crate) async fn mutate(
             }
         };
         let facts = policies::facts(invocation, subject, Some(object)).await?;
-        match invocation.policy.conditions.hold(&facts) {
+        match facts.settled(|facts| invocation.policy.conditions.hold(facts)).await {
             Ok(true) => {}
             Ok(false) => continue,
             Err(why) => {
@@ -57,7 +57,7 @@ pub(crate) async fn mutate(
         let before = facts.object.clone();
         let mut facts = facts;
         for mutation in &invocation.policy.mutations {
-            match run(invocation, mutation, &facts) {
+            match facts.settled(|facts| run(invocation, mutation, facts)).await {
                 Ok(mut made) => {
                     reshape(&invocation.kind, &subject.request.subresource, &mut made)?;
                     facts.object = made;

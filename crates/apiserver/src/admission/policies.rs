@@ -359,7 +359,7 @@ pub(crate) async fn validate(
     for invocation in &invocations {
         let (policy, binding) = (invocation.policy, invocation.binding);
         let facts = facts(invocation, subject, object).await?;
-        for objection in evaluate(policy, &facts) {
+        for objection in facts.settled(|facts| evaluate(policy, facts)).await {
             for action in &binding.actions {
                 match action.as_str() {
                     "Deny" => denials.push(Denial {
@@ -383,7 +383,7 @@ pub(crate) async fn validate(
                 }
             }
         }
-        match annotate(policy, &facts) {
+        match facts.settled(|facts| annotate(policy, facts)).await {
             Ok(found) => {
                 for (key, value) in found {
                     let values = annotations.entry(format!("{}/{key}", policy.name)).or_default();

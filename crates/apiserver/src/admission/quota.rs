@@ -220,7 +220,7 @@ pub(crate) async fn charge(scope: &Scope, key: &str, new: Option<&[u8]>, old: Op
         let Some(mut kv) = write::get(&scope.server, quota_key.clone()).await? else { continue };
         let mut quota = object::decode_kv(&kv)?;
         if at(&quota, &["status", "used"]).is_none_or(Value::is_null) {
-            Box::pin(recount(&scope.server, &scope.namespace, &name)).await?;
+            Box::pin(recount(&scope.server, &scope.namespace, &name, false)).await?;
             let Some(counted) = write::get(&scope.server, quota_key.clone()).await? else { continue };
             quota = object::decode_kv(&counted)?;
             kv = counted;
@@ -328,8 +328,8 @@ fn unspecified(pod: &Value, hard: &Usage) -> Vec<String> {
     told.collect()
 }
 
-/// Counts what a namespace holds of what a quota limits, and writes it into the status.
-pub(crate) async fn recount(server: &Server, namespace: &str, name: &str) -> Result<()> {
+/// Counts what a namespace holds of what a quota limits, and writes it into the status; `again`: even if it is counted.
+pub(crate) async fn recount(server: &Server, namespace: &str, name: &str, again: bool) -> Result<()> {
     let catalog = server.catalog();
     let quotas = catalog.find("", "v1", "resourcequotas").ok_or_else(Error::no_such_path)?;
     let user = std::sync::Arc::new(policy::User::master("system:apiserver"));
@@ -338,7 +338,7 @@ pub(crate) async fn recount(server: &Server, namespace: &str, name: &str) -> Res
         "status".clone_into(&mut scope.subresource);
         let Some(base) = scope.current().await? else { return Ok(()) };
         let mut quota = object::decode_kv(&base)?;
-        if is_counted(&quota) {
+        if is_counted(&quota) && !again {
             return Ok(());
         }
         let hard = at(&quota, &["spec", "hard"]).and_then(Value::as_object).cloned().unwrap_or_default();

@@ -19,6 +19,7 @@ use crate::{
     object::{at, text_at},
     patch,
     status::{Error, Result},
+    trace::{self, Span},
     webhook::Endpoint,
 };
 
@@ -102,7 +103,7 @@ impl Hook {
                 params: Value::Null,
                 authorizer: Authorizer::new(subject.server, subject.request),
             };
-            match self.conditions.hold(&facts) {
+            match facts.settled(|facts| self.conditions.hold(facts)).await {
                 Ok(true) => {}
                 Ok(false) => return Ok(None),
                 Err(_) if self.ignores_failures => return Ok(None),
@@ -150,7 +151,14 @@ impl Hook {
             request["options"] = Value::Null;
         }
         let body = json!({"kind": "AdmissionReview", "apiVersion": review, "request": request});
-        let answered = self.call(subject.server.store(), body.to_string().into_bytes(), deadline).await;
+        let mut span = self.span(subject, mutating);
+        let body = body.to_string().into_bytes();
+        let call = || self.call(subject.server.store(), body, deadline);
+        let answered = trace::within(span.as_ref().map(Span::context), call).await;
+        if let (Some(span), Err(why)) = (&mut span, &answered) {
+            span.failed(why);
+        }
+        drop(span);
         let answered = answered.map_err(|why| Refusal::Failed(format!("failed to call webhook: {why}")))?;
         let invalid = |why: String| Refusal::Failed(format!("received invalid webhook response: {why}"));
         let response = verified(&answered, &uid, &review, mutating).map_err(invalid)?;
@@ -163,6 +171,16 @@ impl Hook {
             return Err(Refusal::Denied(self.denied(response)));
         }
         self.patch(response)
+    }
+
+    fn span(&self, subject: &Subject<'_>, mutating: bool) -> Option<Span> {
+        let name = if mutating { "Call mutating webhook" } else { "Call validating webhook" };
+        let mut span = trace::child(|| name.to_owned(), trace::Kind::Client)?;
+        span.text("configuration", self.id.split('/').next().unwrap_or_default());
+        span.text("webhook", &self.name);
+        span.text("resource", &subject.request.resource);
+        span.text("subresource", &subject.request.subresource);
+        Some(span)
     }
 
     async fn call(&self, store: &SharedStore, body: Vec<u8>, deadline: Instant) -> Result<Value, String> {

@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -23,7 +24,7 @@ pub struct Rotation {
 }
 
 struct Line {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     _room: OwnedSemaphorePermit,
     metrics: Arc<Metrics>,
 }
@@ -70,7 +71,7 @@ impl AuditLog {
     }
 
     /// False: the log is closed.
-    pub(super) fn write(&self, bytes: Vec<u8>, room: OwnedSemaphorePermit, metrics: Arc<Metrics>) -> bool {
+    pub(super) fn write(&self, bytes: Bytes, room: OwnedSemaphorePermit, metrics: Arc<Metrics>) -> bool {
         let line = Message::Line(Line { bytes, _room: room, metrics });
         self.sender.lock().as_ref().is_some_and(|sender| sender.send(line).is_ok())
     }

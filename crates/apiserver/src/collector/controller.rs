@@ -14,6 +14,8 @@ pub enum Controller {
     Namespace,
     /// Makes the service account `default` of each namespace.
     ServiceAccount,
+    /// Fills in secrets of service account tokens, and deletes those of nobody.
+    ServiceAccountToken,
     /// Writes the rules of cluster roles that are the sum of others'.
     ClusterRoleAggregation,
 }
@@ -24,8 +26,13 @@ pub enum Controller {
 pub struct UnknownController(String);
 
 impl Controller {
-    pub const ALL: [Self; 4] =
-        [Self::GarbageCollector, Self::Namespace, Self::ServiceAccount, Self::ClusterRoleAggregation];
+    pub const ALL: [Self; 5] = [
+        Self::GarbageCollector,
+        Self::Namespace,
+        Self::ServiceAccount,
+        Self::ServiceAccountToken,
+        Self::ClusterRoleAggregation,
+    ];
 
     /// Whose work it is; none: that of the server, whatever else runs.
     pub(super) fn of(work: &Work) -> Option<Self> {
@@ -34,7 +41,8 @@ impl Controller {
             Work::Namespace(_) => Some(Self::Namespace),
             Work::Account(_) => Some(Self::ServiceAccount),
             Work::Aggregate => Some(Self::ClusterRoleAggregation),
-            Work::Crd(_) | Work::Names(_) | Work::Quota(..) | Work::Sweep => None,
+            Work::Token(..) | Work::Tokens(..) | Work::Unnamed(..) => Some(Self::ServiceAccountToken),
+            Work::Crd(_) | Work::Names(_) | Work::Quota(..) | Work::Recount(..) | Work::Sweep => None,
         }
     }
 }
@@ -45,6 +53,7 @@ impl fmt::Display for Controller {
             Self::GarbageCollector => "garbage-collector-controller",
             Self::Namespace => "namespace-controller",
             Self::ServiceAccount => "serviceaccount-controller",
+            Self::ServiceAccountToken => "serviceaccount-token-controller",
             Self::ClusterRoleAggregation => "clusterrole-aggregation-controller",
         })
     }

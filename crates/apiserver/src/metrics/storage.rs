@@ -8,7 +8,7 @@ use store::{At, Commit, Guard, Op, Page, Range, Revision, SharedStore, Store, Wa
 use tokio::time::Instant;
 
 use super::{Metrics, Text};
-use crate::{kinds::ROOT, server::Server};
+use crate::{kinds::ROOT, server::Server, trace};
 
 /// The kinds that calls are counted by at most; those of further kinds are counted together.
 const KINDS_MAX: usize = 2000;
@@ -109,8 +109,16 @@ impl Store for Metered {
             Some(Op::Put { key, .. } | Op::Delete { key }) => self.metrics.calls(key),
             None => self.metrics.calls(b""),
         };
+        let mut span = trace::child(|| "store commit".to_owned(), trace::Kind::Client);
+        if let (Some(span), Some(Op::Put { key, .. } | Op::Delete { key })) = (&mut span, ops.first()) {
+            span.text("resource", place(key));
+            span.number("operations", i64::try_from(ops.len()).unwrap_or(i64::MAX));
+        }
         let start = Instant::now();
         let commit = self.store.commit(guard, ops).await;
+        if let (Some(span), Err(error)) = (&mut span, &commit) {
+            span.failed(&error.to_string());
+        }
         let took: Duration = start.elapsed();
         calls.write.observe(took.as_secs_f64());
         if commit.is_err() {

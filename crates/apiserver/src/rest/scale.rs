@@ -84,7 +84,20 @@ pub(crate) fn check_replicas(path: &[Cow<'static, str>], object: &Value) -> Opti
         }
         here = here.get(step.as_ref())?;
     }
-    match here.as_i64()? {
+    let Some(count) = here.as_i64() else {
+        let kind = match here {
+            Value::Object(_) => "map[string]interface {}",
+            Value::Array(_) => "[]interface {}",
+            Value::String(_) => "string",
+            Value::Bool(_) => "bool",
+            Value::Number(_) => "float64",
+            Value::Null => return None,
+        };
+        let found = crate::patch::printed(here);
+        let why = format!("{place} accessor error: {found} is of the type {kind}, expected int64");
+        return Some(FieldError::invalid(place, 0, why));
+    };
+    match count {
         count if count < 0 => Some(FieldError::invalid(place, count, "should be a non-negative integer")),
         count if count > i64::from(i32::MAX) => {
             let text = format!("should be less than or equal to {}", i32::MAX);

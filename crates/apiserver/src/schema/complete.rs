@@ -4,6 +4,7 @@
 use super::{
     Additional, Checks, Node,
     parse::{child, key},
+    prune,
 };
 use crate::field::FieldError;
 
@@ -14,6 +15,21 @@ impl Checks {
             .into_iter()
             .flat_map(|(name, list)| list.iter().enumerate().map(move |(i, node)| (format!("{name}[{i}]"), node)))
             .chain(self.not.iter().map(|node| ("not".to_owned(), &**node)))
+    }
+}
+
+/// Every default must be all that remains of it. `resource`: the node has the metadata of an object, which is looked at elsewhere.
+pub(super) fn check_defaults(node: &Node, resource: bool, path: &str, errors: &mut Vec<FieldError>) {
+    if let Some(default) = node.default.as_ref().filter(|default| !prune::is_pruned(node, default)) {
+        errors.push(FieldError::invalid(child(path, "default"), default.clone(), "must not have unknown fields"));
+    }
+    if let Some(items) = &node.items {
+        check_defaults(items, items.embedded, &child(path, "items"), errors);
+    }
+    for (name, property) in node.properties.iter() {
+        if !(resource && matches!(&**name, "apiVersion" | "kind" | "metadata")) {
+            check_defaults(property, property.embedded, &key(&child(path, "properties"), name), errors);
+        }
     }
 }
 

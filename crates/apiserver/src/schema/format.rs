@@ -9,7 +9,7 @@ use std::{
 
 use base64::Engine;
 use regex::Regex;
-use serde_json::Number;
+use serde_json::{Number, Value};
 
 use super::Type;
 
@@ -44,6 +44,19 @@ const STRINGS: [&str; 26] = [
 
 fn normal(name: &str) -> String {
     name.replace('-', "")
+}
+
+/// The formats of a schema, and of all that lies below it, that say nothing of values of their type, in their order; each once.
+pub(crate) fn unknown(schema: &Value, found: &mut Vec<String>) {
+    let Some(map) = schema.as_object() else { return };
+    if let Some(format) = map.get("format").and_then(Value::as_str).filter(|format| !format.is_empty()) {
+        let name = map.get("type").and_then(Value::as_str).unwrap_or_default();
+        let type_ = Type::ALL.into_iter().find(|type_| type_.name() == name);
+        if !is_known(type_, format) && !found.iter().any(|known| known == format) {
+            found.push(format.to_owned());
+        }
+    }
+    super::parse::each_below(map, |inner| unknown(inner, found));
 }
 
 /// Whether the format says anything of values of this type.

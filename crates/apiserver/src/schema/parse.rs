@@ -5,7 +5,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde_json::{Map, Value};
 
-use super::{Additional, Checks, DEPTH_LIMIT, List, Node, Pattern, Texts, Type, complete, format, rules, validate};
+use super::{
+    Additional, Checks, DEPTH_LIMIT, List, Node, Pattern, Texts, Type, complete, format, pattern, rules, validate,
+};
 use crate::field::FieldError;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,17 @@ pub(super) fn child(path: &str, name: &str) -> String {
 
 pub(super) fn key(path: &str, name: &str) -> String {
     format!("{path}[{name}]")
+}
+
+/// The schemas within one that was not parsed.
+pub(crate) fn each_below(map: &Map<String, Value>, mut see: impl FnMut(&Value)) {
+    for name in ["items", "additionalProperties", "not"] {
+        map.get(name).into_iter().for_each(&mut see);
+    }
+    map.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::values).for_each(&mut see);
+    for name in ["allOf", "anyOf", "oneOf"] {
+        map.get(name).and_then(Value::as_array).into_iter().flatten().for_each(&mut see);
+    }
 }
 
 struct Parser {
@@ -95,7 +108,9 @@ impl Parser {
 
     fn count(&mut self, map: &Map<String, Value>, name: &str, path: &str) -> Option<u64> {
         let value = map.get(name).filter(|value| !value.is_null())?;
-        if value.as_u64().is_none() {
+        // One below nothing is no restriction.
+        let nothing = name.starts_with("min") && value.as_i64().is_some_and(|count| count < 0);
+        if value.as_u64().is_none() && !nothing {
             self.errors.push(FieldError::type_invalid(child(path, name), value.clone(), "must be a whole number"));
         }
         value.as_u64()
@@ -163,12 +178,7 @@ impl Parser {
         self.invariants(map, path, level, &node);
         node.rules = rules::read(map, path, &node, &mut self.errors);
         if let Some(default) = &node.default {
-            for mut error in validate::at(&node, default, &child(path, "default")) {
-                if error.path == validate::NOWHERE {
-                    error.path = child(path, "default");
-                }
-                self.errors.push(error);
-            }
+            self.errors.extend(validate::below(&child(path, "default"), validate::at(&node, default, "")));
         }
         self.depth -= 1;
         node
@@ -348,6 +358,7 @@ impl Parser {
         if let Some(text) = pattern
             && let Err(error) = Pattern::compile(text)
         {
+            let error = pattern::go_error(text, &error);
             let detail = format!("must be a valid regular expression, but isn't: {error}");
             self.errors.push(FieldError::invalid(child(path, "pattern"), text, detail));
         }
@@ -464,7 +475,12 @@ impl Parser {
         let type_path = child(path, "type");
         if node.embedded && node.type_ != Some(Type::Object) {
             self.must_be(node, Type::Object, path, "must be object if x-kubernetes-embedded-resource is true");
-        } else if node.type_.is_none() && !node.int_or_string && !node.preserve_unknown && !map.contains_key("type") {
+        } else if node.type_.is_none()
+            && !node.int_or_string
+            && !node.preserve_unknown
+            && !map.contains_key("type")
+            && !map.contains_key("$ref")
+        {
             let detail = match level {
                 Level::Root => "must not be empty at the root",
                 Level::Item => "must not be empty for specified array items",
@@ -578,8 +594,7 @@ mod tests {
             ),
             (
                 with(json!({"type": "integer", "default": "x"})),
-                "properties[f].default: Invalid value: \"string\": properties[f].default in body must be of type \
-                 integer: \"string\"",
+                "properties[f].default: Invalid value: \"string\":  in body must be of type integer: \"string\"",
             ),
         ];
         for (schema, expected) in cases {

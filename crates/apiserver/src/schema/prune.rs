@@ -43,6 +43,13 @@ pub(super) fn prune(root: &Node, object: &mut Value) -> Vec<String> {
     walk.unknown
 }
 
+/// Whether nothing of a value at that place would be taken out.
+pub(super) fn is_pruned(schema: &Node, value: &Value) -> bool {
+    let mut walk = Walk { path: String::new(), unknown: Vec::new() };
+    node(Some(schema), schema.embedded, &mut value.clone(), &mut walk);
+    walk.unknown.is_empty()
+}
+
 /// `resource`: the value is a whole object with apiVersion, kind and metadata.
 fn node(schema: Option<&Node>, resource: bool, value: &mut Value, walk: &mut Walk) {
     let keep = schema.is_some_and(|schema| schema.preserve_unknown);

@@ -32,6 +32,29 @@ pub(super) fn object(root: &Node, object: &Value, old: Option<&Value>) -> Vec<Fi
     errors
 }
 
+/// The status of an object alone, as its subresource is written; texts name fields as seen from the status.
+pub(super) fn status(root: &Node, object: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if let Some((node, status)) = root.property("status").zip(object.get("status")) {
+        let mut check = Check::new("");
+        check.node(node, status, old.get("status"));
+        errors = below("status", check.errors);
+    }
+    let mut path = String::new();
+    lists::check(root, object, Some(old), &mut path, &mut errors);
+    errors
+}
+
+/// Errors with the place of what was checked put before their paths, as upstream joins them.
+pub(super) fn below(place: &str, errors: Vec<FieldError>) -> Vec<FieldError> {
+    let join = |path: &str| match path {
+        NOWHERE => place.to_owned(),
+        path if path.starts_with('[') => format!("{place}{path}"),
+        path => format!("{place}.{path}"),
+    };
+    errors.into_iter().map(|error| FieldError { path: join(&error.path), ..error }).collect()
+}
+
 /// Checks a value that lies at `path`, without the uniqueness of list items.
 pub(super) fn at(node: &Node, value: &Value, path: &str) -> Vec<FieldError> {
     let mut check = Check::new(path);
@@ -120,9 +143,14 @@ impl Check {
         }
         if let Some(checks) = &node.checks {
             self.branches(checks, value);
+        }
+        if let Value::Number(number) = value {
+            self.range(node, number);
+        }
+        if let Some(checks) = &node.checks {
             match value {
                 Value::String(text) => self.string(node, checks, text),
-                Value::Number(number) => self.number(node, checks, number),
+                Value::Number(number) => self.number(checks, number),
                 _ => {}
             }
         }
@@ -247,16 +275,35 @@ impl Check {
         }
     }
 
-    fn number(&mut self, node: &Node, checks: &Checks, found: &Number) {
+    /// Whether a number can be held by its type and format.
+    fn range(&mut self, node: &Node, found: &Number) {
+        let Some(type_) = node.type_.filter(|type_| matches!(type_, Type::Integer | Type::Number)) else { return };
+        let format = node.checks.as_ref().and_then(|checks| checks.format.as_deref());
+        let whole = is_integer(found);
+        if format::fits(format.unwrap_or_default(), found) && (whole || type_ == Type::Number) {
+            return;
+        }
+        let format = format.map_or_else(|| "(default format)".to_owned(), |format| format!("with format {format}"));
+        self.lost(format!("Checked value must be of type {} {format} in {}", type_.name(), self.path));
+    }
+
+    /// Of whole numbers upstream takes the factor's whole part alone.
+    fn multiple_of_whole(&mut self, value: i64, factor: i64) {
+        if factor <= 0 {
+            let text = format!("factor MultipleOf declared for {} must be positive: {factor}", self.path);
+            self.push(FieldErrorKind::Invalid, factor, text);
+        } else if value % factor != 0 {
+            self.invalid(value, &format!("should be a multiple of {factor}"));
+        }
+    }
+
+    fn number(&mut self, checks: &Checks, found: &Number) {
         let Some(value) = found.as_f64() else { return };
         let shown = || Value::Number(found.clone());
-        if let Some((format, type_)) = checks.format.as_deref().zip(node.type_)
-            && !format::fits(format, found)
-        {
-            let type_ = type_.name();
-            self.lost(format!("Checked value must be of type {type_} with format {format} in {}", self.path));
-        }
-        if let Some(factor) = checks.multiple_of {
+        if let Some((factor, whole)) = checks.multiple_of.zip(found.as_i64()) {
+            // The cast cuts off the fraction and stays within the range, as is wanted.
+            self.multiple_of_whole(whole, factor as i64);
+        } else if let Some(factor) = checks.multiple_of {
             // Upstream's way around fractions that binary floats cannot hold.
             let quotient = if factor < 1.0 { 1.0 / factor * value } else { value / factor };
             if factor <= 0.0 {
@@ -350,9 +397,12 @@ impl Check {
         }
         if node.embedded {
             for name in ["apiVersion", "kind"] {
+                let path = format!("{}.{name}", self.name());
                 match fields.get(name) {
                     Some(Value::String(text)) if !text.is_empty() => {}
-                    _ => self.required(name, "must not be empty"),
+                    None => self.errors.push(FieldError::required(path, "")),
+                    Some(Value::String(_)) => self.errors.push(FieldError::invalid(path, "", "must not be empty")),
+                    Some(other) => self.errors.push(FieldError::invalid(path, other.clone(), "must be a string")),
                 }
             }
             if let Some(metadata) = fields.get("metadata") {

@@ -1,11 +1,12 @@
 //! Roles and bindings: nobody may grant what they do not hold (`pkg/registry/rbac/*/policybased`).
 
-use policy::rbac::{Attributes, RoleRef, Rule};
+use policy::rbac::{RoleRef, Rule};
 use serde_json::Value;
 
-use super::{Cx, Strategy, plain};
+use super::{Cx, Right, Strategy, plain};
 use crate::{
     field::FieldError,
+    kinds::Kind,
     names::NameRule,
     object::{self, at, set_at, text_at},
     status::{Error, Result},
@@ -14,6 +15,7 @@ use crate::{
 const GROUP: &str = "rbac.authorization.k8s.io";
 
 pub(crate) static ROLE: Strategy = Strategy {
+    asks: |kind, _, role, _| vec![escalate(kind, role)],
     create_on_update: true,
     names: NameRule::PathSegment,
     create: |cx, role| {
@@ -33,6 +35,7 @@ pub(crate) static ROLE: Strategy = Strategy {
 };
 
 pub(crate) static BINDING: Strategy = Strategy {
+    asks: |_, _, binding, _| vec![bind(binding)],
     create_on_update: true,
     names: NameRule::PathSegment,
     create: |cx, binding| {
@@ -87,7 +90,7 @@ fn may_grant(cx: &Cx<'_>, role: &Value, old: Option<&Value>) -> Result<()> {
     }
     let namespace = object::namespace(role);
     let name = object::name(role);
-    if cx.user.is_master() || is_allowed(cx, "escalate", &cx.kind.plural, namespace, name) {
+    if cx.user.is_master() || cx.has(&escalate(cx.kind, role)) {
         return Ok(());
     }
     if role.get("aggregationRule").is_some_and(|a| !a.is_null()) {
@@ -112,7 +115,7 @@ fn may_bind(cx: &Cx<'_>, binding: &Value, old: Option<&Value>) -> Result<()> {
     let namespace = object::namespace(binding);
     let role = role_ref(binding);
     let resource = if role.cluster { "clusterroles" } else { "roles" };
-    if cx.user.is_master() || is_allowed(cx, "bind", resource, namespace, &role.name) {
+    if cx.user.is_master() || cx.has(&bind(binding)) {
         return Ok(());
     }
     let rules = cx.server.state().access.read().rbac.role(namespace, &role).map(|rules| rules.to_vec());
@@ -121,9 +124,20 @@ fn may_bind(cx: &Cx<'_>, binding: &Value, old: Option<&Value>) -> Result<()> {
     holds(cx, namespace, &rules).map_err(|why| Error::forbidden(GROUP, &cx.kind.plural, name, why))
 }
 
-fn is_allowed(cx: &Cx<'_>, verb: &str, resource: &str, namespace: &str, name: &str) -> bool {
-    let wanted = Attributes::Resource { verb, group: GROUP, resource, subresource: "", namespace, name };
-    cx.server.state().access.read().rbac.authorize(cx.user, &wanted).is_allowed()
+/// The right to give a role more than one has oneself.
+fn escalate(kind: &Kind, role: &Value) -> Right {
+    right("escalate", &kind.plural, object::namespace(role), object::name(role))
+}
+
+/// The right to give others a role that one does not hold.
+fn bind(binding: &Value) -> Right {
+    let role = role_ref(binding);
+    right("bind", if role.cluster { "clusterroles" } else { "roles" }, object::namespace(binding), &role.name)
+}
+
+fn right(verb: &'static str, resource: &str, namespace: &str, name: &str) -> Right {
+    let [resource, namespace, name] = [resource, namespace, name].map(str::to_owned);
+    Right { verb, group: GROUP, resource, namespace, name }
 }
 
 /// Whether the user holds all of `rules` in `namespace`, else why not.

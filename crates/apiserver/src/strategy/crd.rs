@@ -10,6 +10,7 @@ use crate::{
     field::FieldError,
     names,
     object::{self, at, default_at, set_at, text_at},
+    schema::unknown_formats,
     status::Result,
 };
 
@@ -34,6 +35,18 @@ pub(crate) static CRD: Strategy = Strategy {
         Ok(())
     },
     check,
+    warn: |new, old| {
+        let formats = |crd: &Value| {
+            let mut found = Vec::new();
+            for version in crd::versions(crd) {
+                at(version, &["schema", "openAPIV3Schema"]).into_iter().for_each(|s| unknown_formats(s, &mut found));
+            }
+            found
+        };
+        let known = old.map(formats).unwrap_or_default();
+        let fresh = formats(new).into_iter().filter(|format| !known.contains(format));
+        fresh.map(|format| format!("unrecognized format {format:?}")).collect()
+    },
     ..plain()
 };
 
@@ -44,6 +57,21 @@ fn default(crd: &mut Value) {
         default_at(crd, &["spec", "names", "listKind"], format!("{kind}List").into());
     }
     default_at(crd, &["spec", "conversion"], json!({"strategy": "None"}));
+    let versions = crd.pointer_mut("/spec/versions").and_then(Value::as_array_mut).into_iter().flatten();
+    versions.filter_map(|version| version.pointer_mut("/schema/openAPIV3Schema")).for_each(without_null_defaults);
+}
+
+/// To Go a default that is null is none.
+fn without_null_defaults(schema: &mut Value) {
+    let Some(map) = schema.as_object_mut() else { return };
+    if map.get("default").is_some_and(Value::is_null) {
+        map.remove("default");
+    }
+    for name in ["items", "additionalProperties"] {
+        map.get_mut(name).into_iter().for_each(without_null_defaults);
+    }
+    let properties = map.get_mut("properties").and_then(Value::as_object_mut);
+    properties.into_iter().flat_map(serde_json::Map::values_mut).for_each(without_null_defaults);
 }
 
 /// A version that was ever stored is not forgotten.

@@ -1,9 +1,8 @@
 //! Kinds of the workload profile whose objects the server itself completes or keeps in order.
 
-use policy::rbac::Attributes;
 use serde_json::{Value, json};
 
-use super::{Cx, Strategy, Subresource, plain, zero_status};
+use super::{Cx, Right, Strategy, Subresource, plain, zero_status};
 use crate::{
     field::FieldError,
     names::NameRule,
@@ -200,6 +199,11 @@ fn check_workload(cx: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldErr
 }
 
 pub(crate) static CSR: Strategy = Strategy {
+    asks: |_, subresource, _, old| match (subresource, old) {
+        ("approval", Some(old)) => signers(old, "approve").into(),
+        ("status", Some(old)) => signers(old, "sign").into(),
+        _ => Vec::new(),
+    },
     fields: &["spec.signerName"],
     subresources: &[Subresource { name: "approval", kind: None, verbs: &["get", "patch", "update"] }],
     create: |cx, request| {
@@ -263,26 +267,25 @@ pub(crate) static CSR: Strategy = Strategy {
 
 /// Who approves or signs needs the right to that for the request's signer: by its name, or by its domain with `/*`
 /// (admission plugins CertificateApproval and CertificateSigning).
-fn may_use_signer(cx: &Cx<'_>, request: &Value, verb: &str) -> Result<()> {
-    let signer = text_at(request, &["spec", "signerName"]);
-    let domain = signer.split_once('/').map(|(domain, _)| format!("{domain}/*")).unwrap_or_default();
-    let access = cx.server.state().access.read();
-    let allowed = [signer, &domain].iter().any(|name| {
-        let wanted = Attributes::Resource {
-            verb,
-            group: "certificates.k8s.io",
-            resource: "signers",
-            subresource: "",
-            namespace: "",
-            name,
-        };
-        access.rbac.authorize(cx.user, &wanted).is_allowed()
-    });
-    if allowed {
+fn may_use_signer(cx: &Cx<'_>, request: &Value, verb: &'static str) -> Result<()> {
+    if signers(request, verb).iter().any(|right| cx.has(right)) {
         return Ok(());
     }
+    let signer = text_at(request, &["spec", "signerName"]);
     let why = format!("user not permitted to {verb} requests with signerName {signer:?}");
     Err(Error::forbidden("certificates.k8s.io", "certificatesigningrequests", crate::object::name(request), why))
+}
+
+fn signers(request: &Value, verb: &'static str) -> [Right; 2] {
+    let signer = text_at(request, &["spec", "signerName"]);
+    let domain = signer.split_once('/').map(|(domain, _)| format!("{domain}/*")).unwrap_or_default();
+    [signer.to_owned(), domain].map(|name| Right {
+        verb,
+        group: "certificates.k8s.io",
+        resource: "signers".to_owned(),
+        namespace: String::new(),
+        name,
+    })
 }
 
 fn at_mut<'a>(object: &'a mut Value, path: &[&str]) -> Option<&'a mut Value> {

@@ -7,6 +7,7 @@ use store::{Commit, Expect, Guard, KeyValue, Op, Revision};
 use super::{OBJECT_BYTES_MAX, RETRIES_MAX, Scope, get, store_error};
 use crate::{
     admission::quota,
+    collector::Work,
     kinds::{Kind, split_api_version},
     object::{self, meta},
     service_ip,
@@ -122,6 +123,7 @@ impl Admitted {
             guard.push(namespace_guard(scope).await?);
         }
         let after = (!deleted).then_some(&self.bytes[..]);
+        let known = scope.server.limits().quotas(&scope.namespace);
         let mut charge = quota::charge(scope, &self.key, after, self.before.as_deref()).await?;
         if scope.dry_run {
             let stands = get(&scope.server, self.key).await?;
@@ -150,6 +152,7 @@ impl Admitted {
             match scope.server.store().commit(Guard(guard), ops).await.map_err(store_error)? {
                 Commit::Done(revision) => {
                     scope.server.take_in(&key, revision, (!deleted).then_some(&self.bytes[..]), false);
+                    recount_new(scope, &known);
                     // What is gone is shown as it last stood.
                     let shown = if deleted { self.base } else { Some(revision) };
                     return Ok(Outcome::Stored(Stored { bytes: self.bytes, revision: shown }));
@@ -163,6 +166,18 @@ impl Admitted {
             }
         }
         Err(scope.conflict("the quotas of the namespace change too often; please try again"))
+    }
+}
+
+/// Quotas that were made while this was written: whoever counted for them may not have seen it.
+fn recount_new(scope: &Scope, known: &[String]) {
+    if !scope.kind.namespaced {
+        return;
+    }
+    for name in scope.server.limits().quotas(&scope.namespace) {
+        if !known.contains(&name) {
+            scope.server.state().collector.push(Work::Recount(scope.namespace.clone(), name));
+        }
     }
 }
 

@@ -2,7 +2,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::support::{delete, eventually, get, merge, post, send, server};
-use apiserver::Server;
+use apiserver::{Options, Server};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -147,7 +147,7 @@ async fn a_graph_that_was_there_before_the_server_is_collected_too() {
 
 #[tokio::test]
 async fn what_another_is_to_do_the_server_leaves() {
-    use apiserver::{Controller, Options};
+    use apiserver::Controller;
     let disabled_controllers = vec![Controller::GarbageCollector, Controller::Namespace, Controller::ServiceAccount];
     let server = crate::support::server_with(Options { disabled_controllers, ..Options::default() }).await;
     let owner = map(&server, "owner", &[], false).await;
@@ -171,4 +171,28 @@ async fn what_another_is_to_do_the_server_leaves() {
     assert_eq!(waiting["metadata"]["finalizers"], json!(["foregroundDeletion"]));
     assert_eq!(get(&server, "/api/v1/namespaces/team").await.json()["status"]["phase"], "Terminating");
     assert_eq!(get(&server, "/api/v1/namespaces/team/serviceaccounts").await.json()["items"], json!([]));
+}
+
+#[tokio::test]
+async fn one_of_several_servers_collects_and_another_takes_over() {
+    let store: store::SharedStore = std::sync::Arc::new(store::Embedded::memory(store::Limits::default()));
+    let start = async || Server::start(std::sync::Arc::clone(&store), Options::default()).await.unwrap();
+    let (one, two) = (start().await, start().await);
+    one.collect(false);
+    two.collect(false);
+    let made = post(&one, MAPS, &json!({"metadata": {"name": "owner"}})).await.json();
+    let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": made["metadata"]["uid"]});
+    post(&two, MAPS, &json!({"metadata": {"name": "owned", "ownerReferences": [owner]}})).await;
+    assert_eq!(delete(&one, &format!("{MAPS}/owner")).await.code, 200);
+    let namespaces = "/api/v1/namespaces";
+    post(&two, namespaces, &json!({"metadata": {"name": "going"}})).await;
+    assert_eq!(delete(&two, &format!("{namespaces}/going")).await.code, 200);
+    // Nobody works now.
+    assert_eq!(get(&one, &format!("{MAPS}/owned")).await.code, 200);
+    two.collect(true);
+    eventually(&two, "the dependent goes", || async { get(&one, &format!("{MAPS}/owned")).await.code == 404 }).await;
+    let gone = || async { get(&one, &format!("{namespaces}/going")).await.code == 404 };
+    eventually(&two, "the namespace goes", gone).await;
+    one.shutdown().await;
+    two.shutdown().await;
 }

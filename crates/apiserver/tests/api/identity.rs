@@ -12,7 +12,7 @@ use http::{Method, Request};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::support::{Answer, delete, get, merge, post, send_as, server_with};
+use crate::support::{Answer, delete, eventually, get, merge, post, send_as, server_with};
 
 const CORE: &str = "/api/v1";
 
@@ -284,4 +284,47 @@ async fn a_review_tells_for_which_audiences_a_token_is_good() {
     let status = review(json!(["b", "c"])).await;
     assert_eq!((&status["authenticated"], &status["audiences"]), (&json!(true), &json!(["b"])));
     assert_eq!(review(json!(["c"])).await.get("authenticated"), None);
+}
+
+#[tokio::test]
+async fn a_secret_for_a_token_is_filled_in_and_goes_with_its_account() {
+    let server = {
+        let client_ca_pem = Some("authority".to_owned());
+        server_with(Options { client_ca_pem, service_account: Some(keys().0), ..Options::default() }).await
+    };
+    let (accounts, secrets) = ("/api/v1/namespaces/default/serviceaccounts", "/api/v1/namespaces/default/secrets");
+    let secret = |name: &str, account: &str| {
+        json!({"metadata": {"name": name, "annotations": {"kubernetes.io/service-account.name": account}},
+            "type": "kubernetes.io/service-account-token"})
+    };
+    let made =
+        post(&server, accounts, &json!({"metadata": {"name": "robot"}, "secrets": [{"name": "t"}, {"name": "other"}]}))
+            .await
+            .json();
+    assert_eq!(post(&server, secrets, &secret("t", "robot")).await.code, 201);
+    let path = format!("{secrets}/t");
+    let filled = || async { get(&server, &path).await.json()["data"]["token"].is_string() };
+    eventually(&server, "the token is there", filled).await;
+    let filled = get(&server, &path).await.json();
+    let text = |key: &str| String::from_utf8(STANDARD.decode(filled["data"][key].as_str().unwrap()).unwrap()).unwrap();
+    assert_eq!((text("namespace").as_str(), text("ca.crt").as_str()), ("default", "authority"));
+    assert_eq!(filled["metadata"]["annotations"]["kubernetes.io/service-account.uid"], made["metadata"]["uid"]);
+    let review =
+        json!({"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "spec": {"token": text("token")}});
+    let said = post(&server, "/apis/authentication.k8s.io/v1/tokenreviews", &review).await.json();
+    assert_eq!(said["status"]["user"]["username"], "system:serviceaccount:default:robot", "{said}");
+    // An account that goes takes its tokens with it; a token for nobody does not stay.
+    post(&server, secrets, &secret("nobodys", "absent")).await;
+    post(&server, accounts, &json!({"metadata": {"name": "second"}, "secrets": [{"name": "s"}, {"name": "other"}]}))
+        .await;
+    post(&server, secrets, &secret("s", "second")).await;
+    delete(&server, &format!("{accounts}/robot")).await;
+    delete(&server, &format!("{secrets}/s")).await;
+    let gone = || async {
+        let left = get(&server, &format!("{accounts}/second")).await.json();
+        get(&server, &path).await.code == 404
+            && get(&server, &format!("{secrets}/nobodys")).await.code == 404
+            && left["secrets"] == json!([{"name": "other"}])
+    };
+    eventually(&server, "what is for nobody goes", gone).await;
 }

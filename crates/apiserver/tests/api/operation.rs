@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use apiserver::{Audit, AuditLog, Encryption, Options, Rotation, Server, User};
+use apiserver::{Audit, AuditLog, AuditWebhook, Batching, Encryption, Options, Rotation, Server, User};
 use axum::body::Body;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{Method, Request};
@@ -10,7 +10,10 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::support::{delete, get, merge, post, put, raw, send_as, server, server_with};
+use crate::{
+    hook,
+    support::{delete, get, merge, post, put, raw, send_as, server, server_with},
+};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";
@@ -85,6 +88,71 @@ async fn the_audit_log_tells_who_did_what_and_no_secret() {
     assert_eq!(refused["responseStatus"]["reason"], "Forbidden");
     assert_eq!(refused["annotations"]["authorization.k8s.io/decision"], "forbid");
     assert_eq!((&events[5]["auditID"], &events[5]["sourceIPs"]), (&json!("mine"), &json!(["10.1.2.3"])));
+}
+
+#[tokio::test]
+async fn a_webhook_takes_audit_events_in_batches_and_again_if_it_must() {
+    let (sender, mut lists) = tokio::sync::mpsc::unbounded_channel::<Value>();
+    let calls = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let take = move |body: bytes::Bytes| async move {
+        if calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
+            return http::StatusCode::SERVICE_UNAVAILABLE;
+        }
+        sender.send(serde_json::from_slice(&body).unwrap()).unwrap();
+        http::StatusCode::OK
+    };
+    let hook = hook::serve(axum::Router::new().route("/audit", axum::routing::post(take)), &[]).await;
+    let kubeconfig = json!({
+        "current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "k"}}],
+        "clusters": [{"name": "k", "cluster": {"server": hook.url("/audit"), "certificate-authority-data": hook.ca}}],
+    });
+    let soon = std::time::Duration::from_millis(1);
+    let batching = Batching { buffer_events: 3, batch_events: 2, wait: soon * 60_000, backoff: soon };
+    let none = |_: &Path| Err(String::new());
+    let webhook = AuditWebhook::new(&kubeconfig.to_string(), Path::new("/"), &none, batching).unwrap();
+    let policy =
+        "{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [RequestReceived], rules: [{level: Metadata}]}";
+    let audit = Audit::with(policy, None, Some(webhook)).unwrap();
+    let server = server_with(Options { audit: Some(std::sync::Arc::clone(&audit)), ..Options::default() }).await;
+    for name in ["a", "b"] {
+        get(&server, &format!("{MAPS}/{name}")).await;
+    }
+    let list = lists.recv().await.unwrap();
+    assert_eq!((&list["kind"], &list["apiVersion"]), (&json!("EventList"), &json!("audit.k8s.io/v1")));
+    let names: Vec<_> = list["items"].as_array().unwrap().iter().map(|event| &event["objectRef"]["name"]).collect();
+    assert_eq!(names, ["a", "b"]);
+    get(&server, &format!("{MAPS}/c")).await;
+    // A policy that says nothing any more is followed from the next request on; a wrong one is not taken.
+    assert!(audit.replace("{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Loud}]}").is_err());
+    audit.replace("{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: None}]}").unwrap();
+    get(&server, &format!("{MAPS}/d")).await;
+    // What waits when the server ends is sent.
+    server.shutdown().await;
+    let list = lists.recv().await.unwrap();
+    assert_eq!(list["items"].as_array().unwrap().len(), 1, "{list}");
+    assert_eq!(list["items"][0]["objectRef"]["name"], "c");
+}
+
+#[tokio::test]
+async fn what_admission_tells_the_audit_log_is_told_of_refusals_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = audited(folder.path()).await;
+    let admission = "/apis/admissionregistration.k8s.io/v1";
+    let policy = json!({"metadata": {"name": "p.example.com"}, "spec": {
+        "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["*"], "operations": ["CREATE"], "resources": ["configmaps"]}]},
+        "validations": [{"expression": "false"}],
+        "auditAnnotations": [{"key": "seen", "valueExpression": "string(object.metadata.name)"}],
+    }});
+    assert_eq!(post(&server, &format!("{admission}/validatingadmissionpolicies"), &policy).await.code, 201);
+    let binding =
+        json!({"metadata": {"name": "b"}, "spec": {"policyName": "p.example.com", "validationActions": ["Deny"]}});
+    assert_eq!(post(&server, &format!("{admission}/validatingadmissionpolicybindings"), &binding).await.code, 201);
+    assert_eq!(post(&server, MAPS, &json!({"metadata": {"name": "m"}})).await.code, 422);
+    server.shutdown().await;
+    let events = events(folder.path());
+    let refused = events.iter().find(|event| event["objectRef"]["resource"] == "configmaps").unwrap();
+    assert_eq!(refused["responseStatus"]["code"], 422);
+    assert_eq!(refused["annotations"]["p.example.com/seen"], "m");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use apiserver::Server;
+use apiserver::{Options, Server};
 use serde_json::{Value, json};
 
 use crate::support::{delete, eventually, get, merge, post, server, workload_server};
@@ -177,4 +177,19 @@ async fn priorities_and_storage_classes_are_filled_in() {
     let claim = json!({"metadata": {"name": "a"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}});
     let made = post(&server, &format!("{CORE}/persistentvolumeclaims"), &claim).await.json();
     assert_eq!(made["spec"]["storageClassName"], "std");
+}
+
+#[tokio::test]
+async fn what_was_written_in_ignorance_of_a_quota_is_counted_after_all() {
+    let store: store::SharedStore = Arc::new(store::Embedded::memory(store::Limits::default()));
+    let start = async || Server::start(Arc::clone(&store), Options::default()).await.unwrap();
+    let (one, two) = (start().await, start().await);
+    quota(&one, json!({"configmaps": "3"})).await;
+    // The other has not heard of it yet.
+    assert_eq!(map(&two, "early").await.code, 201);
+    eventually(&two, "it is counted", || async { used(&one).await["configmaps"] == "1" }).await;
+    assert_eq!(map(&two, "late").await.code, 201);
+    assert_eq!(used(&one).await["configmaps"], "2");
+    one.shutdown().await;
+    two.shutdown().await;
 }

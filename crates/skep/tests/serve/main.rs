@@ -63,6 +63,10 @@ fn what_is_wrong_is_refused_with_the_file_and_the_field() -> Result<()> {
         "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\nanonymous: {enabled: true}\n",
     )?;
     write("empty.pem", "")?;
+    write(
+        "traces.yaml",
+        "apiVersion: apiserver.config.k8s.io/v1\nkind: TracingConfiguration\nendpoint: https://a:1\n",
+    )?;
     for (file, wanted) in [
         ("lissen: a", &["skep.yaml", "lissen"][..]),
         ("listen: nowhere", &["listen", "nowhere"]),
@@ -85,6 +89,9 @@ fn what_is_wrong_is_refused_with_the_file_and_the_field() -> Result<()> {
         ("service-account-key-file: [empty.pem]", &["service account keys", "no key in it"]),
         ("service-account-max-token-expiration: 1m", &["60 s", "an hour at least"]),
         ("shutdown-delay-duration: soon", &["shutdown-delay-duration", "soon"]),
+        ("audit-webhook-config-file: keys.yaml", &["audit-webhook-config-file wants an audit-policy-file"]),
+        ("authorization-config: auth.yaml", &["auth.yaml", "no apiserver.config.k8s.io/v1 AuthorizationConfiguration"]),
+        ("tracing-config-file: traces.yaml", &["traces.yaml", "endpoint", "unsupported scheme: https"]),
         ("logging-format: xml", &["logging-format", "xml"]),
     ] {
         let said = refusal(folder.path(), file)?;
