@@ -24,7 +24,7 @@ trap cleanup EXIT
 passed=0
 ok() { passed=$((passed + 1)); printf 'ok  %s\n' "$1"; }
 fail() { printf 'FAILED  %s\n' "$1" >&2; exit 1; }
-port=$((20000 + RANDOM % 20000))
+port=$((20000 + RANDOM % 12000))
 url=https://127.0.0.1:$port
 
 ready() {

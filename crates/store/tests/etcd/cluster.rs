@@ -1,10 +1,13 @@
 //! A real etcd of one or three members on loopback, with certificates of its own.
 
 use std::{
-    net::TcpListener,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -24,19 +27,25 @@ struct Member {
 }
 
 pub struct Cluster {
+    host: Ipv4Addr,
     members: Vec<Member>,
     folder: tempfile::TempDir,
     tls: Option<Tls>,
     arguments: Vec<String>,
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// An address of the loopback network that nothing else has: a member that is killed finds its ports free when it comes back,
+/// which a port of 127.0.0.1 that some connection may be given is not.
+fn own_host() -> Ipv4Addr {
+    static COUNT: AtomicU8 = AtomicU8::new(0);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 100 + COUNT.fetch_add(1, Ordering::Relaxed), high, low)
 }
 
-fn sign(ca: &CertifiedIssuer<'static, KeyPair>, name: &str) -> (String, String) {
+fn sign(ca: &CertifiedIssuer<'static, KeyPair>, name: &str, host: Ipv4Addr) -> (String, String) {
     let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+    // Connections within the loopback network come from 127.0.0.1, which etcd looks for in certificates of peers.
+    let mut params = CertificateParams::new(vec![host.to_string(), "127.0.0.1".to_owned()]).unwrap();
     params.distinguished_name.push(DnType::CommonName, name);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     (params.signed_by(&key, ca).unwrap().pem(), key.serialize_pem())
@@ -51,25 +60,26 @@ impl Cluster {
             );
             return None;
         }
-        let folder = tempfile::tempdir().unwrap();
+        let (host, folder) = (own_host(), tempfile::tempdir().unwrap());
         let tls = secured.then(|| {
             let mut params = CertificateParams::new(Vec::new()).unwrap();
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             params.distinguished_name.push(DnType::CommonName, "etcd-ca");
             let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-            let (certificate, key) = sign(&ca, "member");
+            let (certificate, key) = sign(&ca, "member", host);
             for (name, text) in [("ca.crt", ca.pem()), ("member.crt", certificate), ("member.key", key)] {
                 std::fs::write(folder.path().join(name), text).unwrap();
             }
-            Tls { ca_pem: ca.pem(), client: Some(sign(&ca, "skep")) }
+            Tls { ca_pem: ca.pem(), client: Some(sign(&ca, "skep", host)) }
         });
-        let members = (0..members).map(|i| Member {
+        let members = (0_u16..).take(members).map(|i| Member {
             name: format!("m{i}"),
-            client: free_port(),
-            peer: free_port(),
+            client: 2379 + 10 * i,
+            peer: 2380 + 10 * i,
             child: Mutex::new(None),
         });
         let cluster = Self {
+            host,
             members: members.collect(),
             folder,
             tls,
@@ -89,9 +99,11 @@ impl Cluster {
         let member = &self.members[i];
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let peers: Vec<_> =
-            self.members.iter().map(|m| format!("{}={scheme}://127.0.0.1:{}", m.name, m.peer)).collect();
-        let (client, peer) =
-            (format!("{scheme}://127.0.0.1:{}", member.client), format!("{scheme}://127.0.0.1:{}", member.peer));
+            self.members.iter().map(|m| format!("{}={scheme}://{}:{}", m.name, self.host, m.peer)).collect();
+        let (client, peer) = (
+            format!("{scheme}://{}:{}", self.host, member.client),
+            format!("{scheme}://{}:{}", self.host, member.peer),
+        );
         let mut command = Command::new(program());
         command
             .args(["--name", &member.name, "--data-dir", &self.path(&member.name)])
@@ -128,7 +140,7 @@ impl Cluster {
     }
 
     pub fn endpoint(&self, i: usize) -> String {
-        format!("127.0.0.1:{}", self.members[i].client)
+        format!("{}:{}", self.host, self.members[i].client)
     }
 
     pub fn options(&self, prefix: &str) -> Options {
