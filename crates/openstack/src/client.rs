@@ -263,7 +263,22 @@ impl Client {
     /// Makes a call, with a new token and once more if the cloud answers 401.
     async fn call(&self, call: &Call<'_>) -> Result<(StatusCode, HeaderMap, Value)> {
         let resolved = self.resolve(call.service).await?;
-        let microversion = self.version_for(call, &resolved)?;
+        match self.call_at(call, &resolved).await {
+            // The service has other versions than it had: it is asked again which, once.
+            Err(error) if error.status() == Some(StatusCode::NOT_ACCEPTABLE) => {
+                self.0.endpoints.lock().remove(&call.service);
+                let again = self.resolve(call.service).await?;
+                if again.microversion == resolved.microversion && again.url == resolved.url {
+                    return Err(error);
+                }
+                self.call_at(call, &again).await
+            }
+            done => done,
+        }
+    }
+
+    async fn call_at(&self, call: &Call<'_>, resolved: &Resolved) -> Result<(StatusCode, HeaderMap, Value)> {
+        let microversion = self.version_for(call, resolved)?;
         let mut uri = format!("{}/{}", resolved.url, call.path);
         if !call.query.is_empty() {
             uri.push('?');

@@ -14,6 +14,7 @@ mod generic;
 mod http;
 mod identity;
 mod image;
+mod injection;
 mod kind;
 mod load_balancer;
 mod network;
@@ -34,6 +35,10 @@ use tokio::sync::{Notify, mpsc, watch};
 pub use self::{
     compute::{MICROVERSION_MAX, PUBLIC_KEY_LIMIT},
     generic::{LIST_LIMIT, TAGS_LIMIT, TEXT_LIMIT},
+    injection::{
+        BuildRule, Built, CallRule, DELAY_LIMIT_MS, Effect, End, FAULTS_LIMIT_BYTES, Faults, LifeRule, RULE_TEXT_LIMIT,
+        RULES_LIMIT, When, ZoneRule,
+    },
     options::{FlavorSpec, ImageSpec, Login, Options},
     serve::{BODY_LIMIT_BYTES, UPLOAD_LIMIT_BYTES},
 };
@@ -156,6 +161,56 @@ impl Cloud {
         }
         let tail = output.get(start..).unwrap_or_default();
         self.change(|state| state.set(Kind::Server, server, json!({ "~console": tail })));
+    }
+
+    /// What goes wrong from now on, in place of what went wrong before; refused with what is wrong about it. Servers that
+    /// run in a zone that is down end as the rule says, and what took long goes on at the pace of the new rules.
+    pub fn set_faults(&self, faults: Faults) -> Result<(), String> {
+        faults.check()?;
+        let options = self.0.options.clone();
+        if let Some(rule) = faults.zones_down.iter().find(|rule| !options.zone_names().contains(&rule.name)) {
+            return Err(format!("there is no zone {:?}; there are {}", rule.name, options.zone_names().join(", ")));
+        }
+        self.change(|state| {
+            let slow = state.injection.faults().builds.iter().any(|rule| rule.slow_ms > 0);
+            let down = faults.zones_down.clone();
+            state.injection.set(faults);
+            if slow {
+                setup::begin_again(state, &options);
+            }
+            for rule in down {
+                let Some(end) = rule.running else { continue };
+                let runs = |row: &&Arc<Row>| {
+                    text(row, "OS-EXT-AZ:availability_zone") == rule.name && text(row, "status") == "ACTIVE"
+                };
+                let ids: Vec<String> =
+                    state.table(Kind::Server).all().filter(runs).map(|row| text(row, "id").to_owned()).collect();
+                ids.iter().for_each(|id| compute::servers::end(state, id, end));
+            }
+        });
+        Ok(())
+    }
+
+    pub fn faults(&self) -> Faults {
+        self.0.state.lock().injection.faults().clone()
+    }
+
+    /// How often each rule of `calls`, `builds` and `lives` has struck since it was set.
+    pub fn struck(&self) -> [Vec<u32>; 3] {
+        let state = self.0.state.lock();
+        ["calls", "builds", "lives"].map(|list| state.injection.struck(list))
+    }
+
+    /// Ends a server that runs, as a host does that is lost; whether there is one of that id.
+    pub fn end_server(&self, id: &str, how: End) -> bool {
+        self.change(|state| {
+            let runs = state.get(Kind::Server, id).is_some();
+            if runs {
+                compute::servers::end(state, id, how);
+            }
+            runs
+        })
+        .0
     }
 
     /// Runs a change under the lock, hands it to the writer, and says which version it is.

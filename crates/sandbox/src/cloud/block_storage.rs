@@ -8,6 +8,7 @@ use super::{
     fault::{Fault, Result},
     generic,
     http::{Caller, Reply, Request, Service, listed, select, shown, visible},
+    injection::Built,
     kind::Kind,
     state::State,
     table::{Row, flag, number, text},
@@ -184,7 +185,8 @@ pub fn make(state: &mut State, caller: &Caller, body: &Map<String, Value>) -> Re
         row.remove("volume_image_metadata");
     }
     state.put(Kind::Volume, row);
-    state.schedule(Kind::Volume, &id, state.options.volume_latency);
+    let slow = state.injection.slow(Built::Volume, name);
+    state.schedule(Kind::Volume, &id, state.options.volume_latency + slow);
     Ok(id)
 }
 
@@ -211,6 +213,10 @@ pub fn advance(state: &mut State, id: &str) {
     let Some(row) = state.get(Kind::Volume, id) else { return };
     match text(&row, "status") {
         "creating" => {
+            if state.injection.fails(Built::Volume, text(&row, "name")).is_some() {
+                state.set(Kind::Volume, id, json!({"status": "error"}));
+                return;
+            }
             let attached = !text(&row, "~server_id").is_empty();
             state.set(Kind::Volume, id, json!({"status": if attached { "in-use" } else { "available" }}));
         }

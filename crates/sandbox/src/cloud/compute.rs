@@ -64,7 +64,8 @@ fn zones(state: &State, detail: bool) -> Value {
             .hosts(name)
             .map(|h| (h, json!({"nova-compute": {"available": true, "active": true, "updated_at": null}})))
             .collect();
-        json!({"zoneName": name, "zoneState": {"available": true}, "hosts": if detail { json!(hosts) } else { Value::Null }})
+        let available = !state.injection.is_down(name);
+        json!({"zoneName": name, "zoneState": {"available": available}, "hosts": if detail { json!(hosts) } else { Value::Null }})
     };
     json!({"availabilityZoneInfo": state.options.zone_names().iter().map(zone).collect::<Vec<_>>()})
 }

@@ -14,11 +14,12 @@ pub struct Fault {
     /// Neutron's error type; other services derive theirs from the status.
     pub kind: &'static str,
     pub message: String,
+    pub retry_after_s: Option<u32>,
 }
 
 impl Fault {
     pub fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
-        Self { status, kind, message: message.into() }
+        Self { status, kind, message: message.into(), retry_after_s: None }
     }
 
     pub fn bad(message: impl Into<String>) -> Self {
@@ -79,7 +80,8 @@ impl Fault {
                     404 => "itemNotFound",
                     405 => "badMethod",
                     409 => "conflictingRequest",
-                    413 => "overLimit",
+                    413 | 429 => "overLimit",
+                    503 => "serviceUnavailable",
                     _ => "computeFault",
                 };
                 json!({ key: {"code": code, "message": message} })

@@ -9,6 +9,7 @@ use super::{
     fault::{Fault, Result},
     generic::{self, invalid},
     http::{Caller, Reply, Request, Service, listed, select, shown},
+    injection::Built,
     kind::Kind,
     network::ports::{self, Wanted},
     state::State,
@@ -90,7 +91,7 @@ fn object(state: &mut State, request: &Request, caller: &Arc<Caller>, kind: Kind
         }
         ("PUT", [id, "failover"]) if kind == Kind::LoadBalancer => {
             generic::changeable(state, caller, kind, id)?;
-            begin(state, id, "PENDING_UPDATE")?;
+            change(state, id, "PENDING_UPDATE", true)?;
             Ok(Reply::empty(202))
         }
         (_, [] | [_]) => Err(Fault::method()),
@@ -146,15 +147,20 @@ fn root(state: &State, kind: Kind, row: &Row) -> String {
 
 /// Makes a load balancer busy with a change, unless it already is.
 fn begin(state: &mut State, id: &str, status: &str) -> Result<()> {
+    change(state, id, status, false)
+}
+
+fn change(state: &mut State, id: &str, status: &str, failover: bool) -> Result<()> {
     let row = state.get(Kind::LoadBalancer, id).ok_or_else(|| generic::missing(Kind::LoadBalancer, id))?;
     let now = text(&row, "provisioning_status");
-    if now.starts_with("PENDING") {
+    // What is in ERROR can be deleted or failed over, and nothing else.
+    if now.starts_with("PENDING") || (now == "ERROR" && status == "PENDING_UPDATE" && !failover) {
         let message = format!("Load Balancer {id} is immutable and cannot be updated.");
         return Err(Fault::conflict("ImmutableObject", message));
     }
     state.set(Kind::LoadBalancer, id, json!({ "provisioning_status": status }));
-    let latency = if status == "PENDING_CREATE" { state.options.lb_latency } else { state.options.lb_latency / 4 };
-    state.schedule(Kind::LoadBalancer, id, latency);
+    let slow = state.injection.slow(Built::LoadBalancer, text(&row, "name"));
+    state.schedule(Kind::LoadBalancer, id, state.options.lb_latency / 4 + slow);
     Ok(())
 }
 
@@ -184,7 +190,8 @@ fn create(
     }
     if kind == Kind::LoadBalancer {
         let id = text(&row, "id").to_owned();
-        state.schedule(kind, &id, state.options.lb_latency);
+        let slow = state.injection.slow(Built::LoadBalancer, text(&row, "name"));
+        state.schedule(kind, &id, state.options.lb_latency + slow);
     } else {
         let root = root(state, kind, &row);
         begin(state, &root, "PENDING_UPDATE")?;
@@ -436,6 +443,15 @@ pub fn advance(state: &mut State, id: &str) {
             state.set(Kind::Port, port, json!({"device_id": "", "device_owner": "", "status": "DOWN"}));
         }
         state.remove(Kind::LoadBalancer, id);
+        return;
+    }
+    if text(&row, "provisioning_status") == "PENDING_CREATE"
+        && state.injection.fails(Built::LoadBalancer, text(&row, "name")).is_some()
+    {
+        state.set(Kind::LoadBalancer, id, json!({"provisioning_status": "ERROR", "operating_status": "ERROR"}));
+        return;
+    }
+    if !text(&row, "provisioning_status").starts_with("PENDING") {
         return;
     }
     for (kind, ids) in children {

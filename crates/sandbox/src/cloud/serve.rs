@@ -15,8 +15,9 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     Cloud, Shared, block_storage, compute,
     fault::{Fault, Result},
-    http::{Reply, Request, Service},
+    http::{Caller, Reply, Request, Service},
     identity, image,
+    injection::{self, FAULTS_LIMIT_BYTES, Faults, Strike},
     kind::Kind,
     load_balancer, network,
     state::State,
@@ -47,6 +48,11 @@ async fn answer(cloud: &Cloud, request: axum::extract::Request) -> Response {
     let Some(prefix) = segments.next() else {
         return respond(Reply::ok(index(cloud)), None, &id, head);
     };
+    if prefix == "sandbox" {
+        let reply = control(cloud, &parts, segments.collect(), body).await;
+        let reply = reply.unwrap_or_else(|fault| Reply::new(fault.status.as_u16(), fault.body(Service::Identity)));
+        return respond(reply, None, &id, head);
+    }
     let Some(service) = Service::ALL.into_iter().find(|s| s.prefix() == prefix) else {
         return respond(
             Reply::new(404, json!({"error": {"code": 404, "title": "Not Found", "message": "no such service"}})),
@@ -57,9 +63,26 @@ async fn answer(cloud: &Cloud, request: axum::extract::Request) -> Response {
     };
     let segments: Vec<String> = segments.map(decode).collect();
     let reply = match read(service, &parts, segments, body).await {
-        Ok(request) => run(cloud, request).await,
+        Ok(request) => {
+            let strike = strike(cloud, &request);
+            if !strike.delay.is_zero() {
+                tokio::time::sleep(strike.delay).await;
+            }
+            let reply = match strike.error {
+                Some(fault) => Err(fault),
+                None => run(cloud, request).await,
+            };
+            match strike.lost {
+                Some(true) => return broken(),
+                Some(false) => return proxied(StatusCode::GATEWAY_TIMEOUT, head),
+                None => reply,
+            }
+        }
         Err(fault) => Err(fault),
     };
+    if let Err(Fault { status: status @ (StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT), .. }) = &reply {
+        return proxied(*status, head);
+    }
     let microversion = microversion(&parts.headers, service).unwrap_or(1);
     let reply = reply.unwrap_or_else(|fault| {
         let mut reply = Reply::new(fault.status.as_u16(), fault.body(service));
@@ -68,9 +91,83 @@ async fn answer(cloud: &Cloud, request: axum::extract::Request) -> Response {
                 .headers
                 .push(("www-authenticate", format!("Keystone uri=\"{}/identity\"", cloud.0.options.public_url)));
         }
+        if let Some(seconds) = fault.retry_after_s {
+            reply.headers.push(("retry-after", seconds.to_string()));
+        }
         reply
     });
     respond(reply, (service == Service::Compute).then_some(microversion), &id, head)
+}
+
+/// What faults make of a call.
+fn strike(cloud: &Cloud, request: &Request) -> Strike {
+    let mut state = cloud.0.state.lock();
+    if state.injection.faults().calls.is_empty() {
+        return Strike::default();
+    }
+    let caller = caller(&state, cloud, request);
+    let administrator = injection::is_administrator(request, caller.as_deref(), &state.options.admin.user.clone());
+    state.injection.strike(request, administrator)
+}
+
+fn caller(state: &State, cloud: &Cloud, request: &Request) -> Option<Arc<Caller>> {
+    let token = request.headers.get("x-auth-token").and_then(|v| v.to_str().ok())?;
+    if state.injection.is_expired(token) {
+        return None;
+    }
+    identity::caller(state, &cloud.0.signer, token)
+}
+
+/// An answer whose connection breaks before it is whole.
+fn broken() -> Response {
+    let reset = || std::io::Error::new(std::io::ErrorKind::ConnectionReset, "the connection was lost");
+    Response::new(Body::from_stream(futures::stream::once(async move { Err::<bytes::Bytes, _>(reset()) })))
+}
+
+/// What a proxy before the service answers in its place.
+fn proxied(status: StatusCode, head: bool) -> Response {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let text = format!(
+        "<html><body><h1>{} {title}</h1>\nThe server didn't respond in time.\n</body></html>\n",
+        status.as_u16()
+    );
+    let mut response = Response::new(if head { Body::empty() } else { Body::from(text) });
+    *response.status_mut() = status;
+    response.headers_mut().insert("content-type", HeaderValue::from_static("text/html"));
+    response
+}
+
+/// `/sandbox/faults`: what the cloud is to get wrong, for its administrator.
+async fn control(cloud: &Cloud, parts: &Parts, path: Vec<&str>, body: Body) -> Result<Reply> {
+    {
+        let state = cloud.0.state.lock();
+        let token = parts.headers.get("x-auth-token").and_then(|v| v.to_str().ok());
+        let caller = token.and_then(|token| identity::caller(&state, &cloud.0.signer, token));
+        if !caller.ok_or_else(Fault::unauthorized)?.admin {
+            return Err(Fault::forbidden("Faults are set by the cloud's administrator."));
+        }
+    }
+    if path != ["faults"] {
+        return Err(Fault::no_route());
+    }
+    match parts.method.as_str() {
+        "GET" | "HEAD" => {}
+        "DELETE" => cloud.set_faults(Faults::default()).map_err(Fault::bad)?,
+        "PUT" => {
+            let bytes = http_body_util::Limited::new(body, FAULTS_LIMIT_BYTES).collect().await;
+            let bytes = bytes.map_err(|_| {
+                let message = format!("The faults are longer than {FAULTS_LIMIT_BYTES} bytes");
+                Fault::new(StatusCode::PAYLOAD_TOO_LARGE, "HTTPRequestEntityTooLarge", message)
+            })?;
+            let faults: Faults = serde_json::from_slice(&bytes.to_bytes())
+                .map_err(|error| Fault::bad(format!("The faults cannot be read: {error}")))?;
+            cloud.set_faults(faults).map_err(Fault::bad)?;
+        }
+        _ => return Err(Fault::method()),
+    }
+    let [calls, builds, lives] = cloud.struck();
+    let struck = json!({"calls": calls, "builds": builds, "lives": lives});
+    Ok(Reply::ok(json!({"faults": cloud.faults(), "struck": struck})))
 }
 
 fn index(cloud: &Cloud) -> Value {
@@ -224,11 +321,11 @@ async fn measure(mut body: Body) -> Result<(u64, String)> {
 
 async fn run(cloud: &Cloud, mut request: Request) -> Result<Reply> {
     let (reply, version) = cloud.change(|state| {
+        check_microversion(state, &request)?;
         if let Some(versions) = discovery(state, &request) {
             return Ok(versions);
         }
-        let token = request.headers.get("x-auth-token").and_then(|v| v.to_str().ok());
-        request.caller = token.and_then(|t| identity::caller(state, &cloud.0.signer, t));
+        request.caller = caller(state, cloud, &request);
         let reply = match request.service {
             Service::Identity => identity::handle(state, &request, &cloud.0.signer),
             Service::Image => image::handle(state, &request),
@@ -250,6 +347,17 @@ async fn run(cloud: &Cloud, mut request: Request) -> Result<Reply> {
     reply
 }
 
+/// Refuses a microversion that Nova does not have for now.
+fn check_microversion(state: &State, request: &Request) -> Result<()> {
+    let Some(max) = state.injection.faults().compute_microversion_max else { return Ok(()) };
+    if request.service != Service::Compute || request.microversion <= max {
+        return Ok(());
+    }
+    let version = request.microversion;
+    let message = format!("Version 2.{version} is not supported by the API. Minimum is 2.1 and maximum is 2.{max}.");
+    Err(Fault::new(StatusCode::NOT_ACCEPTABLE, "HTTPNotAcceptable", message))
+}
+
 /// The version documents, which need no token.
 fn discovery(state: &State, request: &Request) -> Option<Reply> {
     if request.method != Method::GET {
@@ -264,7 +372,8 @@ fn discovery(state: &State, request: &Request) -> Option<Reply> {
         entry
     };
     let path: Vec<&str> = request.path.iter().map(String::as_str).collect();
-    let micro = json!({"version": format!("2.{}", compute::MICROVERSION_MAX), "min_version": "2.1"});
+    let max = state.injection.faults().compute_microversion_max.unwrap_or(u16::MAX).min(compute::MICROVERSION_MAX);
+    let micro = json!({"version": format!("2.{max}"), "min_version": "2.1"});
     match (request.service, path.as_slice()) {
         (Service::Identity, []) => Some(Reply::new(300, identity::versions(state))),
         (Service::Image, [] | ["versions"]) => {

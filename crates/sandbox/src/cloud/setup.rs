@@ -120,6 +120,11 @@ fn external(state: &mut State, admin: &str) {
 /// Schedules what was under way when the cloud was closed.
 pub fn resume(state: &mut State) {
     let options = state.options.clone();
+    begin_again(state, &options);
+}
+
+/// Gives all that is under way the time that it takes in a cloud without faults.
+pub fn begin_again(state: &mut State, options: &super::Options) {
     let unfinished = |state: &State, kind: Kind, is: fn(&Row) -> bool| -> Vec<String> {
         state.table(kind).all().filter(|r| is(r)).map(|r| text(r, "id").to_owned()).collect()
     };

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::{
     Options,
     fault::{Fault, Result},
+    injection::Injection,
     kind::Kind,
     table::{Row, SEQUENCE, Table, number, text},
 };
@@ -50,10 +51,12 @@ pub struct State {
     ops: Vec<Op>,
     /// Bumped by each request or timer that changes something.
     pub version: u64,
+    pub injection: Injection,
 }
 
 impl State {
     pub fn new(options: Arc<Options>) -> Self {
+        let seed = options.seed.unwrap_or_else(rand::random);
         let rng = match options.seed {
             Some(seed) => StdRng::seed_from_u64(seed),
             None => StdRng::from_os_rng(),
@@ -72,6 +75,7 @@ impl State {
             undo: Vec::new(),
             ops: Vec::new(),
             version: 0,
+            injection: Injection::new(seed),
         }
     }
 
@@ -262,6 +266,9 @@ impl State {
 
     /// A project's limit for a resource; -1 is none.
     pub fn quota(&self, service: &str, project: &str, resource: &str) -> i64 {
+        if let Some(limit) = self.injection.quota(resource) {
+            return limit;
+        }
         let changed = self.get(Kind::Quota, &format!("{service}/{project}"));
         changed
             .and_then(|row| row.get(resource)?.as_i64())

@@ -15,6 +15,7 @@ use crate::cloud::{
     fault::{Fault, Result},
     generic,
     http::{Caller, Reply, Request, next_link, page, visible},
+    injection::{Built, End},
     kind::Kind,
     network::groups,
     state::State,
@@ -200,7 +201,8 @@ fn create(state: &mut State, request: &Request, caller: &Arc<Caller>) -> Result<
     state.put(Kind::Server, row);
     attach_ports(state, request, caller, &id, &body)?;
     attach_volumes(state, caller, &id, &body)?;
-    state.schedule(Kind::Server, &id, state.options.boot_latency);
+    let slow = state.injection.slow(Built::Server, body.get("name").and_then(Value::as_str).unwrap_or_default());
+    state.schedule(Kind::Server, &id, state.options.boot_latency + slow);
     let password = state.random();
     let answer = json!({
         "id": id, "links": links(&state.options, "servers", &id), "OS-DCF:diskConfig": "MANUAL",
@@ -357,21 +359,19 @@ pub fn advance(state: &mut State, id: &str) {
         return;
     }
     if text(&row, "status") != "BUILD" {
+        if let Some(how) = state.injection.end_life(id) {
+            end(state, id, how);
+        }
         return;
+    }
+    if let Some(message) = state.injection.fails(Built::Server, text(&row, "name")) {
+        release(state, id, false);
+        return fail(state, id, &message);
     }
     let now = state.options.now_text();
     let Some((zone, host)) = place(state, &row) else {
         release(state, id, false);
-        let message = "No valid host was found. There are not enough hosts available.";
-        state.set(
-            Kind::Server,
-            id,
-            json!({
-                "status": "ERROR", "OS-EXT-STS:task_state": null, "OS-EXT-STS:vm_state": "error", "updated": now,
-                "fault": {"code": 500, "message": message, "created": now},
-            }),
-        );
-        return;
+        return fail(state, id, "No valid host was found. There are not enough hosts available.");
     };
     state.set(Kind::Server, id, json!({
         "status": "ACTIVE", "OS-EXT-STS:task_state": null, "OS-EXT-STS:vm_state": "active", "OS-EXT-STS:power_state": 1,
@@ -380,6 +380,36 @@ pub fn advance(state: &mut State, id: &str) {
     for port in ports_of(state, id) {
         let fields = json!({"status": "ACTIVE", "binding:host_id": host, "binding:vif_type": "ovs", "device_owner": format!("compute:{zone}")});
         state.set(Kind::Port, text(&port, "id"), fields);
+    }
+    if let Some(after) = state.injection.begin_life(&row) {
+        state.schedule(Kind::Server, id, after);
+    }
+}
+
+fn fail(state: &mut State, id: &str, message: &str) {
+    let now = state.options.now_text();
+    let fields = json!({
+        "status": "ERROR", "OS-EXT-STS:task_state": null, "OS-EXT-STS:vm_state": "error", "updated": now,
+        "fault": {"code": 500, "message": message, "created": now},
+    });
+    state.set(Kind::Server, id, fields);
+}
+
+/// Ends a server that runs, as a host does that is lost.
+pub fn end(state: &mut State, id: &str, how: End) {
+    let now = state.options.now_text();
+    match how {
+        End::Vanish => {
+            release(state, id, true);
+            state.remove(Kind::Server, id);
+        }
+        End::Shutoff => {
+            let fields = json!({
+                "status": "SHUTOFF", "OS-EXT-STS:vm_state": "stopped", "OS-EXT-STS:power_state": 4, "updated": now,
+            });
+            state.set(Kind::Server, id, fields);
+        }
+        End::Error => fail(state, id, "The host of the instance is down."),
     }
 }
 
@@ -417,7 +447,11 @@ fn place(state: &State, server: &Row) -> Option<(String, String)> {
             && used.ram_mib + number(server, "~ram") <= options.host_ram_mib
     };
     let candidates = super::hosts(state).into_iter().filter(|(z, host)| {
-        (zone.is_empty() || z == zone) && forced.is_none_or(|f| f == host) && fits(host) && grouped(host)
+        (zone.is_empty() || z == zone)
+            && !state.injection.is_down(z)
+            && forced.is_none_or(|f| f == host)
+            && fits(host)
+            && grouped(host)
     });
     candidates.min_by_key(|(_, host)| {
         let weight = match policy {
