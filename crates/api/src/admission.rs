@@ -4,6 +4,7 @@
 //! pkg/webhooks.
 
 mod immutable;
+pub mod selection;
 
 use serde_json::{Value, json};
 
@@ -11,6 +12,8 @@ use crate::names::{CLUSTER_LABEL, DEPLOYMENT_LABEL, SET_LABEL};
 
 /// Longest name of a cluster: it becomes a label value.
 const CLUSTER_NAME_MAX: usize = 63;
+/// How long a health check gives a node to appear if it does not say, in seconds.
+pub const STARTUP_TIMEOUT_S: i32 = 600;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProblemKind {
@@ -74,6 +77,11 @@ pub fn default(group: &str, kind: &str, object: &mut Value) {
             label_cluster(object);
             select(object, SET_LABEL);
         }
+        ("cluster.x-k8s.io", "MachineHealthCheck") => {
+            label_cluster(object);
+            fill(object, &["spec", "checks", "nodeStartupTimeoutSeconds"], STARTUP_TIMEOUT_S);
+        }
+        ("addons.cluster.x-k8s.io", "ClusterResourceSet") => fill(object, &["spec", "strategy"], "ApplyOnce"),
         ("controlplane.cluster.x-k8s.io", "KubeadmControlPlane") => {
             fill(object, &["spec", "replicas"], 1);
             version(object, "/spec/version");
@@ -186,6 +194,9 @@ pub fn validate(group: &str, kind: &str, object: &Value, old: Option<&Value>) ->
             }
             rolling(at("/spec/rollout/strategy/rollingUpdate"), &mut problems);
         }
+        ("cluster.x-k8s.io", "MachineHealthCheck") => selection::health_check(object, &mut problems),
+        ("cluster.x-k8s.io", "MachineDrainRule") => selection::drain_rule(object, &mut problems),
+        ("addons.cluster.x-k8s.io", "ClusterResourceSet") => selection::resource_set(object, old, &mut problems),
         ("controlplane.cluster.x-k8s.io", "KubeadmControlPlane") => control_plane(object, old, &mut problems),
         ("bootstrap.cluster.x-k8s.io", "KubeadmConfig") => kubeadm(at("/spec"), "spec", &mut problems),
         ("bootstrap.cluster.x-k8s.io", "KubeadmConfigTemplate") => {

@@ -4,7 +4,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use crate::{cluster, control_plane, kubeadm, machine, names, openstack_cluster, openstack_machine, rules};
+use crate::{
+    cluster, control_plane, drain_rule, health_check, kubeadm, machine, names, openstack_cluster, openstack_machine,
+    resource_set, rules,
+};
 
 /// All definitions, in the order in which they are to be installed.
 pub fn all() -> Vec<CustomResourceDefinition> {
@@ -13,6 +16,10 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         machine::Machine::crd(),
         machine::MachineSet::crd(),
         machine::MachineDeployment::crd(),
+        health_check::MachineHealthCheck::crd(),
+        drain_rule::MachineDrainRule::crd(),
+        resource_set::ClusterResourceSet::crd(),
+        resource_set::ClusterResourceSetBinding::crd(),
         kubeadm::KubeadmConfig::crd(),
         kubeadm::KubeadmConfigTemplate::crd(),
         control_plane::KubeadmControlPlane::crd(),

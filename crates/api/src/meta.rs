@@ -102,6 +102,29 @@ pub struct LabelSelector {
     pub match_labels: BTreeMap<String, String>,
 }
 
+impl LabelSelector {
+    /// It asks for nothing, and so selects everything.
+    pub fn is_empty(&self) -> bool {
+        self.match_labels.is_empty() && self.match_expressions.is_empty()
+    }
+
+    /// Whether it selects an object with these labels. An operator that does not exist selects nothing.
+    pub fn selects(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
+        let label = |key: &str| labels.and_then(|labels| labels.get(key));
+        self.match_labels.iter().all(|(key, value)| label(key) == Some(value))
+            && self.match_expressions.iter().all(|requirement| {
+                let found = label(&requirement.key);
+                match requirement.operator.as_str() {
+                    "In" => found.is_some_and(|value| requirement.values.contains(value)),
+                    "NotIn" => found.is_none_or(|value| !requirement.values.contains(value)),
+                    "Exists" => found.is_some(),
+                    "DoesNotExist" => found.is_none(),
+                    _ => false,
+                }
+            })
+    }
+}
+
 pub const QUALIFIED_NAME: &str =
     r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$";
 pub const DNS_SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
@@ -117,3 +140,24 @@ pub const CONDITION_REASON: &str = r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$";
 pub const QUANTITY: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
 pub const NO_SPACE: &str = r"^[^ ]+$";
 pub const NO_COMMA: &str = r"^[^,]+$";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_select_as_kubernetes_does() {
+        let labels = BTreeMap::from([("app".to_owned(), "web".to_owned()), ("tier".to_owned(), String::new())]);
+        let selects = |operator: &str, key: &str, values: &[&str]| {
+            let values = values.iter().map(|value| (*value).to_owned()).collect();
+            let one = LabelRequirement { key: key.to_owned(), operator: operator.to_owned(), values };
+            LabelSelector { match_expressions: vec![one], ..LabelSelector::default() }.selects(Some(&labels))
+        };
+        assert!(selects("In", "app", &["db", "web"]) && !selects("In", "app", &["db"]) && !selects("In", "x", &[""]));
+        assert!(selects("NotIn", "app", &["db"]) && selects("NotIn", "x", &["db"]) && !selects("NotIn", "tier", &[""]));
+        assert!(selects("Exists", "tier", &[]) && !selects("Exists", "x", &[]));
+        assert!(selects("DoesNotExist", "x", &[]) && !selects("DoesNotExist", "app", &[]));
+        assert!(!selects("Near", "app", &["web"]));
+        assert!(LabelSelector::default().selects(None));
+    }
+}

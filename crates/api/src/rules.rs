@@ -33,7 +33,7 @@ const CLUSTER: &[(&str, &str)] = &[
     ),
 ];
 
-const PLACES: [Place; 14] = [
+const PLACES: [Place; 16] = [
     Place { kinds: KUBEADM, path: "extraArgs", rules: &[(UNIQUE, "extraArgs name must be unique")] },
     Place { kinds: KUBEADM, path: "kubeletExtraArgs", rules: &[(UNIQUE, "kubeletExtraArgs name must be unique")] },
     Place {
@@ -53,12 +53,22 @@ const PLACES: [Place; 14] = [
         )],
     },
     Place {
-        kinds: &["Cluster"],
+        kinds: &["Cluster", "MachineHealthCheck"],
         path: "unhealthyMachineConditions[].type",
         rules: &[(
             "!(self in ['Ready','Available','HealthCheckSucceeded','OwnerRemediated','ExternallyRemediated'])",
             "type must not be one of: Ready, Available, HealthCheckSucceeded, OwnerRemediated, ExternallyRemediated",
         )],
+    },
+    Place {
+        kinds: &["MachineDrainRule"],
+        path: "spec.machines",
+        rules: &[("self.all(x, self.exists_one(y, x == y))", "entries in machines must be unique")],
+    },
+    Place {
+        kinds: &["MachineDrainRule"],
+        path: "spec.pods",
+        rules: &[("self.all(x, self.exists_one(y, x == y))", "entries in pods must be unique")],
     },
     Place { kinds: &["OpenStackCluster"], path: ".spec", rules: CLUSTER },
     Place { kinds: &["OpenStackClusterTemplate"], path: ".spec.template.spec", rules: CLUSTER },
@@ -166,11 +176,15 @@ mod tests {
         // As many as `config/crd/bases` have.
         let expected = [
             ("Cluster", 2),
+            ("ClusterResourceSet", 0),
+            ("ClusterResourceSetBinding", 0),
             ("KubeadmConfig", 8),
             ("KubeadmConfigTemplate", 8),
             ("KubeadmControlPlane", 8),
             ("Machine", 0),
             ("MachineDeployment", 0),
+            ("MachineDrainRule", 2),
+            ("MachineHealthCheck", 1),
             ("MachineSet", 0),
             ("OpenStackCluster", 12),
             ("OpenStackClusterTemplate", 12),

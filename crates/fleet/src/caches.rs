@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use api::{
     cluster::Cluster,
     control_plane::KubeadmControlPlane,
+    health_check::MachineHealthCheck,
     kubeadm::{KubeadmConfig, KubeadmConfigTemplate},
     machine::{Machine, MachineDeployment, MachineSet, MachineSpec},
     meta::ContractRef,
@@ -28,6 +29,7 @@ pub struct Caches {
     pub machines: Arc<Cache<Machine>>,
     pub sets: Arc<Cache<MachineSet>>,
     pub deployments: Arc<Cache<MachineDeployment>>,
+    pub health_checks: Arc<Cache<MachineHealthCheck>>,
     pub configs: Arc<Cache<KubeadmConfig>>,
     pub config_templates: Arc<Cache<KubeadmConfigTemplate>>,
     pub control_planes: Arc<Cache<KubeadmControlPlane>>,
@@ -50,6 +52,7 @@ impl Caches {
             machines: cache(client, writer),
             sets: cache(client, writer),
             deployments: cache(client, writer),
+            health_checks: cache(client, writer),
             configs: cache(client, writer),
             config_templates: cache(client, writer),
             control_planes: cache(client, writer),
@@ -73,6 +76,7 @@ impl Caches {
         self.machines.synced().await;
         self.sets.synced().await;
         self.deployments.synced().await;
+        self.health_checks.synced().await;
         self.configs.synced().await;
         self.config_templates.synced().await;
         self.control_planes.synced().await;
@@ -128,6 +132,30 @@ impl Caches {
         feed_cluster(&self.sets, queue);
         feed_cluster(&self.deployments, queue);
         feed_cluster(&self.secrets, queue);
+    }
+
+    /// Machines and their cluster wake the health checks of the cluster.
+    pub(crate) fn feed_health_checks(self: &Arc<Self>, queue: &Queue) {
+        self.health_checks.feed(queue);
+        let wake = |caches: &Self, queue: &Queue, namespace: &str, cluster: &str| {
+            for key in keys(&caches.health_checks.in_cluster(namespace, cluster)) {
+                queue.add(key);
+            }
+        };
+        let (caches, machines) = (Arc::downgrade(self), queue.clone());
+        self.machines.on_change(move |machine| {
+            if let Some(caches) = caches.upgrade() {
+                let namespace = machine.metadata.namespace.as_deref().unwrap_or_default();
+                wake(&caches, &machines, namespace, &machine.spec.cluster_name);
+            }
+        });
+        let (caches, clusters) = (Arc::downgrade(self), queue.clone());
+        self.clusters.on_change(move |cluster| {
+            if let Some(caches) = caches.upgrade() {
+                let key = Key::of(cluster.as_ref());
+                wake(&caches, &clusters, &key.namespace, &key.name);
+            }
+        });
     }
 
     pub(crate) fn feed_machines_of_cluster(self: &Arc<Self>, queue: &Queue) {

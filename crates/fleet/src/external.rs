@@ -9,7 +9,10 @@ use std::{
 
 use api::meta::{Condition, ContractRef};
 use control::{Cache, Cached, Key, Queue};
-use kube::{api::ApiResource, core::ObjectMeta};
+use kube::{
+    api::{ApiResource, DynamicObject},
+    core::ObjectMeta,
+};
 use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -27,6 +30,13 @@ impl External {
         let resource = ApiResource::erase::<K>(&());
         let value = serde_json::to_value(object).expect("API types serialize to JSON: string keys only");
         Self { resource, meta: object.meta().clone(), value }
+    }
+
+    /// An object that was read without a type.
+    pub fn from_dynamic(resource: &ApiResource, object: DynamicObject) -> Self {
+        let meta = object.metadata.clone();
+        let value = serde_json::to_value(object).expect("API types serialize to JSON: string keys only");
+        Self { resource: resource.clone(), meta, value }
     }
 
     pub fn key(&self) -> Key {

@@ -11,6 +11,7 @@ mod certificates;
 mod cluster;
 mod control_plane;
 mod external;
+mod health_check;
 mod machine;
 mod machine_deployment;
 mod machine_set;
@@ -110,6 +111,10 @@ async fn launch(options: Options, stop: &CancellationToken, tasks: &TaskTracker)
     caches.feed_control_plane_of_secrets(&control_planes.queue());
     workloads.feed_control_planes(&control_planes.queue());
 
+    let health_checks = runner();
+    caches.feed_health_checks(&health_checks.queue());
+    workloads.feed_health_checks(&health_checks.queue());
+
     let provider = openstack::Provider::new(&options, &caches, &writer);
     provider.feed();
     caches.synced().await;
@@ -119,6 +124,7 @@ async fn launch(options: Options, stop: &CancellationToken, tasks: &TaskTracker)
     spawn(tasks, stop, machines, machine::Machines(context.clone()));
     spawn(tasks, stop, sets, machine_set::MachineSets(context.clone()));
     spawn(tasks, stop, deployments, machine_deployment::MachineDeployments(context.clone()));
+    spawn(tasks, stop, health_checks, health_check::HealthChecks(context.clone()));
     spawn(tasks, stop, bootstraps, bootstrap::KubeadmConfigs(context.clone()));
     spawn(tasks, stop, control_planes, control_plane::ControlPlanes(context.clone()));
     provider.spawn(tasks, stop);

@@ -55,7 +55,7 @@ impl Reconcile for MachineDeployments {
         let mut sets = caches.sets.in_cluster(namespace, cluster);
         sets.retain(|set| owner::is_controlled_by(&set.metadata, &deployment.metadata));
         sets.sort_by_key(|set| {
-            (set.metadata.creation_timestamp.as_ref().map(|time| time.0), revision(set), Key::of(set.as_ref()))
+            (set.metadata.creation_timestamp.as_ref().map(|time| time.0), revision(set.as_ref()), Key::of(set.as_ref()))
         });
         let mut machines = caches.machines.in_cluster(namespace, cluster);
         machines.retain(|machine| sets.iter().any(|set| owner::is_controlled_by(&machine.metadata, &set.metadata)));
@@ -146,8 +146,8 @@ fn roll(seen: &Seen, now: &Time, plan: &mut Plan, after: &mut MachineDeployment)
     };
     // An old set that is current again is the newest revision: what was the newest counts as history.
     let others = seen.sets.iter().filter(|set| set.metadata.uid != current.metadata.uid);
-    let newest = others.map(|set| revision(set)).max().unwrap_or(0);
-    let number = if revision(&current) > newest { revision(&current) } else { newest + 1 };
+    let newest = others.map(|set| revision(set.as_ref())).max().unwrap_or(0);
+    let number = if revision(current.as_ref()) > newest { revision(current.as_ref()) } else { newest + 1 };
     owner::annotate(&mut after.metadata, names::REVISION_ANNOTATION, number.to_string());
     let strategy = deployment.spec.rollout.as_ref().and_then(|rollout| rollout.strategy.clone()).unwrap_or_default();
     let old: Vec<_> = seen.sets.iter().filter(|set| set.metadata.uid != current.metadata.uid).collect();
@@ -272,7 +272,7 @@ fn limits(update: Option<&RollingUpdate>, wanted: i32) -> (i32, i32) {
     if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable.min(wanted)) }
 }
 
-fn resolve(value: &IntOrString, of: i32, up: bool) -> i32 {
+pub fn resolve(value: &IntOrString, of: i32, up: bool) -> i32 {
     match value {
         IntOrString::Int(count) => (*count).max(0),
         IntOrString::String(text) => {
@@ -285,7 +285,7 @@ fn resolve(value: &IntOrString, of: i32, up: bool) -> i32 {
 
 fn create(seen: &Seen, wanted: i32, plan: &mut Plan, after: &mut MachineDeployment) {
     let deployment = seen.deployment.as_ref();
-    let number = seen.sets.iter().map(|set| revision(set)).max().unwrap_or(0) + 1;
+    let number = seen.sets.iter().map(|set| revision(set.as_ref())).max().unwrap_or(0) + 1;
     let hash = template_hash(&deployment.spec.template);
     // A rollout time makes a second set of the same template: its hash must differ.
     let taken = |hash: &str| {
@@ -338,8 +338,9 @@ fn create(seen: &Seen, wanted: i32, plan: &mut Plan, after: &mut MachineDeployme
     plan.event(deployment, EventType::Normal, "SuccessfulCreate", format!("Created MachineSet {name}"));
 }
 
-pub fn revision(set: &MachineSet) -> i64 {
-    owner::annotation_of(&set.metadata, names::REVISION_ANNOTATION).and_then(|text| text.parse().ok()).unwrap_or(0)
+/// Of a set, and of the deployment: the newest of its sets.
+pub fn revision(object: &impl kube::Resource) -> i64 {
+    owner::annotation_of(object.meta(), names::REVISION_ANNOTATION).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// What of the two templates calls for new machines; `None` if nothing does.

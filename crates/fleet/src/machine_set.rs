@@ -6,6 +6,7 @@
 //!
 //! Source: kubernetes-sigs/cluster-api core/reconcilers/machineset.
 
+pub mod remediation;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -28,6 +29,7 @@ use jiff::Timestamp;
 use kube::core::ObjectMeta;
 use serde_json::{Value, json};
 
+use self::remediation::Remediation;
 use crate::{
     Context,
     external::External,
@@ -120,7 +122,7 @@ impl Reconcile for MachineSets {
 }
 
 /// `OpenStackMachineTemplate` is cloned into `OpenStackMachine`.
-fn clone_kind(template: &str) -> &str {
+pub fn clone_kind(template: &str) -> &str {
     template.strip_suffix("Template").unwrap_or(template)
 }
 
@@ -152,7 +154,17 @@ pub fn plan(seen: &Seen, now: &Time) -> Plan {
             if let Some(why) = &trouble {
                 plan.wait(why.as_str(), PAUSE_S);
             }
-            propagate(seen, now, &mut plan);
+            let remediation = remediation::decide(seen);
+            if remediation.deferred {
+                plan.wait("the turn of unhealthy machines", PAUSE_S);
+            }
+            propagate(seen, &remediation, now, &mut plan);
+            for machine in &remediation.delete {
+                // It says why it goes before it does.
+                if !deletes(&plan, machine) {
+                    plan.delete(machine.as_ref());
+                }
+            }
         }
     }
     status::set(seen, &mut after, trouble, paused, now, &mut plan);
@@ -406,7 +418,7 @@ fn delete(seen: &Seen, plan: &mut Plan) -> bool {
 }
 
 /// Carries to existing machines what changes without replacing them, and tells them whether they are up to date.
-fn propagate(seen: &Seen, now: &Time, plan: &mut Plan) {
+fn propagate(seen: &Seen, remediation: &Remediation, now: &Time, plan: &mut Plan) {
     let template = &seen.set.spec.template;
     for machine in &seen.machines {
         if deletes(plan, machine) {
@@ -426,6 +438,13 @@ fn propagate(seen: &Seen, now: &Time, plan: &mut Plan) {
         if let Some(status) = &mut after.status {
             let statement = status::up_to_date(seen);
             condition::set(&mut status.conditions, statement, machine.metadata.generation, now);
+            match machine.metadata.name.as_ref().and_then(|name| remediation.statements.get(name)) {
+                Some(Some(statement)) => {
+                    condition::set(&mut status.conditions, statement.clone(), machine.metadata.generation, now);
+                }
+                Some(None) => condition::remove(&mut status.conditions, "OwnerRemediated"),
+                None => {}
+            }
         }
         plan.update(machine.as_ref(), &after);
     }

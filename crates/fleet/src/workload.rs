@@ -77,6 +77,7 @@ pub struct Workloads {
     machines: Mutex<Vec<Queue>>,
     control_planes: Mutex<Vec<Queue>>,
     clusters: Mutex<Vec<Queue>>,
+    health_checks: Mutex<Vec<Queue>>,
 }
 
 /// One cluster's connection.
@@ -96,8 +97,8 @@ struct State {
 
 impl Workloads {
     pub fn new(caches: Arc<Caches>, connect: Arc<dyn Connect>, clock: Clock, stop: CancellationToken) -> Arc<Self> {
-        let (links, machines, control_planes, clusters) = Default::default();
-        Arc::new(Self { caches, connect, clock, stop, links, machines, control_planes, clusters })
+        let (links, machines, control_planes, clusters, health_checks) = Default::default();
+        Arc::new(Self { caches, connect, clock, stop, links, machines, control_planes, clusters, health_checks })
     }
 
     pub fn clock(&self) -> &Clock {
@@ -111,6 +112,11 @@ impl Workloads {
 
     pub fn feed_control_planes(&self, queue: &Queue) {
         self.control_planes.lock().push(queue.clone());
+    }
+
+    /// A change of a node, and a connection that is made, wake the health checks of its cluster.
+    pub fn feed_health_checks(&self, queue: &Queue) {
+        self.health_checks.lock().push(queue.clone());
     }
 
     /// A connection that is made or lost wakes the cluster.
@@ -191,6 +197,12 @@ impl Workloads {
             .values()
             .find(|node| node.spec.as_ref().is_some_and(|spec| spec.provider_id.as_deref() == wanted));
         found.cloned()
+    }
+
+    pub fn node_named(&self, cluster: &Key, name: &str) -> Option<Arc<Node>> {
+        let link = self.links.read().get(cluster)?.clone();
+        let state = link.state.read();
+        state.nodes.get(name).cloned()
     }
 
     /// True once the nodes have been listed, so that a node that is not there does not exist.
@@ -288,12 +300,15 @@ impl Workloads {
         Ok(())
     }
 
-    /// Wakes the machine of one node, or all machines and the control plane of the cluster.
+    /// Wakes the machine of one node, or all machines and the control plane of the cluster; and its health checks.
     fn wake(&self, cluster: &Key, provider_id: Option<&str>) {
         for machine in self.caches.machines.in_cluster(&cluster.namespace, &cluster.name) {
             if provider_id.is_none() || machine.spec.provider_id.as_deref() == provider_id {
                 self.machines.lock().iter().for_each(|queue| queue.add(Key::of(machine.as_ref())));
             }
+        }
+        for check in self.caches.health_checks.in_cluster(&cluster.namespace, &cluster.name) {
+            self.health_checks.lock().iter().for_each(|queue| queue.add(Key::of(check.as_ref())));
         }
         if provider_id.is_none() {
             for control_plane in self.caches.control_planes.in_cluster(&cluster.namespace, &cluster.name) {

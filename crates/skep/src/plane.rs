@@ -198,6 +198,7 @@ async fn grant(client: &Client) -> Result<(), kube::Error> {
     let all = ["get", "list", "watch", "create", "update", "patch", "delete"];
     let groups = [
         "cluster.x-k8s.io",
+        "addons.cluster.x-k8s.io",
         "bootstrap.cluster.x-k8s.io",
         "controlplane.cluster.x-k8s.io",
         "infrastructure.cluster.x-k8s.io",

@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use api::{control_plane::KubeadmControlPlane, machine::MachineDeployment};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use api::{control_plane::KubeadmControlPlane, health_check::MachineHealthCheck, machine::MachineDeployment};
+use k8s_openapi::api::{
+    apps::v1::{DaemonSet, Deployment},
+    core::v1::Node,
+};
 use kube::Api;
 use serde_json::json;
 use testkit::{Shape, World};
@@ -119,6 +122,38 @@ async fn members_whose_keys_lie_in_a_folder_of_their_own_find_together() {
     };
     world.until("three members have joined", joined).await;
     world.available("demo").await;
+    assert_eq!(world.nodes("demo").await.len(), 3);
+    world.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_whose_node_is_lost_is_replaced() {
+    let world = World::start(4).await;
+    world.create("demo", Shape { control_plane: 1, workers: 2, version: "v1.34.2".into() }).await;
+    world.available("demo").await;
+    let spec = json!({
+        "clusterName": "demo", "selector": {"matchLabels": {"cluster.x-k8s.io/deployment-name": "demo-md"}},
+        "remediation": {"triggerIf": {"unhealthyLessThanOrEqualTo": "50%"}},
+    });
+    let check = json!({"metadata": {"name": "workers"}, "spec": spec});
+    let checks = world.api::<MachineHealthCheck>();
+    checks.create(&Default::default(), &serde_json::from_value(check).unwrap()).await.unwrap();
+    let healthy = async |count: i32| {
+        let status = checks.get("workers").await.unwrap().status.unwrap_or_default();
+        (status.expected_machines, status.current_healthy) == (Some(2), Some(count))
+    };
+    world.until("both workers are healthy", async || healthy(2).await).await;
+    let lost =
+        world.machines().await.into_iter().find(|machine| machine.metadata.name.as_ref().unwrap().contains("md"));
+    let (lost, node) =
+        lost.map(|lost| (lost.metadata.name.unwrap(), lost.status.unwrap().node_ref.unwrap().name)).unwrap();
+    Api::<Node>::all(world.workload("demo").await).delete(&node, &Default::default()).await.unwrap();
+    let replaced = async || {
+        let workers: Vec<_> = world.machines().await;
+        workers.len() == 3 && !workers.iter().any(|machine| machine.metadata.name.as_ref() == Some(&lost))
+    };
+    world.until("the machine is replaced", replaced).await;
+    world.until("both workers are healthy again", async || healthy(2).await).await;
     assert_eq!(world.nodes("demo").await.len(), 3);
     world.shutdown().await;
 }

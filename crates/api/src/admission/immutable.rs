@@ -45,7 +45,8 @@ const SET_ONCE: [(&str, &str, &str); 3] = [
 ];
 
 pub fn check(group: &str, kind: &str, old: &Value, new: &Value, problems: &mut Vec<Problem>) {
-    if group == "cluster.x-k8s.io" && kind != "Cluster" {
+    let belongs = group == "cluster.x-k8s.io" && kind != "Cluster" || kind == "ClusterResourceSetBinding";
+    if belongs {
         let (before, after) = (&old["spec"]["clusterName"], &new["spec"]["clusterName"]);
         if before != after {
             problems.push(Problem::forbidden("spec.clusterName", "field is immutable"));

@@ -9,7 +9,7 @@ use api::{
 use super::{Seen, current, limits};
 use crate::{
     machine_set::{
-        statement_of,
+        remediation, statement_of,
         status::{count, selector},
     },
     owner, summary,
@@ -83,7 +83,7 @@ pub fn set(seen: &Seen, after: &mut MachineDeployment, paused: bool, now: &Time)
     let down = counts.total > target;
     let message = if down { format!("Scaling down from {} to {target} replicas", counts.total) } else { String::new() };
     set(statement_of("ScalingDown", down, ("ScalingDown", "NotScalingDown"), message));
-    set(Statement::no("Remediating", "NotRemediating", ""));
+    set(remediation::remediating(&seen.machines));
     let message = if deleting { format!("Deleting {} MachineSets", seen.sets.len()) } else { String::new() };
     set(statement_of("Deleting", deleting, ("Deleting", "NotDeleting"), message));
 }

@@ -8,7 +8,7 @@ use api::{
 use control::{EventType, Plan};
 use std::collections::BTreeMap;
 
-use super::{Seen, statement_of};
+use super::{Seen, remediation, statement_of};
 use crate::{machine_deployment, summary};
 
 pub fn set(seen: &Seen, after: &mut MachineSet, trouble: Option<String>, paused: bool, now: &Time, plan: &mut Plan) {
@@ -52,7 +52,7 @@ pub fn set(seen: &Seen, after: &mut MachineSet, trouble: Option<String>, paused:
     let target = if deleting { 0 } else { wanted };
     let message = if down { format!("Scaling down from {} to {target} replicas", counts.total) } else { String::new() };
     set(statement_of("ScalingDown", down, ("ScalingDown", "NotScalingDown"), message));
-    set(Statement::no("Remediating", "NotRemediating", ""));
+    set(remediation::remediating(&seen.machines));
     let left = format!("Deleting {} Machines", counts.total);
     set(statement_of("Deleting", deleting, ("Deleting", "NotDeleting"), if deleting { left } else { String::new() }));
 }

@@ -58,7 +58,7 @@ pub(crate) fn placed<K: Resource>(mut object: K, uid: &str) -> K {
     object
 }
 
-fn seen(replicas: i32) -> Seen {
+pub(super) fn seen(replicas: i32) -> Seen {
     let template = MachineTemplate {
         metadata: None,
         spec: MachineSpec {
@@ -91,12 +91,12 @@ fn seen(replicas: i32) -> Seen {
     }
 }
 
-fn set_of(seen: &mut Seen) -> &mut MachineSet {
+pub(super) fn set_of(seen: &mut Seen) -> &mut MachineSet {
     Arc::get_mut(&mut seen.set).unwrap()
 }
 
 /// A machine of the set, made so many minutes ago.
-fn machine(seen: &mut Seen, name: &str, minutes: i64, healthy: bool) {
+pub(super) fn machine(seen: &mut Seen, name: &str, minutes: i64, healthy: bool) {
     let mut machine = placed(Machine::new(name, seen.set.spec.template.spec.clone()), &format!("u-{name}"));
     machine.metadata.owner_references = Some(vec![owner::reference(seen.set.as_ref(), true)]);
     machine.metadata.creation_timestamp = Some(Time(now().0 - SignedDuration::from_mins(minutes)));
@@ -107,12 +107,12 @@ fn machine(seen: &mut Seen, name: &str, minutes: i64, healthy: bool) {
     seen.machines.push(Arc::new(machine));
 }
 
-fn machine_of<'a>(seen: &'a mut Seen, name: &str) -> &'a mut Machine {
+pub(super) fn machine_of<'a>(seen: &'a mut Seen, name: &str) -> &'a mut Machine {
     let found = seen.machines.iter_mut().find(|machine| machine.metadata.name.as_deref() == Some(name));
     Arc::get_mut(found.unwrap()).unwrap()
 }
 
-fn text(seen: &Seen) -> String {
+pub(super) fn text(seen: &Seen) -> String {
     brief(&plan(seen, &now()))
 }
 

@@ -61,6 +61,7 @@ const ACTED: &[(&str, &[&str])] = &[
             "/spec/deletion/order",
             "/spec/machineNaming/template",
             "/spec/paused",
+            "/spec/remediation/maxInFlight",
             "/spec/replicas",
             "/spec/rollout/after",
             "/spec/rollout/strategy/**",
@@ -68,6 +69,21 @@ const ACTED: &[(&str, &[&str])] = &[
             "/spec/template/metadata/**",
         ],
     ),
+    (
+        "MachineHealthCheck",
+        &[
+            "/spec/checks/nodeStartupTimeoutSeconds",
+            "/spec/checks/unhealthyMachineConditions/**",
+            "/spec/checks/unhealthyNodeConditions/**",
+            "/spec/clusterName",
+            "/spec/remediation/templateRef/**",
+            "/spec/remediation/triggerIf/**",
+            "/spec/selector/**",
+        ],
+    ),
+    ("MachineDrainRule", &["/spec/drain/behavior", "/spec/drain/order", "/spec/machines/**", "/spec/pods/**"]),
+    ("ClusterResourceSet", &["/spec/clusterSelector/**", "/spec/resources/**", "/spec/strategy"]),
+    ("ClusterResourceSetBinding", &["/spec/bindings/**", "/spec/clusterName"]),
     (
         // What is here reaches the user data: see `each_field_of_a_configuration_reaches_the_user_data`.
         "KubeadmConfig",
