@@ -5,12 +5,15 @@ use kube::CustomResourceExt;
 use serde_json::Value;
 
 use crate::{
-    cluster, control_plane, drain_rule, health_check, kubeadm, machine, names, openstack_cluster, openstack_machine,
+    cluster, control_plane, conversion, drain_rule, health_check, kubeadm, machine, names, openstack_cluster,
+    openstack_machine,
+    published::{self, Version},
     resource_set, rules,
 };
 
-/// All definitions, in the order in which they are to be installed.
+/// All definitions, in the order in which they are to be installed. Each kind is stored as v1beta2 and served as v1beta1 too.
 pub fn all() -> Vec<CustomResourceDefinition> {
+    let versions = published::versions();
     [
         cluster::Cluster::crd(),
         machine::Machine::crd(),
@@ -29,13 +32,13 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         openstack_machine::OpenStackMachineTemplate::crd(),
     ]
     .into_iter()
-    .map(published)
+    .map(|crd| complete(crd, &versions))
     .collect()
 }
 
-/// Puts a derived definition into its published form: the contract label, the rules, and no `nullable`, which Go's optional
+/// Puts a derived definition into its published form: the contract labels, the rules, the versions of the past, and no `nullable`, which Go's optional
 /// fields do not have: a null is dropped as the API server drops it.
-fn published(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+fn complete(mut crd: CustomResourceDefinition, versions: &[Version]) -> CustomResourceDefinition {
     let labels = crd.metadata.labels.get_or_insert_default();
     labels.insert(names::PROVIDER_LABEL.into(), provider(&crd.spec.group).into());
     labels.insert(names::CONTRACT_LABEL.into(), "v1beta2".into());
@@ -43,6 +46,14 @@ fn published(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let mut value = serde_json::to_value(crd).expect("a definition made from types is JSON");
     drop_nullable(&mut value["spec"]);
     rules::add(&kind, &mut value["spec"]);
+    let group = value["spec"]["group"].clone();
+    for older in versions.iter().filter(|older| older.kind == kind && older.group == group) {
+        let mut older = older.value.clone();
+        older["served"] = true.into();
+        older["storage"] = false.into();
+        value["spec"]["versions"].as_array_mut().expect("a definition has versions").push(older);
+        value["metadata"]["labels"][names::OLD_CONTRACT_LABEL] = conversion::SPOKE.into();
+    }
     serde_json::from_value(value).expect("removing optional keys leaves a definition")
 }
 

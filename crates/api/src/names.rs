@@ -10,6 +10,8 @@ pub const SET_LABEL: &str = "cluster.x-k8s.io/set-name";
 pub const TEMPLATE_HASH_LABEL: &str = "machine-template-hash";
 pub const PROVIDER_LABEL: &str = "cluster.x-k8s.io/provider";
 pub const CONTRACT_LABEL: &str = "cluster.x-k8s.io/v1beta2";
+/// The same of the contract before.
+pub const OLD_CONTRACT_LABEL: &str = "cluster.x-k8s.io/v1beta1";
 pub const WATCH_FILTER_LABEL: &str = "cluster.x-k8s.io/watch-filter";
 
 pub const PAUSED_ANNOTATION: &str = "cluster.x-k8s.io/paused";

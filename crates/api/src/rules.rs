@@ -170,7 +170,7 @@ mod tests {
     fn every_published_rule_of_a_field_is_there() {
         let mut counts = BTreeMap::new();
         for crd in crd::all() {
-            let text = serde_json::to_string(&crd).unwrap();
+            let text = serde_json::to_string(&crd.spec.versions[0]).unwrap();
             counts.insert(crd.spec.names.kind.clone(), text.matches("\"rule\":").count());
         }
         // As many as `config/crd/bases` have.

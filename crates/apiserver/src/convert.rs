@@ -11,7 +11,7 @@ use store::{Event, KeyValue, SharedStore};
 
 use crate::{
     field::FieldError,
-    kinds::Kind,
+    kinds::{Kind, split_api_version},
     object::{self, at, text_at},
     status::{Error, Result},
     trace::{self, Span},
@@ -27,6 +27,44 @@ const OBJECTS_MAX: usize = 500;
 const ANSWER_BYTES_PER_OBJECT: usize = 3 * 1024 * 1024;
 /// And no more than this.
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Converts between the versions of kinds, in this process. The objects' metadata are kept, but for labels and annotations.
+pub trait Conversion: Send + Sync {
+    /// Whether objects of this kind are converted here, whatever its CRD says.
+    fn converts(&self, group: &str, kind: &str) -> bool;
+
+    /// The object in another version of its kind; why not, as a text.
+    ///
+    /// # Errors
+    /// Such as that there is no such version.
+    fn convert(&self, object: &Value, version: &str) -> Result<Value, String>;
+}
+
+/// A [`Conversion`] that a kind has.
+#[derive(Clone)]
+pub(crate) struct Local(Arc<dyn Conversion>);
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("in this process")
+    }
+}
+
+impl Local {
+    pub fn of(crd: &Value, conversion: Option<&Arc<dyn Conversion>>) -> Option<Self> {
+        let (group, kind) = (text_at(crd, &["spec", "group"]), text_at(crd, &["spec", "names", "kind"]));
+        conversion.filter(|conversion| conversion.converts(group, kind)).map(|conversion| Self(Arc::clone(conversion)))
+    }
+
+    pub fn convert(&self, object: &Value, api_version: &str) -> Result<Value> {
+        let (_, version) = split_api_version(api_version);
+        self.0.convert(object, version).map_err(Error::internal_plain)
+    }
+}
+
+fn local(kind: &Kind) -> Option<&Local> {
+    kind.custom.as_ref()?.local.as_ref()
+}
 
 /// Where the objects of a CRD are converted.
 pub(crate) struct Converter {
@@ -237,6 +275,9 @@ pub(crate) fn waits(kind: &Kind) -> bool {
 
 /// An object of the kind's version in the one that is stored.
 pub(crate) async fn to_stored(kind: &Kind, object: Value) -> Result<Value> {
+    if let Some(local) = local(kind) {
+        return local.convert(&object, &kind.storage_api_version);
+    }
     let Some(converter) = converter(kind) else { return Ok(object) };
     if kind.api_version() == *kind.storage_api_version {
         return Ok(object);
@@ -250,7 +291,9 @@ pub(crate) async fn between(from: &Kind, to: &Kind, mut object: Value) -> Result
     if from.group == to.group && from.version == to.version {
         return Ok(object);
     }
-    if let Some(converter) = converter(from) {
+    if let Some(local) = local(from) {
+        object = local.convert(&object, &to.api_version())?;
+    } else if let Some(converter) = converter(from) {
         let mut converted = converter.convert(from, &to.api_version(), vec![object]).await?;
         object = converted.pop().ok_or_else(|| Error::internal_plain("a converted object was lost"))?;
     } else {

@@ -9,7 +9,7 @@ use store::SharedStore;
 use crate::{
     apply,
     catalog::CustomKinds,
-    convert::Converter,
+    convert::{Conversion, Converter, Local},
     field::FieldError,
     kinds::{Custom, Kind, Scale, Shape, Storage, api_version, version_rank},
     object::{self, at, text_at},
@@ -44,8 +44,12 @@ pub(crate) fn is_established(crd: &Value) -> bool {
 }
 
 /// The kinds that a CRD serves once it is established; what is wrong with its schemas if they cannot be served.
-/// `store`: what converters are looked up in that are named as services.
-pub(crate) fn compile(crd: &Value, store: Option<&SharedStore>) -> Result<CustomKinds, Vec<FieldError>> {
+/// `store`: what converters are looked up in that are named as services. `conversion`: what this process converts.
+pub(crate) fn compile(
+    crd: &Value,
+    store: Option<&SharedStore>,
+    conversion: Option<&Arc<dyn Conversion>>,
+) -> Result<CustomKinds, Vec<FieldError>> {
     let group = text_at(crd, &["spec", "group"]);
     let names = |key: &str| text_at(crd, &["spec", "names", key]);
     let namespaced = text_at(crd, &["spec", "scope"]) == "Namespaced";
@@ -53,7 +57,8 @@ pub(crate) fn compile(crd: &Value, store: Option<&SharedStore>) -> Result<Custom
     let storage_api_version = api_version(group, storage_version(crd));
     let mut served = Vec::new();
     let together = is_one_schema(crd);
-    let converter = Converter::of(crd, store).map(Arc::new);
+    let local = Local::of(crd, conversion);
+    let converter = Converter::of(crd, store).filter(|_| local.is_none()).map(Arc::new);
     for (i, version) in versions(crd).iter().enumerate() {
         if version.get("served") != Some(&Value::Bool(true)) {
             continue;
@@ -63,7 +68,12 @@ pub(crate) fn compile(crd: &Value, store: Option<&SharedStore>) -> Result<Custom
             false => format!("spec.versions[{i}].schema.openAPIV3Schema"),
         };
         let schema = at(version, &["schema", "openAPIV3Schema"]).cloned().unwrap_or(Value::Null);
-        let schema = Schema::parse(&schema).map_err(|errors| below(&path, errors))?;
+        let is_stored = version.get("storage") == Some(&Value::Bool(true));
+        let shape = match &local {
+            // It is one of the program's own.
+            Some(_) if !is_stored => Shape::later(&schema),
+            _ => Shape::Parsed(Arc::new(Schema::parse(&schema).map_err(|errors| below(&path, errors))?)),
+        };
         let kind = Kind {
             group: group.to_owned().into(),
             version: text_at(version, &["name"]).to_owned().into(),
@@ -81,13 +91,14 @@ pub(crate) fn compile(crd: &Value, store: Option<&SharedStore>) -> Result<Custom
             storage: storage.clone(),
             convert: None,
             storage_api_version: storage_api_version.clone().into(),
-            shape: Shape::Parsed(Arc::new(schema)),
+            shape,
             custom: Some(Custom {
                 crd: object::name(crd).to_owned(),
                 columns: columns(version),
                 deprecation: deprecation(crd, version),
                 selectable: selectable(version),
                 converter: converter.clone(),
+                local: local.clone(),
             }),
             head: Box::default(),
             storage_head: Box::default(),

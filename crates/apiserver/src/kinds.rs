@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    convert::Converter,
+    convert::{Converter, Local},
     object,
     schema::{self, Schema},
     strategy::Strategy,
@@ -70,6 +70,14 @@ pub(crate) enum Shape {
     /// Found by group, version and kind when first used.
     Builtin(OnceLock<Option<Arc<Schema>>>),
     Parsed(Arc<Schema>),
+    /// Of a version that few ask for: parsed when first used. The schema as JSON, which was parsed once before.
+    Later(Box<str>, OnceLock<Option<Arc<Schema>>>),
+}
+
+impl Shape {
+    pub(crate) fn later(schema: &Value) -> Self {
+        Self::Later(schema.to_string().into(), OnceLock::new())
+    }
 }
 
 /// Changes an object of one version of its kind into another.
@@ -85,6 +93,8 @@ pub(crate) struct Custom {
     pub selectable: Vec<String>,
     /// Who converts between versions, if they differ in more than their name.
     pub converter: Option<Arc<Converter>>,
+    /// The same in this process.
+    pub local: Option<Local>,
 }
 
 pub(crate) struct Kind {
@@ -140,6 +150,10 @@ impl Kind {
     pub(crate) fn schema(&self) -> Option<Arc<Schema>> {
         match &self.shape {
             Shape::Parsed(schema) => Some(Arc::clone(schema)),
+            Shape::Later(text, known) => {
+                let parse = || Schema::parse(&serde_json::from_str(text).ok()?).ok().map(Arc::new);
+                known.get_or_init(parse).clone()
+            }
             Shape::Builtin(known) => {
                 known.get_or_init(|| schema::builtin(&self.group, &self.version, &self.kind)).clone()
             }

@@ -71,6 +71,7 @@ pub use self::{
     authz::{Authorization, AuthorizationError, Authorizer, Question, Verdict},
     body::{BODY_BYTES_MAX, DEPTH_MAX},
     collector::{Controller, UnknownController},
+    convert::Conversion,
     fairness::RequestLimits,
     field::{FieldError, FieldErrorKind},
     forward::Forward,

@@ -30,6 +30,10 @@ pub(crate) fn served_value(kind: &Kind, kv: &KeyValue) -> Result<Value> {
 fn to_served(kind: &Kind, mut object: Value) -> Result<Value> {
     let expected = kind.api_version();
     if text_at(&object, &["apiVersion"]) != expected {
+        let local = kind.custom.as_ref().and_then(|custom| custom.local.as_ref());
+        if let Some(local) = local {
+            object = local.convert(&object, &expected)?;
+        }
         set_at(&mut object, &["apiVersion"], expected.into());
         if let Some((from_stored, _)) = kind.convert {
             from_stored(&mut object);

@@ -74,6 +74,8 @@ pub struct Options {
     pub node_authorizer: bool,
     /// CRDs that are made or brought up to date at start.
     pub crds: Vec<Value>,
+    /// Who converts between versions of kinds in this process; none: the webhooks that CRDs name.
+    pub conversion: Option<Arc<dyn crate::Conversion>>,
     /// Who goes on as `system:anonymous` without credentials, unless `authentication` says so.
     pub anonymous: Anonymous,
     /// Foreign issuers whose tokens are believed; none: no tokens but the server's own.
@@ -111,6 +113,7 @@ impl Default for Options {
             authorization: None,
             node_authorizer: false,
             crds: Vec::new(),
+            conversion: None,
             anonymous: Anonymous::Everywhere,
             authentication: None,
             service_range: None,
@@ -190,7 +193,7 @@ impl Server {
         let sealed = Arc::new(Sealed::new(store, options.encryption.clone()));
         let store: SharedStore = Arc::clone(&sealed) as SharedStore;
         let store: SharedStore = Arc::new(Metered::new(store, Arc::clone(&metrics)));
-        let state = State {
+        let mut state = State {
             catalog: RwLock::new(Catalog::new(options.profile)),
             access: RwLock::default(),
             hooks: RwLock::default(),
@@ -210,13 +213,15 @@ impl Server {
             store,
             options,
         };
+        let crds = std::mem::take(&mut state.options.crds);
         let server = Self(Arc::new(state));
         let after = bootstrap::ensure(&server).await.map_err(StartError::Bootstrap)?;
         tracing::debug!(%after, "the objects that every cluster has are there");
         let watch = crate::collector::load(&server).await.map_err(StartError::Load)?;
-        for crd in &server.0.options.crds {
-            let name = crate::object::name(crd).to_owned();
-            bootstrap::install_crd(&server, crd).await.map_err(|source| StartError::Crd { name, source })?;
+        // They are in the store then, and not kept here.
+        for crd in crds {
+            let name = crate::object::name(&crd).to_owned();
+            bootstrap::install_crd(&server, &crd).await.map_err(|source| StartError::Crd { name, source })?;
         }
         server.0.tasks.spawn(crate::collector::observe(server.clone(), watch));
         server.0.tasks.spawn(crate::collector::work(server.clone()));
@@ -350,7 +355,9 @@ impl Server {
         let object: Option<Value> = value.and_then(|value| serde_json::from_slice(value).ok());
         if is_crd {
             let established = object.as_ref().filter(|definition| crd::is_established(definition));
-            let kinds = established.and_then(|definition| crd::compile(definition, Some(&self.0.store)).ok());
+            let conversion = self.0.options.conversion.as_ref();
+            let kinds =
+                established.and_then(|definition| crd::compile(definition, Some(&self.0.store), conversion).ok());
             let mut catalog = self.0.catalog.write();
             *catalog = catalog.with(name, kinds);
         } else if is_limit {

@@ -17,7 +17,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admission::Rules,
+    admission::{Rules, Versions},
     security::Security,
     settings::Settings,
     state::{self, State},
@@ -79,6 +79,7 @@ impl Plane {
             disabled_controllers: settings.disabled_controllers()?,
             admission: vec![Arc::new(Rules)],
             crds: crds.collect::<Result<_>>()?,
+            conversion: Some(Arc::new(Versions)),
             ..Options::default()
         };
         let listener = TcpListener::bind(address).await.with_context(|| format!("listen at {address}"))?;

@@ -86,6 +86,19 @@ impl Clouds for Inside {
     }
 }
 
+/// Conversion between versions, as the binary has it.
+struct Versions;
+
+impl apiserver::Conversion for Versions {
+    fn converts(&self, group: &str, kind: &str) -> bool {
+        api::conversion::converts(group, kind)
+    }
+
+    fn convert(&self, object: &Value, version: &str) -> Result<Value, String> {
+        api::conversion::convert(object, version).map_err(|error| error.to_string())
+    }
+}
+
 /// Workload clusters, called without a socket.
 struct Reach(InProcess);
 
@@ -118,6 +131,7 @@ impl World {
             clock: Arc::new(now),
             random: Arc::new(move || random.lock().random()),
             crds: crds.collect(),
+            conversion: Some(Arc::new(Versions)),
             ..Default::default()
         };
         let server = ApiServer::start(store(), options).await.expect("start the Management API");

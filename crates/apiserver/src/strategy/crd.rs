@@ -222,7 +222,7 @@ fn check(cx: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         check_fixed(new, old, &mut errors);
     }
     if errors.is_empty()
-        && let Err(wrong) = crd::compile(new, None)
+        && let Err(wrong) = crd::compile(new, None, None)
     {
         errors.extend(wrong);
     }

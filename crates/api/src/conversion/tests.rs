@@ -1,0 +1,148 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn converted(object: &Value, version: &str) -> Value {
+    convert(object, version).unwrap()
+}
+
+fn note(object: &Value) -> &Value {
+    &object["metadata"]["annotations"][DATA_ANNOTATION]
+}
+
+fn cluster_spoke() -> Value {
+    json!({
+        "apiVersion": "cluster.x-k8s.io/v1beta1", "kind": "Cluster", "metadata": {"name": "a", "namespace": "org"},
+        "spec": {
+            "clusterNetwork": {"pods": {"cidrBlocks": ["192.168.0.0/16"]}, "serviceDomain": "cluster.local"},
+            "controlPlaneRef": {"apiVersion": "controlplane.cluster.x-k8s.io/v1beta1", "kind": "KubeadmControlPlane", "name": "cp"},
+            "infrastructureRef": {"apiVersion": "infrastructure.cluster.x-k8s.io/v1beta1", "kind": "OpenStackCluster", "name": "a"},
+        },
+    })
+}
+
+#[test]
+fn a_cluster_of_v1beta1_is_one_of_v1beta2_with_nothing_to_keep() {
+    let hub = converted(&cluster_spoke(), HUB);
+    assert_eq!(hub["apiVersion"], "cluster.x-k8s.io/v1beta2");
+    assert_eq!(hub["metadata"], json!({"name": "a", "namespace": "org"}));
+    assert_eq!(
+        hub["spec"]["controlPlaneRef"],
+        json!({"apiGroup": "controlplane.cluster.x-k8s.io", "kind": "KubeadmControlPlane", "name": "cp"})
+    );
+    let shown = converted(&hub, SPOKE);
+    // As v1beta1's own defaulting filled it in.
+    assert_eq!(shown["spec"]["controlPlaneRef"]["namespace"], "org");
+    assert_eq!(shown["spec"]["controlPlaneRef"]["apiVersion"], "controlplane.cluster.x-k8s.io/v1beta1");
+    assert_eq!(converted(&shown, HUB), hub);
+}
+
+#[test]
+fn the_state_of_a_cluster_is_told_in_the_words_of_v1beta1() {
+    let mut hub = converted(&cluster_spoke(), HUB);
+    let condition = |type_: &str, status: &str| json!({"type": type_, "status": status, "reason": "Because", "message": "why", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    hub["status"] = json!({
+        "phase": "Provisioned", "initialization": {"infrastructureProvisioned": true, "controlPlaneInitialized": true},
+        "failureDomains": [{"name": "nova", "controlPlane": true}],
+        "conditions": [condition("Available", "False"), condition("InfrastructureReady", "True")],
+        "workers": {"replicas": 2},
+    });
+    let status = &converted(&hub, SPOKE)["status"];
+    assert_eq!((&status["infrastructureReady"], &status["controlPlaneReady"]), (&json!(true), &json!(true)));
+    assert_eq!(status["failureDomains"], json!({"nova": {"controlPlane": true}}));
+    assert_eq!(status["v1beta2"]["conditions"], hub["status"]["conditions"]);
+    assert_eq!(status["v1beta2"]["workers"], json!({"replicas": 2}));
+    let ready = &status["conditions"][0];
+    assert_eq!(
+        (&ready["type"], &ready["status"], &ready["severity"]),
+        (&json!("Ready"), &json!("False"), &json!("Info"))
+    );
+    assert_eq!(status["conditions"][1].get("reason"), None, "what is true needs no reason");
+    assert_eq!(converted(&converted(&hub, SPOKE), HUB), hub);
+}
+
+#[test]
+fn what_a_version_has_no_field_for_is_kept_and_edits_win() {
+    let hub = json!({
+        "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "MachineDeployment", "metadata": {"name": "md", "namespace": "org"},
+        "spec": {"clusterName": "a", "replicas": 3, "rollout": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}},
+            "template": {"spec": {"clusterName": "a", "bootstrap": {"dataSecretName": "b"},
+                "infrastructureRef": {"apiGroup": "example.com", "kind": "Thing", "name": "t"}}}},
+        "status": {"upToDateReplicas": 2, "replicas": 3, "availableReplicas": 1},
+    });
+    let spoke = converted(&hub, SPOKE);
+    assert_eq!(note(&spoke), &Value::Null, "{spoke}");
+    assert_eq!(spoke["spec"]["strategy"], json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}));
+    assert_eq!((&spoke["status"]["updatedReplicas"], &spoke["status"]["unavailableReplicas"]), (&json!(2), &json!(2)));
+    // v1beta1 has fields that v1beta2 has not.
+    let mut spoke = spoke;
+    spoke["spec"]["progressDeadlineSeconds"] = 600.into();
+    spoke["spec"]["template"]["spec"]["nodeDrainTimeout"] = "1m30.5s".into();
+    let mut hub = converted(&spoke, HUB);
+    assert_eq!(hub["spec"]["template"]["spec"]["deletion"]["nodeDrainTimeoutSeconds"], 90);
+    assert!(note(&hub).is_string());
+    assert_eq!(converted(&hub, SPOKE), spoke);
+    // What v1beta2 says since then is shown, and the rest is still there.
+    hub["spec"]["template"]["spec"]["deletion"]["nodeDrainTimeoutSeconds"] = 120.into();
+    hub["spec"]["replicas"] = 5.into();
+    let shown = converted(&hub, SPOKE);
+    assert_eq!(shown["spec"]["template"]["spec"]["nodeDrainTimeout"], "2m0s");
+    assert_eq!(shown["spec"]["replicas"], 5);
+    assert_eq!(shown["spec"]["progressDeadlineSeconds"], 600);
+}
+
+#[test]
+fn an_edit_in_v1beta1_keeps_what_only_v1beta2_says() {
+    let hub = json!({
+        "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Machine", "metadata": {"name": "m", "namespace": "org", "annotations": {"mine": "x"}},
+        "spec": {"clusterName": "a", "minReadySeconds": 30, "bootstrap": {"dataSecretName": "b"}, "deletion": {"nodeDrainTimeoutSeconds": 10},
+            "infrastructureRef": {"apiGroup": "example.com", "kind": "Thing", "name": "t"}},
+    });
+    let mut spoke = converted(&hub, SPOKE);
+    assert!(note(&spoke).is_string());
+    assert_eq!(spoke["spec"].get("minReadySeconds"), None);
+    assert_eq!(converted(&spoke, HUB), hub);
+    spoke["spec"]["nodeDrainTimeout"] = "20s".into();
+    let changed = converted(&spoke, HUB);
+    assert_eq!(changed["spec"]["minReadySeconds"], 30);
+    assert_eq!(changed["spec"]["deletion"]["nodeDrainTimeoutSeconds"], 20);
+    assert_eq!(changed["metadata"]["annotations"], json!({"mine": "x"}));
+}
+
+#[test]
+fn the_provider_s_names_are_those_of_each_version() {
+    let spoke = json!({
+        "apiVersion": "infrastructure.cluster.x-k8s.io/v1beta1", "kind": "OpenStackCluster", "metadata": {"name": "a", "namespace": "org"},
+        "spec": {"apiServerLoadBalancer": {"enabled": true}, "disableAPIServerFloatingIP": true, "networkMTU": 1400, "disablePortSecurity": false,
+            "identityRef": {"name": "s", "cloudName": "c", "type": "Secret"},
+            "managedSecurityGroups": {"allowAllInClusterTraffic": false, "allNodesSecurityGroupRules": [{"name": "bgp", "direction": "ingress"}]},
+            "bastion": {"enabled": true, "spec": {"flavor": "small", "ports": [{"disablePortSecurity": true}]}}},
+    });
+    let hub = converted(&spoke, HUB);
+    let spec = &hub["spec"];
+    assert_eq!(spec["apiServer"], json!({"managedLoadBalancer": {"enabled": true}, "enableFloatingIP": false}));
+    assert_eq!(spec["managedNetwork"], json!({"mtu": 1400, "enablePortSecurity": true}));
+    assert_eq!(spec["managedSecurityGroups"]["clusterNodesSecurityGroupRules"][0]["name"], "bgp");
+    assert_eq!(
+        spec["bastion"]["spec"],
+        json!({"flavor": {"filter": {"name": "small"}}, "ports": [{"enablePortSecurity": false}]})
+    );
+    assert_eq!(note(&hub), &Value::Null);
+    assert_eq!(converted(&hub, SPOKE), spoke);
+}
+
+#[test]
+fn what_is_kept_and_cannot_be_read_leaves() {
+    let mut spoke = cluster_spoke();
+    spoke["metadata"]["annotations"] = json!({DATA_ANNOTATION: "{not json"});
+    assert_eq!(converted(&spoke, HUB), converted(&cluster_spoke(), HUB));
+}
+
+#[test]
+fn versions_and_kinds_that_are_not_known_are_named() {
+    let mut other = cluster_spoke();
+    other["apiVersion"] = "cluster.x-k8s.io/v1alpha4".into();
+    assert!(convert(&other, HUB).unwrap_err().to_string().contains("v1alpha4"));
+    other["kind"] = "Thing".into();
+    assert!(convert(&other, HUB).is_err());
+}
