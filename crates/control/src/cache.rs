@@ -119,6 +119,12 @@ impl<K: Cached> Cache<K> {
             .collect()
     }
 
+    /// The objects of a namespace. Looks at all: for kinds of which there are few.
+    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
+        let state = self.state.read();
+        state.objects.iter().filter(|(key, _)| key.namespace == namespace).map(|(_, object)| object.clone()).collect()
+    }
+
     pub fn keys(&self) -> Vec<Key> {
         self.state.read().objects.keys().cloned().collect()
     }

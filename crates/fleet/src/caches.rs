@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use api::{
     cluster::Cluster,
     control_plane::KubeadmControlPlane,
+    drain_rule::MachineDrainRule,
     health_check::MachineHealthCheck,
     kubeadm::{KubeadmConfig, KubeadmConfigTemplate},
     machine::{Machine, MachineDeployment, MachineSet, MachineSpec},
@@ -30,6 +31,7 @@ pub struct Caches {
     pub sets: Arc<Cache<MachineSet>>,
     pub deployments: Arc<Cache<MachineDeployment>>,
     pub health_checks: Arc<Cache<MachineHealthCheck>>,
+    pub drain_rules: Arc<Cache<MachineDrainRule>>,
     pub configs: Arc<Cache<KubeadmConfig>>,
     pub config_templates: Arc<Cache<KubeadmConfigTemplate>>,
     pub control_planes: Arc<Cache<KubeadmControlPlane>>,
@@ -53,6 +55,7 @@ impl Caches {
             sets: cache(client, writer),
             deployments: cache(client, writer),
             health_checks: cache(client, writer),
+            drain_rules: cache(client, writer),
             configs: cache(client, writer),
             config_templates: cache(client, writer),
             control_planes: cache(client, writer),
@@ -77,6 +80,7 @@ impl Caches {
         self.sets.synced().await;
         self.deployments.synced().await;
         self.health_checks.synced().await;
+        self.drain_rules.synced().await;
         self.configs.synced().await;
         self.config_templates.synced().await;
         self.control_planes.synced().await;

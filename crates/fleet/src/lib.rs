@@ -121,7 +121,7 @@ async fn launch(options: Options, stop: &CancellationToken, tasks: &TaskTracker)
 
     let context = Arc::new(Context { caches, writer, workloads });
     spawn(tasks, stop, clusters, cluster::Clusters(context.clone()));
-    spawn(tasks, stop, machines, machine::Machines(context.clone()));
+    spawn(tasks, stop, machines, machine::Machines::new(context.clone()));
     spawn(tasks, stop, sets, machine_set::MachineSets(context.clone()));
     spawn(tasks, stop, deployments, machine_deployment::MachineDeployments(context.clone()));
     spawn(tasks, stop, health_checks, health_check::HealthChecks(context.clone()));

@@ -5,28 +5,55 @@
 pub mod boot;
 mod conditions;
 mod deletion;
+mod drain;
+mod eviction;
 mod node;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use api::{
     cluster::Cluster,
+    drain_rule::MachineDrainRule,
     machine::{Machine, MachineInitialization, MachinePhase, MachineStatus, NodeRef},
     meta::Time,
     names,
 };
 use control::{Key, Outcome, Plan, Reconcile, Result};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
+use parking_lot::Mutex;
 
+use self::{drain::Load, node::Remote};
 use crate::{Context, external::External, owner};
 
 /// Pause while the workload cluster's API is waited for; a connection that is made comes sooner.
 const NODE_PAUSE_S: u64 = 20;
 
-pub struct Machines(pub Arc<Context>);
+pub struct Machines {
+    context: Arc<Context>,
+    /// Of machines that are being deleted. What is lost with the process is found out again.
+    memories: Mutex<HashMap<Key, Memory>>,
+}
+
+/// What a deletion remembers from one look to the next.
+#[derive(Clone, Default)]
+pub struct Memory {
+    /// Why pods may not be evicted: pods by reason.
+    refused: BTreeMap<String, Vec<String>>,
+    /// When the deletion of the node was first asked for.
+    node_deletion: Option<Timestamp>,
+}
+
+impl Machines {
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context, memories: Mutex::default() }
+    }
+}
 
 pub struct Seen {
     pub machine: Arc<Machine>,
@@ -36,15 +63,19 @@ pub struct Seen {
     pub node: Option<Arc<Node>>,
     /// The cluster's nodes are known, so that `node: None` means that there is none.
     pub connected: bool,
-    /// While it is deleted: the pods that a drain has to move. `Err` says why they are not known.
-    pub pods: std::result::Result<Vec<Pod>, String>,
+    /// No other machine of the control plane stays.
+    pub last_of_control_plane: bool,
+    /// While it is deleted: what is on its node, `Err` says why that is not known; and the rules that are for the machine.
+    pub load: std::result::Result<Load, String>,
+    pub drain_rules: Vec<Arc<MachineDrainRule>>,
+    pub node_deletion: Option<Timestamp>,
 }
 
 /// Changes in the Management API, and in the workload cluster.
 #[derive(Default)]
 pub struct MachinePlan {
     pub local: Plan,
-    pub remote: Vec<node::Remote>,
+    pub remote: Vec<Remote>,
 }
 
 impl Reconcile for Machines {
@@ -53,42 +84,76 @@ impl Reconcile for Machines {
     type Plan = MachinePlan;
 
     async fn observe(&self, key: &Key) -> Result<Option<Seen>> {
-        let caches = &self.0.caches;
-        let Some(machine) = caches.machines.get(key) else { return Ok(None) };
-        let cluster = Key::new(key.namespace.as_str(), machine.spec.cluster_name.as_str());
-        let provider_id = machine.spec.provider_id.as_deref();
-        let owner = caches.clusters.get(&cluster);
-        let pods = match node_name(&machine).filter(|_| !deletion::is_with_cluster(owner.as_deref())) {
-            Some(node) if machine.metadata.deletion_timestamp.is_some() => {
-                node::leaving(&self.0.workloads, &cluster, node).await.map_err(|error| error.chain())
-            }
-            _ => Ok(Vec::new()),
+        let Context { caches, workloads, .. } = self.context.as_ref();
+        let Some(machine) = caches.machines.get(key) else {
+            self.memories.lock().remove(key);
+            return Ok(None);
         };
-        Ok(Some(Seen {
-            pods,
-            cluster: owner,
+        let name = Key::new(key.namespace.as_str(), machine.spec.cluster_name.as_str());
+        let cluster = caches.clusters.get(&name);
+        let provider_id = machine.spec.provider_id.as_deref();
+        let node = provider_id.and_then(|id| workloads.node(&name, id));
+        let mut seen = Seen {
             bootstrap: caches.external(&key.namespace, machine.spec.bootstrap.config_ref.as_ref()),
             infrastructure: caches.external(&key.namespace, Some(&machine.spec.infrastructure_ref)),
-            node: provider_id.and_then(|id| self.0.workloads.node(&cluster, id)),
-            connected: self.0.workloads.knows_nodes(&cluster),
+            connected: workloads.knows_nodes(&name),
+            last_of_control_plane: false,
+            load: Ok(Load::default()),
+            drain_rules: Vec::new(),
+            node_deletion: None,
+            cluster,
+            node,
             machine,
-        }))
+        };
+        if seen.machine.metadata.deletion_timestamp.is_some() && !deletion::is_with_cluster(seen.cluster.as_deref()) {
+            self.observe_deletion(&name, key, &mut seen).await;
+        }
+        Ok(Some(seen))
     }
 
     fn plan(&self, seen: &Seen, now: Timestamp) -> MachinePlan {
         plan(seen, &Time(now))
     }
 
-    async fn act(&self, _: &Key, seen: &Seen, plan: MachinePlan) -> Result<Outcome> {
-        let cluster = Key::new(
-            seen.machine.metadata.namespace.clone().unwrap_or_default(),
-            seen.machine.spec.cluster_name.as_str(),
-        );
+    async fn act(&self, key: &Key, seen: &Seen, plan: MachinePlan) -> Result<Outcome> {
+        let cluster = Key::new(key.namespace.as_str(), seen.machine.spec.cluster_name.as_str());
         let mut outcome = Outcome::Settled;
         for remote in plan.remote {
-            outcome = outcome.sooner(remote.carry_out(&self.0.workloads, &cluster).await?);
+            let mut memory = self.memories.lock().get(key).cloned().unwrap_or_default();
+            if matches!(remote, Remote::Delete { .. }) {
+                memory.node_deletion.get_or_insert_with(|| self.context.writer.clock().now());
+            }
+            let keep = !matches!(remote, Remote::Patch { .. });
+            let done = remote.carry_out(&self.context.workloads, &cluster, &mut memory).await;
+            if keep {
+                self.memories.lock().insert(key.clone(), memory);
+            }
+            outcome = outcome.sooner(done?);
         }
-        Ok(outcome.sooner(self.0.writer.execute(plan.local).await?))
+        Ok(outcome.sooner(self.context.writer.execute(plan.local).await?))
+    }
+}
+
+impl Machines {
+    /// Adds what a deletion has to know.
+    async fn observe_deletion(&self, cluster: &Key, key: &Key, seen: &mut Seen) {
+        let Context { caches, workloads, .. } = self.context.as_ref();
+        let memory = self.memories.lock().get(key).cloned().unwrap_or_default();
+        let is_control_plane =
+            |machine: &Machine| owner::label_of(&machine.metadata, names::CONTROL_PLANE_LABEL).is_some();
+        seen.node_deletion = memory.node_deletion;
+        seen.last_of_control_plane = is_control_plane(&seen.machine)
+            && !caches.machines.in_cluster(&cluster.namespace, &cluster.name).iter().any(|other| {
+                is_control_plane(other) && other.metadata.deletion_timestamp.is_none() && node_name(other).is_some()
+            });
+        let rules = caches.drain_rules.in_namespace(&key.namespace);
+        seen.drain_rules = drain::rules_of(&rules, &seen.machine, seen.cluster.as_deref());
+        if let Some(node) = &seen.node {
+            let namespaces = seen.drain_rules.iter().flat_map(|rule| &rule.spec.pods);
+            let namespaces = namespaces.into_iter().any(|entry| entry.namespace_selector.is_some());
+            let load = eviction::load(workloads, cluster, node, namespaces).await;
+            seen.load = load.map(|load| Load { refused: memory.refused, ..load }).map_err(|error| error.chain());
+        }
     }
 }
 

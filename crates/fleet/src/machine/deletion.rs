@@ -7,9 +7,10 @@ use api::{
     names,
 };
 use control::EventType;
+use jiff::Timestamp;
 use kube::core::ObjectMeta;
 
-use super::{MachinePlan, Seen, node::Remote, node_name};
+use super::{MachinePlan, Seen, drain, node::Remote, node_name};
 use crate::owner;
 
 /// How long a node's deletion is tried (Machine.spec.deletion.nodeDeletionTimeoutSeconds, default of the published API).
@@ -40,7 +41,8 @@ pub fn plan(seen: &Seen, now: &Time, plan: &mut MachinePlan, after: &mut Machine
         plan.local.wait("pre-drain hooks", PAUSE_S);
         return Step::at("WaitingForPreDrainHook", format!("Waiting for pre-drain hooks to complete (hooks: {hooks})"));
     }
-    let node = node_name(machine).filter(|_| !cluster_goes);
+    // Nobody would answer for the last member of a control plane, nor has its node a place to go.
+    let node = node_name(machine).filter(|_| !cluster_goes && !seen.last_of_control_plane);
     if let Some(node) = node
         && let Some(step) = drain(seen, node, now, &mut times, plan)
     {
@@ -66,7 +68,7 @@ pub fn plan(seen: &Seen, now: &Time, plan: &mut MachinePlan, after: &mut Machine
         return Step::at(reason, format!("Waiting for {} {} to be deleted", part.resource.kind, part.key().name));
     }
     if let Some(node) = node.filter(|_| seen.node.is_some()) {
-        let required = !is_over(machine, now);
+        let required = !is_over(machine, seen.node_deletion, now);
         plan.remote.push(Remote::Delete { node: node.to_owned(), required });
         if required {
             plan.local.wait("the node's deletion", 1);
@@ -96,41 +98,41 @@ fn drain(
     if infrastructure_gone || times.wait_for_pre_terminate_hook_start_time.is_some() {
         return None;
     }
-    let excluded = owner::annotation_of(&machine.metadata, names::EXCLUDE_DRAIN_ANNOTATION).is_some();
-    let out_of_time = is_past(&times.node_drain_start_time, limits.node_drain_timeout_seconds, now);
-    if !excluded && !out_of_time && seen.node.is_some() {
-        times.node_drain_start_time.get_or_insert_with(|| now.clone());
-        match &seen.pods {
-            Ok(pods) if pods.is_empty() => {}
-            Ok(pods) => {
-                let names: Vec<_> = pods.iter().take(3).filter_map(|pod| pod.metadata.name.as_deref()).collect();
-                let more = pods.len().saturating_sub(names.len());
-                let more = if more == 0 { String::new() } else { format!(", and {more} more") };
-                plan.remote.push(Remote::Drain { node: node.to_owned(), pods: pods.clone() });
-                let message =
-                    format!("Drain not completed yet: pods {}{more} have to leave the node", names.join(", "));
-                return Some(Step::at("DrainingNode", message));
-            }
-            Err(why) => {
-                plan.local.wait("the workload cluster's API", PAUSE_S);
-                return Some(Step::at("DrainingNode", why.as_str()));
-            }
+    let Some(running) = seen.node.as_deref() else { return None };
+    let load = match &seen.load {
+        Ok(load) => load,
+        Err(why) => {
+            plan.local.wait("the workload cluster's API", PAUSE_S);
+            let out_of_time = is_past(&times.node_drain_start_time, limits.node_drain_timeout_seconds, now);
+            times.node_drain_start_time.get_or_insert_with(|| now.clone());
+            return (!out_of_time).then(|| Step::at("DrainingNode", why.as_str()));
         }
-    } else if out_of_time && !excluded {
-        plan.local.event(
-            machine,
-            EventType::Warning,
-            "NodeDrainTimeout",
-            format!("Drain of node {node} ran out of time"),
-        );
+    };
+    let drain = drain::decide(load, &seen.drain_rules, running, now);
+    let has = |annotation| owner::annotation_of(&machine.metadata, annotation).is_some();
+    if !has(names::EXCLUDE_DRAIN_ANNOTATION) && !drain.is_done() {
+        let since = times.node_drain_start_time.get_or_insert_with(|| now.clone()).clone();
+        if !is_past(&times.node_drain_start_time, limits.node_drain_timeout_seconds, now) {
+            let message = drain.message(&load.refused, &since);
+            plan.remote.push(Remote::Drain { node: node.to_owned(), pods: drain.evict, grace_s: drain.grace_s });
+            return Some(Step::at("DrainingNode", message));
+        }
+        let text = format!("Drain of node {node} ran out of time");
+        if times.wait_for_node_volume_detach_start_time.is_none() {
+            plan.local.event(machine, EventType::Warning, "NodeDrainTimeout", text);
+        }
     }
-    let volumes = seen.node.as_ref().and_then(|node| node.status.as_ref()?.volumes_attached.as_ref());
-    let attached = volumes.map_or(0, Vec::len);
+    let volumes = drain.waits_for(&load.volumes);
     let start = &times.wait_for_node_volume_detach_start_time;
-    if attached > 0 && !is_past(start, limits.node_volume_detach_timeout_seconds, now) {
-        times.wait_for_node_volume_detach_start_time.get_or_insert_with(|| now.clone());
+    // A node that is not reached detaches nothing.
+    if !volumes.is_empty()
+        && !has(names::EXCLUDE_DETACH_ANNOTATION)
+        && !drain::is_unreachable(running)
+        && !is_past(start, limits.node_volume_detach_timeout_seconds, now)
+    {
+        let since = times.wait_for_node_volume_detach_start_time.get_or_insert_with(|| now.clone());
         plan.local.wait("volumes to be detached", PAUSE_S);
-        return Some(Step::at("WaitingForVolumeDetach", format!("Waiting for {attached} volumes to be detached")));
+        return Some(Step::at("WaitingForVolumeDetach", drain::volumes_message(&volumes, since)));
     }
     None
 }
@@ -159,9 +161,8 @@ fn is_past(start: &Option<Time>, timeout_s: Option<i32>, now: &Time) -> bool {
 }
 
 /// The node's deletion was tried long enough: it is tried once more, and the machine goes whatever comes of it.
-fn is_over(machine: &Machine, now: &Time) -> bool {
+fn is_over(machine: &Machine, since: Option<Timestamp>, now: &Time) -> bool {
     let limit = machine.spec.deletion.as_ref().and_then(|deletion| deletion.node_deletion_timeout_seconds);
     let limit_s = limit.map_or(NODE_DELETION_TIMEOUT_S, i64::from);
-    let since = machine.metadata.deletion_timestamp.as_ref();
-    limit_s > 0 && since.is_some_and(|since| now.0.duration_since(since.0).as_secs() >= limit_s)
+    limit_s > 0 && since.is_some_and(|since| now.0.duration_since(since).as_secs() >= limit_s)
 }

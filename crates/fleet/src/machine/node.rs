@@ -7,16 +7,15 @@ use api::{
     names,
 };
 use control::{Error, Key, Outcome, Result};
-use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use kube::{
     Api,
-    api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::json;
-use tracing::{debug, warn};
+use tracing::warn;
 
-use super::{MachinePlan, NODE_PAUSE_S, Seen};
+use super::{MachinePlan, Memory, NODE_PAUSE_S, Seen, eviction};
 use crate::{
     owner,
     workload::{Workloads, bounded},
@@ -26,12 +25,6 @@ use crate::{
 const SYNCED_PREFIX: &str = "node-role.kubernetes.io";
 const SYNCED_DOMAINS: [&str; 2] = ["node-restriction.kubernetes.io", "node.cluster.x-k8s.io"];
 const LABELS_FROM_MACHINE: &str = "cluster.x-k8s.io/labels-from-machine";
-/// Pods that are evicted at once.
-const EVICTIONS_AT_ONCE: usize = 10;
-/// Pause between two looks at a node that is drained.
-const DRAIN_PAUSE_S: u64 = 5;
-/// Largest list of pods on one node that is read.
-const PODS_MAX: u32 = 500;
 
 /// A change in the workload cluster.
 #[derive(Debug)]
@@ -39,7 +32,7 @@ pub enum Remote {
     /// Merge patch of a node, against the resourceVersion that it carries.
     Patch { node: String, patch: serde_json::Value },
     /// Cordon, and ask the pods to leave as their disruption budgets allow.
-    Drain { node: String, pods: Vec<Pod> },
+    Drain { node: String, pods: Vec<Pod>, grace_s: Option<u32> },
     /// Not required: a failure is logged and the machine goes all the same.
     Delete { node: String, required: bool },
 }
@@ -152,7 +145,7 @@ fn info(info: &k8s_openapi::api::core::v1::NodeSystemInfo) -> NodeInfo {
 }
 
 impl Remote {
-    pub async fn carry_out(self, workloads: &Workloads, cluster: &Key) -> Result<Outcome> {
+    pub async fn carry_out(self, workloads: &Workloads, cluster: &Key, memory: &mut Memory) -> Result<Outcome> {
         let Some(client) = workloads.client(cluster) else {
             return Ok(Outcome::waiting(format!("the API of cluster {cluster}"), NODE_PAUSE_S));
         };
@@ -185,60 +178,11 @@ impl Remote {
                     other => other.map(|()| Outcome::Settled),
                 }
             }
-            Self::Drain { node, pods } => drain(client, &node, pods, cluster).await,
+            Self::Drain { node, pods, grace_s } => {
+                let (outcome, refused) = eviction::evict(workloads, cluster, &node, pods, grace_s).await?;
+                memory.refused = refused;
+                Ok(outcome)
+            }
         }
     }
-}
-
-/// Pods that a drain leaves: DaemonSet's and static ones come back at once, finished ones do not matter.
-pub fn stays(pod: &Pod) -> bool {
-    let meta = &pod.metadata;
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    owner::owner_of_kind(meta, "DaemonSet").is_some()
-        || owner::owner_of_kind(meta, "Node").is_some()
-        || owner::annotation_of(meta, "kubernetes.io/config.mirror").is_some()
-        || matches!(owner::label_of(meta, "cluster.x-k8s.io/drain"), Some("skip"))
-        || matches!(phase, Some("Succeeded" | "Failed"))
-}
-
-/// Pods on the node that a drain has to move, counting those that are leaving.
-pub async fn leaving(workloads: &Workloads, cluster: &Key, node: &str) -> Result<Vec<Pod>> {
-    let Some(client) = workloads.client(cluster) else {
-        return Err(Error::Retry(format!(
-            "the API of cluster {cluster} is not reached, so node {node} is not drained"
-        )));
-    };
-    let params = ListParams::default().fields(&format!("spec.nodeName={node}")).limit(PODS_MAX);
-    let pods = bounded(cluster, Api::<Pod>::all(client).list(&params)).await?;
-    let pods = pods.map_err(|source| Error::api("list", format!("pods on node {node} of {cluster}"), source))?;
-    Ok(pods.items.into_iter().filter(|pod| !stays(pod)).collect())
-}
-
-async fn drain(client: kube::Client, node: &str, pods: Vec<Pod>, cluster: &Key) -> Result<Outcome> {
-    match bounded(cluster, Api::<Node>::all(client.clone()).cordon(node)).await? {
-        Ok(_) => {}
-        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Outcome::Settled),
-        Err(source) => return Err(Error::api("cordon", format!("node {node} of {cluster}"), source)),
-    }
-    let left = pods.len();
-    let refused: Vec<String> = futures::stream::iter(pods)
-        .filter(|pod| futures::future::ready(pod.metadata.deletion_timestamp.is_none()))
-        .map(|pod| {
-            let pods = Api::<Pod>::namespaced(client.clone(), pod.metadata.namespace.as_deref().unwrap_or("default"));
-            async move {
-                let name = pod.metadata.name.clone().unwrap_or_default();
-                match bounded(cluster, pods.evict(&name, &EvictParams::default())).await {
-                    Ok(Ok(_)) => None,
-                    Ok(Err(kube::Error::Api(status))) if status.code == 404 => None,
-                    Ok(Err(error)) => Some(format!("{name}: {error}")),
-                    Err(late) => Some(format!("{name}: {late}")),
-                }
-            }
-        })
-        .buffer_unordered(EVICTIONS_AT_ONCE)
-        .filter_map(futures::future::ready)
-        .collect()
-        .await;
-    debug!(node, left, ?refused, "evicted");
-    Ok(Outcome::waiting(format!("{left} pods to leave node {node}"), DRAIN_PAUSE_S))
 }

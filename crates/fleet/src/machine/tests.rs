@@ -30,7 +30,10 @@ fn seen(boot: Option<(&str, &str)>) -> Seen {
         infrastructure: Some(external("Infra", "m", json!({"status": {"conditions": conditions}}))),
         node: None,
         connected: true,
-        pods: Ok(Vec::new()),
+        last_of_control_plane: false,
+        load: Ok(Load::default()),
+        drain_rules: Vec::new(),
+        node_deletion: None,
     }
 }
 
