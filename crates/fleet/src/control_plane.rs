@@ -158,7 +158,7 @@ impl Reconcile for ControlPlanes {
             kubeconfig: caches.secret(namespace, &Purpose::Kubeconfig.secret_name(&name)),
             pods,
             initialized,
-            suffixes: Suffixes::random(),
+            suffixes: Suffixes::seeded((self.0.random)()),
             machines,
             control_plane,
         }))

@@ -47,7 +47,12 @@ pub struct Options {
     pub clouds: Arc<dyn openstack::Clouds>,
     /// Reconciles at once, for each controller.
     pub concurrency: usize,
+    /// Where the suffixes of names come from.
+    pub random: Random,
 }
+
+/// Numbers that nobody can foresee, or in tests those of a seed.
+pub type Random = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// The running controllers.
 pub struct Fleet {
@@ -119,7 +124,7 @@ async fn launch(options: Options, stop: &CancellationToken, tasks: &TaskTracker)
     provider.feed();
     caches.synced().await;
 
-    let context = Arc::new(Context { caches, writer, workloads });
+    let context = Arc::new(Context { caches, writer, workloads, random: options.random });
     spawn(tasks, stop, clusters, cluster::Clusters(context.clone()));
     spawn(tasks, stop, machines, machine::Machines::new(context.clone()));
     spawn(tasks, stop, sets, machine_set::MachineSets(context.clone()));
@@ -139,4 +144,5 @@ pub(crate) struct Context {
     pub caches: Arc<Caches>,
     pub writer: Writer,
     pub workloads: Arc<Workloads>,
+    pub random: Random,
 }

@@ -59,7 +59,7 @@ impl Reconcile for MachineDeployments {
         });
         let mut machines = caches.machines.in_cluster(namespace, cluster);
         machines.retain(|machine| sets.iter().any(|set| owner::is_controlled_by(&machine.metadata, &set.metadata)));
-        let (cluster, suffixes) = (caches.cluster(namespace, cluster), Suffixes::random());
+        let (cluster, suffixes) = (caches.cluster(namespace, cluster), Suffixes::seeded((self.0.random)()));
         Ok(Some(Seen { deployment, cluster, sets, machines, suffixes }))
     }
 

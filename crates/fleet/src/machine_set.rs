@@ -107,7 +107,7 @@ impl Reconcile for MachineSets {
                 bootstrap: config.and_then(resource),
                 infrastructure: resource(&spec.infrastructure_ref),
             },
-            suffixes: Suffixes::random(),
+            suffixes: Suffixes::seeded((self.0.random)()),
             set,
         }))
     }

@@ -11,11 +11,7 @@ const SUFFIX_CHARS: usize = 5;
 pub struct Suffixes(u64);
 
 impl Suffixes {
-    pub fn random() -> Self {
-        Self(rand::random())
-    }
-
-    #[cfg(test)]
+    /// All suffixes follow from the seed.
     pub fn seeded(seed: u64) -> Self {
         Self(seed)
     }

@@ -28,6 +28,7 @@ use api::{meta::Time, names::CLUSTER_LABEL, openstack_cluster::OpenStackCluster}
 use control::{Cache, Cached, Key, Queue, Runner, Writer};
 use kube::core::ObjectMeta;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{Caches, Options, owner};
@@ -52,6 +53,40 @@ pub(crate) struct Shared {
     pub caches: Arc<Caches>,
     pub writer: Writer,
     pub scopes: scope::Scopes,
+    pub unanswered: Unanswered,
+}
+
+/// A cloud that gave no answer to a call that makes something has done it by then, or never does it.
+const LATE: Duration = Duration::from_secs(90);
+
+/// Objects for which something may yet be made in the cloud: by calls that got no answer. What is deleted waits for them, or
+/// they would leave something behind. Kept in memory only: controllers that start anew make no calls for what is being deleted.
+#[derive(Default)]
+pub(crate) struct Unanswered(Mutex<HashMap<(&'static str, Key), Instant>>);
+
+impl Unanswered {
+    /// Notes how a reconcile ended.
+    pub fn note<T>(&self, kind: &'static str, key: &Key, done: &stop::Result<T>) {
+        if let Err(stop::Stop::Cloud(error)) = done
+            && error.may_have_created()
+        {
+            self.0.lock().insert((kind, key.clone()), Instant::now());
+        }
+    }
+
+    /// Waits if a call may still make something.
+    pub fn wait(&self, kind: &'static str, key: &Key) -> stop::Result<()> {
+        let mut calls = self.0.lock();
+        let entry = (kind, key.clone());
+        let Some(since) = calls.get(&entry) else { return Ok(()) };
+        let left = LATE.saturating_sub(since.elapsed());
+        if left.is_zero() {
+            calls.remove(&entry);
+            return Ok(());
+        }
+        drop(calls);
+        stop::wait("WaitingForLateCalls", "calls that the cloud gave no answer to", left)
+    }
 }
 
 /// The provider's controllers, before they run.
@@ -64,7 +99,8 @@ pub struct Provider {
 impl Provider {
     pub fn new(options: &Options, caches: &Arc<Caches>, writer: &Writer) -> Self {
         let scopes = scope::Scopes::new(options.clouds.clone(), options.client.clone());
-        let shared = Arc::new(Shared { caches: caches.clone(), writer: writer.clone(), scopes });
+        let unanswered = Unanswered::default();
+        let shared = Arc::new(Shared { caches: caches.clone(), writer: writer.clone(), scopes, unanswered });
         let runner = || Runner::new(options.concurrency, options.clock.clone());
         Self { shared, clusters: runner(), machines: runner() }
     }
@@ -84,7 +120,9 @@ impl Provider {
         wake(&caches.machines, &machines, |machine| {
             let reference = Some(&machine.spec.infrastructure_ref).filter(|r| r.kind == "OpenStackMachine")?;
             let data = machine.spec.bootstrap.data_secret_name.clone();
-            Some((reference.name.clone(), (machine.metadata.uid.clone(), data)))
+            // A node in trouble may have lost its server.
+            let trouble = machine::is_in_trouble(machine);
+            Some((reference.name.clone(), (machine.metadata.uid.clone(), data, trouble)))
         });
         // A pause that begins or ends wakes the cluster's machines.
         let (weak, queue) = (Arc::downgrade(caches), machines.clone());

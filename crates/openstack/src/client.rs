@@ -7,6 +7,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use crate::{
     clouds::Cloud,
@@ -18,6 +19,8 @@ use crate::{
     transport::{Https, Tls, Transport, TransportError},
 };
 
+/// The longest time that a service is left alone because it asks for it.
+pub const HOLD_LIMIT: Duration = Duration::from_secs(120);
 /// Pages that one list may have.
 pub const PAGES_LIMIT: usize = 1000;
 
@@ -58,6 +61,8 @@ struct Inner {
     // Held while a token is fetched, so that many callers cause one request.
     access: tokio::sync::Mutex<Option<Arc<Access>>>,
     endpoints: Mutex<HashMap<Service, Arc<Resolved>>>,
+    /// Services that have asked to be left alone: until when, and their words.
+    held: Mutex<HashMap<Service, (Instant, String)>>,
 }
 
 struct Resolved {
@@ -92,6 +97,7 @@ impl Client {
             options,
             access: tokio::sync::Mutex::default(),
             endpoints: Mutex::default(),
+            held: Mutex::default(),
         }))
     }
 
@@ -248,7 +254,30 @@ impl Client {
         builder.body(body.unwrap_or_default()).map_err(invalid)
     }
 
+    /// Sends a request, unless the service has asked to be left alone: then nobody who shares this client calls it.
     async fn send(&self, request: Request<Bytes>, name: (Service, &Method, &str)) -> Result<Response<Bytes>> {
+        if let Some((until, message)) = self.0.held.lock().get(&name.0).cloned() {
+            let left = until.saturating_duration_since(Instant::now());
+            if !left.is_zero() {
+                return Err(Error::held_back(name, &message, left));
+            }
+        }
+        let response = self.send_now(request, name).await?;
+        let mut held = self.0.held.lock();
+        if response.status().is_success() {
+            held.remove(&name.0);
+        } else {
+            let error = Error::from_response(name, response.status(), response.headers(), response.body());
+            if let (Class::RateLimited, Some(after)) = (error.class(), error.retry_after()) {
+                let until = Instant::now() + after.min(HOLD_LIMIT);
+                held.insert(name.0, (until, error.message().to_owned()));
+            }
+        }
+        drop(held);
+        Ok(response)
+    }
+
+    async fn send_now(&self, request: Request<Bytes>, name: (Service, &Method, &str)) -> Result<Response<Bytes>> {
         let Options { timeout, body_limit_bytes, .. } = self.0.options;
         let sent = tokio::time::timeout(timeout, self.0.transport.send(request, body_limit_bytes)).await;
         let error = |class, message: String| Error::new(class, name, message);

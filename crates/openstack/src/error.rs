@@ -88,6 +88,13 @@ impl Error {
         Self::new(Class::Configuration, (service, &Method::GET, ""), message)
     }
 
+    /// A call that is not made, because the service has asked to be left alone for so long.
+    pub(crate) fn held_back(call: (Service, &Method, &str), message: &str, left: Duration) -> Self {
+        let mut error = Self::new(Class::RateLimited, call, message);
+        error.0.retry_after = Some(left);
+        error
+    }
+
     /// The error that a response's status, headers and body tell of.
     pub(crate) fn from_response(
         call: (Service, &Method, &str),
@@ -122,6 +129,13 @@ impl Error {
 
     pub fn service(&self) -> Service {
         self.0.service
+    }
+
+    /// Whether the cloud may have done, or may yet do, what it gave no answer to: something may have been made.
+    pub fn may_have_created(&self) -> bool {
+        let unanswered = matches!(self.0.class, Class::Timeout | Class::Transport | Class::Unreadable)
+            || self.0.status == Some(StatusCode::BAD_GATEWAY);
+        unanswered && self.0.method == Method::POST && self.0.service != Service::Identity
     }
 
     /// The HTTP status, when there was an answer.

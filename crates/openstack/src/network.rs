@@ -22,6 +22,7 @@ wire! {
         pub subnets: Vec<String>,
         pub availability_zones: Vec<String>,
         pub tags: Vec<String>,
+        pub created_at: String,
     }
 
     pub struct Subnet {
@@ -38,6 +39,7 @@ wire! {
         pub dns_nameservers: Vec<String>,
         pub allocation_pools: Vec<AllocationPool>,
         pub tags: Vec<String>,
+        pub created_at: String,
     }
 
     pub struct AllocationPool {
@@ -54,6 +56,7 @@ wire! {
         pub admin_state_up: bool,
         pub external_gateway_info: Option<GatewayInfo>,
         pub tags: Vec<String>,
+        pub created_at: String,
     }
 
     pub struct GatewayInfo {
@@ -88,6 +91,7 @@ wire! {
         #[serde(rename = "binding:vnic_type")]
         pub vnic_type: String,
         pub tags: Vec<String>,
+        pub created_at: String,
     }
 
     pub struct AddressPair {
@@ -108,6 +112,7 @@ wire! {
         pub port_id: Option<String>,
         pub router_id: Option<String>,
         pub tags: Vec<String>,
+        pub created_at: String,
     }
 
     pub struct SecurityGroup {
@@ -117,6 +122,7 @@ wire! {
         pub project_id: String,
         pub security_group_rules: Vec<SecurityGroupRule>,
         pub tags: Vec<String>,
+        pub created_at: String,
     }
 
     pub struct SecurityGroupRule {
@@ -141,6 +147,7 @@ wire! {
         pub port_id: String,
         pub status: String,
         pub tags: Vec<String>,
+        pub created_at: String,
     }
 
     pub struct AvailabilityZone {

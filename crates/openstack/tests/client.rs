@@ -151,3 +151,25 @@ async fn an_unverified_cloud_is_refused_unless_allowed() {
     assert!(error.to_string().contains("verify: false"), "{error}");
     assert!(Client::connect(cloud, Options { allow_unverified: true, ..Options::default() }).is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_asks_to_be_left_alone_is_left_alone_by_all_who_share_the_client() {
+    let (issued, calls) = (Arc::default(), Arc::new(AtomicUsize::new(0)));
+    let counted = calls.clone();
+    let ports = move || async move {
+        if counted.fetch_add(1, SeqCst) == 0 {
+            (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "7")]).into_response()
+        } else {
+            Json(json!({"ports": []})).into_response()
+        }
+    };
+    let client = client(identity(issued).route("/network/v2.0/ports", get(ports)), Options::default());
+    for left_s in [7, 5, 1] {
+        let error = client.clone().list::<Port>(&Query::new()).await.unwrap_err();
+        assert_eq!(error.class(), Class::RateLimited);
+        assert_eq!(error.retry_after().unwrap().as_secs_f64().ceil() as u64, left_s);
+        tokio::time::advance(std::time::Duration::from_millis(if left_s == 7 { 2000 } else { 4000 })).await;
+    }
+    assert_eq!(calls.load(SeqCst), 1, "the others were not made");
+    client.list::<Port>(&Query::new()).await.unwrap();
+}

@@ -93,6 +93,15 @@ struct Kept {
     etcd: Etcd,
 }
 
+/// How many members an etcd has, and how many of them live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quorum {
+    /// Of its cluster: `host:port`.
+    pub endpoint: String,
+    pub members: usize,
+    pub alive: usize,
+}
+
 /// The hollow machines of one cloud.
 pub struct Hollow {
     region: String,
@@ -155,6 +164,15 @@ impl Hollow {
         for cluster in clusters.values() {
             cluster.shutdown().await;
         }
+    }
+
+    /// What is left of each cluster's etcd.
+    pub fn quorums(&self) -> Vec<Quorum> {
+        let of = |cluster: &Arc<Cluster>| {
+            let (members, alive) = cluster.etcd.count(&cluster.alive());
+            Quorum { endpoint: cluster.endpoint.clone(), members, alive }
+        };
+        self.clusters.lock().values().map(of).collect()
     }
 
     /// Watches the list of servers: all of them now and then, otherwise only what has changed.

@@ -176,6 +176,7 @@ fn work(server: &Server) -> Fleet {
         connect: Arc::new(fleet::Direct),
         clouds: Arc::new(fleet::openstack::Network),
         concurrency: CONCURRENCY,
+        random: Arc::new(rand::random),
     })
 }
 

@@ -2,19 +2,28 @@
 //! without a socket or a file, on tokio's paused clock. An hour of a fleet's life takes as long as its work does.
 //!
 //! Use it in a `#[tokio::test(start_paused = true)]`: time moves when nobody has anything to do. [`World::start`] takes a
-//! seed for the identifiers that the API server and the cloud give out. Left out: the binary's wiring (admission, TLS
-//! towards users, leases); the order in which tokio runs what is ready, and the keys of certificates, are not seeded.
+//! seed for identifiers, names and the cloud's faults. [`sim`] lets a seed choose a whole life of a cluster, with faults.
+//! Left out: the binary's wiring (admission, TLS towards users, leases); the order in which tokio runs what is ready, and
+//! the keys of certificates, are not seeded.
 
 mod objects;
+pub mod sim;
 
 use std::{cell::Cell, collections::BTreeMap, sync::Arc, time::Duration};
 
-use api::{cluster::Cluster, condition, machine::Machine};
+use api::{
+    cluster::Cluster,
+    condition,
+    control_plane::KubeadmControlPlane,
+    machine::{Machine, MachineDeployment},
+    openstack_cluster::OpenStackCluster,
+    openstack_machine::OpenStackMachine,
+};
 use apiserver::{Server as ApiServer, User};
 use axum::body::Body;
 use fleet::{Connect, Fleet, openstack::Clouds};
 use futures::future::BoxFuture;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api, Client, Config,
@@ -24,9 +33,10 @@ use kube::{
 };
 use openstack::{
     Client as CloudClient, Cloud as Where, Local, Query, Resource, Transport,
-    compute::Server,
+    block_storage::Volume,
+    compute::{Server, ServerGroup},
     load_balancer::LoadBalancer,
-    network::{FloatingIp, Network as CloudNetwork, Port, Router, SecurityGroup},
+    network::{FloatingIp, Network as CloudNetwork, Port, Router, SecurityGroup, Trunk},
 };
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -50,9 +60,12 @@ const PATIENCE: Duration = Duration::from_secs(20 * 60);
 /// Reconciles at once, for each controller.
 const CONCURRENCY: usize = 4;
 const CLOUD: &str = "sandbox";
+/// Worlds begin so long ago: TLS asks the wall whether certificates are valid, and those that are made late in a world's
+/// life must be.
+const AGO: SignedDuration = SignedDuration::from_hours(12);
 
 thread_local! {
-    /// When the world of this thread began: by the wall, since TLS asks the wall whether certificates are valid, and by tokio.
+    /// When the world of this thread began: by its wall clock, and by tokio's.
     static BEGUN: Cell<Option<(Timestamp, Instant)>> = const { Cell::new(None) };
 }
 
@@ -68,10 +81,13 @@ pub struct World {
     pub client: Client,
     /// Of the cloud, as its administrator.
     pub cloud: CloudClient,
+    /// The cloud itself, to have it fail.
+    pub sandbox: Cloud,
     clouds_yaml: String,
     external_network: String,
     network: InProcess,
-    hollow: Arc<Hollow>,
+    /// The inside of the servers, to see what is left of an etcd.
+    pub hollow: Arc<Hollow>,
     fleet: Option<Fleet>,
     options: fleet::Options,
     server: ApiServer,
@@ -117,9 +133,14 @@ async fn reach(network: &InProcess, kubeconfig: &str) -> control::Result<Client>
 }
 
 impl World {
-    /// Starts the plane. The seed decides the identifiers that are given out.
+    /// Starts the plane. The seed decides the identifiers and names that are given out.
     pub async fn start(seed: u64) -> Self {
-        BEGUN.set(Some((Timestamp::now(), Instant::now())));
+        Self::start_with(seed, |_| ()).await
+    }
+
+    /// Starts the plane on a cloud whose options are changed.
+    pub async fn start_with(seed: u64, change: impl FnOnce(&mut CloudOptions)) -> Self {
+        BEGUN.set(Some((Timestamp::now() - AGO, Instant::now())));
         // Another test of this process may have been first.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
@@ -135,12 +156,13 @@ impl World {
             ..Default::default()
         };
         let server = ApiServer::start(store(), options).await.expect("start the Management API");
-        let settings = CloudOptions {
+        let mut settings = CloudOptions {
             public_url: "http://cloud.test".to_owned(),
             seed: Some(seed),
             clock: now,
             ..Default::default()
         };
+        change(&mut settings);
         let region = settings.region.clone();
         let place = Cloud::open(store(), settings).await.expect("open the cloud");
         let transport: Arc<dyn Transport> = Local::shared::<Body, Body>(place.router());
@@ -160,18 +182,21 @@ impl World {
             poll: Duration::from_secs(30),
         };
         let hollow = Hollow::start_on(options, Arc::new(network.clone()));
+        let random = Mutex::new(StdRng::seed_from_u64(!seed));
         let options = fleet::Options {
             client: Client::new(server.service_as(User::master("fleet")), "default"),
             clock: control::Clock::from_fn(now),
             connect: Arc::new(Reach(network.clone())),
             clouds: Arc::new(Inside(transport)),
             concurrency: CONCURRENCY,
+            random: Arc::new(move || random.lock().random()),
         };
         Self {
             client: Client::new(server.service_as(User::master("admin")), "default"),
             cloud,
             clouds_yaml,
             external_network: place.external_network(),
+            sandbox: place,
             network,
             hollow,
             fleet: Some(Fleet::start(options.clone())),
@@ -251,13 +276,21 @@ impl World {
 
     /// Lets time pass until it holds; panics with the state of all clusters and machines if it never does.
     pub async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
-        let end = Instant::now() + PATIENCE;
+        if !self.within(PATIENCE, holds).await {
+            panic!("not within {PATIENCE:?}: {what}\n{}", self.told().await);
+        }
+    }
+
+    /// Lets time pass until it holds; whether it did.
+    pub async fn within(&self, limit: Duration, holds: impl AsyncFn() -> bool) -> bool {
+        let end = Instant::now() + limit;
         while !holds().await {
             if Instant::now() > end {
-                panic!("not within {PATIENCE:?}: {what}\n{}", self.told().await);
+                return false;
             }
             tokio::time::sleep(STEP).await;
         }
+        true
     }
 
     /// Waits for a cluster to be Available.
@@ -271,6 +304,17 @@ impl World {
 
     pub async fn machines(&self) -> Vec<Machine> {
         self.api::<Machine>().list(&ListParams::default()).await.expect("list machines").items
+    }
+
+    pub(crate) async fn list_all<K>(&self) -> Vec<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned,
+    {
+        let all = self.api::<K>().list(&ListParams::default()).await;
+        all.unwrap_or_else(|error| panic!("list {}: {error}", K::kind(&()))).items
     }
 
     /// A client of a workload cluster, as its administrator has one: with the kubeconfig in the Secret.
@@ -301,13 +345,17 @@ impl World {
             ("security groups", count::<SecurityGroup>(cloud, |group| group.name != "default").await),
             ("load balancers", count::<LoadBalancer>(cloud, |_| true).await),
             ("floating ips", count::<FloatingIp>(cloud, |_| true).await),
+            ("volumes", count::<Volume>(cloud, |_| true).await),
+            ("trunks", count::<Trunk>(cloud, |_| true).await),
         ]);
+        let groups = cloud.list::<ServerGroup>(&Query::new().with("all_projects", 1)).await;
+        found.insert("server groups", groups.expect("list server groups in the cloud").len());
         found.retain(|_, count| *count > 0);
         found
     }
 
-    /// All clusters and machines with their conditions that are not as they should be.
-    async fn told(&self) -> String {
+    /// All clusters and machines with their conditions.
+    pub async fn told(&self) -> String {
         let mut text = String::new();
         let mut tell = |kind: &str, name: Option<String>, conditions: Vec<api::meta::Condition>| {
             text.push_str(&format!("{kind} {}\n", name.unwrap_or_default()));
@@ -317,6 +365,18 @@ impl World {
         };
         for cluster in self.api::<Cluster>().list(&ListParams::default()).await.expect("list clusters").items {
             tell("Cluster", cluster.metadata.name, cluster.status.unwrap_or_default().conditions);
+        }
+        for object in self.list_all::<OpenStackCluster>().await {
+            tell("OpenStackCluster", object.metadata.name, object.status.unwrap_or_default().conditions);
+        }
+        for object in self.list_all::<KubeadmControlPlane>().await {
+            tell("KubeadmControlPlane", object.metadata.name, object.status.unwrap_or_default().conditions);
+        }
+        for object in self.list_all::<MachineDeployment>().await {
+            tell("MachineDeployment", object.metadata.name, object.status.unwrap_or_default().conditions);
+        }
+        for object in self.list_all::<OpenStackMachine>().await {
+            tell("OpenStackMachine", object.metadata.name, object.status.unwrap_or_default().conditions);
         }
         for machine in self.machines().await {
             tell("Machine", machine.metadata.name, machine.status.unwrap_or_default().conditions);

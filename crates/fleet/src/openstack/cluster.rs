@@ -28,6 +28,9 @@ use crate::{owner, unacted};
 /// Machines that are still there are looked at again this often; their events come sooner.
 const MACHINES_PAUSE: Duration = Duration::from_secs(5);
 
+/// A cluster that nothing is known against is looked at so often.
+const LOOK_PAUSE: Duration = Duration::from_secs(30 * 60);
+
 pub struct OpenStackClusters(pub Arc<Shared>);
 
 pub struct Seen {
@@ -91,6 +94,11 @@ impl Reconcile for OpenStackClusters {
             Work::Ensure => self.ensure(key, seen, &mut after, &now).await,
             Work::Delete => self.delete(key, seen, &mut after, &now).await,
         };
+        self.0.unanswered.note(Self::NAME, key, &done);
+        let done = match (&work, done) {
+            (Work::Delete, Ok(())) => self.0.unanswered.wait(Self::NAME, key),
+            (_, done) => done,
+        };
         let generation = after.metadata.generation;
         let status = after.status.get_or_insert_default();
         let paused = work == Work::Paused;
@@ -122,6 +130,10 @@ impl Reconcile for OpenStackClusters {
         plan.update(before, &after);
         let written = self.0.writer.execute(plan).await?;
         match done {
+            // Zones come and go, and nobody tells of what was deleted by hand.
+            Ok(()) if work == Work::Ensure => {
+                Ok(written.sooner(Outcome::waiting("the next look at the cloud", LOOK_PAUSE.as_secs())))
+            }
             Ok(()) => Ok(written),
             Err(stop) => stop.outcome(),
         }

@@ -28,6 +28,8 @@ pub const ROLE: &str = "kubeapi";
 pub const DEFAULT_PORT: u16 = 6443;
 const REASON: &str = "LoadBalancerError";
 const NOT_READY: &str = "LoadBalancerNotReady";
+/// Before a load balancer that could not be made is made anew.
+const AGAIN_PAUSE: Duration = Duration::from_secs(10);
 
 /// That of an endpoint that is given, else that of the API server, else 6443.
 pub fn port(spec: &OpenStackClusterSpec) -> u16 {
@@ -147,6 +149,13 @@ async fn load_balancer(
         ..shown
     };
     status.api_server_managed_load_balancer = Some(shown.clone());
+    let provisioned = status.initialization.as_ref().and_then(|i| i.provisioned) == Some(true);
+    if balancer.provisioning_status == "ERROR" && !provisioned {
+        // Nobody uses it yet: it goes, and is made anew.
+        scope.cloud.delete_with::<LoadBalancer>(&balancer.id, &Query::new().with("cascade", true)).await?;
+        let on = format!("load balancer {name} to be made anew: Octavia could not make it");
+        return wait(REASON, on, AGAIN_PAUSE);
+    }
     ready(&balancer, age)?;
     let mut host = balancer.vip_address.clone();
     if let Some(external) = status.external_network.clone().filter(|_| wants_floating_ip(spec)) {

@@ -14,8 +14,17 @@ use super::{
 /// The floating IP for a role of the cluster, if it has been made.
 pub async fn own(scope: &Scope, role: &str) -> Result<Option<FloatingIp>> {
     let mark = names::floating_description(&scope.resource, role);
-    let found = scope.cloud.list::<FloatingIp>(&Query::new().with("description", &mark)).await?;
-    Ok(found.into_iter().find(|f| f.description == mark))
+    let mut found = scope.cloud.list::<FloatingIp>(&Query::new().with("description", &mark)).await?;
+    found.retain(|f| f.description == mark);
+    // One that was made late, by a call that was given up, is not needed.
+    let free = |ip: &FloatingIp| ip.port_id.as_deref().unwrap_or_default().is_empty();
+    found.sort_by(|a, b| (free(a), &a.created_at, &a.id).cmp(&(free(b), &b.created_at, &b.id)));
+    let mut found = found.into_iter();
+    let first = found.next();
+    for double in found.filter(free) {
+        scope.cloud.remove::<FloatingIp>(&double.id).await?;
+    }
+    Ok(first)
 }
 
 /// The address that the spec names, or the cluster's own for the role, made if it is missing.
@@ -27,6 +36,7 @@ pub async fn ensure(scope: &Scope, role: &str, external: &str, address: Option<&
         }
     }
     if let Some(own) = own(scope, role).await? {
+        scope.tag::<FloatingIp>(&own.id, &own.tags, &[]).await?;
         return Ok(own);
     }
     let draft = FloatingIpDraft {
@@ -36,9 +46,7 @@ pub async fn ensure(scope: &Scope, role: &str, external: &str, address: Option<&
         port_id: None,
     };
     let made: FloatingIp = scope.cloud.create(&draft).await?;
-    if !scope.tags.is_empty() {
-        scope.cloud.set_tags::<FloatingIp>(&made.id, &scope.tags).await?;
-    }
+    scope.tag::<FloatingIp>(&made.id, &made.tags, &[]).await?;
     Ok(made)
 }
 

@@ -33,6 +33,10 @@ use crate::owner;
 const PAUSE: Duration = Duration::from_secs(15);
 /// A machine that has no node after this long is asked why, and again after each such pause.
 const BOOT_PATIENCE: Duration = Duration::from_secs(20);
+/// A server whose node is not healthy is looked at so often.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(30);
+/// A server that nothing is known against is looked at so often: nobody tells when one is lost.
+const LOOK_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// Lines of the console that are read: a boot's last words.
 const CONSOLE_LINES: u32 = 100;
 /// Set while the console of a server without a node tells of a failure; the Machine shows it.
@@ -105,6 +109,11 @@ impl Reconcile for OpenStackMachines {
             Work::Ensure => self.ensure(key, seen, &mut after, &now).await,
             Work::Delete => self.delete(key, seen, &now).await,
         };
+        self.0.unanswered.note(Self::NAME, key, &done);
+        let done = match (&work, done) {
+            (Work::Delete, Ok(())) => self.0.unanswered.wait(Self::NAME, key),
+            (_, done) => done,
+        };
         let generation = after.metadata.generation;
         let status = after.status.get_or_insert_default();
         let paused = work == Work::Paused;
@@ -124,13 +133,27 @@ impl Reconcile for OpenStackMachines {
         plan.update(before, &after);
         let written = self.0.writer.execute(plan).await?;
         match done {
-            Ok(()) if work == Work::Ensure && seen.machine.as_deref().is_some_and(is_booting) => {
-                Ok(written.sooner(Outcome::waiting("the machine's node", BOOT_PATIENCE.as_secs())))
+            Ok(()) if work == Work::Ensure => {
+                let machine = seen.machine.as_deref();
+                let next = if machine.is_some_and(is_booting) {
+                    Outcome::waiting("the machine's node", BOOT_PATIENCE.as_secs())
+                } else if machine.is_some_and(is_in_trouble) {
+                    Outcome::waiting("the machine's node to be healthy", TROUBLE_PAUSE.as_secs())
+                } else {
+                    Outcome::waiting("the next look at the server", LOOK_PAUSE.as_secs())
+                };
+                Ok(written.sooner(next))
             }
             Ok(()) => Ok(written),
             Err(stop) => stop.outcome(),
         }
     }
+}
+
+/// It has a node that is not healthy: perhaps its server is lost, which the cloud tells only if it is asked.
+pub fn is_in_trouble(machine: &Machine) -> bool {
+    let Some(status) = machine.status.as_ref().filter(|status| status.node_ref.is_some()) else { return false };
+    machine.metadata.deletion_timestamp.is_none() && !condition::is_true(&status.conditions, "NodeHealthy")
 }
 
 /// Its server is there or on its way, and no node has been seen.

@@ -9,7 +9,7 @@ use std::{
 use api::openstack_reference::{IdentityRef, IdentityType};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
-use openstack::{Class, Cloud, Query, Reads};
+use openstack::{Class, Cloud, Query, Reads, Resource};
 use parking_lot::Mutex;
 
 use super::{
@@ -108,6 +108,8 @@ impl Scopes {
 /// What can carry our mark.
 pub trait Described: Reads {
     fn description(&self) -> &str;
+    /// As the service writes times: earlier ones sort first.
+    fn created_at(&self) -> &str;
 }
 
 macro_rules! described {
@@ -115,6 +117,9 @@ macro_rules! described {
         $(impl Described for $kind {
             fn description(&self) -> &str {
                 &self.description
+            }
+            fn created_at(&self) -> &str {
+                &self.created_at
             }
         })*
     };
@@ -135,18 +140,21 @@ impl Scope {
         names::description(&self.resource)
     }
 
-    /// The object of that name that carries our mark; strangers of the same name are passed over.
+    /// The object of that name that carries our mark; strangers of the same name are passed over. There may be several: a
+    /// cloud that does late what it was asked and gave no answer to makes a second one. The first is the one that is used, and
+    /// the others go.
     pub async fn own<R: Described>(&self, name: &str, more: Query) -> Result<Option<R>> {
         let mark = self.description();
-        let found = self.cloud.list::<R>(&more.with("name", name)).await?;
-        let mut ours = found.into_iter().filter(|r| r.name() == name && r.description() == mark);
-        match (ours.next(), ours.next()) {
-            (Some(_), Some(_)) => blocked(
-                "DependencyFailed",
-                format!("several {} of this cluster are named {name}: delete one of them", R::MANY),
-            ),
-            (one, _) => Ok(one),
+        let mut ours = self.cloud.list::<R>(&more.with("name", name)).await?;
+        ours.retain(|r| r.name() == name && r.description() == mark);
+        ours.sort_by(|a, b| (a.created_at(), a.id()).cmp(&(b.created_at(), b.id())));
+        let mut ours = ours.into_iter();
+        let first = ours.next();
+        for double in ours {
+            tracing::info!(name, id = double.id(), "one of two {} of a name is deleted", R::MANY);
+            self.cloud.remove::<R>(double.id()).await?;
         }
+        Ok(first)
     }
 
     /// An object by the id that the status remembers, else by name and mark.
@@ -160,7 +168,7 @@ impl Scope {
     }
 
     /// Gives the object the cluster's tags and its own, unless it has them.
-    pub async fn tag<R: Reads>(&self, id: &str, have: &[String], more: &[String]) -> Result<()> {
+    pub async fn tag<R: Resource>(&self, id: &str, have: &[String], more: &[String]) -> Result<()> {
         let mut want: Vec<String> = have.iter().chain(&self.tags).chain(more).cloned().collect();
         want.sort();
         want.dedup();

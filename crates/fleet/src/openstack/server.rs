@@ -25,6 +25,9 @@ use super::{
     stop::{Result, blocked, pace, wait},
 };
 
+/// Before a volume that could not be made is made anew.
+const VOLUME_PAUSE: Duration = Duration::from_secs(10);
+
 /// What a server is to be.
 pub struct Wanted<'a> {
     pub name: &'a str,
@@ -271,12 +274,15 @@ fn port_draft(scope: &Scope, port: &ResolvedPort) -> PortDraft {
 }
 
 async fn trunk(scope: &Scope, port: &ResolvedPort, id: &str) -> Result<()> {
-    if scope.own::<Trunk>(&port.name, Query::new().with("port_id", id)).await?.is_none() {
-        let draft = TrunkDraft { name: port.name.clone(), description: scope.description(), port_id: id.to_owned() };
-        let made: Trunk = scope.cloud.create(&draft).await?;
-        scope.tag::<Trunk>(&made.id, &made.tags, &port.tags).await?;
-    }
-    Ok(())
+    let trunk = match scope.own::<Trunk>(&port.name, Query::new().with("port_id", id)).await? {
+        Some(trunk) => trunk,
+        None => {
+            let draft =
+                TrunkDraft { name: port.name.clone(), description: scope.description(), port_id: id.to_owned() };
+            scope.cloud.create(&draft).await?
+        }
+    };
+    scope.tag::<Trunk>(&trunk.id, &trunk.tags, &port.tags).await
 }
 
 fn volume_name(server: &str, device: &str) -> String {
@@ -380,7 +386,11 @@ async fn volume(scope: &Scope, mut draft: VolumeDraft, age: Duration) -> Result<
     };
     match volume.status.as_str() {
         "available" => Ok(volume.id),
-        "error" => blocked("InstanceCreateFailed", format!("volume {name} is in error: delete it and it is made anew")),
+        // Nothing is in it yet: it goes, and is made anew.
+        "error" => {
+            scope.cloud.remove::<Volume>(&volume.id).await?;
+            wait("InstanceCreateFailed", format!("volume {name} to be made anew: it was in error"), VOLUME_PAUSE)
+        }
         other => wait("InstanceNotReady", format!("volume {name} to be available (it is {other})"), pace(age)),
     }
 }

@@ -123,6 +123,7 @@ impl World {
             connect: Arc::new(Nowhere),
             clouds: Arc::new(InProcess { transport }),
             concurrency: 4,
+            random: Arc::new(rand::random),
         };
         let fleet = Some(Fleet::start(options.clone()));
         Self { client, cloud, admin, fleet, options, calls }

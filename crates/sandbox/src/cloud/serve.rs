@@ -5,6 +5,7 @@ use std::sync::{
     Arc, Weak,
     atomic::{AtomicU64, Ordering},
 };
+use std::time::Duration;
 
 use axum::{Router, body::Body, response::Response};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, request::Parts};
@@ -65,12 +66,13 @@ async fn answer(cloud: &Cloud, request: axum::extract::Request) -> Response {
     let reply = match read(service, &parts, segments, body).await {
         Ok(request) => {
             let strike = strike(cloud, &request);
-            if !strike.delay.is_zero() {
-                tokio::time::sleep(strike.delay).await;
-            }
             let reply = match strike.error {
-                Some(fault) => Err(fault),
-                None => run(cloud, request).await,
+                Some(fault) => {
+                    tokio::time::sleep(strike.delay).await;
+                    Err(fault)
+                }
+                None if strike.delay.is_zero() => run(cloud, request).await,
+                None => late(cloud.clone(), request, strike.delay).await,
             };
             match strike.lost {
                 Some(true) => return broken(),
@@ -116,6 +118,17 @@ fn caller(state: &State, cloud: &Cloud, request: &Request) -> Option<Arc<Caller>
         return None;
     }
     identity::caller(state, &cloud.0.signer, token)
+}
+
+/// A call that is done later, also if the caller has not waited for it.
+async fn late(cloud: Cloud, request: Request, delay: Duration) -> Result<Reply> {
+    let done = tokio::spawn(async move {
+        tokio::time::sleep(delay).await;
+        run(&cloud, request).await
+    });
+    done.await.unwrap_or_else(|_| {
+        Err(Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", "Unexpected API Error."))
+    })
 }
 
 /// An answer whose connection breaks before it is whole.

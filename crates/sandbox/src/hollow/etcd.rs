@@ -99,6 +99,13 @@ impl Etcd {
         state.members.is_empty() || has_quorum(&state, alive)
     }
 
+    /// Members, and those of them that live.
+    pub fn count(&self, alive: &[String]) -> (usize, usize) {
+        let state = self.state.lock();
+        let living = state.members.iter().filter(|member| alive.contains(&member.machine)).count();
+        (state.members.len(), living)
+    }
+
     async fn write(&self, state: State) -> Result<(), String> {
         let value = serde_json::to_vec(&state).expect("numbers and strings are JSON");
         let op = Op::Put { key: self.key.clone(), value: Bytes::from(value) };
