@@ -56,10 +56,10 @@ pub(crate) struct Shared {
     pub unanswered: Unanswered,
 }
 
-/// A cloud that gave no answer to a call that makes something has done it by then, or never does it.
+/// What a cloud makes that gave no answer in time, it has made by then.
 const LATE: Duration = Duration::from_secs(90);
 
-/// Objects for which something may yet be made in the cloud: by calls that got no answer. What is deleted waits for them, or
+/// Objects for which something may yet be made in the cloud: by calls that got no answer in time. What is deleted waits for them, or
 /// they would leave something behind. Kept in memory only: controllers that start anew make no calls for what is being deleted.
 #[derive(Default)]
 pub(crate) struct Unanswered(Mutex<HashMap<(&'static str, Key), Instant>>);
@@ -68,7 +68,7 @@ impl Unanswered {
     /// Notes how a reconcile ended.
     pub fn note<T>(&self, kind: &'static str, key: &Key, done: &stop::Result<T>) {
         if let Err(stop::Stop::Cloud(error)) = done
-            && error.may_have_created()
+            && error.may_yet_create()
         {
             self.0.lock().insert((kind, key.clone()), Instant::now());
         }

@@ -131,11 +131,10 @@ impl Error {
         self.0.service
     }
 
-    /// Whether the cloud may have done, or may yet do, what it gave no answer to: something may have been made.
-    pub fn may_have_created(&self) -> bool {
-        let unanswered = matches!(self.0.class, Class::Timeout | Class::Transport | Class::Unreadable)
-            || self.0.status == Some(StatusCode::BAD_GATEWAY);
-        unanswered && self.0.method == Method::POST && self.0.service != Service::Identity
+    /// Whether the cloud may yet make what it gave no answer to in time. A connection that broke is no such case: what was
+    /// done is done by then.
+    pub fn may_yet_create(&self) -> bool {
+        self.0.class == Class::Timeout && self.0.method == Method::POST && self.0.service != Service::Identity
     }
 
     /// The HTTP status, when there was an answer.

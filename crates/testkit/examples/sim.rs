@@ -10,6 +10,7 @@ use std::{
 };
 
 /// `<first> <count> <at once> [tell]`.
+#[expect(clippy::print_stdout, reason = "the count is the program's output")]
 fn main() -> ExitCode {
     let arguments: Vec<u64> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
     let [first, count, threads] = arguments[..] else {

@@ -2,6 +2,7 @@
 
 mod arrows;
 mod bench;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -15,12 +16,15 @@ enum Chore {
     /// Measure the whole binary
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Lives of clusters on clouds that fail, by seed
+    Sim(sim::Sim),
 }
 
 fn main() -> ExitCode {
     let done = match Chore::parse() {
         Chore::Arrows => arrows::check(),
         Chore::Bench(bench) => bench::run(bench),
+        Chore::Sim(sim) => sim::run(sim),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
