@@ -11,7 +11,7 @@ use crate::meta::{Condition, LabelSelector, Time};
 pub const SECRET_TYPE: &str = "addons.cluster.x-k8s.io/resource-set";
 pub const FINALIZER: &str = "addons.cluster.x-k8s.io";
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ResourceKind {
     #[default]
     Secret,
@@ -20,7 +20,7 @@ pub enum ResourceKind {
 
 /// A Secret or ConfigMap of the set's namespace. Its values are manifests in YAML or JSON.
 #[skip_serializing_none]
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResourceRef {
     pub kind: ResourceKind,

@@ -49,13 +49,12 @@ pub(crate) struct Head {
 }
 
 impl<K: Cached> Cache<K> {
-    /// Starts the watch. `selector` restricts it by labels.
-    pub fn start(client: Client, selector: Option<&str>, writer: &crate::Writer) -> Arc<Self> {
+    /// Starts the watch.
+    pub fn start(client: Client, config: watcher::Config, writer: &crate::Writer) -> Arc<Self> {
         let head = Arc::new(Head { seen: watch::Sender::new(0), synced: watch::Sender::new(false) });
         writer.follow(&K::group(&()), &K::plural(&()), head.clone());
         let state = State { objects: HashMap::new(), by_cluster: BTreeMap::new() };
         let cache = Arc::new(Self { state: RwLock::new(state), listeners: RwLock::new(Vec::new()), head });
-        let config = watcher::Config { label_selector: selector.map(str::to_owned), ..Default::default() };
         let reader = Arc::downgrade(&cache);
         // Ends when the last handle of the cache is dropped.
         writer.tasks().spawn(async move {

@@ -13,10 +13,11 @@ use api::{
     names,
     openstack_cluster::OpenStackCluster,
     openstack_machine::{OpenStackMachine, OpenStackMachineTemplate},
+    resource_set::{ClusterResourceSet, ClusterResourceSetBinding, SECRET_TYPE},
 };
 use control::{Cache, Cached, Key, Queue, Writer};
-use k8s_openapi::api::core::v1::Secret;
-use kube::Client;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{Client, core::PartialObjectMeta, runtime::watcher};
 use parking_lot::Mutex;
 
 use crate::{
@@ -40,6 +41,11 @@ pub struct Caches {
     pub openstack_templates: Arc<Cache<OpenStackMachineTemplate>>,
     /// Only those with the cluster label: certificates, kubeconfigs, bootstrap data.
     pub secrets: Arc<Cache<Secret>>,
+    pub resource_sets: Arc<Cache<ClusterResourceSet>>,
+    pub bindings: Arc<Cache<ClusterResourceSetBinding>>,
+    /// What sets may hold: that it is there and when it changed.
+    pub config_maps: Arc<Cache<PartialObjectMeta<ConfigMap>>>,
+    pub resource_secrets: Arc<Cache<PartialObjectMeta<Secret>>>,
     /// What references may point at.
     pub kinds: Kinds,
 }
@@ -47,8 +53,9 @@ pub struct Caches {
 impl Caches {
     pub fn start(client: &Client, writer: &Writer) -> Arc<Self> {
         fn cache<K: Cached>(client: &Client, writer: &Writer) -> Arc<Cache<K>> {
-            Cache::start(client.clone(), None, writer)
+            Cache::start(client.clone(), watcher::Config::default(), writer)
         }
+        let resource_sets = watcher::Config::default().fields(&format!("type={SECRET_TYPE}"));
         let mut caches = Self {
             clusters: cache(client, writer),
             machines: cache(client, writer),
@@ -62,7 +69,11 @@ impl Caches {
             openstack_clusters: cache(client, writer),
             openstack_machines: cache(client, writer),
             openstack_templates: cache(client, writer),
-            secrets: Cache::start(client.clone(), Some(names::CLUSTER_LABEL), writer),
+            secrets: Cache::start(client.clone(), watcher::Config::default().labels(names::CLUSTER_LABEL), writer),
+            resource_sets: cache(client, writer),
+            bindings: cache(client, writer),
+            config_maps: cache(client, writer),
+            resource_secrets: Cache::start(client.clone(), resource_sets, writer),
             kinds: Kinds::default(),
         };
         caches.kinds.add(&caches.configs);
@@ -88,6 +99,10 @@ impl Caches {
         self.openstack_machines.synced().await;
         self.openstack_templates.synced().await;
         self.secrets.synced().await;
+        self.resource_sets.synced().await;
+        self.bindings.synced().await;
+        self.config_maps.synced().await;
+        self.resource_secrets.synced().await;
     }
 
     pub fn external(&self, namespace: &str, reference: Option<&ContractRef>) -> Option<External> {

@@ -18,6 +18,7 @@ mod machine_set;
 mod naming;
 pub mod openstack;
 mod owner;
+mod resource_set;
 mod summary;
 mod unacted;
 mod workload;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 
 use control::{Clock, Reconcile, Runner, Writer};
 use kube::Client;
+use parking_lot::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
@@ -120,16 +122,23 @@ async fn launch(options: Options, stop: &CancellationToken, tasks: &TaskTracker)
     caches.feed_health_checks(&health_checks.queue());
     workloads.feed_health_checks(&health_checks.queue());
 
+    let (resources, resource_sets) = (runner(), runner());
+    resource_set::feed(&caches, &workloads, &resources.queue(), &resource_sets.queue());
+    let told = resource_set::Failures::new(resource_sets.queue());
+
     let provider = openstack::Provider::new(&options, &caches, &writer);
     provider.feed();
     caches.synced().await;
 
-    let context = Arc::new(Context { caches, writer, workloads, random: options.random });
+    let (random, hashes) = (options.random, Mutex::default());
+    let context = Arc::new(Context { caches, writer, workloads, random, hashes });
     spawn(tasks, stop, clusters, cluster::Clusters(context.clone()));
     spawn(tasks, stop, machines, machine::Machines::new(context.clone()));
     spawn(tasks, stop, sets, machine_set::MachineSets(context.clone()));
     spawn(tasks, stop, deployments, machine_deployment::MachineDeployments(context.clone()));
     spawn(tasks, stop, health_checks, health_check::HealthChecks(context.clone()));
+    spawn(tasks, stop, resources, resource_set::ClusterResources::new(context.clone(), told.clone()));
+    spawn(tasks, stop, resource_sets, resource_set::ResourceSets::new(context.clone(), told));
     spawn(tasks, stop, bootstraps, bootstrap::KubeadmConfigs(context.clone()));
     spawn(tasks, stop, control_planes, control_plane::ControlPlanes(context.clone()));
     provider.spawn(tasks, stop);
@@ -145,4 +154,6 @@ pub(crate) struct Context {
     pub writer: Writer,
     pub workloads: Arc<Workloads>,
     pub random: Random,
+    /// Of what resource sets hold, with the version of the object that it is the hash of.
+    pub hashes: resource_set::Hashes,
 }

@@ -98,7 +98,7 @@ fn drain(
     if infrastructure_gone || times.wait_for_pre_terminate_hook_start_time.is_some() {
         return None;
     }
-    let Some(running) = seen.node.as_deref() else { return None };
+    let running = seen.node.as_deref()?;
     let load = match &seen.load {
         Ok(load) => load,
         Err(why) => {
