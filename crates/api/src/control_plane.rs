@@ -129,7 +129,7 @@ pub struct KubeadmControlPlaneSpec {
     pub machine_naming: Option<MachineNaming>,
     /// What machines are made from.
     pub machine_template: KubeadmControlPlaneMachineTemplate,
-    /// Limits of replacements. Stored, not acted upon yet.
+    /// How often, and how soon again, machines that are ill are replaced.
     pub remediation: Option<KubeadmControlPlaneRemediation>,
     /// How many machines: odd with etcd on them; 1 if it is not said.
     pub replicas: Option<i32>,

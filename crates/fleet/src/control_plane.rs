@@ -5,10 +5,14 @@
 
 mod addons;
 mod conditions;
+mod deletion;
 mod etcd;
 mod kubeadm_config;
 mod machines;
+mod preflight;
+mod remediation;
 mod rollout;
+mod sight;
 #[cfg(test)]
 mod tests;
 
@@ -31,22 +35,32 @@ use k8s_openapi::{
 };
 use kube::core::ObjectMeta;
 
+use self::sight::Sight;
 use crate::{Context, bootstrap, certificates, external::External, naming::Suffixes, owner, unacted, workload::Probe};
 
 /// Pause while something is waited for whose end no event tells.
 const PAUSE_S: u64 = 2;
 /// Pause while the static pods of a new machine come up.
 const HEALTH_PAUSE_S: u64 = 1;
+/// Pause while something is not well that was, or that does not come up.
+const TROUBLE_PAUSE_S: u64 = 10;
+/// After this time a new machine counts as one that does not come up.
+const STARTS_S: i64 = 600;
 /// In a settled state the pods are looked at this often.
 const SETTLED_PAUSE_S: u64 = 60;
 
-pub struct ControlPlanes(pub Arc<Context>);
+pub struct ControlPlanes {
+    context: Arc<Context>,
+    sight: Sight,
+}
 
 pub struct Seen {
     pub control_plane: Arc<KubeadmControlPlane>,
     pub cluster: Option<Arc<Cluster>>,
-    /// Those that the control plane controls, oldest first.
+    /// Those that the control plane controls, oldest first, with what is known of them now.
     pub machines: Vec<Arc<Machine>>,
+    /// The same as they were read.
+    pub observed: Vec<Arc<Machine>>,
     /// Workers and machines of nobody: a control plane goes last.
     pub others: usize,
     /// Clones that carry the control plane's label, by name.
@@ -57,8 +71,10 @@ pub struct Seen {
     pub kubeconfig: Option<Arc<Secret>>,
     /// The static pods, by name; `Err` says why they are not known.
     pub pods: std::result::Result<BTreeMap<String, Pod>, String>,
-    /// The etcd members, if one of them has to go; `Err` says why they are not known.
-    pub etcd: Option<std::result::Result<Vec<etcd::Member>, String>>,
+    /// The members of its own etcd; `Err` says why they are not known. None before there is one.
+    pub etcd: Option<std::result::Result<Arc<etcd::Look>, String>>,
+    /// The workload cluster answered a short while ago.
+    pub fresh: bool,
     /// The API answers and kubeadm has left its configuration there.
     pub initialized: bool,
     pub suffixes: Suffixes,
@@ -74,8 +90,12 @@ pub struct ControlPlanePlan {
     pub rollout: bool,
     /// All is as declared: kube-proxy and CoreDNS may follow.
     pub addons: bool,
-    /// The etcd member of a machine that goes.
-    pub removal: Option<etcd::Removal>,
+    /// What etcd is asked before anything else is done.
+    pub etcd: Option<etcd::Change>,
+    /// A machine is made, which ends a remediation that waited for it.
+    pub creates: bool,
+    /// A machine is deleted because it is ill.
+    pub remediates: bool,
 }
 
 impl Reconcile for ControlPlanes {
@@ -84,8 +104,9 @@ impl Reconcile for ControlPlanes {
     type Plan = ControlPlanePlan;
 
     async fn observe(&self, key: &Key) -> Result<Option<Seen>> {
-        let caches = &self.0.caches;
+        let caches = &self.context.caches;
         let Some(control_plane) = caches.control_planes.get(key) else { return Ok(None) };
+        let now = self.context.writer.clock().now();
         let namespace = key.namespace.as_str();
         let owning = owner::owner_of_kind(&control_plane.metadata, "Cluster");
         let cluster = owning.and_then(|owner| caches.cluster(namespace, &owner.name));
@@ -114,28 +135,29 @@ impl Reconcile for ControlPlanes {
                 || machine.status.as_ref().is_some_and(|status| status.node_ref.is_some())
         });
         let pods = if runs && !goes {
-            match self.0.workloads.control_plane_pods(&target).await {
+            match self.context.workloads.control_plane_pods(&target).await {
                 Ok(pods) => Ok(pods.into_iter().filter_map(|pod| Some((pod.metadata.name.clone()?, pod))).collect()),
                 Err(error) => Err(error.chain()),
             }
         } else {
             Ok(BTreeMap::new())
         };
-        let certificates: Vec<_> = certificates.collect();
-        let staying = rollout::staying_nodes(&machines);
-        let etcd = match staying.first() {
-            Some(node) if machines::has_own_etcd(&control_plane) && rollout::at_hook(&machines).is_some() => {
-                let members = async { self.etcd(&target, &certificates).await?.members(node).await };
-                Some(members.await.map_err(|error| error.chain()))
-            }
-            _ => None,
-        };
         let before = control_plane.status.as_ref().and_then(|status| status.initialization.as_ref());
         let initialized = before.is_some_and(|before| before.control_plane_initialized == Some(true))
             || (!goes
-                && self.0.workloads.probe(&target) == Some(Probe::Succeeded)
-                && self.0.workloads.is_initialized(&target).await?);
-        Ok(Some(Seen {
+                && self.context.workloads.probe(&target) == Some(Probe::Succeeded)
+                && self.context.workloads.is_initialized(&target).await?);
+        let fresh = match &pods {
+            Ok(_) => {
+                self.sight.answers(&target, now);
+                true
+            }
+            Err(_) => self.sight.is_fresh(&target, now),
+        };
+        if goes {
+            self.sight.forget(&target);
+        }
+        let mut seen = Seen {
             cluster,
             others: others.len(),
             configs: caches
@@ -153,15 +175,22 @@ impl Reconcile for ControlPlanes {
                 .map(|infrastructure| (infrastructure.key().name, infrastructure))
                 .collect(),
             template: caches.external(namespace, Some(reference)),
-            certificates,
-            etcd,
+            certificates: certificates.collect(),
+            etcd: None,
+            fresh,
             kubeconfig: caches.secret(namespace, &Purpose::Kubeconfig.secret_name(&name)),
             pods,
             initialized,
-            suffixes: Suffixes::seeded((self.0.random)()),
+            suffixes: Suffixes::seeded((self.context.random)()),
+            observed: machines.clone(),
             machines,
             control_plane,
-        }))
+        };
+        if !goes {
+            seen.etcd = self.look(&target, &seen, now).await;
+        }
+        seen.machines = machines::updated(&seen, None, &Time(now)).into_iter().map(Arc::new).collect();
+        Ok(Some(seen))
     }
 
     fn plan(&self, seen: &Seen, now: Timestamp) -> ControlPlanePlan {
@@ -169,7 +198,7 @@ impl Reconcile for ControlPlanes {
     }
 
     async fn act(&self, _: &Key, seen: &Seen, mut plan: ControlPlanePlan) -> Result<Outcome> {
-        let now = self.0.writer.clock().now();
+        let now = self.context.writer.clock().now();
         // All at once, on as many cores as there are: RSA takes a twentieth of a second each.
         let (algorithm, days) = key_options(&seen.control_plane);
         let make = |purpose| tokio::task::spawn_blocking(move || certificates::generate(purpose, algorithm, days, now));
@@ -184,26 +213,58 @@ impl Reconcile for ControlPlanes {
             plan.local.create_or_replace(&secret, seen.kubeconfig.as_deref());
         }
         if let (true, Some(cluster)) = (plan.rollout, &seen.cluster) {
-            kubeadm_config::publish(&self.0.workloads, cluster, &seen.control_plane).await?;
+            kubeadm_config::publish(&self.context.workloads, cluster, &seen.control_plane).await?;
         }
-        if let (Some(removal), Some(cluster)) = (&plan.removal, &seen.cluster) {
-            self.etcd(&Key::of(cluster.as_ref()), &seen.certificates).await?.remove(removal).await?;
+        if let (Some(change), Some(cluster)) = (&plan.etcd, &seen.cluster) {
+            self.etcd(&Key::of(cluster.as_ref()), &seen.certificates).await?.change(change).await?;
         }
-        let outcome = self.0.writer.execute(plan.local).await?;
+        let outcome = self.context.writer.execute(plan.local).await?;
         if let (true, Some(cluster)) = (plan.addons, &seen.cluster) {
-            addons::upgrade(&self.0.workloads, &Key::of(cluster.as_ref()), &seen.control_plane).await?;
+            addons::upgrade(&self.context.workloads, &Key::of(cluster.as_ref()), &seen.control_plane).await?;
         }
         Ok(outcome)
     }
 }
 
 impl ControlPlanes {
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context, sight: Sight::default() }
+    }
+
     async fn etcd(&self, cluster: &Key, certificates: &[(Purpose, Arc<Secret>)]) -> Result<etcd::Access> {
         let (public, private) = key_pair(certificates, Purpose::Etcd, &cluster.name)?;
-        let now = self.0.writer.clock().now();
-        let authority_pem = public.clone();
-        let pair = certificates::etcd_client(&cluster.name, &certificates::Pair { public, private }, now)?;
-        Ok(etcd::Access { client: self.0.workloads.try_client(cluster).await?, authority_pem, pair })
+        let now = self.context.writer.clock().now();
+        let tls = self.sight.access(cluster, certificates::Pair { public, private }, now)?;
+        Ok(etcd::Access::new(etcd::Forwarded(self.context.workloads.try_client(cluster).await?), tls))
+    }
+
+    /// The members of etcd: asked anew if anything is to be done or is not well, or if that is long ago.
+    async fn look(
+        &self,
+        cluster: &Key,
+        seen: &Seen,
+        now: Timestamp,
+    ) -> Option<std::result::Result<Arc<etcd::Look>, String>> {
+        let nodes = machines::nodes(seen);
+        if nodes.is_empty() || !machines::has_own_etcd(&seen.control_plane) {
+            return None;
+        }
+        if let Err(why) = &seen.pods {
+            return Some(Err(why.clone()));
+        }
+        let last = self.sight.last(cluster, &nodes, now);
+        if let Some(look) = last.filter(|_| preflight::is_settled(seen, &Time(now))) {
+            return Some(Ok(look));
+        }
+        let access = match self.etcd(cluster, &seen.certificates).await {
+            Ok(access) => access,
+            Err(error) => return Some(Err(error.chain())),
+        };
+        let look = access.look(&nodes).await.map(Arc::new);
+        if let Ok(look) = &look {
+            self.sight.keep(cluster, &nodes, look, now);
+        }
+        Some(look)
     }
 
     async fn kubeconfig(&self, seen: &Seen, now: Timestamp) -> Result<Secret> {
@@ -280,8 +341,9 @@ pub fn plan(seen: &Seen, now: &Time) -> ControlPlanePlan {
     let paused = owner::is_paused(Some(cluster), &control_plane.metadata);
     let deleting = control_plane.metadata.deletion_timestamp.is_some();
     let mut blocked = None;
+    let decision = (!paused && !deleting).then(|| remediation::decide(seen, cluster, now)).flatten();
     if paused {
-        conditions::set(seen, &mut after, None, true, now);
+        conditions::set(seen, &mut after, None, None, true, now);
         plan.local.update(control_plane, &after);
         return plan;
     }
@@ -294,10 +356,7 @@ pub fn plan(seen: &Seen, now: &Time) -> ControlPlanePlan {
     } else if !owner::has_finalizer(&control_plane.metadata, names::CONTROL_PLANE_FINALIZER) {
         owner::add_finalizer(&mut after.metadata, names::CONTROL_PLANE_FINALIZER);
     } else {
-        blocked = advance(seen, cluster, now, &mut plan).err();
-        if let Some(why) = &blocked {
-            plan.local.wait(why.as_str(), PAUSE_S);
-        }
+        blocked = advance(seen, cluster, decision.as_ref(), now, &mut plan).err();
     }
     unacted::tell(
         control_plane,
@@ -306,15 +365,46 @@ pub fn plan(seen: &Seen, now: &Time) -> ControlPlanePlan {
         &mut plan.local,
     );
     adopt_template(seen, cluster, &mut plan.local);
-    machines::update_conditions(seen, now, &mut plan.local);
-    conditions::set(seen, &mut after, blocked.as_deref(), false, now);
-    plan.local.update(control_plane, &after);
-    let healthy = seen.machines.iter().all(|machine| machines::is_healthy(machine));
-    if !seen.machines.is_empty() && !deleting {
-        let pause_s = if healthy { SETTLED_PAUSE_S } else { HEALTH_PAUSE_S };
-        plan.local.wait("the control plane's health", pause_s);
+    let updated = machines::updated(seen, decision.as_ref(), now);
+    machines::update(seen, &updated, &mut plan.local);
+    conditions::set(seen, &mut after, decision.as_ref(), blocked.as_deref(), false, now);
+    remediation::record(seen, decision.as_ref().filter(|_| plan.remediates), plan.creates, &mut after);
+    if plan.remediates {
+        // What is recorded of a remediation comes before it.
+        let mut first = Plan::nothing();
+        first.update(control_plane, &after);
+        plan.local.steps.splice(0..0, first.steps);
+    } else {
+        plan.local.update(control_plane, &after);
+    }
+    if !deleting {
+        let pause_s = match &blocked {
+            // Etcd has been told, and is asked what came of it.
+            _ if plan.etcd.is_some() => Some(HEALTH_PAUSE_S),
+            Some(_) if seen.machines.is_empty() || !seen.initialized => Some(PAUSE_S),
+            Some(_) => Some(pause_s(seen, now).min(TROUBLE_PAUSE_S)),
+            None => (!seen.machines.is_empty()).then(|| pause_s(seen, now)),
+        };
+        if let Some(pause_s) = pause_s {
+            plan.local.wait(blocked.as_deref().unwrap_or("the control plane's health"), pause_s);
+        }
+        if let Some(due_s) = remediation::due_in_s(seen, now) {
+            plan.local.wait("the retry period of a remediation", due_s);
+        }
     }
     plan
+}
+
+/// Until the workload cluster is looked at again.
+fn pause_s(seen: &Seen, now: &Time) -> u64 {
+    let mut unwell = seen.machines.iter().filter(|machine| !preflight::is_healthy(seen, machine)).peekable();
+    if unwell.peek().is_none() {
+        return SETTLED_PAUSE_S;
+    }
+    let age_s = |made: &Time| now.0.duration_since(made.0).as_secs();
+    let starts =
+        |machine: &Arc<Machine>| machine.metadata.creation_timestamp.as_ref().is_none_or(|made| age_s(made) < STARTS_S);
+    if unwell.any(starts) { HEALTH_PAUSE_S } else { TROUBLE_PAUSE_S }
 }
 
 /// The cluster owns the template, so that it moves and goes with it.
@@ -327,7 +417,13 @@ fn adopt_template(seen: &Seen, cluster: &Cluster, plan: &mut Plan) {
 }
 
 /// The next step towards what is declared; `Err` says what it waits for.
-fn advance(seen: &Seen, cluster: &Cluster, now: &Time, plan: &mut ControlPlanePlan) -> Result<(), String> {
+fn advance(
+    seen: &Seen,
+    cluster: &Cluster,
+    decision: Option<&remediation::Decision>,
+    now: &Time,
+    plan: &mut ControlPlanePlan,
+) -> Result<(), String> {
     let started = cluster.status.as_ref().and_then(|status| status.initialization.clone()).unwrap_or_default();
     if started.infrastructure_provisioned != Some(true) {
         return Err("Waiting for Cluster infrastructure to be ready".to_owned());
@@ -355,8 +451,7 @@ fn advance(seen: &Seen, cluster: &Cluster, now: &Time, plan: &mut ControlPlanePl
         Some(_) => false,
     };
     plan.rollout = rollout::is_due(seen, now);
-    plan.removal = rollout::removal(seen).ok().flatten();
-    rollout::step(seen, cluster, now, &mut plan.local)?;
+    rollout::step(seen, cluster, decision, now, plan)?;
     plan.addons = rollout::is_complete(seen, now);
     Ok(())
 }

@@ -140,7 +140,7 @@ async fn launch(options: Options, stop: &CancellationToken, tasks: &TaskTracker)
     spawn(tasks, stop, resources, resource_set::ClusterResources::new(context.clone(), told.clone()));
     spawn(tasks, stop, resource_sets, resource_set::ResourceSets::new(context.clone(), told));
     spawn(tasks, stop, bootstraps, bootstrap::KubeadmConfigs(context.clone()));
-    spawn(tasks, stop, control_planes, control_plane::ControlPlanes(context.clone()));
+    spawn(tasks, stop, control_planes, control_plane::ControlPlanes::new(context.clone()));
     provider.spawn(tasks, stop);
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 const FIELDS: &[(&str, &[&str])] = &[
     // No provider here takes the port of the API from the Cluster: theirs do (OpenStackCluster spec.apiServer.port).
     ("Cluster", &["/spec/clusterNetwork/apiServerPort", "/spec/topology"]),
-    ("KubeadmControlPlane", &["/spec/remediation", "/spec/rollout/before"]),
+    ("KubeadmControlPlane", &["/spec/rollout/before"]),
     ("KubeadmConfig", &["/spec/ignition"]),
 ];
 

@@ -39,7 +39,6 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
-pub use self::user_data::USER_DATA_MAX_BYTES;
 use self::{
     balance::Balancer,
     cluster::{Cluster, Keys},
@@ -47,6 +46,7 @@ use self::{
     machine::{Machine, Record},
     network::{Network, Sockets},
 };
+pub use self::{etcd::Fault as EtcdFault, user_data::USER_DATA_MAX_BYTES};
 
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// Takes what a server has written to its console: id, whole text.
@@ -173,6 +173,23 @@ impl Hollow {
             Quorum { endpoint: cluster.endpoint.clone(), members, alive }
         };
         self.clusters.lock().values().map(of).collect()
+    }
+
+    fn cluster_of(&self, node: &str) -> Option<Arc<Cluster>> {
+        let runs_on = |cluster: &&Arc<Cluster>| cluster.members.read().values().any(|member| member.node == node);
+        self.clusters.lock().values().find(runs_on).cloned()
+    }
+
+    /// Lets the etcd member on a control plane node fail, or work again; false if no such node runs here.
+    pub fn set_etcd_fault(&self, node: &str, fault: Option<EtcdFault>) -> bool {
+        let cluster = self.cluster_of(node);
+        cluster.inspect(|cluster| cluster.set_etcd_fault(node, fault)).is_some()
+    }
+
+    /// Leaves a member in the etcd of a node's cluster that never starts, as a machine does that fails while it joins.
+    pub async fn add_etcd_member(&self, node: &str, address: &str) -> Result<(), String> {
+        let cluster = self.cluster_of(node).ok_or_else(|| format!("no control plane runs on {node}"))?;
+        cluster.etcd.add_unstarted(address).await
     }
 
     /// Watches the list of servers: all of them now and then, otherwise only what has changed.

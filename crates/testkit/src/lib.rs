@@ -269,6 +269,11 @@ impl World {
         patched.unwrap_or_else(|error| panic!("patch {name}: {error}"));
     }
 
+    /// The insides of the cloud's servers.
+    pub fn hollow(&self) -> &Hollow {
+        &self.hollow
+    }
+
     pub async fn delete(&self, cluster: &str) {
         let deleted = self.api::<Cluster>().delete(cluster, &DeleteParams::background()).await;
         deleted.unwrap_or_else(|error| panic!("delete {cluster}: {error}"));

@@ -3,17 +3,24 @@
 use api::{
     condition::{self, Statement},
     control_plane::{KubeadmControlPlane, KubeadmControlPlaneInitialization},
-    meta::Time,
+    meta::{ConditionStatus, Time},
     names,
 };
 
-use super::{Seen, machines, rollout};
+use super::{Seen, etcd, machines, preflight, remediation, remediation::Decision, rollout};
 use crate::{
     machine_set::{statement_of, status::count},
     summary,
 };
 
-pub fn set(seen: &Seen, after: &mut KubeadmControlPlane, blocked: Option<&str>, paused: bool, now: &Time) {
+pub fn set(
+    seen: &Seen,
+    after: &mut KubeadmControlPlane,
+    decision: Option<&Decision>,
+    blocked: Option<&str>,
+    paused: bool,
+    now: &Time,
+) {
     let generation = after.metadata.generation;
     let deleting = after.metadata.deletion_timestamp.is_some();
     let machines: Vec<_> = seen.machines.iter().map(AsRef::as_ref).collect();
@@ -59,21 +66,18 @@ pub fn set(seen: &Seen, after: &mut KubeadmControlPlane, blocked: Option<&str>, 
             (rollout::name_of(machine), conditions)
         })
     };
-    let healthy = machines.iter().filter(|machine| machines::is_healthy(machine)).count();
-    let troubled: Vec<_> = machines
-        .iter()
-        .filter(|machine| !machines::is_healthy(machine))
-        .map(|machine| format!("* Machine {}: control plane components are not healthy yet", rollout::name_of(machine)))
-        .collect();
-    let all = troubled.is_empty() && !machines.is_empty();
-    set(Statement::of("ControlPlaneComponentsHealthy", all, ("Healthy", "NotHealthy"), troubled.join("\n")));
-    let etcd =
-        summary::Reasons { all: "Healthy", some_not: "NotHealthy", some_unknown: "HealthUnknown", none: "NotHealthy" };
-    set(summary::all("EtcdClusterHealthy", "Machine", "EtcdPodHealthy", etcd, named()));
+    let pods: Vec<_> = machines::components(seen).iter().map(|(type_, _)| *type_).collect();
+    set(from_machines("ControlPlaneComponentsHealthy", "control plane", seen, &pods, &[]));
+    if machines::has_own_etcd(&seen.control_plane) {
+        set(from_machines("EtcdClusterHealthy", "etcd member", seen, &[machines::ETCD_MEMBER], &strangers(seen)));
+    }
     set(summary::all("MachinesReady", "Machine", "Ready", summary::READY, named()));
     set(summary::all("MachinesUpToDate", "Machine", "UpToDate", summary::UP_TO_DATE, named()));
     let rolling = outdated > 0 && !deleting;
-    let message = if rolling { format!("Rolling out {outdated} not up-to-date replicas") } else { String::new() };
+    let mut message = if rolling { format!("Rolling out {outdated} not up-to-date replicas") } else { String::new() };
+    if let Some(blocked) = blocked.filter(|_| rolling) {
+        message = format!("{message} is blocked because:\n* {blocked}");
+    }
     set(statement_of("RollingOut", rolling, ("RollingOut", "NotRollingOut"), message));
     let up = counts.total < wanted && !deleting;
     let mut message = if up { format!("Scaling up from {} to {wanted} replicas", counts.total) } else { String::new() };
@@ -83,9 +87,13 @@ pub fn set(seen: &Seen, after: &mut KubeadmControlPlane, blocked: Option<&str>, 
     set(statement_of("ScalingUp", up, ("ScalingUp", "NotScalingUp"), message));
     let target = if deleting { 0 } else { wanted };
     let down = counts.total > target && (deleting || !rolling);
-    let message = if down { format!("Scaling down from {} to {target} replicas", counts.total) } else { String::new() };
+    let mut message =
+        if down { format!("Scaling down from {} to {target} replicas", counts.total) } else { String::new() };
+    if let Some(blocked) = blocked.filter(|_| down) {
+        message = format!("{message} is blocked because:\n* {blocked}");
+    }
     set(statement_of("ScalingDown", down, ("ScalingDown", "NotScalingDown"), message));
-    set(Statement::no("Remediating", "NotRemediating", ""));
+    set(remediation::summary(seen, decision));
     let message = if deleting && seen.others > 0 {
         format!("Waiting for {} worker machines to be deleted", seen.others)
     } else if deleting {
@@ -94,20 +102,108 @@ pub fn set(seen: &Seen, after: &mut KubeadmControlPlane, blocked: Option<&str>, 
         String::new()
     };
     set(statement_of("Deleting", deleting, ("Deleting", "NotDeleting"), message));
-    // The API serves while a majority of the members does.
-    let quorum = machines.len() / 2 + 1;
-    let serving = !machines.is_empty() && healthy >= quorum && initialized && !deleting;
-    let why = if deleting {
-        "Control plane is being deleted".to_owned()
-    } else if !initialized {
-        "Control plane not yet initialized".to_owned()
+    let certified = missing == 0;
+    set(available(seen, initialized, certified, deleting));
+}
+
+/// A condition of all machines together, with what is wrong besides.
+/// Source: kubernetes-sigs/cluster-api controlplane/kubeadm/pkg/workload_cluster_conditions.go.
+fn from_machines(type_: &'static str, note: &str, seen: &Seen, parts: &[&str], besides: &[String]) -> Statement {
+    let (mut bad, mut unknown, mut good) = (false, false, false);
+    let mut lines = Vec::new();
+    for machine in &seen.machines {
+        let mut said = Vec::new();
+        for found in parts.iter().filter_map(|part| condition::get(preflight::conditions(machine), part)) {
+            match found.status {
+                ConditionStatus::True => good = true,
+                // One that only boots is no news.
+                ConditionStatus::Unknown if machine.spec.provider_id.is_none() => good = true,
+                status => {
+                    if status == ConditionStatus::False {
+                        bad = true;
+                    } else {
+                        unknown = true;
+                    }
+                    said.push(format!("  * {}: {}", found.type_, found.message));
+                }
+            }
+        }
+        if !said.is_empty() {
+            lines.push(format!("* Machine {}:\n{}", rollout::name_of(machine), said.join("\n")));
+        }
+    }
+    lines.extend(besides.iter().map(|line| format!("* {line}")));
+    let message = lines.join("\n");
+    if bad || !besides.is_empty() {
+        Statement::no(type_, "NotHealthy", message)
+    } else if unknown {
+        Statement::unknown(type_, "HealthUnknown", message)
+    } else if good {
+        Statement::yes(type_, "Healthy")
     } else {
-        format!(
-            "{healthy} of {} Machines have healthy control plane components, at least {quorum} required",
-            machines.len()
-        )
-    };
-    set(Statement::of("Available", serving, ("Available", "NotAvailable"), why));
+        Statement::unknown(type_, "HealthUnknown", format!("No Machines reporting {note} status"))
+    }
+}
+
+/// Etcd members without a machine.
+fn strangers(seen: &Seen) -> Vec<String> {
+    let Ok(Some(look)) = preflight::look(seen) else { return Vec::new() };
+    let ours = |member: &&etcd::Member| seen.machines.iter().any(|machine| member.is_on(machine));
+    let strangers = look.members.iter().filter(|member| !ours(member));
+    strangers.map(|member| format!("Etcd member {} does not have a corresponding Machine", member.told())).collect()
+}
+
+/// The API serves: some machine runs all of a control plane, and most etcd members are well.
+fn available(seen: &Seen, initialized: bool, certified: bool, deleting: bool) -> Statement {
+    let type_ = "Available";
+    if !initialized {
+        return Statement::no(type_, "NotAvailable", "Control plane not yet initialized");
+    }
+    let all = seen.machines.len();
+    let serve = seen.machines.iter().filter(|machine| {
+        let well = |(part, _): &(&str, &str)| preflight::is_true(machine, part);
+        machines::components(seen).iter().all(well)
+    });
+    let serve = serve.count();
+    let (mut troubles, mut remarks) = (Vec::new(), Vec::new());
+    if deleting {
+        troubles.push("* Control plane metadata.deletionTimestamp is set".to_owned());
+    }
+    if !certified {
+        troubles.push("* Control plane certificates are not available".to_owned());
+    }
+    if machines::has_own_etcd(&seen.control_plane) && !deleting {
+        let told = seen.machines.iter().filter(|machine| preflight::is_true(machine, machines::ETCD_MEMBER)).count();
+        let (well, members) = match &seen.etcd {
+            Some(Ok(look)) => look.voters(),
+            // They are not known now: what was said of them last stands while it does.
+            _ if told > 0 => (told, all),
+            Some(Err(why)) => {
+                return Statement::unknown(type_, "InspectionFailed", format!("Failed to get etcd members: {why}"));
+            }
+            None => return Statement::no(type_, "NotAvailable", "Waiting for etcd to report the list of members"),
+        };
+        let quorum = members / 2 + 1;
+        let verb = if well == 1 { "is" } else { "are" };
+        let line = format!(
+            "* {well} of {members} etcd members {verb} healthy, at least {quorum} healthy member required for etcd quorum"
+        );
+        if well < quorum {
+            troubles.push(line);
+        } else if well < members {
+            remarks.push(line);
+        }
+    }
+    if serve == 0 {
+        troubles.push("* There are no Machines with healthy control plane components, at least 1 required".to_owned());
+    } else if serve < all {
+        let verb = if serve == 1 { "Machines has" } else { "Machines have" };
+        remarks.push(format!("* {serve} of {all} {verb} healthy control plane components, at least 1 required"));
+    }
+    if troubles.is_empty() {
+        return Statement { message: remarks.join("\n"), ..Statement::yes(type_, "Available") };
+    }
+    Statement::no(type_, "NotAvailable", troubles.join("\n"))
 }
 
 /// Versions by their numbers.

@@ -1,6 +1,6 @@
 //! What the control plane says of each of its machines, and carries to it.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::{
     condition::{self, Statement},
@@ -8,10 +8,17 @@ use api::{
     machine::Machine,
     meta::Time,
 };
-use control::Plan;
+use control::{Key, Plan, Step};
 use k8s_openapi::api::core::v1::Pod;
+use kube::Resource as _;
 
-use super::{Seen, rollout};
+use super::{
+    Seen, deletion,
+    etcd::look::Trouble,
+    preflight,
+    remediation::{self, Decision},
+    rollout,
+};
 use crate::{machine_set, owner};
 
 /// Condition of a machine, and the static pod that it speaks of (kubeadm names them `<component>-<node>`).
@@ -22,8 +29,11 @@ const COMPONENTS: [(&str, &str); 4] = [
     ("EtcdPodHealthy", "etcd"),
 ];
 
+/// Condition of a machine about its etcd member.
+pub const ETCD_MEMBER: &str = "EtcdMemberHealthy";
+
 /// The components that the control plane runs: with an etcd of its own or the user's.
-fn components(seen: &Seen) -> &'static [(&'static str, &'static str)] {
+pub fn components(seen: &Seen) -> &'static [(&'static str, &'static str)] {
     if has_own_etcd(&seen.control_plane) { &COMPONENTS } else { &COMPONENTS[..3] }
 }
 
@@ -34,83 +44,148 @@ pub fn has_own_etcd(control_plane: &KubeadmControlPlane) -> bool {
     configuration.and_then(|found| found.etcd.as_ref()?.external.as_ref()).is_none()
 }
 
-/// Its node is there and every component that was reported runs.
-pub fn is_healthy(machine: &Machine) -> bool {
-    let Some(status) = &machine.status else { return false };
-    let reported = COMPONENTS.iter().filter_map(|(type_, _)| condition::get(&status.conditions, type_));
-    let mut reported = reported.peekable();
-    status.node_ref.is_some()
-        && reported.peek().is_some()
-        && reported.all(|found| found.status == api::meta::ConditionStatus::True)
+/// The nodes of all machines that have one.
+pub fn nodes(seen: &Seen) -> Vec<String> {
+    seen.machines.iter().filter_map(|machine| node_of(machine).map(str::to_owned)).collect()
+}
+
+fn node_of(machine: &Machine) -> Option<&str> {
+    Some(machine.status.as_ref()?.node_ref.as_ref()?.name.as_str())
+}
+
+/// All components run on it, whether it goes or stays.
+pub fn runs(seen: &Seen, machine: &Machine) -> bool {
+    let (Some(node), Ok(pods)) = (node_of(machine), &seen.pods) else { return false };
+    components(seen).iter().all(|(_, component)| pods.get(&format!("{component}-{node}")).is_some_and(is_ready))
 }
 
 /// Removes the hook that holds the machine's infrastructure.
 pub fn release(machine: &Machine, plan: &mut Plan) {
     let mut after = machine.clone();
     if let Some(annotations) = &mut after.metadata.annotations {
-        annotations.remove(rollout::CLEANUP_HOOK);
+        annotations.remove(deletion::CLEANUP_HOOK);
     }
     plan.update(machine, &after);
 }
 
-pub fn update_conditions(seen: &Seen, now: &Time, plan: &mut Plan) {
+fn is_planned(plan: &Plan, machine: &Machine) -> bool {
+    let (kind, key) = (Machine::kind(&()), Key::of(machine));
+    machine_set::deletes(plan, machine)
+        || plan
+            .steps
+            .iter()
+            .any(|step| matches!(step, Step::Update(change) if change.resource.kind == kind && change.key == key))
+}
+
+/// The machines as they are to be written: with what is carried to them, and what is known of them.
+pub fn updated(seen: &Seen, decision: Option<&Decision>, now: &Time) -> Vec<Machine> {
     let template = &seen.control_plane.spec.machine_template;
-    for machine in &seen.machines {
-        // Its deletion is planned elsewhere: one write of one object a reconcile.
-        if machine.metadata.deletion_timestamp.is_some() || machine_set::deletes(plan, machine) {
-            continue;
-        }
+    let update = |machine: &Arc<Machine>| {
         let mut after = machine.as_ref().clone();
-        if let Some(meta) = &template.metadata {
-            owner::extend(&mut after.metadata.labels, &meta.labels);
-            owner::extend(&mut after.metadata.annotations, &meta.annotations);
+        let goes = machine.metadata.deletion_timestamp.is_some();
+        if !goes {
+            if let Some(meta) = &template.metadata {
+                owner::extend(&mut after.metadata.labels, &meta.labels);
+                owner::extend(&mut after.metadata.annotations, &meta.annotations);
+            }
+            after.spec.deletion = template.spec.deletion.clone();
+            after.spec.readiness_gates = template.spec.readiness_gates.clone();
+            after.spec.taints = template.spec.taints.clone();
         }
-        after.spec.deletion = template.spec.deletion.clone();
-        after.spec.readiness_gates = template.spec.readiness_gates.clone();
-        after.spec.taints = template.spec.taints.clone();
         let generation = machine.metadata.generation;
+        let mut statements: Vec<Statement> =
+            components(seen).iter().filter_map(|(type_, component)| health(seen, machine, type_, component)).collect();
+        if has_own_etcd(&seen.control_plane) {
+            statements.extend(member(seen, machine));
+        }
+        if !goes {
+            statements.push(match rollout::outdated(seen, machine, now) {
+                None => Statement::yes("UpToDate", "UpToDate"),
+                Some(why) => Statement::no("UpToDate", "NotUpToDate", format!("* {why}")),
+            });
+        }
+        let remediated = remediation::statement(machine, decision);
         let status = after.status.get_or_insert_default();
-        let node = status.node_ref.as_ref().map(|node| node.name.clone());
-        for (type_, component) in components(seen) {
-            let statement = health(type_, component, node.as_deref(), &seen.pods);
+        if remediated == Some(None) {
+            condition::remove(&mut status.conditions, "OwnerRemediated");
+        }
+        for statement in statements.into_iter().chain(remediated.flatten()) {
             condition::set(&mut status.conditions, statement, generation, now);
         }
-        let statement = match rollout::outdated(seen, machine, now) {
-            None => Statement::yes("UpToDate", "UpToDate"),
-            Some(why) => Statement::no("UpToDate", "NotUpToDate", format!("* {why}")),
-        };
-        condition::set(&mut status.conditions, statement, generation, now);
-        plan.update(machine.as_ref(), &after);
+        after
+    };
+    seen.machines.iter().map(update).collect()
+}
+
+/// Writes them; one write of one object a reconcile.
+pub fn update(seen: &Seen, updated: &[Machine], plan: &mut Plan) {
+    let observed = if seen.observed.is_empty() { &seen.machines } else { &seen.observed };
+    for (before, after) in observed.iter().zip(updated) {
+        if !is_planned(plan, before) {
+            plan.update(before.as_ref(), after);
+        }
     }
 }
 
-fn health(
-    type_: &'static str,
-    component: &str,
-    node: Option<&str>,
-    pods: &Result<BTreeMap<String, Pod>, String>,
-) -> Statement {
-    let Some(node) = node else {
-        return Statement::unknown(type_, "InspectionFailed", "Waiting for the node to be known");
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// What is said of a machine that is not one of the cluster's nodes yet, or will soon be none any more.
+fn passing(machine: &Machine, type_: &'static str) -> Option<Statement> {
+    if machine.metadata.deletion_timestamp.is_some() {
+        return Some(Statement::no(type_, "Deleting", "Machine is deleting"));
+    }
+    if node_of(machine).is_some() {
+        return None;
+    }
+    let message = match &machine.spec.provider_id {
+        Some(id) => format!("Waiting for a Node with spec.providerID {id} to exist"),
+        None => format!("Waiting for {} to report spec.providerID", machine.spec.infrastructure_ref.kind),
     };
-    let pods = match pods {
+    Some(Statement::unknown(type_, "InspectionFailed", message))
+}
+
+/// The state of one component; `None` leaves what was said before.
+fn health(seen: &Seen, machine: &Machine, type_: &'static str, component: &str) -> Option<Statement> {
+    let (None, Some(node)) = (passing(machine, type_), node_of(machine)) else { return passing(machine, type_) };
+    let pods = match &seen.pods {
         Ok(pods) => pods,
-        Err(why) => return Statement::unknown(type_, "ConnectionDown", why.as_str()),
+        Err(_) if is_kept(seen, machine, type_) => return None,
+        Err(why) => return Some(Statement::unknown(type_, "ConnectionDown", why.as_str())),
     };
     let name = format!("{component}-{node}");
     let Some(pod) = pods.get(&name) else {
-        return Statement::no(type_, "DoesNotExist", format!("Pod {name} does not exist"));
+        return Some(Statement::no(type_, "DoesNotExist", format!("Pod {name} does not exist")));
     };
-    let status = pod.status.as_ref();
-    let ready = status
-        .and_then(|status| status.conditions.as_ref())
-        .into_iter()
-        .flatten()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    if ready {
-        return Statement::yes(type_, "Running");
+    if is_ready(pod) {
+        return Some(Statement::yes(type_, "Running"));
     }
-    let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
     let reason = if phase == "Failed" { "Failed" } else { "Provisioning" };
-    Statement::no(type_, reason, format!("Pod {name} is {phase} and not ready"))
+    Some(Statement::no(type_, reason, format!("Pod {name} is {phase} and not ready")))
+}
+
+/// The state of the etcd member; `None` leaves what was said before.
+fn member(seen: &Seen, machine: &Machine) -> Option<Statement> {
+    let (None, Some(node)) = (passing(machine, ETCD_MEMBER), node_of(machine)) else {
+        return passing(machine, ETCD_MEMBER);
+    };
+    let inspected = |why: &str| Some(Statement::unknown(ETCD_MEMBER, "InspectionFailed", why));
+    match &seen.etcd {
+        Some(Ok(look)) => match look.trouble(node) {
+            None => Some(Statement::yes(ETCD_MEMBER, "Healthy")),
+            Some(Trouble::Unreached(why)) => inspected(&why),
+            Some(Trouble::Unwell(why)) => Some(Statement::no(ETCD_MEMBER, "NotHealthy", why)),
+        },
+        Some(Err(_)) | None if is_kept(seen, machine, ETCD_MEMBER) => None,
+        Some(Err(why)) => inspected(&format!("Failed to get etcd members: {why}")),
+        None => inspected("Etcd has not been asked yet"),
+    }
+}
+
+/// A cluster that has not answered for a moment only: its state stays as it was told.
+fn is_kept(seen: &Seen, machine: &Machine, type_: &str) -> bool {
+    seen.fresh && condition::get(preflight::conditions(machine), type_).is_some()
 }

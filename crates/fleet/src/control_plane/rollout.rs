@@ -1,9 +1,6 @@
 //! One operation at a time: the first machine, one more, one less, or the next one to replace.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
     cluster::Cluster,
@@ -12,19 +9,21 @@ use api::{
     meta::{ContractRef, Time},
     names,
 };
-use control::{EventType, Plan};
+use control::EventType;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::ObjectMeta;
 
-use super::{Seen, etcd, machines};
+use super::{
+    ControlPlanePlan, Seen,
+    deletion::{self, Next},
+    preflight::{self, Operation},
+    remediation::{self, Decision, Verdict},
+};
 use crate::{
     machine_set::{clone, renamed},
     naming::{self, MACHINE_NAME_MAX},
     owner,
 };
-
-/// Holds a machine's infrastructure back until its etcd member is gone.
-pub const CLEANUP_HOOK: &str = "pre-terminate.delete.hook.machine.cluster.x-k8s.io/kcp-cleanup";
 
 /// Some machine is not as it is declared, and the API is there to be told.
 pub fn is_due(seen: &Seen, now: &Time) -> bool {
@@ -37,13 +36,19 @@ pub fn is_complete(seen: &Seen, now: &Time) -> bool {
     let settled = |machine: &Machine| {
         machine.metadata.deletion_timestamp.is_none()
             && outdated(seen, machine, now).is_none()
-            && machines::is_healthy(machine)
+            && preflight::is_healthy(seen, machine)
     };
     seen.initialized && seen.machines.len() == wanted && seen.machines.iter().all(|machine| settled(machine))
 }
 
 /// Plans the next operation; `Err` says what holds it back.
-pub fn step(seen: &Seen, cluster: &Cluster, now: &Time, plan: &mut Plan) -> Result<(), String> {
+pub fn step(
+    seen: &Seen,
+    cluster: &Cluster,
+    decision: Option<&Decision>,
+    now: &Time,
+    plan: &mut ControlPlanePlan,
+) -> Result<(), String> {
     let control_plane = seen.control_plane.as_ref();
     let wanted = usize::try_from(control_plane.spec.replicas.unwrap_or(1)).unwrap_or(1);
     let unfinished = unfinished(seen);
@@ -54,14 +59,23 @@ pub fn step(seen: &Seen, cluster: &Cluster, now: &Time, plan: &mut Plan) -> Resu
     if seen.machines.is_empty() {
         return create(seen, cluster, &new_name(seen)?, now, plan);
     }
-    if let Some(going) = seen.machines.iter().find(|machine| machine.metadata.deletion_timestamp.is_some()) {
-        if at_hook(&seen.machines).is_some() {
-            match removal(seen)? {
-                None => machines::release(going, plan),
-                Some(_) => return Err(format!("Waiting for the etcd member of Machine {} to go", name_of(going))),
-            }
+    let stray = deletion::stray(seen);
+    if let Ok(Some((name, change))) = stray {
+        plan.etcd = Some(change);
+        return Err(format!("Removing etcd member {name}, which has no corresponding Machine"));
+    }
+    match deletion::step(seen, &mut plan.local)? {
+        Next::Ask(change) => {
+            plan.etcd = Some(change);
+            return Err("Waiting for the etcd member of a deleting Machine to be removed".to_owned());
         }
-        return Err(format!("Waiting for Machine {} to be deleted", name_of(going)));
+        Next::Replace => return create(seen, cluster, &new_name(seen)?, now, plan),
+        Next::Nothing => {}
+    }
+    if let Some(decision) = decision
+        && let Verdict::Replaced(_) = decision.verdict
+    {
+        return remediate(seen, decision, plan);
     }
     let started = control_plane.status.as_ref().and_then(|status| status.initialization.as_ref());
     if started.is_none_or(|started| started.control_plane_initialized != Some(true)) {
@@ -72,7 +86,7 @@ pub fn step(seen: &Seen, cluster: &Cluster, now: &Time, plan: &mut Plan) -> Resu
     let have = seen.machines.len();
     let up = if outdated.is_empty() {
         match have.cmp(&wanted) {
-            std::cmp::Ordering::Equal => return Ok(()),
+            std::cmp::Ordering::Equal => return stray.map(drop),
             std::cmp::Ordering::Less => true,
             std::cmp::Ordering::Greater => false,
         }
@@ -80,13 +94,23 @@ pub fn step(seen: &Seen, cluster: &Cluster, now: &Time, plan: &mut Plan) -> Resu
         have < wanted + surge(seen)
     };
     if up {
-        preflight(seen, None)?;
+        preflight::check(seen, cluster, Operation::Up)?;
         return create(seen, cluster, &new_name(seen)?, now, plan);
     }
     let Some(machine) = removable(seen, &outdated) else { return Ok(()) };
     // One that is not well may go: it is what stands in the way.
-    preflight(seen, Some(name_of(machine)))?;
+    preflight::check(seen, cluster, Operation::Down(machine))?;
     remove(seen, machine, plan);
+    Ok(())
+}
+
+/// Deletes a machine that is ill. What is recorded of it comes first: a crash in between repeats the deletion.
+fn remediate(seen: &Seen, decision: &Decision, plan: &mut ControlPlanePlan) -> Result<(), String> {
+    let machine = seen.machines.iter().find(|machine| name_of(machine) == decision.machine);
+    if let Some(machine) = machine {
+        plan.remediates = true;
+        remove(seen, machine, plan);
+    }
     Ok(())
 }
 
@@ -98,17 +122,6 @@ fn surge(seen: &Seen) -> usize {
         Some(IntOrString::String(text)) if text == "0" => 0,
         _ => 1,
     }
-}
-
-/// Every machine must be well before another comes or goes, but for the one that goes.
-fn preflight(seen: &Seen, but_for: Option<&str>) -> Result<(), String> {
-    let troubles: Vec<String> = seen
-        .machines
-        .iter()
-        .filter(|machine| !machines::is_healthy(machine) && Some(name_of(machine)) != but_for)
-        .map(|machine| format!("Machine {} is not healthy yet", name_of(machine)))
-        .collect();
-    if troubles.is_empty() { Ok(()) } else { Err(troubles.join("; ")) }
 }
 
 /// Clones without a machine.
@@ -139,7 +152,9 @@ fn new_name(seen: &Seen) -> Result<String, String> {
 }
 
 /// The steps that make one machine, without those that have been done.
-fn create(seen: &Seen, cluster: &Cluster, name: &str, now: &Time, plan: &mut Plan) -> Result<(), String> {
+fn create(seen: &Seen, cluster: &Cluster, name: &str, now: &Time, plan: &mut ControlPlanePlan) -> Result<(), String> {
+    plan.creates = true;
+    let plan = &mut plan.local;
     let control_plane = seen.control_plane.as_ref();
     let reference = &control_plane.spec.machine_template.spec.infrastructure_ref;
     let template =
@@ -178,7 +193,10 @@ fn create(seen: &Seen, cluster: &Cluster, name: &str, now: &Time, plan: &mut Pla
         plan.create_external(&resource, control::Key::new(namespace.as_str(), name), body);
     }
     let mut annotations = meta.annotations;
-    annotations.insert(CLEANUP_HOOK.into(), String::new());
+    annotations.insert(deletion::CLEANUP_HOOK.into(), String::new());
+    if let Some(record) = remediation::in_progress(seen) {
+        annotations.insert(remediation::FOR.into(), record.text());
+    }
     let configuration = serde_json::to_string(&spec.cluster_configuration).unwrap_or_default();
     annotations.insert(names::KUBEADM_CLUSTER_CONFIGURATION_ANNOTATION.into(), configuration);
     let machine = &control_plane.spec.machine_template.spec;
@@ -234,17 +252,15 @@ fn failure_domain(seen: &Seen, cluster: &Cluster, now: &Time) -> Option<String> 
 /// The machine to remove: named by a user, outdated, or not well, in this order, and of the domain that has most.
 fn removable<'a>(seen: &'a Seen, outdated: &[&'a Machine]) -> Option<&'a Machine> {
     let all: Vec<&Machine> = seen.machines.iter().map(AsRef::as_ref).collect();
-    let only = |from: &[&'a Machine], keep: fn(&Machine) -> bool| -> Vec<&'a Machine> {
-        from.iter().copied().filter(|machine| keep(machine)).collect()
-    };
-    let named = |machine: &Machine| owner::annotation_of(&machine.metadata, names::DELETE_MACHINE_ANNOTATION).is_some();
-    let unwell = |machine: &Machine| !machines::is_healthy(machine);
-    let candidates = [
-        only(outdated, named),
-        only(&all, named),
-        only(outdated, unwell),
+    let named =
+        |machine: &&Machine| owner::annotation_of(&machine.metadata, names::DELETE_MACHINE_ANNOTATION).is_some();
+    let unwell = |machine: &&Machine| !preflight::is_healthy(seen, machine);
+    let candidates: [Vec<&Machine>; 6] = [
+        outdated.iter().copied().filter(named).collect(),
+        all.iter().copied().filter(named).collect(),
+        outdated.iter().copied().filter(unwell).collect(),
         outdated.to_vec(),
-        only(&all, unwell),
+        all.iter().copied().filter(unwell).collect(),
         all.clone(),
     ];
     let candidates = candidates.into_iter().find(|candidates| !candidates.is_empty())?;
@@ -254,35 +270,12 @@ fn removable<'a>(seen: &'a Seen, outdated: &[&'a Machine]) -> Option<&'a Machine
     candidates.into_iter().rev().max_by_key(|machine| in_domain(machine))
 }
 
-/// Deletes the machine.
-fn remove(seen: &Seen, machine: &Machine, plan: &mut Plan) {
-    plan.delete(machine);
+/// Deletes the machine; leadership of etcd moves away from it before.
+fn remove(seen: &Seen, machine: &Machine, plan: &mut ControlPlanePlan) {
+    plan.etcd = deletion::handover(seen, machine);
+    plan.local.delete(machine);
     let message = format!("Deleted Machine {}", name_of(machine));
-    plan.event(seen.control_plane.as_ref(), EventType::Normal, "SuccessfulDelete", message);
-}
-
-/// The machine whose deletion waits for its etcd member: the first one that goes, once it has been drained.
-pub fn at_hook(machines: &[Arc<Machine>]) -> Option<&Machine> {
-    let going = machines.iter().find(|machine| machine.metadata.deletion_timestamp.is_some())?;
-    let conditions = going.status.as_ref().map_or(&[][..], |status| &status.conditions);
-    let reason = api::condition::get(conditions, "Deleting").map(|found| found.reason.as_str());
-    (reason == Some("WaitingForPreTerminateHook")).then_some(going.as_ref())
-}
-
-/// The nodes of the machines that stay, the newest first.
-pub fn staying_nodes(machines: &[Arc<Machine>]) -> Vec<String> {
-    let stay = machines.iter().rev().filter(|machine| machine.metadata.deletion_timestamp.is_none());
-    stay.filter_map(|machine| Some(machine.status.as_ref()?.node_ref.as_ref()?.name.clone())).collect()
-}
-
-/// What etcd has to be asked before the machine at its hook may go; nothing if its member is gone, or etcd is not ours.
-pub fn removal(seen: &Seen) -> Result<Option<etcd::Removal>, String> {
-    let (Some(going), Some(members)) = (at_hook(&seen.machines), &seen.etcd) else { return Ok(None) };
-    let waits = |why: &str| format!("Waiting for the etcd member of Machine {} to go: {why}", name_of(going));
-    let members = members.as_ref().map_err(|why| waits(why))?;
-    let node = going.status.as_ref().and_then(|status| status.node_ref.as_ref());
-    let node = node.map_or(name_of(going), |node| node.name.as_str());
-    etcd::removal(members, node, &staying_nodes(&seen.machines)).map_err(|why| waits(&why))
+    plan.local.event(seen.control_plane.as_ref(), EventType::Normal, "SuccessfulDelete", message);
 }
 
 /// Why the machine has to be replaced; `None` if it is as declared.

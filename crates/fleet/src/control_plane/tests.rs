@@ -1,5 +1,8 @@
 //! What a control plane does next, as text.
 
+mod members;
+mod replacement;
+
 use api::{
     cluster::{ClusterInitialization, ClusterSpec, ClusterStatus, Endpoint, FailureDomain},
     cluster_configuration::ClusterConfiguration,
@@ -54,6 +57,7 @@ fn seen(replicas: i32) -> Seen {
     Seen {
         cluster: Some(Arc::new(cluster)),
         machines: Vec::new(),
+        observed: Vec::new(),
         others: 0,
         configs: BTreeMap::new(),
         infrastructures: BTreeMap::new(),
@@ -63,6 +67,7 @@ fn seen(replicas: i32) -> Seen {
         kubeconfig: Some(Arc::new(Secret::default())),
         pods: Ok(BTreeMap::new()),
         etcd: None,
+        fresh: true,
         initialized: false,
         suffixes: Suffixes::seeded(0),
         control_plane: Arc::new(control_plane),
@@ -89,7 +94,12 @@ fn text(seen: &Seen) -> String {
     let told = brief(&plan.local);
     let mut lines: Vec<&str> = told.lines().filter(|line| !line.starts_with("update")).collect();
     let keys = plan.keys.iter().map(|purpose| format!("key {}", purpose.secret_name("demo")));
-    let keys: Vec<String> = keys.chain(plan.kubeconfig.then(|| "kubeconfig".to_owned())).collect();
+    let mut keys: Vec<String> = keys.chain(plan.kubeconfig.then(|| "kubeconfig".to_owned())).collect();
+    if let Some(change) = &plan.etcd {
+        let remove = change.remove.map(|id| format!("etcd: remove {id}"));
+        keys.extend(change.leadership.as_ref().map(|(from, to)| format!("etcd: {from} hands over to {to}")));
+        keys.extend(remove);
+    }
     lines.splice(0..0, keys.iter().map(String::as_str));
     lines.join("\n")
 }
@@ -146,10 +156,25 @@ fn well(seen: &mut Seen) {
         let node_ref = Some(NodeRef { name: rollout::name_of(machine).into() });
         let status = machine.status.get_or_insert_default();
         status.node_ref = node_ref;
-        for type_ in ["APIServerPodHealthy", "ControllerManagerPodHealthy", "SchedulerPodHealthy", "EtcdPodHealthy"] {
+        for component in ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"] {
+            let name = format!("{component}-{}", machine.metadata.name.as_deref().unwrap());
+            let status = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+            let pod = serde_json::from_value(json!({"metadata": {"name": name}, "status": status})).unwrap();
+            seen.pods.as_mut().unwrap().insert(name, pod);
+        }
+        machine.spec.provider_id = Some("x".into());
+        for type_ in [
+            "APIServerPodHealthy",
+            "ControllerManagerPodHealthy",
+            "SchedulerPodHealthy",
+            "EtcdPodHealthy",
+            "EtcdMemberHealthy",
+        ] {
             condition::set(&mut status.conditions, Statement::yes(type_, "Running"), None, &now());
         }
     }
+    let names: Vec<_> = seen.machines.iter().map(|machine| rollout::name_of(machine)).collect();
+    seen.etcd = (!names.is_empty()).then(|| Ok(Arc::new(etcd::look::tests::well(&names))));
     let control_plane = Arc::make_mut(&mut seen.control_plane);
     let initialization = KubeadmControlPlaneInitialization { control_plane_initialized: Some(true) };
     control_plane.status =
@@ -238,6 +263,7 @@ fn the_second_machine_waits_for_the_first_and_every_other_for_all_to_be_well() {
     Arc::make_mut(&mut seen.control_plane).status = None;
     assert_eq!(text(&seen), "waits 2 s: Waiting for the first control plane machine to be initialized");
     seen.control_plane = initialized;
+    seen.initialized = true;
     let machine = Arc::make_mut(&mut seen.machines[0]);
     let conditions = &mut machine.status.as_mut().unwrap().conditions;
     condition::set(conditions, Statement::no("EtcdPodHealthy", "Failed", ""), None, &now());

@@ -115,6 +115,7 @@ const ACTED: &[(&str, &[&str])] = &[
             "/spec/machineTemplate/spec/infrastructureRef/**",
             "/spec/machineTemplate/spec/readinessGates/**",
             "/spec/machineTemplate/spec/taints/**",
+            "/spec/remediation/**",
             "/spec/replicas",
             "/spec/rollout/after",
             "/spec/rollout/strategy/**",

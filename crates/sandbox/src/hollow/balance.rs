@@ -122,7 +122,7 @@ impl Balancer {
                     .members
                     .read()
                     .values()
-                    .filter(|member| addresses.contains(&member.address))
+                    .filter(|member| addresses.contains(&member.address) && !cluster.etcd.is_down(&member.node))
                     .cloned()
                     .collect();
                 if members.is_empty() {

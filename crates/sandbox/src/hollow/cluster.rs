@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 
 use super::{
     Clock,
-    etcd::{Etcd, Pods},
+    etcd::{Etcd, Fault, Pods},
     objects,
     pki::{self, Authority},
     signer,
@@ -168,9 +168,16 @@ impl Cluster {
         Ok(())
     }
 
-    /// The control plane machines that run.
+    /// The control plane machines whose etcd runs.
     pub fn alive(&self) -> Vec<String> {
-        self.members.read().keys().cloned().collect()
+        let members = self.members.read();
+        members.iter().filter(|(_, member)| !self.etcd.is_down(&member.node)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Lets the etcd member on a node fail, or work again.
+    pub fn set_etcd_fault(&self, node: &str, fault: Option<Fault>) {
+        self.etcd.set_fault(node, fault);
+        self.changed.notify_waiters();
     }
 
     pub fn has_quorum(&self) -> bool {

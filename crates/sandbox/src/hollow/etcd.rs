@@ -2,12 +2,14 @@
 //!
 //! The members' data is the cluster's API server's own; what is kept here is what decides whether a cluster lives: a member
 //! that is gone and not removed still counts for the quorum, and without quorum the cluster's API is not reached.
-//! Source: etcd's rpc.proto (Cluster, Maintenance) in the JSON form of its gateway, and kubeadm's stacked etcd.
+//! Members fail as tests tell them to ([`Fault`]). Source: etcd's rpc.proto (Cluster, Maintenance) in the JSON form of its
+//! gateway, and kubeadm's stacked etcd.
 
 use std::{
-    convert::Infallible,
+    collections::BTreeMap,
     io,
     sync::{Arc, OnceLock, Weak},
+    time::Duration,
 };
 
 use apiserver::Forward;
@@ -37,11 +39,24 @@ const NOT_FOUND: u32 = 5;
 const PRECONDITION: u32 = 9;
 const UNAVAILABLE: u32 = 14;
 
+/// How the etcd member on a node fails, until it is told otherwise or the sandbox ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It does not run: it has no vote, answers nobody, and the API server beside it serves nobody.
+    Down,
+    /// It answers so much later.
+    Slow(Duration),
+    /// It does what it is asked, and its answers are lost.
+    Mute,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Member {
     id: u64,
-    /// Of its node.
+    /// Of its node; empty until it has started.
     name: String,
+    #[serde(default)]
+    learner: bool,
     /// The server that it runs on.
     machine: String,
     address: String,
@@ -53,6 +68,8 @@ struct State {
     leader: u64,
     /// Of the last member that was added.
     last: u64,
+    #[serde(default)]
+    alarms: Vec<(u64, String)>,
 }
 
 pub struct Etcd {
@@ -61,6 +78,8 @@ pub struct Etcd {
     changing: tokio::sync::Mutex<()>,
     store: SharedStore,
     key: Bytes,
+    /// By node.
+    faults: Mutex<BTreeMap<String, Fault>>,
 }
 
 impl Etcd {
@@ -70,7 +89,23 @@ impl Etcd {
         let key = Bytes::from(format!("{}etcd", data_prefix(cluster)));
         let page = store.range(Range::key(key.clone()), At::Latest, 1).await?;
         let state = page.items.first().and_then(|item| serde_json::from_slice(&item.value).ok()).unwrap_or_default();
-        Ok(Self { state: Mutex::new(state), changing: tokio::sync::Mutex::default(), store: store.clone(), key })
+        let (state, changing, faults) = (Mutex::new(state), Default::default(), Default::default());
+        Ok(Self { state, changing, store: store.clone(), key, faults })
+    }
+
+    pub fn set_fault(&self, node: &str, fault: Option<Fault>) {
+        match fault {
+            Some(fault) => self.faults.lock().insert(node.to_owned(), fault),
+            None => self.faults.lock().remove(node),
+        };
+    }
+
+    fn fault(&self, node: &str) -> Option<Fault> {
+        self.faults.lock().get(node).cloned()
+    }
+
+    pub fn is_down(&self, node: &str) -> bool {
+        self.fault(node) == Some(Fault::Down)
     }
 
     /// Adds the member of a machine that joins; nothing if it is one. `alive` are the machines that run.
@@ -80,6 +115,9 @@ impl Etcd {
         if state.members.iter().any(|member| member.machine == machine) {
             return Ok(());
         }
+        if state.members.iter().any(|member| member.learner) {
+            return Err("etcdserver: too many learner members in cluster".to_owned());
+        }
         if !state.members.is_empty() && !has_quorum(&state, alive) {
             return Err("etcdserver: re-configuration failed due to not enough started members".to_owned());
         }
@@ -87,9 +125,20 @@ impl Etcd {
         state.members.push(Member {
             id: id(&self.key, state.last),
             name: node.to_owned(),
+            learner: false,
             machine: machine.to_owned(),
             address: address.to_owned(),
         });
+        self.write(state).await
+    }
+
+    /// Adds a member that never starts, as a machine does that fails in the middle of joining.
+    pub async fn add_unstarted(&self, address: &str) -> Result<(), String> {
+        let _turn = self.changing.lock().await;
+        let mut state = self.state.lock().clone();
+        state.last += 1;
+        let (id, address) = (id(&self.key, state.last), address.to_owned());
+        state.members.push(Member { id, name: String::new(), learner: true, machine: String::new(), address });
         self.write(state).await
     }
 
@@ -137,11 +186,18 @@ impl Etcd {
         let list = || {
             let state = self.state.lock();
             let member = |member: &Member| {
-                json!({
-                    "ID": member.id.to_string(), "name": member.name,
-                    "peerURLs": [format!("https://{}:2380", member.address)],
-                    "clientURLs": [format!("https://{}:{PORT}", member.address)],
-                })
+                // As the gateway writes protobuf: what is empty or false is left out.
+                let mut told = json!({
+                    "ID": member.id.to_string(), "peerURLs": [format!("https://{}:2380", member.address)],
+                });
+                if member.learner {
+                    told["isLearner"] = true.into();
+                }
+                if !member.name.is_empty() {
+                    told["name"] = member.name.as_str().into();
+                    told["clientURLs"] = json!([format!("https://{}:{PORT}", member.address)]);
+                }
+                told
             };
             json!({"header": header, "members": state.members.iter().map(member).collect::<Vec<_>>()})
         };
@@ -158,11 +214,21 @@ impl Etcd {
                 self.remove(wanted, alive).await?;
                 Ok(list())
             }
+            "/v3/cluster/member/promote" => {
+                self.promote(target("ID")?).await?;
+                Ok(list())
+            }
             "/v3/maintenance/status" => Ok(json!({
                 "header": header, "version": "3.6.0", "dbSize": "0", "leader": leader.to_string(), "raftTerm": "2",
                 "errors": if leader == 0 { vec!["etcdserver: no leader"] } else { Vec::new() },
             })),
-            "/v3/maintenance/alarm" => Ok(json!({ "header": header })),
+            "/v3/maintenance/alarm" if leader == 0 => Err((UNAVAILABLE, "etcdserver: no leader".to_owned())),
+            "/v3/maintenance/alarm" => {
+                let alarms = self.alarm(body, target("memberID").ok()).await.map_err(|why| (UNAVAILABLE, why))?;
+                let told = |(id, alarm): &(u64, String)| json!({"memberID": id.to_string(), "alarm": alarm});
+                Ok(json!({"header": header, "alarms": alarms.iter().map(told).collect::<Vec<_>>()}))
+            }
+            "/v3/maintenance/defragment" => Ok(json!({ "header": header })),
             "/v3/maintenance/transfer-leadership" => {
                 let wanted = target("targetID")?;
                 if own != leader {
@@ -189,17 +255,54 @@ impl Etcd {
         if !has_quorum(&state, alive) {
             return Err((UNAVAILABLE, "etcdserver: no leader".to_owned()));
         }
-        state.members.remove(place);
+        let gone = state.members.remove(place);
+        state.alarms.retain(|(id, _)| *id != gone.id);
         if !has_quorum(&state, alive) {
             let text = "etcdserver: re-configuration failed due to not enough started members";
             return Err((PRECONDITION, text.to_owned()));
         }
         self.write(state).await.map_err(|why| (UNAVAILABLE, why))
     }
+
+    async fn promote(&self, wanted: u64) -> Result<(), (u32, String)> {
+        let _turn = self.changing.lock().await;
+        let mut state = self.state.lock().clone();
+        let found = state.members.iter_mut().find(|member| member.id == wanted);
+        let member = found.ok_or_else(|| (NOT_FOUND, "etcdserver: member not found".to_owned()))?;
+        if !member.learner {
+            return Err((PRECONDITION, "etcdserver: can only promote a learner member".to_owned()));
+        }
+        if member.name.is_empty() {
+            let text = "etcdserver: can only promote a learner member which is in sync with leader";
+            return Err((PRECONDITION, text.to_owned()));
+        }
+        member.learner = false;
+        self.write(state).await.map_err(|why| (UNAVAILABLE, why))
+    }
+
+    /// Raises or ends an alarm, and tells those that there are.
+    async fn alarm(&self, body: &Value, of: Option<u64>) -> Result<Vec<(u64, String)>, String> {
+        let kind = body["alarm"].as_str().unwrap_or("NONE").to_owned();
+        let raises = match body["action"].as_str() {
+            Some("ACTIVATE") => true,
+            Some("DEACTIVATE") => false,
+            _ => return Ok(self.state.lock().alarms.clone()),
+        };
+        let _turn = self.changing.lock().await;
+        let mut state = self.state.lock().clone();
+        let alarm = (of.unwrap_or_default(), kind);
+        state.alarms.retain(|other| *other != alarm);
+        if raises {
+            state.alarms.push(alarm);
+        }
+        let alarms = state.alarms.clone();
+        self.write(state).await.map(|()| alarms)
+    }
 }
 
 fn has_quorum(state: &State, alive: &[String]) -> bool {
-    state.members.iter().filter(|member| alive.contains(&member.machine)).count() * 2 > state.members.len()
+    let voters = state.members.iter().filter(|member| !member.learner);
+    voters.clone().filter(|member| alive.contains(&member.machine)).count() * 2 > voters.count()
 }
 
 /// Ids look like etcd's: 64 bits that tell nothing.
@@ -233,11 +336,11 @@ impl Forward for Pods {
             let node = pod.strip_prefix("etcd-").filter(|_| namespace == "kube-system" && port == PORT);
             let (Some(node), Some(cluster)) = (node, self.cluster()) else { return Err(refused()) };
             let members = cluster.members.read().clone();
-            let found = members.into_iter().find(|(_, member)| member.node == node);
+            let found = members.into_iter().find(|(_, member)| member.node == node && !cluster.etcd.is_down(node));
             let found = found.and_then(|(machine, member)| Some((machine, member.etcd_tls?)));
             let Some((machine, tls)) = found else { return Err(refused()) };
             let (ours, theirs) = tokio::io::duplex(BUFFER_BYTES);
-            let cluster = Arc::downgrade(&cluster);
+            let (cluster, node) = (Arc::downgrade(&cluster), node.to_owned());
             tokio::spawn(async move {
                 // Ends with the stream.
                 let Ok(stream) = TlsAcceptor::from(tls).accept(ours).await else { return };
@@ -245,8 +348,18 @@ impl Forward for Pods {
                     return;
                 }
                 let service = hyper::service::service_fn(move |request| {
-                    let (cluster, machine) = (cluster.clone(), machine.clone());
-                    async move { Ok::<_, Infallible>(answer(cluster, &machine, request).await) }
+                    let (cluster, machine, node) = (cluster.clone(), machine.clone(), node.clone());
+                    async move {
+                        let fault = cluster.upgrade().and_then(|cluster| cluster.etcd.fault(&node));
+                        if let Some(Fault::Slow(delay)) = fault {
+                            tokio::time::sleep(delay).await;
+                        }
+                        let answer = answer(cluster, &machine, request).await;
+                        match fault {
+                            Some(Fault::Mute | Fault::Down) => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+                            _ => Ok(answer),
+                        }
+                    }
                 });
                 let _ =
                     hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
@@ -258,6 +371,11 @@ impl Forward for Pods {
 
 async fn answer(cluster: Weak<Cluster>, machine: &str, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
+    if (parts.method.clone(), parts.uri.path()) == (Method::GET, "/health") {
+        let well = cluster.upgrade().is_some_and(|cluster| cluster.has_quorum());
+        let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        return json_response(status, &json!({"health": well.to_string()}));
+    }
     let body = Limited::new(body, BODY_BYTES_MAX).collect().await.ok();
     let body = body.and_then(|body| serde_json::from_slice::<Value>(&body.to_bytes()).ok());
     let said = match (cluster.upgrade(), body) {
@@ -277,6 +395,10 @@ async fn answer(cluster: Weak<Cluster>, machine: &str, request: Request<Incoming
             (status, json!({"error": text, "code": code, "message": text}))
         }
     };
+    json_response(status, &value)
+}
+
+fn json_response(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(value.to_string())));
     *response.status_mut() = status;
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
@@ -326,6 +448,37 @@ mod tests {
         assert!(etcd.call("/v3/cluster/member/remove", &json!({"ID": first}), "a", &alive).await.is_err());
         let status = etcd.call("/v3/maintenance/status", &json!({}), "a", &alive).await.unwrap();
         assert_eq!(status["errors"], json!(["etcdserver: no leader"]));
+    }
+
+    #[tokio::test]
+    async fn one_that_never_started_has_no_vote_and_lets_nobody_else_in() {
+        let (etcd, _) = three().await;
+        let alive = machines(&["a", "b"]);
+        etcd.add_unstarted("10.0.0.9").await.unwrap();
+        assert!(etcd.has_quorum(&alive));
+        let why = etcd.join("d", "d", "10.0.0.4", &alive).await.unwrap_err();
+        assert_eq!(why, "etcdserver: too many learner members in cluster");
+        let list = etcd.call("/v3/cluster/member/list", &json!({}), "a", &alive).await.unwrap();
+        let last = list["members"][3].clone();
+        assert_eq!((&last["isLearner"], last.get("name")), (&json!(true), None));
+        let id = json!({"ID": last["ID"]});
+        assert!(etcd.call("/v3/cluster/member/promote", &id, "a", &alive).await.is_err());
+        etcd.call("/v3/cluster/member/remove", &id, "a", &alive).await.unwrap();
+        etcd.join("d", "d", "10.0.0.4", &alive).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_alarm_is_told_until_it_is_ended_or_its_member_is_gone() {
+        let (etcd, _) = three().await;
+        let alive = machines(&["a", "b", "c"]);
+        let of = etcd.state.lock().members[1].id.to_string();
+        let mut alarm = json!({"action": "ACTIVATE", "memberID": of, "alarm": "NOSPACE"});
+        let told = etcd.call("/v3/maintenance/alarm", &alarm, "a", &alive).await.unwrap();
+        assert_eq!(told["alarms"], json!([{"memberID": of, "alarm": "NOSPACE"}]));
+        alarm["action"] = "DEACTIVATE".into();
+        etcd.call("/v3/maintenance/alarm", &alarm, "a", &alive).await.unwrap();
+        let told = etcd.call("/v3/maintenance/alarm", &json!({"action": "GET"}), "a", &alive).await.unwrap();
+        assert_eq!(told["alarms"], json!([]));
     }
 
     #[tokio::test]

@@ -1,0 +1,173 @@
+//! Control planes on bad days: members of etcd that fail, machines that die, users who delete what is needed.
+
+use api::{
+    condition,
+    control_plane::{KubeadmControlPlane, KubeadmControlPlaneStatus},
+    machine::Machine,
+};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use openstack::{Query, compute::Server};
+use sandbox::hollow::EtcdFault;
+use serde_json::json;
+use testkit::{Shape, World};
+
+async fn started(seed: u64, replicas: u32) -> World {
+    let world = World::start(seed).await;
+    world.create("demo", Shape { control_plane: replicas, workers: 0, version: "v1.34.2".into() }).await;
+    world.available("demo").await;
+    settled(&world, usize::try_from(replicas).unwrap()).await;
+    // Only etcd and what is kept in it know of this.
+    let mark: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "mark"}})).unwrap();
+    let maps = Api::<ConfigMap>::namespaced(world.workload("demo").await, "default");
+    maps.create(&PostParams::default(), &mark).await.unwrap();
+    world
+}
+
+async fn status(world: &World) -> KubeadmControlPlaneStatus {
+    world.api::<KubeadmControlPlane>().get("demo-cp").await.unwrap().status.unwrap_or_default()
+}
+
+fn is_well(machine: &Machine) -> bool {
+    let status = machine.status.clone().unwrap_or_default();
+    machine.metadata.deletion_timestamp.is_none() && condition::is_true(&status.conditions, "EtcdMemberHealthy")
+}
+
+/// So many machines, all of them well.
+async fn settled(world: &World, machines: usize) {
+    let holds = async || {
+        let all = world.machines().await;
+        let told = status(world).await.conditions;
+        all.len() == machines && all.iter().all(is_well) && condition::is_true(&told, "EtcdClusterHealthy")
+    };
+    world.until(&format!("{machines} control plane machines are well"), holds).await;
+}
+
+async fn survives(world: &World) {
+    let maps = Api::<ConfigMap>::namespaced(world.workload("demo").await, "default");
+    assert!(maps.get_opt("mark").await.unwrap().is_some(), "the cluster is another one now");
+}
+
+async fn names(world: &World) -> Vec<String> {
+    world.machines().await.into_iter().filter_map(|machine| machine.metadata.name).collect()
+}
+
+/// What a health check writes that leaves a machine to its owner.
+async fn found_ill(world: &World, name: &str) {
+    let machine = world.api::<Machine>().get(name).await.unwrap();
+    let mut conditions = machine.status.unwrap_or_default().conditions;
+    let now = api::meta::Time("2026-01-01T00:00:00Z".parse().unwrap());
+    for (type_, reason) in [("HealthCheckSucceeded", "UnhealthyNode"), ("OwnerRemediated", "WaitingForRemediation")] {
+        condition::set(&mut conditions, condition::Statement::no(type_, reason, ""), None, &now);
+    }
+    let patch = Patch::Merge(json!({"status": {"conditions": conditions}}));
+    world.api::<Machine>().patch_status(name, &PatchParams::default(), &patch).await.unwrap();
+}
+
+async fn server_vanishes(world: &World, name: &str) {
+    let servers = world.cloud.list::<Server>(&Query::new().with("all_tenants", 1)).await.unwrap();
+    let server = servers.iter().find(|server| server.name == name).unwrap();
+    world.cloud.delete::<Server>(&server.id).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_is_down_is_told_and_holds_back_what_would_cost_the_quorum() {
+    let world = started(11, 3).await;
+    let machine = names(&world).await.remove(0);
+    assert!(world.hollow().set_etcd_fault(&machine, Some(EtcdFault::Down)));
+    let told = async || {
+        let machine = world.api::<Machine>().get(&machine).await.unwrap();
+        let found = condition::get(&machine.status.unwrap_or_default().conditions, "EtcdMemberHealthy").cloned();
+        found.is_some_and(|found| found.reason == "InspectionFailed")
+    };
+    world.until("it is told that the member is not reached", told).await;
+    world.patch::<KubeadmControlPlane>("demo-cp", json!({"spec": {"replicas": 5}})).await;
+    let blocked = async || {
+        let found = condition::get(&status(&world).await.conditions, "ScalingUp").cloned().unwrap();
+        found.message.contains("EtcdMemberHealthy condition is unknown")
+    };
+    world.until("scaling up says what holds it back", blocked).await;
+    assert_eq!(world.machines().await.len(), 3);
+    world.hollow().set_etcd_fault(&machine, None);
+    settled(&world, 5).await;
+    survives(&world).await;
+    world.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_never_started_is_removed_and_the_next_machine_joins() {
+    let world = started(12, 3).await;
+    let node = names(&world).await.remove(0);
+    world.hollow().add_etcd_member(&node, "10.6.0.250").await.unwrap();
+    world.patch::<KubeadmControlPlane>("demo-cp", json!({"spec": {"replicas": 5}})).await;
+    settled(&world, 5).await;
+    survives(&world).await;
+    world.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_dies_is_replaced_and_its_replacement_too() {
+    let world = started(13, 3).await;
+    let before = names(&world).await;
+    let mut last = before[0].clone();
+    for retries in 0..2 {
+        server_vanishes(&world, &last).await;
+        found_ill(&world, &last).await;
+        let replaced = async || {
+            let now = names(&world).await;
+            now.len() == 3 && !now.contains(&last)
+        };
+        world.until("the machine is replaced", replaced).await;
+        let told = status(&world).await.last_remediation.unwrap();
+        assert_eq!((told.machine.as_str(), told.retry_count), (last.as_str(), retries));
+        settled(&world, 3).await;
+        survives(&world).await;
+        last = names(&world).await.into_iter().find(|name| !before.contains(name)).unwrap();
+    }
+    let control_plane = world.api::<KubeadmControlPlane>().get("demo-cp").await.unwrap();
+    let annotations = control_plane.metadata.annotations.unwrap_or_default();
+    assert!(!annotations.contains_key("controlplane.cluster.x-k8s.io/remediation-in-progress"));
+    world.shutdown().await;
+}
+
+/// A user deletes all machines at once.
+async fn outlives(world: World) {
+    let before = names(&world).await;
+    for name in &before {
+        world.api::<Machine>().delete(name, &DeleteParams::default()).await.unwrap();
+    }
+    let replaced = async || {
+        let now = names(&world).await;
+        now.len() == before.len() && now.iter().all(|name| !before.contains(name))
+    };
+    world.until("all machines are others", replaced).await;
+    settled(&world, before.len()).await;
+    survives(&world).await;
+    world.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_outlives_that_a_user_deletes_its_only_control_plane_machine() {
+    outlives(started(14, 1).await).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_outlives_that_a_user_deletes_all_its_control_plane_machines() {
+    outlives(started(15, 3).await).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_whose_answers_are_lost_is_removed_all_the_same() {
+    let world = started(16, 3).await;
+    let all = names(&world).await;
+    world.hollow().set_etcd_fault(&all[2], Some(EtcdFault::Mute));
+    world.api::<Machine>().delete(&all[2], &DeleteParams::default()).await.unwrap();
+    let replaced = async || !names(&world).await.contains(&all[2]);
+    world.until("the machine is gone", replaced).await;
+    settled(&world, 3).await;
+    survives(&world).await;
+    world.shutdown().await;
+}
