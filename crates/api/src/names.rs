@@ -36,6 +36,10 @@ pub const DRAIN_LABEL: &str = "cluster.x-k8s.io/drain";
 pub const EXCLUDE_DETACH_ANNOTATION: &str = "machine.cluster.x-k8s.io/exclude-wait-for-node-volume-detach";
 pub const PRE_DRAIN_HOOK_PREFIX: &str = "pre-drain.delete.hook.machine.cluster.x-k8s.io";
 pub const PRE_TERMINATE_HOOK_PREFIX: &str = "pre-terminate.delete.hook.machine.cluster.x-k8s.io";
+/// On an OpenStackCluster: `keep` leaves in the cloud what the workload cluster's own controllers made there.
+pub const LEFTOVERS_ANNOTATION: &str = "openstackcluster.infrastructure.cluster.x-k8s.io/leftovers";
+/// On an OpenStackCluster that is going to be deleted: volumes whose PersistentVolume says Delete, by id.
+pub const VOLUMES_ANNOTATION: &str = "openstackcluster.infrastructure.cluster.x-k8s.io/volumes-to-delete";
 pub const REVISION_ANNOTATION: &str = "machinedeployment.clusters.x-k8s.io/revision";
 pub const DESIRED_REPLICAS_ANNOTATION: &str = "machinedeployment.clusters.x-k8s.io/desired-replicas";
 pub const MAX_REPLICAS_ANNOTATION: &str = "machinedeployment.clusters.x-k8s.io/max-replicas";

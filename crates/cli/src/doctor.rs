@@ -23,14 +23,21 @@ const RAM_MIN_MIB: u64 = 1700;
 /// Machines of a small cluster: 3 and 3.
 const SERVERS_MIN: i64 = 6;
 
+/// Which cloud.
 #[derive(clap::Args)]
-pub struct Arguments {
+pub struct Place {
     /// Cloud in clouds.yaml
     #[arg(long, env = "OS_CLOUD")]
     cloud: Option<String>,
     /// A clouds.yaml in place of those that OpenStack's clients look for
     #[arg(long, env = "OS_CLIENT_CONFIG_FILE")]
     clouds_yaml: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    place: Place,
     /// Image that the machines are to boot from
     #[arg(long)]
     image: Option<String>,
@@ -69,7 +76,7 @@ impl Check {
 }
 
 pub async fn run(arguments: Arguments) -> Result<u8> {
-    let cloud = cloud(&arguments)?;
+    let cloud = cloud(&arguments.place)?;
     let client = Client::connect(cloud, openstack::Options::default()).context("set up a client of the cloud")?;
     let checks = examine(&client, arguments.image.as_deref()).await;
     let healthy = checks.iter().all(|check| check.ok);
@@ -97,16 +104,16 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     Ok(if healthy { DONE } else { FAILED })
 }
 
-fn cloud(arguments: &Arguments) -> Result<Cloud> {
-    if let Some(path) = &arguments.clouds_yaml {
+pub fn cloud(place: &Place) -> Result<Cloud> {
+    if let Some(path) = &place.clouds_yaml {
         let yaml = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
-        return Ok(Cloud::from_yaml(&yaml, arguments.cloud.as_deref(), None)?);
+        return Ok(Cloud::from_yaml(&yaml, place.cloud.as_deref(), None)?);
     }
     let variables = |name: &str| std::env::var(name).ok();
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let current_dir = std::env::current_dir().context("find the current folder")?;
     let search = openstack::clouds::Search { variable: &variables, current_dir: &current_dir, home: home.as_deref() };
-    Ok(search.cloud(arguments.cloud.as_deref())?)
+    Ok(search.cloud(place.cloud.as_deref())?)
 }
 
 async fn examine(client: &Client, image: Option<&str>) -> Vec<Check> {

@@ -8,6 +8,7 @@ mod delete;
 mod describe;
 mod doctor;
 mod get;
+mod orphans;
 mod output;
 mod wait;
 
@@ -41,6 +42,8 @@ pub enum Command {
     Describe(Describe),
     /// Delete a workload cluster
     Delete(Delete),
+    /// Look into an OpenStack cloud
+    Cloud(CloudCommand),
     /// Check whether an OpenStack cloud can carry clusters
     Doctor(doctor::Arguments),
     /// Print a shell completion script
@@ -130,6 +133,18 @@ enum DeleteWhat {
     Cluster(delete::Arguments),
 }
 
+#[derive(Args)]
+pub struct CloudCommand {
+    #[command(subcommand)]
+    what: CloudWhat,
+}
+
+#[derive(Subcommand)]
+enum CloudWhat {
+    /// List what carries the platform's marks and no object owns
+    Orphans(orphans::Arguments),
+}
+
 /// Runs a command; returns the process's exit code. `program` describes the whole command line, for completion.
 pub async fn run(command: Command, mut program: clap::Command) -> Result<u8> {
     match command {
@@ -139,6 +154,7 @@ pub async fn run(command: Command, mut program: clap::Command) -> Result<u8> {
         Command::Get(Get { what }) => get::run(what).await,
         Command::Describe(Describe { what: DescribeWhat::Cluster(arguments) }) => describe::run(arguments).await,
         Command::Delete(Delete { what: DeleteWhat::Cluster(arguments) }) => delete::run(arguments).await,
+        Command::Cloud(CloudCommand { what: CloudWhat::Orphans(arguments) }) => orphans::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut program, "skep", &mut std::io::stdout());

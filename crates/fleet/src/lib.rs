@@ -126,7 +126,7 @@ async fn launch(options: Options, stop: &CancellationToken, tasks: &TaskTracker)
     resource_set::feed(&caches, &workloads, &resources.queue(), &resource_sets.queue());
     let told = resource_set::Failures::new(resource_sets.queue());
 
-    let provider = openstack::Provider::new(&options, &caches, &writer);
+    let provider = openstack::Provider::new(&options, &caches, &writer, &workloads);
     provider.feed();
     caches.synced().await;
 

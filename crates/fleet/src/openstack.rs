@@ -5,14 +5,14 @@
 //! finds what the last one made. Nothing is adopted or deleted that does not carry the mark. Where the cloud needs time, a
 //! reconcile ends and says what it waits for.
 //!
-//! Not yet: ClusterIdentity, floating IP pools, images of the OpenStack Resource Controller; the template's capacity; and
-//! what cloud controllers inside a workload cluster have left behind (load balancers, volumes).
+//! Not yet: ClusterIdentity, floating IP pools, images of the OpenStack Resource Controller; the template's capacity.
 
 mod bastion;
 mod cluster;
 mod endpoint;
 mod find;
 mod floating;
+mod leftovers;
 mod machine;
 mod member;
 mod names;
@@ -31,7 +31,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Caches, Options, owner};
+use crate::{Caches, Options, Workloads, owner};
 
 /// Makes clients of clouds: over the network, or of a cloud in the same process.
 pub trait Clouds: Send + Sync + 'static {
@@ -54,6 +54,7 @@ pub(crate) struct Shared {
     pub writer: Writer,
     pub scopes: scope::Scopes,
     pub unanswered: Unanswered,
+    pub workloads: Arc<Workloads>,
 }
 
 /// What a cloud makes that gave no answer in time, it has made by then.
@@ -97,10 +98,11 @@ pub struct Provider {
 }
 
 impl Provider {
-    pub fn new(options: &Options, caches: &Arc<Caches>, writer: &Writer) -> Self {
+    pub fn new(options: &Options, caches: &Arc<Caches>, writer: &Writer, workloads: &Arc<Workloads>) -> Self {
         let scopes = scope::Scopes::new(options.clouds.clone(), options.client.clone());
         let unanswered = Unanswered::default();
-        let shared = Arc::new(Shared { caches: caches.clone(), writer: writer.clone(), scopes, unanswered });
+        let (caches, writer, workloads) = (caches.clone(), writer.clone(), workloads.clone());
+        let shared = Arc::new(Shared { caches, writer, scopes, unanswered, workloads });
         let runner = || Runner::new(options.concurrency, options.clock.clone());
         Self { shared, clusters: runner(), machines: runner() }
     }

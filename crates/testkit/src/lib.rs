@@ -205,6 +205,13 @@ impl World {
         }
     }
 
+    /// A client of the cloud in the project that clusters are in.
+    pub fn tenant(&self) -> CloudClient {
+        let tenant = Where::from_yaml(self.clouds_yaml.as_bytes(), Some(CLOUD), None);
+        let tenant = tenant.expect("the sandbox writes a clouds.yaml that can be read");
+        self.options.clouds.client(tenant).expect("a cloud in the same process needs no set-up")
+    }
+
     /// How long the world has been running, on its own clock.
     pub fn elapsed(&self) -> Duration {
         BEGUN.get().map_or(Duration::ZERO, |(_, since)| since.elapsed())

@@ -31,7 +31,7 @@ const FIXED: [Rule; 4] = [
     Rule {
         group: INFRASTRUCTURE,
         kind: "OpenStackMachine",
-        mutable: &["providerID", "instanceID", "identityRef", "ports"],
+        mutable: &["providerID", "instanceID", "identityRef", "ports[].allowedAddressPairs"],
     },
     Rule { group: INFRASTRUCTURE, kind: "OpenStackMachineTemplate", mutable: &[] },
     Rule { group: INFRASTRUCTURE, kind: "OpenStackClusterTemplate", mutable: &[] },
@@ -83,8 +83,15 @@ pub fn check(group: &str, kind: &str, old: &Value, new: &Value, problems: &mut V
     }
 }
 
-/// Takes a field away; parents that are empty then count as absent.
+/// Takes a field away, in each element of what is named `list[]`; parents that are empty then count as absent.
 fn remove(value: &mut Value, path: &str) {
+    if let Some((list, rest)) = path.split_once("[].")
+        && !list.contains('.')
+    {
+        let elements = value.get_mut(list).and_then(Value::as_array_mut);
+        elements.into_iter().flatten().for_each(|element| remove(element, rest));
+        return;
+    }
     let Some((first, rest)) = path.split_once('.') else {
         if let Value::Object(map) = value {
             map.remove(path);
@@ -135,6 +142,20 @@ mod tests {
             (json!({"spec": {"template": {"spec": {"a": 1}}}}), json!({"spec": {"template": {"spec": {"a": 2}}}}));
         assert_eq!(paths("OpenStackMachineTemplate", &old, &new), ["spec.template.spec.a"]);
         assert!(paths("OpenStackMachineTemplate", &old, &old).is_empty());
+    }
+
+    #[test]
+    fn of_a_machines_ports_only_the_address_pairs_change() {
+        let machine = |ports: Value| json!({"spec": {"flavor": {"id": "a"}, "ports": ports}});
+        let old = machine(json!([{"nameSuffix": "a", "allowedAddressPairs": [{"ipAddress": "10.0.0.1"}]}, {}]));
+        let pairs = machine(json!([{"nameSuffix": "a"}, {"allowedAddressPairs": [{"ipAddress": "10.0.0.2"}]}]));
+        assert!(paths("OpenStackMachine", &old, &pairs).is_empty());
+        for other in
+            [json!([{"nameSuffix": "b"}, {}]), json!([{"nameSuffix": "a"}]), json!([{"nameSuffix": "a"}, {}, {}])]
+        {
+            assert_eq!(paths("OpenStackMachine", &old, &machine(other)), ["spec.ports"]);
+        }
+        assert_eq!(paths("OpenStackMachine", &old, &json!({"spec": {"flavor": {"id": "a"}}})), ["spec.ports"]);
     }
 
     #[test]

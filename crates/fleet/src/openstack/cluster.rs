@@ -13,12 +13,12 @@ use api::{
     openstack_cluster::{OpenStackCluster, OpenStackClusterStatus},
     openstack_reference::Provisioned,
 };
-use control::{Key, Outcome, Plan, Reconcile};
+use control::{EventType, Key, Outcome, Plan, Reconcile};
 use jiff::Timestamp;
 use openstack::{Query, compute::AvailabilityZone};
 
 use super::{
-    Shared, bastion, endpoint, network,
+    Shared, bastion, endpoint, leftovers, network,
     scope::{Scope, Scopes},
     security,
     stop::{Result, Stop, wait},
@@ -79,6 +79,7 @@ impl Reconcile for OpenStackClusters {
         let now = Time(self.0.writer.clock().now());
         let before = seen.infra.as_ref();
         let mut after = before.clone();
+        let mut stays = Vec::new();
         let done = match work {
             Work::Nothing | Work::WaitForOwner => return Ok(Outcome::Settled),
             Work::Paused => Ok(()),
@@ -91,8 +92,11 @@ impl Reconcile for OpenStackClusters {
             Work::WaitForMachines => {
                 wait("WaitingForMachines", format!("the machines {}", seen.machines.join(", ")), MACHINES_PAUSE)
             }
-            Work::Ensure => self.ensure(key, seen, &mut after, &now).await,
-            Work::Delete => self.delete(key, seen, &mut after, &now).await,
+            Work::Ensure => {
+                self.note_volumes(key, seen, &mut after).await;
+                self.ensure(key, seen, &mut after, &now).await
+            }
+            Work::Delete => self.delete(key, seen, &mut after, &now, &mut stays).await,
         };
         self.0.unanswered.note(Self::NAME, key, &done);
         let done = match (&work, done) {
@@ -122,6 +126,10 @@ impl Reconcile for OpenStackClusters {
             after.status = before.status.clone();
         }
         let mut plan = Plan::nothing();
+        if !stays.is_empty() && gone {
+            let message = format!("Left in the cloud are {}", stays.join("; "));
+            plan.event(before, EventType::Warning, "LeftoversStay", message);
+        }
         if work == Work::Ensure {
             let told =
                 before.status.as_ref().and_then(|s| condition::get(&s.conditions, "Paused")?.observed_generation);
@@ -161,10 +169,7 @@ pub fn plan(seen: &Seen) -> Work {
 
 impl OpenStackClusters {
     async fn scope(&self, key: &Key, infra: &OpenStackCluster) -> Result<Scope> {
-        let cluster = owner::label_of(&infra.metadata, names::CLUSTER_LABEL)
-            .or_else(|| owner::owner_of_kind(&infra.metadata, "Cluster").map(|o| o.name.as_str()))
-            .unwrap_or(&key.name);
-        let resource = super::names::resource(&key.namespace, cluster);
+        let resource = super::names::resource(&key.namespace, cluster_name(key, infra));
         self.0.scopes.open(&key.namespace, &infra.spec.identity_ref, resource, infra.spec.tags.clone()).await
     }
 
@@ -197,7 +202,31 @@ impl OpenStackClusters {
         done
     }
 
-    async fn delete(&self, key: &Key, seen: &Seen, after: &mut OpenStackCluster, now: &Time) -> Result<()> {
+    /// Notes which volumes go with the cluster, while its API still tells.
+    async fn note_volumes(&self, key: &Key, seen: &Seen, after: &mut OpenStackCluster) {
+        let Some(cluster) = seen.cluster.as_ref().filter(|c| c.metadata.deletion_timestamp.is_some()) else { return };
+        if owner::annotation_of(&after.metadata, names::VOLUMES_ANNOTATION).is_some() {
+            return;
+        }
+        let name = cluster.metadata.name.clone().unwrap_or_default();
+        let workload = Key::new(key.namespace.as_str(), name);
+        let Some(client) = self.0.workloads.client(&workload) else { return };
+        match crate::workload::bounded(&workload, leftovers::volumes_to_delete(client)).await {
+            Ok(Ok(ids)) => owner::annotate(&mut after.metadata, names::VOLUMES_ANNOTATION, ids),
+            Ok(Err(error)) => tracing::info!(%workload, %error, "the cluster's volumes are not seen"),
+            Err(error) => tracing::info!(%workload, %error, "the cluster's volumes are not seen"),
+        }
+    }
+
+    /// What was made here and in the cluster goes; `stays` is told what does not.
+    async fn delete(
+        &self,
+        key: &Key,
+        seen: &Seen,
+        after: &mut OpenStackCluster,
+        now: &Time,
+        stays: &mut Vec<String>,
+    ) -> Result<()> {
         let since = seen.infra.metadata.deletion_timestamp.clone();
         let age = since.map_or(Duration::ZERO, |t| super::since(t.0, now));
         let scope = match self.scope(key, after).await {
@@ -210,6 +239,9 @@ impl OpenStackClusters {
         let mut status = after.status.clone().unwrap_or_default();
         let done = async {
             bastion::remove(&scope, &after.spec, &mut status, age).await?;
+            let cluster = cluster_name(key, after);
+            let aliases = leftovers::names_of(&self.0.caches, &key.namespace, cluster);
+            *stays = leftovers::delete(&scope, after, &aliases, age).await?;
             endpoint::delete(&scope, &after.spec, age).await?;
             network::delete(&scope, &after.spec, &status).await?;
             security::delete(&scope).await
@@ -218,6 +250,12 @@ impl OpenStackClusters {
         after.status = Some(status);
         done
     }
+}
+
+fn cluster_name<'a>(key: &'a Key, infra: &'a OpenStackCluster) -> &'a str {
+    owner::label_of(&infra.metadata, names::CLUSTER_LABEL)
+        .or_else(|| owner::owner_of_kind(&infra.metadata, "Cluster").map(|owner| owner.name.as_str()))
+        .unwrap_or(&key.name)
 }
 
 /// States the condition of a stage, and passes its result on.

@@ -257,6 +257,17 @@ impl OpenStackMachines {
                 return Err(stop);
             }
         };
+        // Only what has changed is looked at: a settled machine costs no calls.
+        let generation = after.metadata.generation;
+        let settled = condition::get(&status.conditions, "InstanceReady")
+            .is_some_and(|ready| ready.status == ConditionStatus::True && ready.observed_generation == generation);
+        if !settled && let (Some(resolved), Some(resources)) = (&mut status.resolved, &status.resources) {
+            let paired = server::pair(&scope, &after.spec, resolved, resources).await;
+            if let Err(stop) = paired {
+                after.status = Some(status);
+                return Err(stop);
+            }
+        }
         status.addresses = addresses(&server);
         status.initialization = Some(Provisioned { provisioned: Some(true) });
         after.spec.provider_id = Some(format!("openstack://{}/{}", scope.region, server.id));

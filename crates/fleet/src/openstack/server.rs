@@ -1,7 +1,10 @@
 //! A server with its ports and volumes, for a machine or a bastion: each is looked for before it is made, in the order
 //! ports, volumes, server, so that a crash in between is picked up where it was.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use api::{
     openstack_cluster::OpenStackClusterStatus,
@@ -232,14 +235,42 @@ async fn ports(scope: &Scope, resolved: &ResolvedMachine, resources: &mut Machin
     Ok(ids)
 }
 
+/// Gives ports that exist the address pairs that the spec asks for now: the one thing that may change in them.
+pub async fn pair(
+    scope: &Scope,
+    spec: &OpenStackMachineSpec,
+    resolved: &mut ResolvedMachine,
+    resources: &MachineResources,
+) -> Result<()> {
+    for (index, asked) in spec.ports.iter().enumerate() {
+        let (Some(made), Some(resolved)) = (resources.ports.get(index), resolved.ports.get_mut(index)) else {
+            continue;
+        };
+        let Some(port) = scope.cloud.look::<Port>(&made.id).await? else { continue };
+        let wanted: Vec<AddressPair> = asked.allowed_address_pairs.iter().map(address_pair).collect();
+        // Neutron fills in the port's own address where none is given.
+        let plain = |pair: &AddressPair| {
+            let mac = if pair.mac_address.is_empty() { &port.mac_address } else { &pair.mac_address };
+            (pair.ip_address.clone(), mac.to_ascii_lowercase())
+        };
+        let set = |pairs: &[AddressPair]| pairs.iter().map(plain).collect::<BTreeSet<_>>();
+        if set(&wanted) != set(&port.allowed_address_pairs) {
+            let fields = json!({ "allowed_address_pairs": wanted });
+            scope.cloud.update::<Port>(&made.id, &fields).await?;
+        }
+        resolved.allowed_address_pairs.clone_from(&asked.allowed_address_pairs);
+    }
+    Ok(())
+}
+
+fn address_pair(pair: &api::openstack_reference::AddressPair) -> AddressPair {
+    AddressPair { ip_address: pair.ip_address.clone(), mac_address: pair.mac_address.clone().unwrap_or_default() }
+}
+
 fn port_draft(scope: &Scope, port: &ResolvedPort) -> PortDraft {
     let fixed = |f: &ResolvedFixedIp| FixedIp {
         subnet_id: f.subnet.clone().unwrap_or_default(),
         ip_address: f.ip_address.clone().unwrap_or_default(),
-    };
-    let pair = |p: &api::openstack_reference::AddressPair| AddressPair {
-        ip_address: p.ip_address.clone(),
-        mac_address: p.mac_address.clone().unwrap_or_default(),
     };
     let mut profile = Map::new();
     if let Some(asked) = &port.profile {
@@ -263,7 +294,7 @@ fn port_draft(scope: &Scope, port: &ResolvedPort) -> PortDraft {
         } else {
             (!port.security_groups.is_empty()).then(|| port.security_groups.clone())
         },
-        allowed_address_pairs: port.allowed_address_pairs.iter().map(pair).collect(),
+        allowed_address_pairs: port.allowed_address_pairs.iter().map(address_pair).collect(),
         port_security_enabled: port.enable_port_security,
         host_id: port.host_id.clone(),
         vnic_type: port.vnic_type.clone(),

@@ -290,6 +290,18 @@ async fn a_network_that_was_there_before_is_used_and_stays_and_volumes_go_with_t
         (vec!["first".to_owned(), "team-a".to_owned()], 1)
     );
     assert!(port.name.ends_with("-main"), "{}", port.name);
+    let pairs = json!([{"nameSuffix": "main", "tags": ["first"],
+        "allowedAddressPairs": [{"ipAddress": "10.9.0.201"}, {"ipAddress": "10.9.0.202"}]}]);
+    let patch = kube::api::Patch::Merge(json!({"spec": {"ports": pairs}}));
+    world.api::<OpenStackMachine>().patch(&server.name, &Default::default(), &patch).await.unwrap();
+    let paired = |machine: &OpenStackMachine| {
+        let resolved = machine.status.clone().unwrap_or_default().resolved.unwrap_or_default();
+        is_ready(machine) && resolved.ports[0].allowed_address_pairs.len() == 2
+    };
+    world.machine(paired).await;
+    let port = c.get::<Port>(&port.id).await.unwrap();
+    let pairs: Vec<&str> = port.allowed_address_pairs.iter().map(|pair| pair.ip_address.as_str()).collect();
+    assert_eq!(pairs, ["10.9.0.201", "10.9.0.202"]);
     world.delete().await;
     assert!(c.list::<Volume>(&Query::new()).await.unwrap().is_empty());
     let left = world.inventory().await;

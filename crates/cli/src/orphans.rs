@@ -1,0 +1,230 @@
+//! `skep cloud orphans`: what carries the platform's marks in a cloud, and no object of the management cluster owns.
+//!
+//! What other management clusters made in the same project looks the same: the command lists, and deletes nothing.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result};
+use api::{names::CLUSTER_LABEL, openstack_cluster::OpenStackCluster, openstack_machine::OpenStackMachine};
+use kube::{Api, Client as Kubernetes, ResourceExt, api::ListParams};
+use openstack::{
+    Client, Query, Service,
+    block_storage::Volume,
+    compute::Server,
+    load_balancer::LoadBalancer,
+    network::{FloatingIp, Network, Port, Router, SecurityGroup, Subnet, Trunk},
+};
+use serde_json::json;
+
+use crate::{
+    DONE, Output, Target,
+    doctor::{self, Place},
+    output,
+};
+
+/// What the provider writes into descriptions, followed by `<namespace>-<cluster>`.
+const MARK: &str = "Created by cluster-api-provider-openstack cluster ";
+/// The same as metadata of servers and volumes.
+const OWNER_KEY: &str = "k8s-clusterapi-cluster";
+/// What cloud controllers and CSI drivers of workload clusters write.
+const BALANCER_PREFIX: &str = "kube_service_";
+const CSI_CLUSTER: &str = "cinder.csi.openstack.org/cluster";
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    target: Target,
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+/// Something in the cloud with a mark.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Marked {
+    kind: &'static str,
+    id: String,
+    name: String,
+    /// `<namespace>-<cluster>` of the provider's mark, or what a workload cluster calls itself.
+    cluster: String,
+    /// Its name begins with that of the machine that it was made for.
+    of_machine: bool,
+    /// Made by a workload cluster's own controllers, which call clusters by their names alone.
+    inside: bool,
+}
+
+/// What the management cluster has.
+#[derive(Default)]
+struct Known {
+    /// `<namespace>-<cluster>`.
+    clusters: BTreeSet<String>,
+    /// Names of clusters alone.
+    names: BTreeSet<String>,
+    machines: BTreeSet<String>,
+}
+
+impl Known {
+    /// Why nothing owns it; none if something may.
+    fn why(&self, marked: &Marked) -> Option<String> {
+        let known = self.clusters.contains(&marked.cluster);
+        if marked.inside {
+            let may = known || self.names.contains(&marked.cluster);
+            return (!may).then(|| format!("no cluster is named {}", marked.cluster));
+        }
+        if !known {
+            return Some(format!("no OpenStackCluster is of {}", marked.cluster));
+        }
+        let bastion = format!("{}-bastion", marked.cluster);
+        let owner = |machine: &String| {
+            marked.name == *machine
+                || marked.name.strip_prefix(machine.as_str()).is_some_and(|rest| rest.starts_with('-'))
+        };
+        let owned = self.machines.iter().chain([&bastion]).any(owner);
+        (marked.of_machine && !owned).then(|| "no OpenStackMachine is of that name".to_owned())
+    }
+}
+
+pub async fn run(arguments: Arguments) -> Result<u8> {
+    let cloud = doctor::cloud(&arguments.place)?;
+    let client = Client::connect(cloud, openstack::Options::default()).context("set up a client of the cloud")?;
+    // First what is in the cloud: what is made meanwhile has an object before it is there.
+    let marked = marked(&client).await?;
+    let known = known(&arguments.target.client().await?).await?;
+    let orphans: Vec<(Marked, String)> =
+        marked.into_iter().filter_map(|one| known.why(&one).map(|why| (one, why))).collect();
+    if arguments.output != Output::Table {
+        let row = |(one, why): &(Marked, String)| json!({"kind": one.kind, "id": one.id, "name": one.name, "cluster": one.cluster, "why": why});
+        output::document(&json!({"orphans": orphans.iter().map(row).collect::<Vec<_>>()}), arguments.output)?;
+        return Ok(DONE);
+    }
+    if orphans.is_empty() {
+        output::line("Nothing in this cloud is without an owner.");
+        return Ok(DONE);
+    }
+    let mut rows = vec![["KIND", "ID", "NAME", "CLUSTER", "WHY"].map(str::to_owned).to_vec()];
+    rows.extend(orphans.into_iter().map(|(one, why)| vec![one.kind.to_owned(), one.id, one.name, one.cluster, why]));
+    output::line(&output::table(&rows));
+    Ok(DONE)
+}
+
+async fn known(client: &Kubernetes) -> Result<Known> {
+    let mut known = Known::default();
+    let clusters = Api::<OpenStackCluster>::all(client.clone()).list(&ListParams::default()).await;
+    for infra in clusters.context("list OpenStackClusters")?.items {
+        let namespace = infra.namespace().unwrap_or_default();
+        let name = infra.labels().get(CLUSTER_LABEL).cloned().unwrap_or_else(|| infra.name_any());
+        known.clusters.insert(format!("{namespace}-{name}"));
+        known.names.insert(name);
+    }
+    let machines = Api::<OpenStackMachine>::all(client.clone()).list(&ListParams::default()).await;
+    known.machines = machines.context("list OpenStackMachines")?.items.iter().map(ResourceExt::name_any).collect();
+    Ok(known)
+}
+
+/// The cluster that a description names; a person's own text may stand before it, and a role after it.
+fn cluster_of(description: &str) -> Option<String> {
+    let (_, rest) = description.split_once(MARK)?;
+    let name = rest.split([':', ')', ' ']).next().unwrap_or(rest);
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+async fn marked(cloud: &Client) -> Result<Vec<Marked>> {
+    let all = Query::new();
+    let mut found = Vec::new();
+    macro_rules! described {
+        ($($kind:ty, $what:literal, $of_machine:literal;)*) => {$(
+            for one in cloud.list::<$kind>(&all).await.context(concat!("list the cloud's ", $what, "s"))? {
+                if let Some(cluster) = cluster_of(&one.description) {
+                    found.push(Marked { kind: $what, id: one.id, name: one.name, cluster, of_machine: $of_machine, inside: false });
+                }
+            }
+        )*};
+    }
+    for server in cloud.list::<Server>(&all).await.context("list the cloud's servers")? {
+        if let Some(cluster) = server.metadata.get(OWNER_KEY).cloned() {
+            let (id, name) = (server.id, server.name);
+            found.push(Marked { kind: "server", id, name, cluster, of_machine: true, inside: false });
+        }
+    }
+    if cloud.has(Service::BlockStorage).await? {
+        for volume in cloud.list::<Volume>(&all).await.context("list the cloud's volumes")? {
+            let ours = volume.metadata.get(OWNER_KEY).cloned();
+            let inside = ours.is_none();
+            if let Some(cluster) = ours.or_else(|| volume.metadata.get(CSI_CLUSTER).cloned()) {
+                let (id, name) = (volume.id, volume.name);
+                found.push(Marked { kind: "volume", id, name, cluster, of_machine: !inside, inside });
+            }
+        }
+    }
+    if cloud.has(Service::LoadBalancer).await? {
+        for balancer in cloud.list::<LoadBalancer>(&all).await.context("list the cloud's load balancers")? {
+            let ours = cluster_of(&balancer.description);
+            let inside = ours.is_none();
+            let service = || balancer.name.strip_prefix(BALANCER_PREFIX)?.split('_').next().map(str::to_owned);
+            if let Some(cluster) = ours.or_else(service) {
+                let (id, name) = (balancer.id, balancer.name);
+                found.push(Marked { kind: "load balancer", id, name, cluster, of_machine: false, inside });
+            }
+        }
+    }
+    for address in cloud.list::<FloatingIp>(&all).await.context("list the cloud's floating IPs")? {
+        let ours = cluster_of(&address.description);
+        let inside = ours.is_none();
+        let service = || {
+            let text = address.description.strip_prefix("Floating IP for Kubernetes external service ")?;
+            text.rsplit_once(" from cluster ").map(|(_, cluster)| cluster.to_owned())
+        };
+        if let Some(cluster) = ours.or_else(service) {
+            let (id, name) = (address.id, address.floating_ip_address);
+            found.push(Marked { kind: "floating IP", id, name, cluster, of_machine: false, inside });
+        }
+    }
+    described! {
+        Trunk, "trunk", true;
+        Port, "port", true;
+        Router, "router", false;
+        Subnet, "subnet", false;
+        Network, "network", false;
+        SecurityGroup, "security group", false;
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(name: &str, cluster: &str, of_machine: bool, inside: bool) -> Marked {
+        Marked { kind: "x", id: "id".into(), name: name.into(), cluster: cluster.into(), of_machine, inside }
+    }
+
+    #[test]
+    fn descriptions_name_their_cluster() {
+        assert_eq!(cluster_of(&format!("{MARK}default-demo")).as_deref(), Some("default-demo"));
+        assert_eq!(cluster_of(&format!("{MARK}default-demo: kubeapi")).as_deref(), Some("default-demo"));
+        assert_eq!(cluster_of(&format!("first port ({MARK}default-demo)")).as_deref(), Some("default-demo"));
+        assert_eq!(cluster_of("somebody's"), None);
+    }
+
+    #[test]
+    fn what_has_no_object_is_an_orphan_and_says_why() {
+        let known = Known {
+            clusters: ["default-demo".to_owned()].into(),
+            names: ["demo".to_owned()].into(),
+            machines: ["demo-cp-x".to_owned()].into(),
+        };
+        for (marked, orphan) in [
+            (one("net", "default-demo", false, false), false),
+            (one("net", "default-gone", false, false), true),
+            (one("demo-cp-x", "default-demo", true, false), false),
+            (one("demo-cp-x-0", "default-demo", true, false), false),
+            (one("demo-cp-xy", "default-demo", true, false), true),
+            (one("default-demo-bastion-0", "default-demo", true, false), false),
+            (one("kube_service_demo_default_web", "demo", false, true), false),
+            (one("kube_service_gone_default_web", "gone", false, true), true),
+        ] {
+            assert_eq!(known.why(&marked).is_some(), orphan, "{marked:?}");
+        }
+    }
+}
