@@ -63,6 +63,8 @@ pub struct Seen {
     pub node: Option<Arc<Node>>,
     /// The cluster's nodes are known, so that `node: None` means that there is none.
     pub connected: bool,
+    /// The cluster's API answers now.
+    pub reachable: bool,
     /// No other machine of the control plane stays.
     pub last_of_control_plane: bool,
     /// While it is deleted: what is on its node, `Err` says why that is not known; and the rules that are for the machine.
@@ -97,6 +99,7 @@ impl Reconcile for Machines {
             bootstrap: caches.external(&key.namespace, machine.spec.bootstrap.config_ref.as_ref()),
             infrastructure: caches.external(&key.namespace, Some(&machine.spec.infrastructure_ref)),
             connected: workloads.knows_nodes(&name),
+            reachable: workloads.client(&name).is_some(),
             last_of_control_plane: false,
             load: Ok(Load::default()),
             drain_rules: Vec::new(),

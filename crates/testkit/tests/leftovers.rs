@@ -38,7 +38,6 @@ async fn service(world: &World) {
     let group = SecurityGroupDraft {
         name: "lb-sg-1-default-web".into(),
         description: "Security Group for default/web Service LoadBalancer in cluster demo".into(),
-        ..Default::default()
     };
     let _: SecurityGroup = c.create(&group).await.unwrap();
 }

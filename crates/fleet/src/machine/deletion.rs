@@ -15,6 +15,8 @@ use crate::owner;
 
 /// How long a node's deletion is tried (Machine.spec.deletion.nodeDeletionTimeoutSeconds, default of the published API).
 const NODE_DELETION_TIMEOUT_S: i64 = 10;
+/// The same, while the cluster's API does not answer.
+const UNREACHABLE_TIMEOUT_S: i64 = 120;
 const PAUSE_S: u64 = 5;
 
 /// Where the deletion stands: for the Deleting condition.
@@ -67,8 +69,9 @@ pub fn plan(seen: &Seen, now: &Time, plan: &mut MachinePlan, after: &mut Machine
         plan.local.wait(format!("the deletion of {}", part.resource.kind), PAUSE_S);
         return Step::at(reason, format!("Waiting for {} {} to be deleted", part.resource.kind, part.key().name));
     }
-    if let Some(node) = node.filter(|_| seen.node.is_some()) {
-        let required = !is_over(machine, seen.node_deletion, now);
+    // A node that is not seen is there, perhaps, if nodes are not seen at all.
+    if let Some(node) = node.filter(|_| seen.node.is_some() || !seen.connected) {
+        let required = !is_over(machine, seen.node_deletion, seen.reachable, now);
         plan.remote.push(Remote::Delete { node: node.to_owned(), required });
         if required {
             plan.local.wait("the node's deletion", 1);
@@ -161,8 +164,33 @@ fn is_past(start: &Option<Time>, timeout_s: Option<i32>, now: &Time) -> bool {
 }
 
 /// The node's deletion was tried long enough: it is tried once more, and the machine goes whatever comes of it.
-fn is_over(machine: &Machine, since: Option<Timestamp>, now: &Time) -> bool {
+fn is_over(machine: &Machine, since: Option<Timestamp>, reachable: bool, now: &Time) -> bool {
     let limit = machine.spec.deletion.as_ref().and_then(|deletion| deletion.node_deletion_timeout_seconds);
-    let limit_s = limit.map_or(NODE_DELETION_TIMEOUT_S, i64::from);
+    // An API that is away for a moment, as that of a single control plane machine that is replaced, is waited for.
+    let usual_s = if reachable { NODE_DELETION_TIMEOUT_S } else { UNREACHABLE_TIMEOUT_S };
+    let limit_s = limit.map(i64::from).filter(|limit_s| *limit_s != NODE_DELETION_TIMEOUT_S).unwrap_or(usual_s);
     limit_s > 0 && since.is_some_and(|since| now.0.duration_since(since).as_secs() >= limit_s)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_deleted_for_ten_seconds_or_two_minutes_while_nobody_answers() {
+        let now = |second| Time(Timestamp::from_second(second).unwrap());
+        let mut machine = Machine::default();
+        let start = Some(Timestamp::UNIX_EPOCH);
+        for (limit, reachable, second, over) in [
+            (None, true, 9, false),
+            (None, true, 10, true),
+            (Some(10), false, 10, false),
+            (None, false, 120, true),
+            (Some(30), false, 30, true),
+            (Some(0), true, 1000, false),
+        ] {
+            machine.spec.deletion.get_or_insert_default().node_deletion_timeout_seconds = limit;
+            assert_eq!(is_over(&machine, start, reachable, &now(second)), over, "{limit:?} {reachable} {second}");
+        }
+    }
 }

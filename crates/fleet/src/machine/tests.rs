@@ -30,6 +30,7 @@ fn seen(boot: Option<(&str, &str)>) -> Seen {
         infrastructure: Some(external("Infra", "m", json!({"status": {"conditions": conditions}}))),
         node: None,
         connected: true,
+        reachable: true,
         last_of_control_plane: false,
         load: Ok(Load::default()),
         drain_rules: Vec::new(),
