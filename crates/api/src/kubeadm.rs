@@ -242,9 +242,9 @@ pub struct KubeadmConfigSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 200), extend("x-kubernetes-list-type" = "atomic"))]
     pub files: Vec<File>,
-    /// Form of the user data; ignition is stored, not acted upon yet.
+    /// Form of the user data.
     pub format: Option<BootstrapFormat>,
-    /// Further Ignition configuration. Stored, not acted upon yet.
+    /// What is appended to user data in Ignition's form.
     pub ignition: Option<Ignition>,
     /// kubeadm's InitConfiguration, for the first machine.
     pub init_configuration: Option<InitConfiguration>,

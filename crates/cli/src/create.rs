@@ -6,11 +6,11 @@ use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use kube::{
     Client,
-    api::{ApiResource, DynamicObject, Patch, PatchParams},
+    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
-use crate::{DONE, Output, TIMED_OUT, Target, output, wait};
+use crate::{DONE, Output, TIMED_OUT, Target, harden, output, wait};
 
 /// The field manager of what this command applies.
 const MANAGER: &str = "skep";
@@ -107,6 +107,7 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
         pod_cidr: arguments.pod_cidr,
         dns_servers: arguments.dns_servers,
         load_balancer: !arguments.no_load_balancer,
+        encryption_key: rand::random(),
     };
     if arguments.dry_run {
         let objects = template.objects();
@@ -158,6 +159,8 @@ pub struct ClusterTemplate {
     pub pod_cidr: String,
     pub dns_servers: Vec<String>,
     pub load_balancer: bool,
+    /// What secrets are encrypted with where the cluster keeps them; that of a cluster that exists stays.
+    pub encryption_key: [u8; 32],
 }
 
 impl ClusterTemplate {
@@ -182,6 +185,7 @@ impl ClusterTemplate {
             pod_cidr: "192.168.0.0/16".into(),
             dns_servers: vec!["1.1.1.1".into()],
             load_balancer: true,
+            encryption_key: rand::random(),
         }
     }
 
@@ -199,6 +203,7 @@ impl ClusterTemplate {
         let control_plane = format!("{name}-control-plane");
         let mut objects = vec![
             json!({"apiVersion": "v1", "kind": "Secret", "metadata": secret_meta, "data": secret}),
+            harden::secret(name, &self.namespace, &self.encryption_key),
             json!({
                 "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Cluster", "metadata": meta(name.clone()),
                 "spec": {
@@ -215,7 +220,8 @@ impl ClusterTemplate {
                     "replicas": self.control_plane_machines, "version": self.kubernetes_version,
                     "machineTemplate": {"spec": {"infrastructureRef": template_ref(&control_plane)}},
                     "kubeadmConfigSpec": {
-                        "clusterConfiguration": {"controllerManager": {"extraArgs": [{"name": "cloud-provider", "value": "external"}]}},
+                        "clusterConfiguration": harden::cluster_configuration(&self.kubernetes_version),
+                        "files": harden::files(name, &self.kubernetes_version),
                         "initConfiguration": {"nodeRegistration": registration()},
                         "joinConfiguration": {"nodeRegistration": registration()},
                     },
@@ -283,13 +289,12 @@ fn template_ref(name: &str) -> Value {
 
 /// Node registration as the OpenStack provider's published templates have it.
 fn registration() -> Value {
-    json!({
-        "name": "{{ local_hostname }}",
-        "kubeletExtraArgs": [
-            {"name": "cloud-provider", "value": "external"},
-            {"name": "provider-id", "value": "openstack:///'{{ instance_id }}'"},
-        ],
-    })
+    let mut args = vec![
+        json!({"name": "cloud-provider", "value": "external"}),
+        json!({"name": "provider-id", "value": "openstack:///'{{ instance_id }}'"}),
+    ];
+    args.extend(harden::kubelet());
+    json!({"name": "{{ local_hostname }}", "kubeletExtraArgs": args})
 }
 
 /// Applies objects of our kinds and secrets, server-side; true if the cluster did not exist before.
@@ -309,6 +314,14 @@ pub async fn apply(client: &Client, objects: Vec<Value>) -> Result<bool> {
         let name = object.metadata.name.clone().unwrap_or_default();
         let namespace = object.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let api = kube::Api::<DynamicObject>::namespaced_with(client.clone(), &namespace, &resource);
+        if object.data["immutable"] == true {
+            // Made once, and never again.
+            match api.create(&PostParams::default(), &object).await {
+                Ok(_) => continue,
+                Err(kube::Error::Api(status)) if status.code == 409 => continue,
+                Err(error) => return Err(error).with_context(|| format!("create {} {namespace}/{name}", types.kind)),
+            }
+        }
         let applied = api.patch(&name, &PatchParams::apply(MANAGER), &Patch::Apply(&object)).await;
         let applied = applied.with_context(|| format!("apply {} {namespace}/{name}", types.kind))?;
         if types.kind == "Cluster" {

@@ -8,6 +8,7 @@ mod delete;
 mod describe;
 mod doctor;
 mod get;
+mod harden;
 mod orphans;
 mod output;
 mod wait;

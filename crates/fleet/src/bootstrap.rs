@@ -3,6 +3,7 @@
 //! Source: kubernetes-sigs/cluster-api bootstrap/kubeadm/reconcilers/kubeadmconfig.
 
 mod cloud_config;
+mod ignition;
 pub(crate) mod kubeadm;
 mod lock;
 #[cfg(test)]
@@ -153,10 +154,11 @@ impl KubeadmConfigs {
         let status = after.status.get_or_insert_default();
         status.observed_generation = generation;
         match rendered {
-            Ok(value) => {
+            Ok(data) => {
                 // Nothing has been observed yet of what is rendered now.
-                unacted::say(config, unread(seen), &mut local);
-                local.create_or_replace(&data_secret(seen, value), seen.data.as_deref());
+                let unknown = data.unknown.iter().map(|field| format!("{ADDITIONAL}: {field}"));
+                unacted::say(config, unread(seen).into_iter().chain(unknown).collect(), &mut local);
+                local.create_or_replace(&data_secret(seen, data), seen.data.as_deref());
                 status.initialization = Some(KubeadmConfigInitialization { data_secret_created: Some(true) });
                 status.data_secret_name = config.metadata.name.clone();
                 for type_ in ["DataSecretAvailable", "CertificatesAvailable", "Ready"] {
@@ -247,9 +249,6 @@ fn decide(seen: &Seen, after: &mut KubeadmConfig) -> Result<Action, String> {
             None if config.spec.join_configuration.is_some() && !uses_file(config) => Ok(Action::IssueToken),
             None => Ok(Action::None),
         };
-    }
-    if config.spec.format == Some(BootstrapFormat::Ignition) {
-        return Err("spec.format ignition is stored but not acted upon yet: use cloud-config".to_owned());
     }
     if started.infrastructure_provisioned != Some(true) {
         return Err("Waiting for Cluster status.infrastructureReady to be true".to_owned());
@@ -378,8 +377,20 @@ fn pki(seen: &Seen, files: &mut Vec<FileEntry>) -> Result<(), String> {
 /// Contents that live in secrets, by (secret, key).
 type Sources = BTreeMap<(String, String), String>;
 
+/// What a machine boots with.
+#[derive(Debug)]
+pub struct UserData {
+    pub text: String,
+    /// As the secret's key `format` has it.
+    pub format: &'static str,
+    /// Fields of the user's own Ignition configuration that are not known.
+    pub unknown: Vec<String>,
+}
+
+const ADDITIONAL: &str = "spec.ignition.containerLinuxConfig.additionalConfig";
+
 /// The user data of the machine; `Err` says which field cannot be used.
-pub fn user_data(seen: &Seen, sources: &Sources) -> Result<String, String> {
+pub fn user_data(seen: &Seen, sources: &Sources) -> Result<UserData, String> {
     let config = &seen.config.spec;
     let machine = seen.machine.as_ref().ok_or("the configuration has no machine")?;
     let cluster = seen.cluster.as_ref().ok_or("the configuration has no cluster")?;
@@ -410,31 +421,8 @@ pub fn user_data(seen: &Seen, sources: &Sources) -> Result<String, String> {
             content,
         });
     }
-    let yaml = |document: &serde_json::Value| serde_saphyr::to_string(document).map_err(|error| error.to_string());
-    let verbosity = config.verbosity.map(|level| format!(" --v {level}")).unwrap_or_default();
-    let command = if joins {
-        let mut join = config.join_configuration.clone().unwrap_or_default();
-        if control_plane {
-            join.control_plane.get_or_insert_with(JoinControlPlane::default);
-        } else {
-            let registration = join.node_registration.get_or_insert_default();
-            if !registration.taints.iter().any(|taint| taint.key == names::UNINITIALIZED_TAINT) {
-                registration.taints.push(NodeTaint {
-                    effect: "NoSchedule".into(),
-                    key: names::UNINITIALIZED_TAINT.into(),
-                    ..NodeTaint::default()
-                });
-            }
-        }
-        let given = join.discovery.as_ref().and_then(|discovery| discovery.file.as_ref());
-        if let Some((file, given)) = given.and_then(|file| Some((file, file.kube_config.as_ref()?))) {
-            let authority = pem(seen, Purpose::Ca, "tls.crt")?;
-            let kubeconfig = yaml(&kubeadm::discovery_kubeconfig(given, endpoint(cluster).as_deref(), &authority))?;
-            files.push(FileEntry::root(&file.kube_config_path, "0640", kubeconfig));
-        }
-        let document = yaml(&kubeadm::join_configuration(api, &join))?;
-        files.push(FileEntry::root("/run/kubeadm/kubeadm-join-config.yaml", "0640", document));
-        format!("kubeadm join --config /run/kubeadm/kubeadm-join-config.yaml{verbosity} && {SUCCESS}")
+    let configuration = if joins {
+        join_document(seen, cluster, api, control_plane, &mut files)?
     } else {
         let configuration = config.cluster_configuration.clone().unwrap_or_default();
         let init = config.init_configuration.clone().unwrap_or_default();
@@ -442,19 +430,63 @@ pub fn user_data(seen: &Seen, sources: &Sources) -> Result<String, String> {
         let first = yaml(&kubeadm::cluster_configuration(api, &configuration, cluster, kubernetes, health_s))?;
         let second = yaml(&kubeadm::init_configuration(api, &init))?;
         let (first, second) = (first.trim_start_matches("---\n"), second.trim_start_matches("---\n"));
-        let document = format!("---\n{}\n---\n{}\n", first.trim_end(), second.trim_end());
-        files.push(FileEntry::root("/run/kubeadm/kubeadm.yaml", "0640", document));
-        format!("kubeadm init --config /run/kubeadm/kubeadm.yaml{verbosity} && {SUCCESS}")
+        format!("---\n{}\n---\n{}\n", first.trim_end(), second.trim_end())
     };
-    let placeholder = "This placeholder file is used to create the /run/cluster-api sub directory\n";
-    files.push(FileEntry::root("/run/cluster-api/placeholder", "0640", placeholder));
     let mut users = config.users.clone();
     for user in &mut users {
         if let Some(source) = user.passwd_from.take() {
             user.passwd = Some(looked_up(sources, &source)?);
         }
     }
-    Ok(cloud_config::render(config, &files, &users, &command))
+    let verbosity = config.verbosity.map(|level| format!(" --v {level}")).unwrap_or_default();
+    let verb = if joins { "join" } else { "init" };
+    if config.format == Some(BootstrapFormat::Ignition) {
+        let path = ignition::KUBEADM_CONFIG;
+        let command = format!("kubeadm {verb} --config {path}{verbosity}");
+        let rendered = ignition::render(config, &files, &users, &command, &configuration)?;
+        return Ok(UserData { text: rendered.text, format: "ignition", unknown: rendered.warnings });
+    }
+    let path = if joins { "/run/kubeadm/kubeadm-join-config.yaml" } else { "/run/kubeadm/kubeadm.yaml" };
+    files.push(FileEntry::root(path, "0640", configuration));
+    let placeholder = "This placeholder file is used to create the /run/cluster-api sub directory\n";
+    files.push(FileEntry::root("/run/cluster-api/placeholder", "0640", placeholder));
+    let command = format!("kubeadm {verb} --config {path}{verbosity} && {SUCCESS}");
+    let text = cloud_config::render(config, &files, &users, &command);
+    Ok(UserData { text, format: "cloud-config", unknown: Vec::new() })
+}
+
+fn yaml(document: &serde_json::Value) -> Result<String, String> {
+    serde_saphyr::to_string(document).map_err(|error| error.to_string())
+}
+
+/// kubeadm's JoinConfiguration; the kubeconfig that it may want goes to the files.
+fn join_document(
+    seen: &Seen,
+    cluster: &Cluster,
+    api: KubeadmApi,
+    control_plane: bool,
+    files: &mut Vec<FileEntry>,
+) -> Result<String, String> {
+    let mut join = seen.config.spec.join_configuration.clone().unwrap_or_default();
+    if control_plane {
+        join.control_plane.get_or_insert_with(JoinControlPlane::default);
+    } else {
+        let registration = join.node_registration.get_or_insert_default();
+        if !registration.taints.iter().any(|taint| taint.key == names::UNINITIALIZED_TAINT) {
+            registration.taints.push(NodeTaint {
+                effect: "NoSchedule".into(),
+                key: names::UNINITIALIZED_TAINT.into(),
+                ..NodeTaint::default()
+            });
+        }
+    }
+    let given = join.discovery.as_ref().and_then(|discovery| discovery.file.as_ref());
+    if let Some((file, given)) = given.and_then(|file| Some((file, file.kube_config.as_ref()?))) {
+        let authority = pem(seen, Purpose::Ca, "tls.crt")?;
+        let kubeconfig = yaml(&kubeadm::discovery_kubeconfig(given, endpoint(cluster).as_deref(), &authority))?;
+        files.push(FileEntry::root(&file.kube_config_path, "0640", kubeconfig));
+    }
+    yaml(&kubeadm::join_configuration(api, &join))
 }
 
 fn looked_up(sources: &Sources, source: &SecretSource) -> Result<String, String> {
@@ -487,7 +519,7 @@ fn unread(seen: &Seen) -> Vec<String> {
     api.map(|api| kubeadm::unread(api, &seen.config.spec)).unwrap_or_default()
 }
 
-fn data_secret(seen: &Seen, value: String) -> Secret {
+fn data_secret(seen: &Seen, data: UserData) -> Secret {
     let config = seen.config.as_ref();
     let cluster = name(seen.cluster.as_deref().map(|cluster| &cluster.metadata)).to_owned();
     Secret {
@@ -501,8 +533,8 @@ fn data_secret(seen: &Seen, value: String) -> Secret {
         type_: Some(names::SECRET_TYPE.to_owned()),
         data: Some(
             [
-                ("value".to_owned(), ByteString(value.into_bytes())),
-                ("format".to_owned(), ByteString(b"cloud-config".to_vec())),
+                ("value".to_owned(), ByteString(data.text.into_bytes())),
+                ("format".to_owned(), ByteString(data.format.into())),
             ]
             .into(),
         ),

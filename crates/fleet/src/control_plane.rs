@@ -7,6 +7,7 @@ mod addons;
 mod conditions;
 mod deletion;
 mod etcd;
+mod expiry;
 mod kubeadm_config;
 mod machines;
 mod preflight;
@@ -92,6 +93,8 @@ pub struct ControlPlanePlan {
     pub addons: bool,
     /// What etcd is asked before anything else is done.
     pub etcd: Option<etcd::Change>,
+    /// API servers whose certificates are to be looked at.
+    pub expiries: Vec<expiry::Unread>,
     /// A machine is made, which ends a remediation that waited for it.
     pub creates: bool,
     /// A machine is deleted because it is ill.
@@ -218,6 +221,7 @@ impl Reconcile for ControlPlanes {
         if let (Some(change), Some(cluster)) = (&plan.etcd, &seen.cluster) {
             self.etcd(&Key::of(cluster.as_ref()), &seen.certificates).await?.change(change).await?;
         }
+        self.read_expiries(seen, &plan.expiries, &mut plan.local).await;
         let outcome = self.context.writer.execute(plan.local).await?;
         if let (true, Some(cluster)) = (plan.addons, &seen.cluster) {
             addons::upgrade(&self.context.workloads, &Key::of(cluster.as_ref()), &seen.control_plane).await?;
@@ -236,6 +240,24 @@ impl ControlPlanes {
         let now = self.context.writer.clock().now();
         let tls = self.sight.access(cluster, certificates::Pair { public, private }, now)?;
         Ok(etcd::Access::new(etcd::Forwarded(self.context.workloads.try_client(cluster).await?), tls))
+    }
+
+    /// Notes when certificates end. What cannot be asked now is asked later: nothing waits for it.
+    async fn read_expiries(&self, seen: &Seen, unread: &[expiry::Unread], local: &mut Plan) {
+        let Some(cluster) = seen.cluster.as_deref().map(Key::of).filter(|_| !unread.is_empty()) else { return };
+        if !self.sight.may_read(&cluster, self.context.writer.clock().now()) {
+            return;
+        }
+        let authority = key_pair(&seen.certificates, Purpose::Ca, &cluster.name);
+        let client = self.context.workloads.try_client(&cluster).await;
+        let (Ok((authority, _)), Ok(client)) = (authority, client) else { return };
+        let read = unread.iter().map(async |unread| (unread, expiry::read(&client, unread, &authority).await));
+        for (unread, end) in futures::future::join_all(read).await {
+            match end {
+                Ok(end) => drop(local.update(unread.config.as_ref(), &expiry::noted(&unread.config, end))),
+                Err(why) => tracing::debug!(%cluster, node = unread.node, why, "the end of certificates is not known"),
+            }
+        }
     }
 
     /// The members of etcd: asked anew if anything is to be done or is not well, or if that is long ago.
@@ -453,6 +475,7 @@ fn advance(
     plan.rollout = rollout::is_due(seen, now);
     rollout::step(seen, cluster, decision, now, plan)?;
     plan.addons = rollout::is_complete(seen, now);
+    plan.expiries = expiry::unread(seen);
     Ok(())
 }
 

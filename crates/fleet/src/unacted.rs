@@ -9,8 +9,6 @@ use serde::Serialize;
 const FIELDS: &[(&str, &[&str])] = &[
     // No provider here takes the port of the API from the Cluster: theirs do (OpenStackCluster spec.apiServer.port).
     ("Cluster", &["/spec/clusterNetwork/apiServerPort", "/spec/topology"]),
-    ("KubeadmControlPlane", &["/spec/rollout/before"]),
-    ("KubeadmConfig", &["/spec/ignition"]),
 ];
 
 /// The fields of the object that are set and not acted upon, as `spec.topology`.

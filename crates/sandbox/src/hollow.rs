@@ -10,6 +10,7 @@ mod addons;
 mod balance;
 mod cluster;
 mod etcd;
+mod ignition;
 mod join;
 mod kubeadm;
 mod machine;

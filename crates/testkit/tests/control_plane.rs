@@ -3,6 +3,7 @@
 use api::{
     condition,
     control_plane::{KubeadmControlPlane, KubeadmControlPlaneStatus},
+    kubeadm::KubeadmConfig,
     machine::Machine,
 };
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -169,5 +170,85 @@ async fn a_member_whose_answers_are_lost_is_removed_all_the_same() {
     world.until("the machine is gone", replaced).await;
     settled(&world, 3).await;
     survives(&world).await;
+    world.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_whose_certificates_end_soon_is_replaced() {
+    let world = started(17, 1).await;
+    let first = names(&world).await.remove(0);
+    let expiry = async |name: &str| {
+        let machine = world.api::<Machine>().get_opt(name).await.unwrap();
+        machine.and_then(|machine| machine.status?.certificates_expiry_date)
+    };
+    world.until("it is known when the certificates end", async || expiry(&first).await.is_some()).await;
+    let annotation = api::names::CERTIFICATES_EXPIRY_ANNOTATION;
+    let soon = json!({"metadata": {"annotations": {annotation: "2020-01-01T00:00:00Z"}}});
+    world.patch::<KubeadmConfig>(&first, soon).await;
+    let before = json!({"spec": {"rollout": {"before": {"certificatesExpiryDays": 30}}}});
+    world.patch::<KubeadmControlPlane>("demo-cp", before).await;
+    let replaced = async || {
+        let now = names(&world).await;
+        now.len() == 1 && now[0] != first && expiry(&now[0]).await.is_some()
+    };
+    world.until("another machine has taken over", replaced).await;
+    settled(&world, 1).await;
+    survives(&world).await;
+    world.shutdown().await;
+}
+
+/// As the OpenStack provider's published template for Flatcar has it.
+#[tokio::test(start_paused = true)]
+async fn machines_boot_with_ignition_too() {
+    const ADDITIONAL: &str = "\
+systemd:
+  units:
+  - name: coreos-metadata-sshkeys@.service
+    enabled: true
+  - name: kubeadm.service
+    enabled: true
+    dropins:
+    - name: 10-flatcar.conf
+      contents: |
+        [Unit]
+        Requires=containerd.service coreos-metadata.service
+        After=containerd.service coreos-metadata.service
+
+        [Service]
+        EnvironmentFile=/run/metadata/flatcar
+";
+    let registration = json!({
+        "name": "${COREOS_OPENSTACK_HOSTNAME}",
+        "kubeletExtraArgs": [
+            {"name": "cloud-provider", "value": "external"},
+            {"name": "provider-id", "value": "openstack:///${COREOS_OPENSTACK_INSTANCE_UUID}"},
+        ],
+    });
+    let own = json!({
+        "format": "ignition",
+        "ignition": {"containerLinuxConfig": {"additionalConfig": ADDITIONAL}},
+        "preKubeadmCommands": [
+            "export COREOS_OPENSTACK_HOSTNAME=${COREOS_OPENSTACK_HOSTNAME%.*}",
+            "export COREOS_OPENSTACK_INSTANCE_UUID=${COREOS_OPENSTACK_INSTANCE_UUID}",
+            "envsubst < /etc/kubeadm.yml > /etc/kubeadm.yml.tmp",
+            "mv /etc/kubeadm.yml.tmp /etc/kubeadm.yml",
+        ],
+        "joinConfiguration": {"nodeRegistration": registration},
+    });
+    let change = |object: &mut serde_json::Value| match object["kind"].as_str() {
+        Some("KubeadmControlPlane") => {
+            let mut spec = own.clone();
+            spec["initConfiguration"] = json!({"nodeRegistration": registration});
+            object["spec"]["kubeadmConfigSpec"] = spec;
+        }
+        Some("KubeadmConfigTemplate") => object["spec"]["template"]["spec"] = own.clone(),
+        _ => {}
+    };
+    let world = World::start(18).await;
+    let shape = Shape { control_plane: 3, workers: 1, version: "v1.34.2".into() };
+    world.create_with("demo", shape, change).await;
+    world.available("demo").await;
+    let joined = async || world.nodes("demo").await.len() == 4;
+    world.until("all machines have joined", joined).await;
     world.shutdown().await;
 }

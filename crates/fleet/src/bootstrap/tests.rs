@@ -116,6 +116,10 @@ fn waits(seen: &Seen) -> String {
     brief(&plan(seen, &now()).local)
 }
 
+fn user_data(seen: &Seen, sources: &Sources) -> Result<String, String> {
+    super::user_data(seen, sources).map(|data| data.text)
+}
+
 #[test]
 fn the_user_data_of_the_first_machine_begins_as_kubeadm_and_cloud_init_want_it() {
     let text = user_data(&seen("v1.34.2", true, false), &Sources::new()).unwrap();
@@ -305,6 +309,31 @@ fn a_configuration_that_was_moved_here_with_its_data_is_not_rendered_again() {
     let plan = plan(&seen, &now());
     assert!(matches!(plan.action, Action::None));
     assert!(plan.local.to_string().contains(r#""dataSecretCreated":true"#));
+}
+
+#[test]
+fn ignition_has_the_same_parts_in_its_own_places() {
+    let of = |mut seen: Seen| {
+        Arc::make_mut(&mut seen.config).spec.format = Some(BootstrapFormat::Ignition);
+        let data = super::user_data(&seen, &Sources::new()).unwrap();
+        assert_eq!(data.format, "ignition");
+        serde_json::from_str::<Value>(&data.text).unwrap()
+    };
+    let source = |document: &Value, path: &str| {
+        let files = document["storage"]["files"].as_array().unwrap();
+        let found = files.iter().find(|file| file["path"] == path)?;
+        found["contents"]["source"].as_str().map(str::to_owned)
+    };
+    let first = of(seen("v1.34.2", true, false));
+    for path in ["/etc/kubernetes/pki/ca.key", "/etc/kubernetes/pki/sa.pub"] {
+        assert!(source(&first, path).is_some(), "{path}");
+    }
+    assert!(source(&first, "/etc/kubeadm.yml").unwrap().contains("kind%3A%20InitConfiguration"));
+    assert!(source(&first, "/etc/kubeadm.sh").unwrap().contains("kubeadm%20init%20--config%20/etc/kubeadm.yml%0A"));
+    let worker = of(joining("v1.34.2", false));
+    assert!(source(&worker, "/etc/kubernetes/pki/ca.key").is_none());
+    assert!(source(&worker, "/etc/kubeadm.sh").unwrap().contains("kubeadm%20join%20"));
+    assert!(source(&worker, "/etc/kubeadm.yml").unwrap().contains("node.cluster.x-k8s.io/uninitialized"));
 }
 
 #[test]

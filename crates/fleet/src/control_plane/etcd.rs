@@ -32,7 +32,7 @@ use crate::certificates::Pair;
 /// The port of kubeadm's etcd for clients.
 const PORT: u16 = 2379;
 /// All that one member is asked at once.
-const CALL_LIMIT: Duration = Duration::from_secs(5);
+pub const CALL_LIMIT: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 const MEMBERS: &str = "/v3/cluster/member/list";
@@ -72,22 +72,25 @@ impl Drop for Held {
 
 impl Dial for Forwarded {
     fn dial<'a>(&'a self, node: &'a str) -> BoxFuture<'a, std::result::Result<Line, String>> {
-        Box::pin(async move {
-            let pods = Api::<Pod>::namespaced(self.0.clone(), "kube-system");
-            let forward = pods.portforward(&format!("etcd-{node}"), &[PORT]).await;
-            let mut held = Held(forward.map_err(|error| error.to_string())?);
-            let failed = held.0.take_error(PORT);
-            let stream = held.0.take_stream(PORT).ok_or("there is no stream to the pod")?;
-            let failed = async move {
-                let _held = held;
-                match failed {
-                    Some(failed) => failed.await,
-                    None => None,
-                }
-            };
-            Ok(Line { stream: Box::new(stream), failed: Box::pin(failed) })
-        })
+        Box::pin(async move { forward(&self.0, &format!("etcd-{node}"), PORT).await })
     }
+}
+
+/// A stream to a port of a pod of the control plane.
+pub async fn forward(client: &Client, pod: &str, port: u16) -> std::result::Result<Line, String> {
+    let pods = Api::<Pod>::namespaced(client.clone(), "kube-system");
+    let forward = pods.portforward(pod, &[port]).await;
+    let mut held = Held(forward.map_err(|error| error.to_string())?);
+    let failed = held.0.take_error(port);
+    let stream = held.0.take_stream(port).ok_or("there is no stream to the pod")?;
+    let failed = async move {
+        let _held = held;
+        match failed {
+            Some(failed) => failed.await,
+            None => None,
+        }
+    };
+    Ok(Line { stream: Box::new(stream), failed: Box::pin(failed) })
 }
 
 /// What is asked of etcd before a machine goes, or because one went.

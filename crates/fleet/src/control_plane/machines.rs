@@ -15,7 +15,7 @@ use kube::Resource as _;
 use super::{
     Seen, deletion,
     etcd::look::Trouble,
-    preflight,
+    expiry, preflight,
     remediation::{self, Decision},
     rollout,
 };
@@ -105,7 +105,9 @@ pub fn updated(seen: &Seen, decision: Option<&Decision>, now: &Time) -> Vec<Mach
             });
         }
         let remediated = remediation::statement(machine, decision);
+        let expiry = expiry::of(seen, machine);
         let status = after.status.get_or_insert_default();
+        status.certificates_expiry_date = expiry.or_else(|| status.certificates_expiry_date.take());
         if remediated == Some(None) {
             condition::remove(&mut status.conditions, "OwnerRemediated");
         }

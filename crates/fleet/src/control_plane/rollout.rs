@@ -16,6 +16,7 @@ use kube::core::ObjectMeta;
 use super::{
     ControlPlanePlan, Seen,
     deletion::{self, Next},
+    expiry,
     preflight::{self, Operation},
     remediation::{self, Decision, Verdict},
 };
@@ -290,6 +291,9 @@ pub fn outdated(seen: &Seen, machine: &Machine, now: &Time) -> Option<String> {
         && machine.metadata.creation_timestamp.as_ref().is_some_and(|made| made.0 < after.0)
     {
         return Some("KubeadmControlPlane spec.rolloutAfter expired".to_owned());
+    }
+    if expiry::is_near(seen, machine, now) {
+        return Some("Certificates will expire soon".to_owned());
     }
     if let Some(infrastructure) = seen.infrastructures.get(name_of(machine)) {
         let from = owner::annotation_of(&infrastructure.meta, names::CLONED_FROM_NAME_ANNOTATION);

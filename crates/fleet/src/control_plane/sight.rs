@@ -20,6 +20,8 @@ const LOOK_EVERY: SignedDuration = SignedDuration::from_mins(5);
 const GRACE: SignedDuration = SignedDuration::from_mins(5);
 /// A client certificate is good for a day, and used for half of it.
 const CLIENT_LIFE: SignedDuration = SignedDuration::from_hours(12);
+/// Certificates that could not be read are asked for again.
+const READ_EVERY: SignedDuration = SignedDuration::from_secs(30);
 
 #[derive(Default)]
 pub struct Sight(Mutex<HashMap<Key, Memory>>);
@@ -29,6 +31,7 @@ struct Memory {
     answered: Option<Timestamp>,
     look: Option<(Timestamp, Vec<String>, Arc<Look>)>,
     access: Option<(Timestamp, String, Arc<ClientConfig>)>,
+    read: Option<Timestamp>,
 }
 
 impl Sight {
@@ -69,6 +72,17 @@ impl Sight {
         let kept = (now, authority.public, tls.clone());
         self.0.lock().entry(cluster.clone()).or_default().access = Some(kept);
         Ok(tls)
+    }
+
+    /// Whether certificates may be asked for now; one that cannot be asked is not asked in every reconcile.
+    pub fn may_read(&self, cluster: &Key, now: Timestamp) -> bool {
+        let mut memory = self.0.lock();
+        let read = &mut memory.entry(cluster.clone()).or_default().read;
+        let due = read.is_none_or(|read| now.duration_since(read) >= READ_EVERY);
+        if due {
+            *read = Some(now);
+        }
+        due
     }
 
     pub fn forget(&self, cluster: &Key) {

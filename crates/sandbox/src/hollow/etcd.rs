@@ -30,6 +30,8 @@ use super::cluster::{Cluster, data_prefix};
 
 /// The port of kubeadm's etcd for clients.
 const PORT: u16 = 2379;
+/// The port of kubeadm's API servers.
+const API_PORT: u16 = 6443;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -311,7 +313,7 @@ fn id(seed: &[u8], count: u64) -> u64 {
     digest.as_ref().iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
-/// Streams into the pods of a hollow cluster: its etcd members answer, and nothing else runs.
+/// Streams into the pods of a hollow cluster: its etcd members and API servers answer, and nothing else runs.
 #[derive(Default)]
 pub struct Pods(OnceLock<Weak<Cluster>>);
 
@@ -333,6 +335,13 @@ impl Forward for Pods {
                     format!("failed to connect to localhost:{port} inside pod {namespace}/{pod}: connection refused");
                 io::Error::new(io::ErrorKind::ConnectionRefused, text)
             };
+            if let (Some(node), Some(cluster)) = (pod.strip_prefix("kube-apiserver-"), self.cluster()) {
+                let tls = cluster.members.read().values().find(|member| member.node == node).map(|m| m.tls.clone());
+                let tls = tls.filter(|_| namespace == "kube-system" && port == API_PORT).ok_or_else(refused)?;
+                let (ours, theirs) = tokio::io::duplex(BUFFER_BYTES);
+                tokio::spawn(async move { cluster.server.serve_connection(ours, tls).await });
+                return Ok(theirs);
+            }
             let node = pod.strip_prefix("etcd-").filter(|_| namespace == "kube-system" && port == PORT);
             let (Some(node), Some(cluster)) = (node, self.cluster()) else { return Err(refused()) };
             let members = cluster.members.read().clone();

@@ -31,6 +31,8 @@ pub struct ClusterConfiguration {
     pub networking: Networking,
     pub api_server: ApiServer,
     pub certificates_dir: String,
+    /// As Go writes durations; empty: a year.
+    pub certificate_validity_period: String,
     pub etcd: Etcd,
     pub image_repository: String,
     pub dns: Dns,
@@ -52,6 +54,12 @@ pub struct Proxy {
 }
 
 impl ClusterConfiguration {
+    /// For how long certificates are good, in hours; those that kubeadm makes, not the authorities.
+    pub fn validity_hours(&self) -> i64 {
+        const YEAR: i64 = 365 * 24;
+        self.certificate_validity_period.split_once('h').and_then(|(hours, _)| hours.parse().ok()).unwrap_or(YEAR)
+    }
+
     /// Where a key or certificate lies, by its path in the folder of certificates.
     pub fn pki(&self, name: &str) -> String {
         let folder = if self.certificates_dir.is_empty() { "/etc/kubernetes/pki" } else { &self.certificates_dir };
@@ -84,6 +92,56 @@ pub struct Networking {
 pub struct ApiServer {
     #[serde(rename = "certSANs")]
     pub cert_sans: Vec<String>,
+    /// A list of name and value in v1beta4, a map in v1beta3.
+    pub extra_args: Value,
+    pub extra_volumes: Vec<Volume>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Volume {
+    pub host_path: String,
+    pub mount_path: String,
+}
+
+/// Flags of an API server that name a file which has to be there.
+const FILE_FLAGS: [&str; 5] = [
+    "admission-control-config-file",
+    "audit-policy-file",
+    "audit-webhook-config-file",
+    "authentication-config",
+    "encryption-provider-config",
+];
+
+impl ApiServer {
+    fn args(&self) -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        match &self.extra_args {
+            Value::Array(list) => list.iter().map(|arg| (text(&arg["name"]), text(&arg["value"]))).collect(),
+            Value::Object(map) => map.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// An API server that does not find a file which a flag names does not start. `written` says whether a file is on the
+    /// machine.
+    pub fn check(&self, written: impl Fn(&str) -> bool) -> Result<(), Error> {
+        for (flag, path) in self.args().into_iter().filter(|(flag, _)| FILE_FLAGS.contains(&flag.as_str())) {
+            // kubeadm mounts this folder itself, and nothing else that is the user's.
+            let mounts = self.extra_volumes.iter().map(|volume| (&*volume.mount_path, &*volume.host_path));
+            let mut mounts = mounts.chain([("/etc/kubernetes/pki", "/etc/kubernetes/pki")]);
+            let on_host = mounts.find_map(|(inside, outside)| {
+                let rest = path.strip_prefix(inside).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
+                Some(format!("{outside}{rest}"))
+            });
+            if !on_host.is_some_and(|path| written(&path)) {
+                return Err(Error::Invalid(format!(
+                    "the API server does not start: --{flag}: open {path}: no such file or directory"
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -279,6 +337,21 @@ mod tests {
         assert!(matches!(join("/x", Some(&text)), Err(Error::Unknown { .. })));
         assert!(matches!(join("/x", None), Err(Error::Missing { .. })));
         assert!(matches!(join("/x", Some("a: [")), Err(Error::Unreadable { .. })));
+    }
+
+    #[test]
+    fn an_api_server_starts_only_with_the_files_that_its_flags_name() {
+        let server = |mount: &str| -> ApiServer {
+            serde_json::from_value(serde_json::json!({
+                "extraArgs": [{"name": "audit-policy-file", "value": "/etc/k/policy.yaml"}, {"name": "v", "value": "2"}],
+                "extraVolumes": [{"name": "k", "hostPath": "/srv/k", "mountPath": mount}],
+            }))
+            .unwrap()
+        };
+        assert!(server("/etc/k").check(|path| path == "/srv/k/policy.yaml").is_ok());
+        assert!(server("/etc/k").check(|_| false).unwrap_err().to_string().contains("/etc/k/policy.yaml"));
+        assert!(server("/etc/other").check(|_| true).is_err(), "not mounted");
+        assert!(ApiServer::default().check(|_| false).is_ok());
     }
 
     #[test]

@@ -28,8 +28,8 @@ const JOINED: &str = "This node has joined the cluster";
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cloud-init: {0}")]
-    UserData(#[from] user_data::Error),
+    #[error("{0}")]
+    UserData(#[source] user_data::Error),
     #[error("[kubeadm] {0}")]
     Configuration(#[from] kubeadm::Error),
     #[error("[kubeadm] {0}")]
@@ -145,9 +145,9 @@ impl Machine<'_> {
         let config = match CloudConfig::read(user_data, &self.instance()) {
             // A script, or nothing for cloud-init: a machine of its own kind.
             Err(user_data::Error::Format(_)) => return Ok(Record::default()),
-            config => config?,
+            config => config.map_err(Error::UserData)?,
         };
-        self.log("cloud-init: user data read");
+        self.log("user data read");
         match kubeadm_command(&config) {
             None => Ok(Record::default()),
             Some(Kubeadm::Init(path)) => self.init(&config, &path, known).await,
@@ -316,6 +316,7 @@ impl Machine<'_> {
         name: &str,
         advertised: &str,
     ) -> Result<(), Error> {
+        cluster.api_server.check(|path| config.files.contains_key(path))?;
         let address = self.address();
         let host = cluster.control_plane_endpoint.rsplit_once(':').map_or("", |(host, _)| host);
         let mut names: Vec<String> =
@@ -328,13 +329,14 @@ impl Machine<'_> {
         names.retain(|name| !name.is_empty());
         names.sort();
         names.dedup();
-        let serving = self.authority(config, cluster)?.server(&names, (self.hollow.clock)())?;
+        let serving =
+            self.authority(config, cluster)?.server(&names, (self.hollow.clock)(), cluster.validity_hours())?;
         let etcd_serving = match self.etcd_authority(config, cluster)? {
             Some(authority) => {
                 let joined = opened.etcd.join(&self.server.id, name, &address, &opened.alive()).await;
                 joined.map_err(Error::Etcd)?;
                 let names = [name, address.as_str(), "localhost", "127.0.0.1"].map(str::to_owned);
-                Some(authority.server(&names, (self.hollow.clock)())?)
+                Some(authority.server(&names, (self.hollow.clock)(), cluster.validity_hours())?)
             }
             None => None,
         };

@@ -58,8 +58,10 @@ impl Authority {
     }
 
     /// A serving certificate for an API server.
-    pub fn server(&self, names: &[String], now: Timestamp) -> Result<Signed, Error> {
+    pub fn server(&self, names: &[String], now: Timestamp, validity_hours: i64) -> Result<Signed, Error> {
         let mut params = base(now, "kube-apiserver", &[]);
+        let end = time::OffsetDateTime::from_unix_timestamp(now.as_second().saturating_add(validity_hours * 3600));
+        params.not_after = end.unwrap_or(params.not_after);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         for name in names {
             params.subject_alt_names.push(match name.parse::<IpAddr>() {

@@ -1,4 +1,5 @@
-//! User data read as cloud-init would: decoded, rendered, and taken apart into files and commands.
+//! User data read as cloud-init would: decoded, rendered, and taken apart into files and commands. What is Ignition is read
+//! as Flatcar would (`ignition.rs`).
 //!
 //! Source: cloud-init reference, "User-data formats", "Instance metadata" (jinja), modules write_files and runcmd.
 
@@ -23,7 +24,9 @@ pub enum Error {
     Gzip(String),
     #[error("user data is not UTF-8")]
     Utf8,
-    #[error("user data begins with {0:?}: only #cloud-config is read here")]
+    #[error("ignition: {0}")]
+    Ignition(String),
+    #[error("user data begins with {0:?}: only #cloud-config and Ignition are read here")]
     Format(String),
     #[error("jinja template of the user data")]
     Template(#[source] minijinja::Error),
@@ -47,7 +50,7 @@ pub struct Instance {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CloudConfig {
     pub files: BTreeMap<String, Vec<u8>>,
-    /// bootcmd and runcmd, in order, as shell lines.
+    /// bootcmd and runcmd, or what units run, in order, as shell lines.
     pub commands: Vec<String>,
 }
 
@@ -61,6 +64,9 @@ impl CloudConfig {
             bytes = gunzip(&bytes)?;
         }
         let text = String::from_utf8(bytes).map_err(|_| Error::Utf8)?;
+        if text.trim_start().starts_with('{') {
+            return super::ignition::read(&text, instance);
+        }
         let text = match text.strip_prefix("## template: jinja\n") {
             Some(template) => render(template, instance)?,
             None => text,
@@ -126,7 +132,7 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(packed).ok()
 }
 
-fn gunzip(bytes: &[u8]) -> Result<Vec<u8>, Error> {
+pub fn gunzip(bytes: &[u8]) -> Result<Vec<u8>, Error> {
     let mut out = Vec::new();
     let read = flate2::read::GzDecoder::new(bytes).take(USER_DATA_MAX_BYTES as u64 + 1).read_to_end(&mut out);
     read.map_err(|error| Error::Gzip(error.to_string()))?;

@@ -263,3 +263,27 @@ fn what_is_settled_needs_no_news_and_what_is_not_does() {
     deleted(&mut seen, 0);
     assert!(!settled(&seen));
 }
+
+#[test]
+fn certificates_that_end_soon_roll_unless_they_always_do() {
+    let mut seen = named(1);
+    let expires = |seen: &mut Seen, days: i64| {
+        let end = now().0 + SignedDuration::from_hours(24 * days);
+        let config = Arc::make_mut(seen.configs.get_mut("m1").unwrap());
+        *config = expiry::noted(config, end);
+    };
+    assert_eq!(expiry::unread(&seen).len(), 1);
+    expires(&mut seen, 30);
+    assert_eq!(expiry::unread(&seen), []);
+    let before = api::control_plane::RolloutBefore { certificates_expiry_days: Some(30) };
+    spec(&mut seen).rollout = Some(KubeadmControlPlaneRollout { before: Some(before), ..Default::default() });
+    let why = |seen: &Seen| rollout::outdated(seen, &seen.machines[0], &now()).unwrap_or_default();
+    assert_eq!(why(&seen), "");
+    expires(&mut seen, 29);
+    assert_eq!(why(&seen), "Certificates will expire soon");
+    freshen(&mut seen);
+    let status = seen.machines[0].status.as_ref().unwrap();
+    assert_eq!(status.certificates_expiry_date, expiry::of(&seen, &seen.machines[0]));
+    configuration(&mut seen).cluster_configuration.as_mut().unwrap().certificate_validity_period_days = Some(30);
+    assert!(!expiry::is_near(&seen, &seen.machines[0], &now()), "the next machine's would be none better");
+}
