@@ -103,6 +103,11 @@ pub enum Denied {
 }
 
 impl Denied {
+    /// The Status that a client gets (meta.k8s.io/v1).
+    pub fn status(self, request: &Request) -> Value {
+        self.into_error(request).to_value()
+    }
+
     pub(crate) fn into_error(self, request: &Request) -> Error {
         match self {
             Self::Forbidden(why) => Error::forbidden(&request.group, &request.resource, &request.name, why),

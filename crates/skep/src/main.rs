@@ -1,10 +1,13 @@
 //! The one binary: reads its settings, puts the parts together, and nothing else.
 
 mod admission;
+mod controllers;
 mod identity;
+mod install;
 mod machines;
 mod place;
 mod plane;
+mod rights;
 mod sandbox;
 mod security;
 mod serve;
@@ -13,6 +16,7 @@ mod state;
 mod storage;
 mod telemetry;
 mod up;
+mod webhooks;
 
 use std::process::ExitCode;
 
@@ -38,6 +42,10 @@ enum Command {
     Up(up::Arguments),
     /// Start a management cluster: its API and the controllers
     Serve(Box<serve::Arguments>),
+    /// Put Skep's kinds, rights and webhooks into a Kubernetes of your own
+    Install(install::Arguments),
+    /// Start the controllers beside a Kubernetes of your own
+    Controllers(controllers::Arguments),
     /// Start the sandbox cloud: an OpenStack-compatible cloud with hollow machines
     Sandbox(sandbox::Arguments),
     /// Stand in for the servers of a cloud whose servers do not boot (for tests)
@@ -78,6 +86,8 @@ fn main() -> ExitCode {
         match arguments.command {
             Command::Up(arguments) => up::run(arguments).await,
             Command::Serve(arguments) => serve::run(*arguments).await,
+            Command::Install(arguments) => install::run(arguments).await,
+            Command::Controllers(arguments) => controllers::run(arguments).await,
             Command::Sandbox(arguments) => sandbox::run(arguments).await,
             Command::Machines(arguments) => machines::run(arguments).await,
             Command::Store(command) => storage::run(command).await,

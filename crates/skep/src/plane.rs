@@ -6,29 +6,23 @@ use anyhow::{Context, Result};
 use apiserver::{Options, Profile, Server, User};
 use control::{Clock, Election, Timing};
 use fleet::Fleet;
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject};
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-    core::ObjectMeta,
-};
+use kube::Client;
 use store::SharedStore;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::{Rules, Versions},
+    rights,
     security::Security,
     settings::Settings,
     state::{self, State},
 };
 
 /// Reconciles at once, for each controller.
-const CONCURRENCY: usize = 10;
-/// The group that the controllers belong to, with just the rights that they use.
-const CONTROLLERS: &str = "skep:controllers";
+pub const CONCURRENCY: usize = 10;
 /// The Lease of the process whose controllers work, where there are several.
-const LEASE: &str = "skep-controllers";
+pub const LEASE: &str = "skep-controllers";
 
 pub struct Plane {
     /// As administrator.
@@ -110,14 +104,14 @@ impl Plane {
 
     /// Starts the controllers, with their own identity and no more rights than they need.
     pub async fn control(&mut self) -> Result<()> {
-        grant(&self.client).await.context("grant the controllers their rights")?;
+        rights::grant(&self.client, None).await.context("grant the controllers their rights")?;
         self.controllers = Controllers::Working(work(&self.server));
         Ok(())
     }
 
     /// Starts the controllers whenever this process is the one of several that is to run them.
     pub async fn control_by_lease(&mut self) -> Result<()> {
-        grant(&self.client).await.context("grant the controllers their rights")?;
+        rights::grant(&self.client, None).await.context("grant the controllers their rights")?;
         let election = Election {
             client: self.client.clone(),
             clock: Clock::system(),
@@ -169,7 +163,7 @@ impl Plane {
 }
 
 fn work(server: &Server) -> Fleet {
-    let user = User::new("system:skep:controllers", [CONTROLLERS]);
+    let user = User::new("system:skep:controllers", [rights::CONTROLLERS]);
     Fleet::start(fleet::Options {
         client: Client::new(server.service_as(user), "default"),
         clock: Clock::system(),
@@ -181,57 +175,7 @@ fn work(server: &Server) -> Fleet {
 }
 
 /// Who this process is among candidates: the machine, and a number of its own.
-fn identity() -> String {
+pub fn identity() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{}_{:016x}", host.trim(), rand::random::<u64>())
-}
-
-/// Applies the controllers' role and its binding.
-async fn grant(client: &Client) -> Result<(), kube::Error> {
-    let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| {
-        let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        PolicyRule {
-            api_groups: Some(owned(groups)),
-            resources: Some(owned(resources)),
-            verbs: owned(verbs),
-            ..PolicyRule::default()
-        }
-    };
-    let all = ["get", "list", "watch", "create", "update", "patch", "delete"];
-    let groups = [
-        "cluster.x-k8s.io",
-        "addons.cluster.x-k8s.io",
-        "bootstrap.cluster.x-k8s.io",
-        "controlplane.cluster.x-k8s.io",
-        "infrastructure.cluster.x-k8s.io",
-    ];
-    let metadata = || ObjectMeta { name: Some(CONTROLLERS.to_owned()), ..ObjectMeta::default() };
-    let role = ClusterRole {
-        metadata: metadata(),
-        rules: Some(vec![
-            rule(&groups, &["*"], &all),
-            rule(&[""], &["secrets", "configmaps"], &all),
-            rule(&[""], &["events"], &["create", "get", "patch"]),
-            rule(&[""], &["namespaces"], &["get", "list", "watch"]),
-        ]),
-        ..ClusterRole::default()
-    };
-    let binding = ClusterRoleBinding {
-        metadata: metadata(),
-        role_ref: RoleRef {
-            api_group: Some("rbac.authorization.k8s.io".to_owned()),
-            kind: "ClusterRole".to_owned(),
-            name: CONTROLLERS.to_owned(),
-        },
-        subjects: Some(vec![Subject {
-            api_group: Some("rbac.authorization.k8s.io".to_owned()),
-            kind: "Group".to_owned(),
-            name: CONTROLLERS.to_owned(),
-            namespace: None,
-        }]),
-    };
-    let params = PatchParams::apply("skep").force();
-    Api::<ClusterRole>::all(client.clone()).patch(CONTROLLERS, &params, &Patch::Apply(&role)).await?;
-    Api::<ClusterRoleBinding>::all(client.clone()).patch(CONTROLLERS, &params, &Patch::Apply(&binding)).await?;
-    Ok(())
 }

@@ -102,12 +102,7 @@ impl State {
     /// The installation's own certificate authority.
     pub fn authority(&self) -> Result<Credential> {
         let key = self.text("ca.key", || Ok(KeyPair::generate()?.serialize_pem()))?;
-        let certificate = self.text("ca.crt", || {
-            let mut params = params("skep-ca", None, CA_DAYS)?;
-            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-            params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
-            Ok(params.self_signed(&KeyPair::from_pem(&key)?)?.pem())
-        })?;
+        let certificate = self.text("ca.crt", || authority("skep-ca", &key))?;
         Ok(Credential { certificate, key })
     }
 
@@ -153,7 +148,21 @@ fn params(name: &str, group: Option<&str>, days: i64) -> Result<CertificateParam
     Ok(params)
 }
 
+/// The certificate of an authority with this key.
+fn authority(name: &str, key: &str) -> Result<String> {
+    let mut params = params(name, None, CA_DAYS)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
+    Ok(params.self_signed(&KeyPair::from_pem(key)?)?.pem())
+}
+
 impl Credential {
+    /// A new authority.
+    pub fn authority(name: &str) -> Result<Self> {
+        let key = KeyPair::generate()?.serialize_pem();
+        Ok(Self { certificate: authority(name, &key)?, key })
+    }
+
     /// A serving certificate for these names and addresses.
     pub fn server(&self, names: &[String]) -> Result<Self> {
         let mut params = params("skep-apiserver", None, CERTIFICATE_DAYS)?;

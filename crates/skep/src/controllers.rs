@@ -1,0 +1,100 @@
+//! `skep controllers`: the controllers and the webhooks beside a Kubernetes that is not ours.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use control::{Clock, Election, Timing};
+use fleet::Fleet;
+use kube::Client;
+use rustls::ServerConfig;
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    install::{self, NAMESPACE, PORT, Target},
+    plane::{CONCURRENCY, LEASE, identity},
+    state::Credential,
+    webhooks,
+};
+
+/// The webhooks' certificate is made anew so often: it is valid for a year.
+const RENEWAL: Duration = Duration::from_secs(30 * 24 * 3600);
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    target: Target,
+    /// Where the webhooks listen
+    #[arg(long, default_value_t = SocketAddr::from(([0, 0, 0, 0], PORT)))]
+    listen: SocketAddr,
+}
+
+pub async fn run(arguments: Arguments) -> Result<u8> {
+    let client = arguments.target.client().await?;
+    let (authority, names) = install::installed(&client).await?;
+    let listener =
+        TcpListener::bind(arguments.listen).await.with_context(|| format!("listen at {}", arguments.listen))?;
+    let address = listener.local_addr().context("read the listener's address")?;
+    let (tls, renewed) = watch::channel(serving(&authority, &names)?);
+    let stop = CancellationToken::new();
+    tokio::spawn(stop.clone().run_until_cancelled_owned(renew(authority, names, tls)));
+    let serving = tokio::spawn(webhooks::serve(listener, renewed, stop.clone()));
+    let election = Election {
+        client: client.clone(),
+        clock: Clock::system(),
+        namespace: NAMESPACE.to_owned(),
+        name: LEASE.to_owned(),
+        identity: identity(),
+        timing: Timing::default(),
+    };
+    eprintln!("The webhooks answer at https://{address}");
+    let leading = tokio::spawn(election.lead(stop.clone(), move |lost| {
+        let client = client.clone();
+        async move {
+            eprintln!("The controllers work.");
+            let fleet = work(client);
+            lost.cancelled().await;
+            fleet.shutdown().await;
+        }
+    }));
+    let mut leading = leading;
+    tokio::select! {
+        asked = crate::serve::until_signal() => asked?,
+        led = &mut leading => {
+            // Another process' controllers begin now: ours must not be there then.
+            led.context("lead the controllers")??;
+        }
+    }
+    stop.cancel();
+    if !leading.is_finished() {
+        leading.await.context("end the controllers")??;
+    }
+    serving.await.context("serve the webhooks")?.context("serve the webhooks")?;
+    Ok(0)
+}
+
+fn work(client: Client) -> Fleet {
+    Fleet::start(fleet::Options {
+        client,
+        clock: Clock::system(),
+        connect: Arc::new(fleet::Direct),
+        clouds: Arc::new(fleet::openstack::Network),
+        concurrency: CONCURRENCY,
+        random: Arc::new(rand::random),
+    })
+}
+
+fn serving(authority: &Credential, names: &[String]) -> Result<Arc<ServerConfig>> {
+    let certificate = authority.server(names)?;
+    apiserver::server_tls(&certificate.certificate, &certificate.key, None).context("use the webhooks' certificate")
+}
+
+async fn renew(authority: Credential, names: Vec<String>, tls: watch::Sender<Arc<ServerConfig>>) {
+    loop {
+        tokio::time::sleep(RENEWAL).await;
+        match serving(&authority, &names) {
+            Ok(fresh) => drop(tls.send_replace(fresh)),
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "the webhooks' certificate was not renewed"),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What the controllers may do: no more than they use.
+
+use k8s_openapi::api::{
+    core::v1::ServiceAccount,
+    rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject},
+};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+    core::ObjectMeta,
+};
+
+/// The group that the controllers belong to, its role, and the binding of the two.
+pub const CONTROLLERS: &str = "skep:controllers";
+/// Who writes what Skep installs.
+pub const MANAGER: &str = "skep";
+
+/// Applies the controllers' role and its binding, to their group and to a service account if there is one.
+pub async fn grant(client: &Client, account: Option<&ServiceAccount>) -> Result<(), kube::Error> {
+    let params = PatchParams::apply(MANAGER).force();
+    Api::<ClusterRole>::all(client.clone()).patch(CONTROLLERS, &params, &Patch::Apply(role())).await?;
+    let binding = binding(account);
+    Api::<ClusterRoleBinding>::all(client.clone()).patch(CONTROLLERS, &params, &Patch::Apply(binding)).await?;
+    Ok(())
+}
+
+fn metadata() -> ObjectMeta {
+    ObjectMeta { name: Some(CONTROLLERS.to_owned()), ..ObjectMeta::default() }
+}
+
+fn role() -> ClusterRole {
+    let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| {
+        let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        PolicyRule {
+            api_groups: Some(owned(groups)),
+            resources: Some(owned(resources)),
+            verbs: owned(verbs),
+            ..PolicyRule::default()
+        }
+    };
+    let all = ["get", "list", "watch", "create", "update", "patch", "delete"];
+    let groups = [
+        "cluster.x-k8s.io",
+        "addons.cluster.x-k8s.io",
+        "bootstrap.cluster.x-k8s.io",
+        "controlplane.cluster.x-k8s.io",
+        "infrastructure.cluster.x-k8s.io",
+    ];
+    ClusterRole {
+        metadata: metadata(),
+        rules: Some(vec![
+            rule(&groups, &["*"], &all),
+            rule(&[""], &["secrets", "configmaps"], &all),
+            rule(&[""], &["events"], &["create", "get", "patch"]),
+            rule(&[""], &["namespaces"], &["get", "list", "watch"]),
+        ]),
+        ..ClusterRole::default()
+    }
+}
+
+fn binding(account: Option<&ServiceAccount>) -> ClusterRoleBinding {
+    let group = Subject {
+        api_group: Some("rbac.authorization.k8s.io".to_owned()),
+        kind: "Group".to_owned(),
+        name: CONTROLLERS.to_owned(),
+        namespace: None,
+    };
+    let account = account.map(|account| Subject {
+        api_group: Some(String::new()),
+        kind: "ServiceAccount".to_owned(),
+        name: account.metadata.name.clone().unwrap_or_default(),
+        namespace: account.metadata.namespace.clone(),
+    });
+    ClusterRoleBinding {
+        metadata: metadata(),
+        role_ref: RoleRef {
+            api_group: Some("rbac.authorization.k8s.io".to_owned()),
+            kind: "ClusterRole".to_owned(),
+            name: CONTROLLERS.to_owned(),
+        },
+        subjects: Some(std::iter::once(group).chain(account).collect()),
+    }
+}

@@ -1,0 +1,135 @@
+#!/usr/bin/env bash
+# The controllers beside a Kubernetes that is not ours: etcd, kube-apiserver and kube-controller-manager as they are published, the
+# kinds and webhooks of `skep install`, `skep controllers`, and a cluster in the sandbox's cloud: created, asked for in both versions,
+# refused where it is wrong, scaled, upgraded, deleted; the controllers are killed in between. The last line counts.
+# Its binaries are those that conformance/run builds.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+skep=${SKEP:-$PWD/target/release/skep}
+version=$(sed -nE 's~^(require )?\s*k8s.io/kubernetes (v[0-9.]+)( // indirect)?$~\2~p' conformance/go.mod)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/skep/conformance/$version
+for program in kubectl openssl; do
+  if [ -z "$(command -v "$program")" ]; then
+    printf '\n!!!! SKIPPED: the controllers beside kube-apiserver: there is no %s\n\n' "$program" >&2
+    exit 0
+  fi
+done
+for program in etcd kube-apiserver kube-controller-manager; do
+  if [ ! -x "$cache/$program" ]; then
+    printf '\n!!!! SKIPPED: the controllers beside kube-apiserver: there is no %s (conformance/programs builds it)\n\n' "$program" >&2
+    exit 0
+  fi
+done
+work=$(mktemp -d)
+cleanup() {
+  local code=$?
+  if [ "$code" != 0 ]; then
+    tail -n 20 "$work"/*.log >&2 || true
+    kubectl get clusters,machines,machinesets,machinedeployments,kcp,openstackclusters -A -o wide >&2 || true
+  fi
+  kill $(jobs -p) 2>/dev/null || true
+  wait 2>/dev/null || true
+  rm -rf "$work"
+  exit "$code"
+}
+trap cleanup EXIT
+export KUBECONFIG=$work/kubeconfig
+passed=0
+ok() { passed=$((passed + 1)); printf 'ok  %s (%s s)\n' "$1" "$SECONDS"; }
+fail() { printf 'FAILED  %s\n' "$1" >&2; exit 1; }
+
+# Below the ports that outgoing connections take.
+base=$((20000 + RANDOM % 5000 * 2))
+etcd=$base peers=$((base + 1)) api=$((base + 2)) hooks=$((base + 3)) manager=$((base + 4)) cloud=$((base + 5))
+(
+  cd "$work"
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=ca -keyout ca.key -out ca.crt
+  sign() { # name, subject
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "$2" -keyout "$1.key" -out "$1.csr"
+    openssl x509 -req -in "$1.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -days 1 -out "$1.crt" \
+      -extfile <(printf 'subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth\n')
+  }
+  sign server /CN=kube-apiserver
+  sign admin /O=system:masters/CN=admin
+  sign controllers /O=skep:controllers/CN=controllers
+  openssl ecparam -name prime256v1 -genkey -noout -out sa.key
+  openssl ec -in sa.key -pubout -out sa.pub
+) >/dev/null 2>&1
+kubeconfig() { # user
+  kubectl config --kubeconfig "$work/$1.yaml" set-cluster k --server "https://127.0.0.1:$api" --certificate-authority "$work/ca.crt" --embed-certs >/dev/null
+  kubectl config --kubeconfig "$work/$1.yaml" set-credentials "$1" --client-certificate "$work/$1.crt" --client-key "$work/$1.key" --embed-certs >/dev/null
+  kubectl config --kubeconfig "$work/$1.yaml" set-context k --cluster k --user "$1" >/dev/null
+  kubectl config --kubeconfig "$work/$1.yaml" use-context k >/dev/null
+}
+kubeconfig admin
+kubeconfig controllers
+cp "$work/admin.yaml" "$KUBECONFIG"
+
+"$cache/etcd" --data-dir "$work/etcd" --listen-client-urls "http://127.0.0.1:$etcd" --advertise-client-urls "http://127.0.0.1:$etcd" \
+  --listen-peer-urls "http://127.0.0.1:$peers" --initial-advertise-peer-urls "http://127.0.0.1:$peers" \
+  --initial-cluster "default=http://127.0.0.1:$peers" >"$work/etcd.log" 2>&1 &
+"$cache/kube-apiserver" --etcd-servers "http://127.0.0.1:$etcd" --secure-port "$api" --bind-address 127.0.0.1 \
+  --tls-cert-file "$work/server.crt" --tls-private-key-file "$work/server.key" --client-ca-file "$work/ca.crt" \
+  --service-account-issuer https://kubernetes.default.svc --service-account-key-file "$work/sa.pub" \
+  --service-account-signing-key-file "$work/sa.key" --authorization-mode RBAC --service-cluster-ip-range 10.96.0.0/16 \
+  >"$work/kube-apiserver.log" 2>&1 &
+for _ in $(seq 600); do kubectl get --raw /readyz >/dev/null 2>&1 && break; sleep 0.1; done
+kubectl get --raw /readyz >/dev/null || fail "kube-apiserver does not answer"
+"$cache/kube-controller-manager" --kubeconfig "$work/admin.yaml" --service-account-private-key-file "$work/sa.key" \
+  --controllers garbage-collector-controller,namespace-controller,serviceaccount-controller --leader-elect=false \
+  --bind-address 127.0.0.1 --secure-port "$manager" >"$work/kube-controller-manager.log" 2>&1 &
+ok "a Kubernetes $version answers"
+
+"$skep" install --kubeconfig "$work/admin.yaml" --reach "127.0.0.1:$hooks" 2>"$work/install.log" || fail "skep install"
+kubectl wait crd --all --for condition=Established --timeout 60s >/dev/null || fail "the kinds are not established"
+"$skep" install --kubeconfig "$work/admin.yaml" --reach "127.0.0.1:$hooks" 2>>"$work/install.log" || fail "skep install, once more"
+ok "skep install puts in kinds, rights and webhooks, and may be run again"
+
+# With no more rights than were granted, but for the lease.
+start_controllers() {
+  "$skep" controllers --kubeconfig "$work/controllers.yaml" --listen "127.0.0.1:$hooks" >>"$work/controllers.log" 2>&1 &
+  controllers=$!
+}
+start_controllers
+"$skep" sandbox --state "$work/cloud" --port "$cloud" >"$work/sandbox.log" 2>&1 &
+for _ in $(seq 300); do [ -s "$work/cloud/clouds.yaml" ] && break; sleep 0.1; done
+for _ in $(seq 300); do (echo >"/dev/tcp/127.0.0.1/$hooks") 2>/dev/null && break; sleep 0.1; done
+
+kubectl create -f - <<'Y' >"$work/refused" 2>&1 && fail "a wrong version was taken"
+apiVersion: cluster.x-k8s.io/v1beta2
+kind: Machine
+metadata: {name: wrong}
+spec: {clusterName: demo, version: yesterday, bootstrap: {dataSecretName: x}, infrastructureRef: {apiGroup: x.example, kind: X, name: x}}
+Y
+grep -q 'spec.version: Invalid value: "yesterday": must be a valid semantic version' "$work/refused" || fail "the refusal is: $(cat "$work/refused")"
+ok "what is wrong is refused in the published words"
+
+export OS_CLIENT_CONFIG_FILE=$work/cloud/clouds.yaml OS_CLOUD=skep-sandbox
+"$skep" create cluster demo --kubernetes-version v1.34.2 --control-plane-machines 1 --worker-machines 2 --image ubuntu-2404-kube >"$work/create.log" 2>&1 ||
+  fail "skep create cluster: $(cat "$work/create.log")"
+kubectl wait cluster/demo --for condition=Available --timeout 180s >/dev/null || fail "the cluster is not Available"
+[ "$(kubectl get clusters.v1beta1.cluster.x-k8s.io demo -o jsonpath='{.status.infrastructureReady}')" = true ] || fail "v1beta1 does not say that the infrastructure is ready"
+ok "a cluster becomes Available, and is told of in v1beta1 too"
+
+kill -9 "$controllers"
+wait "$controllers" 2>/dev/null || true
+start_controllers
+md=$(kubectl get machinedeployments -o name | head -n 1)
+for _ in $(seq 300); do (echo >"/dev/tcp/127.0.0.1/$hooks") 2>/dev/null && break; sleep 0.1; done
+kubectl scale "$md" --replicas 3 >/dev/null
+kubectl wait "$md" --for jsonpath='{.status.readyReplicas}'=3 --timeout 180s >/dev/null || fail "there are not three workers"
+ok "controllers that were killed go on, and workers scale"
+
+kcp=$(kubectl get kubeadmcontrolplanes -o name | head -n 1)
+kubectl patch "$kcp" --type merge -p '{"spec":{"version":"v1.35.0"}}' >/dev/null
+kubectl wait "$kcp" --for jsonpath='{.status.versions[0].version}'=v1.35.0 --timeout 180s >/dev/null || fail "the control plane is not upgraded"
+kubectl wait cluster/demo --for condition=Available --timeout 180s >/dev/null
+ok "the control plane is upgraded"
+
+kubectl delete cluster demo --timeout 180s >/dev/null || fail "the cluster does not go"
+left=$(kubectl get machines,openstackmachines,openstackclusters,kubeadmconfigs --no-headers 2>/dev/null | wc -l)
+[ "$left" = 0 ] || fail "$left objects are left"
+ok "the cluster goes and leaves nothing"
+! grep -E "panicked|is forbidden" "$work/controllers.log" "$work/sandbox.log" || fail "the controllers lack a right, or panicked"
+ok "the controllers have the rights that they need"
+printf 'beside kube-apiserver: %s passed\n' "$passed"
