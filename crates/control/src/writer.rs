@@ -49,8 +49,10 @@ impl Writer {
         &self.0.tasks
     }
 
+    /// What controllers write of a kind they read in its first cache. Later ones of the same kind hold another part of it,
+    /// which no write of ours ever reaches.
     pub(crate) fn follow(&self, group: &str, plural: &str, head: Arc<Head>) {
-        self.0.heads.lock().insert((group.to_owned(), plural.to_owned()), head);
+        self.0.heads.lock().entry((group.to_owned(), plural.to_owned())).or_insert(head);
     }
 
     /// Does the steps in order and stops at the first that fails. Returns when the caches have read what was written.

@@ -16,6 +16,7 @@ async fn a_cluster_is_made_scaled_upgraded_and_deleted_and_nothing_is_left() {
     let world = World::start(1).await;
     world.create("demo", Shape { control_plane: 3, workers: 3, version: "v1.34.2".into() }).await;
     world.available("demo").await;
+    assert!(world.elapsed() < Duration::from_secs(30), "something waits for what never comes: {:?}", world.elapsed());
     let ready = async |machines: usize, version: &str| {
         let all = world.machines().await;
         let as_wanted = |machine: &api::machine::Machine| {
