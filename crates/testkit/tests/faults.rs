@@ -1,0 +1,101 @@
+//! What a cluster makes of a cloud that fails in one way.
+
+use api::{cluster::Cluster, condition, machine::Machine, openstack_machine::OpenStackMachine};
+use sandbox::cloud::{BuildRule, Built, CallRule, Effect, End, Faults, When};
+use serde_json::{Value, json};
+use testkit::{Shape, World};
+
+fn build(what: Built, name: Option<&str>, error: &str) -> BuildRule {
+    let (name, error) = (name.map(str::to_owned), Some(error.to_owned()));
+    BuildRule { what, name, when: When::times(1), error, slow_ms: 0 }
+}
+
+async fn ready(world: &World, count: usize) {
+    let ready = async || {
+        let machines = world.machines().await;
+        let is = |machine: &Machine| {
+            let status = machine.status.clone().unwrap_or_default();
+            machine.metadata.deletion_timestamp.is_none() && condition::is_true(&status.conditions, "Ready")
+        };
+        machines.len() == count && machines.iter().all(is)
+    };
+    world.until("all machines are ready", ready).await;
+}
+
+/// Waits until a Machine says this of its infrastructure; its name.
+async fn told(world: &World, text: &str) -> String {
+    let found = async || {
+        let says = |machine: &Machine| {
+            let conditions = machine.status.clone().unwrap_or_default().conditions;
+            let ready = condition::get(&conditions, "InfrastructureReady").cloned();
+            ready.is_some_and(|ready| ready.message.contains(text))
+        };
+        world.machines().await.into_iter().find(says).and_then(|machine| machine.metadata.name)
+    };
+    world.until(&format!("a machine says {text:?}"), async || found().await.is_some()).await;
+    found().await.unwrap()
+}
+
+async fn end(world: World) {
+    world.delete("demo").await;
+    let gone = async || world.api::<Cluster>().get_opt("demo").await.unwrap().is_none();
+    world.until("the cluster is gone", gone).await;
+    world.until("nothing is left in the cloud", async || world.in_cloud().await.is_empty()).await;
+    world.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_that_have_no_host_or_vanish_are_told_on_their_machines_and_replaced() {
+    let world = World::start(11).await;
+    let failing = build(Built::Server, Some("demo-md"), "No valid host was found.");
+    world.sandbox.set_faults(Faults { builds: vec![failing], ..Faults::default() }).unwrap();
+    world.create("demo", Shape::default()).await;
+    let failed = told(&world, "No valid host was found.").await;
+    world.api::<Machine>().delete(&failed, &Default::default()).await.unwrap();
+    ready(&world, 2).await;
+    let is_worker = |machine: &OpenStackMachine| machine.metadata.name.as_ref().unwrap().starts_with("demo-md");
+    let machines = world.api::<OpenStackMachine>().list(&Default::default()).await.unwrap();
+    let worker = machines.items.into_iter().find(is_worker).unwrap();
+    assert!(world.sandbox.end_server(&worker.status.unwrap().instance_id.unwrap(), End::Vanish));
+    let lost = told(&world, "does not exist any more").await;
+    world.api::<Machine>().delete(&lost, &Default::default()).await.unwrap();
+    ready(&world, 2).await;
+    end(world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_balancer_and_a_volume_that_could_not_be_made_are_made_anew() {
+    let world = World::start(12).await;
+    let builds = vec![build(Built::LoadBalancer, None, "no amphora"), build(Built::Volume, None, "no space")];
+    world.sandbox.set_faults(Faults { builds, ..Faults::default() }).unwrap();
+    let volumes = |object: &mut Value| {
+        if object["kind"] == "OpenStackMachineTemplate" {
+            object["spec"]["template"]["spec"]["rootVolume"] = json!({"sizeGiB": 20});
+        }
+    };
+    world.create_with("demo", Shape::default(), volumes).await;
+    world.available("demo").await;
+    ready(&world, 2).await;
+    assert_eq!(world.sandbox.struck()[1], [1, 1]);
+    let there = world.in_cloud().await;
+    assert_eq!((there["load balancers"], there["volumes"]), (1, 2));
+    end(world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_cloud_makes_after_nobody_waits_any_more_is_not_left() {
+    let world = World::start(13).await;
+    // Clients wait for 30 s.
+    let late = |service: &str, path: &str| {
+        let effect = Effect::Delay { min_ms: 33_000, max_ms: 45_000 };
+        CallRule::on(service, "POST", path, When::times(1), effect)
+    };
+    let network = ["networks", "routers", "security-groups", "floatingips", "ports"].map(|path| late("network", path));
+    let calls = network.into_iter().chain([late("load-balancer", "loadbalancers"), late("compute", "servers")]);
+    world.sandbox.set_faults(Faults { calls: calls.collect(), ..Faults::default() }).unwrap();
+    world.create("demo", Shape::default()).await;
+    world.available("demo").await;
+    ready(&world, 2).await;
+    assert_eq!(world.sandbox.struck()[0], [1; 7]);
+    end(world).await;
+}
