@@ -309,6 +309,7 @@ fn control_plane(object: &Value, old: Option<&Value>, problems: &mut Vec<Problem
         let path = "spec.kubeadmConfigSpec.clusterConfiguration.etcd";
         problems.push(Problem::forbidden(path, "cannot change between external and local etcd"));
     }
+    coredns(old, spec, problems);
     let read = |value: &Value| value["spec"]["version"].as_str().and_then(numbers);
     if let (Some(from), Some(to)) = (read(old), read(object)) {
         if to < from {
@@ -323,6 +324,22 @@ fn control_plane(object: &Value, old: Option<&Value>, problems: &mut Vec<Problem
             problems.push(Problem::forbidden("spec.version", detail));
         }
     }
+}
+
+/// CoreDNS goes up only: its Corefile is carried along, and never back. What is no version cannot be compared.
+fn coredns(old: &Value, spec: &Value, problems: &mut Vec<Problem>) {
+    const POINTER: &str = "/kubeadmConfigSpec/clusterConfiguration/dns/imageTag";
+    let tag = |spec: &Value| spec.pointer(POINTER).and_then(Value::as_str).map(str::to_owned);
+    let (Some(from), Some(to)) = (tag(&old["spec"]), tag(spec)) else { return };
+    let version = |tag: &str| numbers(&format!("v{}", tag.trim_start_matches('v').replace('_', "-")));
+    let Some(least) = version(&from).filter(|_| from != to) else { return };
+    let path = "spec.kubeadmConfigSpec.clusterConfiguration.dns.imageTag";
+    let detail = match version(&to) {
+        None => format!("failed to parse CoreDNS target version {to:?}"),
+        Some(wanted) if wanted < least => format!("cannot migrate CoreDNS up to '{to}' from '{from}'"),
+        Some(_) => return,
+    };
+    problems.push(Problem::invalid(path, &Value::from(to), detail));
 }
 
 /// Rules of a KubeadmConfigSpec wherever it stands.
@@ -374,6 +391,22 @@ fn kubeadm(spec: &Value, path: &str, problems: &mut Vec<Problem>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn coredns_goes_up_only() {
+        let of = |tag: &str| json!({"spec": {"version": "v1.34.2", "kubeadmConfigSpec": {"clusterConfiguration": {"dns": {"imageTag": tag}}}}});
+        for (from, to, good) in [
+            ("v1.12.1", "v1.13.0", true),
+            ("v1.12.1", "1.12.1_build.2", true),
+            ("v1.12.1", "v1.11.3", false),
+            ("v1.12.1", "latest", false),
+            ("latest", "v1.11.3", true),
+        ] {
+            let mut problems = Vec::new();
+            coredns(&of(from), &of(to)["spec"], &mut problems);
+            assert_eq!(problems.is_empty(), good, "{from} to {to}");
+        }
+    }
 
     fn deployment() -> Value {
         json!({"metadata": {"name": "md"}, "spec": {"clusterName": "demo", "selector": {"matchLabels": null}, "template": {"spec": {
