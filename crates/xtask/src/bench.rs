@@ -1,5 +1,8 @@
 //! Benchmarks of the whole binary: its figures as JSON on standard output, progress on standard error.
 
+mod cloud;
+mod upgrade;
+
 use std::{
     collections::HashSet,
     fs,
@@ -14,6 +17,7 @@ use clap::{Args, Subcommand};
 use futures::{StreamExt, TryStreamExt, pin_mut, stream};
 use kube::{
     Api, Client, Config, ResourceExt,
+    api::ListParams,
     config::{KubeConfigOptions, Kubeconfig},
     runtime::{WatchStreamExt, watcher, watcher::Event},
 };
@@ -29,6 +33,8 @@ const CLOUD: &str = "skep-sandbox";
 const APPLY_CONCURRENCY: usize = 8;
 /// Pause between two lines of progress.
 const WORD_EVERY: Duration = Duration::from_secs(5);
+/// Nothing is going on any more if nothing was written for so long.
+const SETTLED_AFTER: Duration = Duration::from_secs(20);
 /// Longest wait for the server to answer.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Longest wait for it to end.
@@ -42,6 +48,8 @@ pub enum Bench {
     Fleet(Fleet),
     /// From nothing to the demo cluster, several times
     Up(Up),
+    /// One cluster is upgraded while its API is asked and written to
+    Upgrade(upgrade::Upgrade),
 }
 
 #[derive(Args)]
@@ -92,6 +100,7 @@ pub fn run(bench: Bench) -> Result<()> {
         match bench {
             Bench::Fleet(arguments) => fleet(arguments).await,
             Bench::Up(arguments) => up(arguments).await,
+            Bench::Upgrade(arguments) => upgrade::upgrade(arguments).await,
         }
     })
 }
@@ -204,6 +213,7 @@ async fn fleet(arguments: Fleet) -> Result<()> {
     let clouds_yaml = fs::read_to_string(server.folder.path().join("clouds.yaml")).context("read clouds.yaml")?;
     let before = server.usage()?;
     let started = Instant::now();
+    let cloud = cloud::Cloud::open(&clouds_yaml).await?;
     let template = cli::ClusterTemplate {
         control_plane_machines: arguments.control_plane_machines,
         worker_machines: arguments.worker_machines,
@@ -242,9 +252,14 @@ async fn fleet(arguments: Fleet) -> Result<()> {
         "peak_mib": after.peak_mib,
     });
     if arguments.rest_s > 0 {
+        settled(&client).await?;
         eprintln!("at rest for {} s", arguments.rest_s);
+        let (before, at) = (server.usage()?, revision(&client).await?);
+        cloud.count_calls().await?;
         tokio::time::sleep(Duration::from_secs(arguments.rest_s)).await;
-        let used = server.usage()?.cpu_s - after.cpu_s;
+        figures["rest_writes"] = (revision(&client).await? - at).into();
+        figures["rest_cloud_calls"] = cloud.calls().await?.into();
+        let used = server.usage()?.cpu_s - before.cpu_s;
         figures["rest_cores"] = round(used / arguments.rest_s as f64).into();
     }
     if arguments.delete {
@@ -259,6 +274,25 @@ async fn fleet(arguments: Fleet) -> Result<()> {
     server.stop().await?;
     print(&figures);
     Ok(())
+}
+
+/// The revision of everything that the Management API keeps: each write is one more.
+async fn revision(client: &Client) -> Result<u64> {
+    let clusters = Api::<Cluster>::all(client.clone()).list(&ListParams::default().limit(1)).await?;
+    clusters.metadata.resource_version.unwrap_or_default().parse().context("read the revision")
+}
+
+/// Returns when nothing has been written for a while: what is Available may still have to be told of.
+async fn settled(client: &Client) -> Result<()> {
+    let mut last = revision(client).await?;
+    loop {
+        tokio::time::sleep(SETTLED_AFTER).await;
+        let now = revision(client).await?;
+        if now == last {
+            return Ok(());
+        }
+        last = now;
+    }
 }
 
 async fn delete(client: &Client, clusters: usize) -> Result<()> {
