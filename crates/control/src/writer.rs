@@ -126,10 +126,8 @@ impl Writer {
                             last = version(&object).or(last);
                             seen = object.metadata.resource_version;
                         }
-                        // Taking the last finalizer away removes the object: its status went with it.
-                        Err(kube::Error::Api(status)) if status.code == 404 && subresource && last.is_some() => {
-                            return Ok(None);
-                        }
+                        // Gone since it was observed, or with the finalizer that was just taken away: the watch tells.
+                        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
                         Err(source) => return Err(failed(operation, &change.resource, &change.key, source)),
                     }
                 }
