@@ -7,6 +7,10 @@ pub const CONTROL_PLANE_LABEL: &str = "cluster.x-k8s.io/control-plane";
 pub const CONTROL_PLANE_NAME_LABEL: &str = "cluster.x-k8s.io/control-plane-name";
 pub const DEPLOYMENT_LABEL: &str = "cluster.x-k8s.io/deployment-name";
 pub const SET_LABEL: &str = "cluster.x-k8s.io/set-name";
+/// On everything that a topology made.
+pub const TOPOLOGY_OWNED_LABEL: &str = "topology.cluster.x-k8s.io/owned";
+/// The name of workers in their topology.
+pub const TOPOLOGY_DEPLOYMENT_LABEL: &str = "topology.cluster.x-k8s.io/deployment-name";
 pub const TEMPLATE_HASH_LABEL: &str = "machine-template-hash";
 pub const PROVIDER_LABEL: &str = "cluster.x-k8s.io/provider";
 pub const CONTRACT_LABEL: &str = "cluster.x-k8s.io/v1beta2";
@@ -45,6 +49,11 @@ pub const DESIRED_REPLICAS_ANNOTATION: &str = "machinedeployment.clusters.x-k8s.
 pub const MAX_REPLICAS_ANNOTATION: &str = "machinedeployment.clusters.x-k8s.io/max-replicas";
 pub const KUBEADM_CLUSTER_CONFIGURATION_ANNOTATION: &str =
     "controlplane.cluster.x-k8s.io/kubeadm-cluster-configuration";
+
+pub const TOPOLOGY_DEFER_UPGRADE_ANNOTATION: &str = "topology.cluster.x-k8s.io/defer-upgrade";
+pub const TOPOLOGY_HOLD_UPGRADE_ANNOTATION: &str = "topology.cluster.x-k8s.io/hold-upgrade-sequence";
+/// So many MachineDeployments may be upgraded at a time; 1.
+pub const TOPOLOGY_UPGRADE_CONCURRENCY_ANNOTATION: &str = "topology.cluster.x-k8s.io/upgrade-concurrency";
 
 pub const CLUSTER_FINALIZER: &str = "cluster.cluster.x-k8s.io";
 pub const MACHINE_FINALIZER: &str = "machine.cluster.x-k8s.io";

@@ -1,5 +1,10 @@
 //! `Cluster.spec.topology`: a cluster described by a ClusterClass.
 
+pub mod desired;
+pub mod patches;
+pub mod template;
+pub mod variables;
+
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,6 +16,19 @@ use crate::meta::{
     ConditionStatus, DNS_LABEL, DNS_SUBDOMAIN, GROUP_VERSION, Gate, KIND, QUALIFIED_NAME, TemplateMeta, Time,
     UNHEALTHY_RANGE,
 };
+
+/// Why there is no telling what a topology consists of.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TopologyError {
+    #[error("patch {patch} of the ClusterClass cannot be carried out: {why}")]
+    Patch { patch: String, why: String },
+    #[error("variable {0}")]
+    Variable(String),
+    #[error("{0}")]
+    Template(String),
+    #[error("{0}")]
+    Version(String),
+}
 
 /// Cluster: `spec.topology.classRef`.
 #[skip_serializing_none]
