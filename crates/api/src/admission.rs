@@ -5,6 +5,7 @@
 
 mod immutable;
 pub mod selection;
+pub mod topology;
 
 use serde_json::{Value, json};
 

@@ -14,6 +14,8 @@ use crate::{
 /// All definitions, in the order in which they are to be installed. Each kind is stored as v1beta2 and served as v1beta1 too.
 pub fn all() -> Vec<CustomResourceDefinition> {
     let versions = published::versions();
+    let definitions = published::definitions(&versions).into_iter();
+    let of_data = definitions.map(|crd| serde_json::from_value(crd).expect("a definition made of data is one"));
     [
         cluster::Cluster::crd(),
         machine::Machine::crd(),
@@ -32,12 +34,13 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         openstack_machine::OpenStackMachineTemplate::crd(),
     ]
     .into_iter()
+    .chain(of_data)
     .map(|crd| complete(crd, &versions))
     .collect()
 }
 
-/// Puts a derived definition into its published form: the contract labels, the rules, the versions of the past, and no `nullable`, which Go's optional
-/// fields do not have: a null is dropped as the API server drops it.
+/// Puts a derived definition into its published form: the contract labels, the rules, the versions of the past, and no
+/// `nullable`, which Go's optional fields do not have: a null is dropped as the API server drops it.
 fn complete(mut crd: CustomResourceDefinition, versions: &[Version]) -> CustomResourceDefinition {
     let labels = crd.metadata.labels.get_or_insert_default();
     labels.insert(names::PROVIDER_LABEL.into(), provider(&crd.spec.group).into());
@@ -47,7 +50,10 @@ fn complete(mut crd: CustomResourceDefinition, versions: &[Version]) -> CustomRe
     drop_nullable(&mut value["spec"]);
     rules::add(&kind, &mut value["spec"]);
     let group = value["spec"]["group"].clone();
-    for older in versions.iter().filter(|older| older.kind == kind && older.group == group) {
+    for older in versions
+        .iter()
+        .filter(|older| older.kind == kind && older.group == group && older.value["name"] == conversion::SPOKE)
+    {
         let mut older = older.value.clone();
         older["served"] = true.into();
         older["storage"] = false.into();

@@ -7,6 +7,7 @@
 
 pub mod admission;
 pub mod cluster;
+pub mod cluster_class;
 pub mod cluster_configuration;
 pub mod condition;
 pub mod control_plane;

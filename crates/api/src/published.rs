@@ -10,6 +10,8 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::conversion::HUB;
+
 const TEXT: &str = include_str!("published/schemas.txt");
 
 /// A field and what lies below it.
@@ -51,6 +53,35 @@ pub fn versions() -> Vec<Version> {
         }
     }
     kinds.into_iter().filter_map(|(head, fields)| version(head, &fields, &shared)).collect()
+}
+
+/// Kinds that have no other schema than these: kind, group, plural and short names. They are stored as v1beta2.
+const KINDS: [(&str, &str, &str, &[&str]); 2] = [
+    ("ClusterClass", "cluster.x-k8s.io", "clusterclasses", &["cc"]),
+    ("KubeadmControlPlaneTemplate", "controlplane.cluster.x-k8s.io", "kubeadmcontrolplanetemplates", &[]),
+];
+
+/// The definitions of kinds that are described here alone, with the version that is stored; the older ones are added as to
+/// all others.
+pub(crate) fn definitions(versions: &[Version]) -> Vec<Value> {
+    let definition = |(kind, group, plural, short): &(&str, &str, &str, &[&str])| {
+        let is_stored = |version: &&Version| version.kind == *kind && version.value["name"] == HUB;
+        let mut stored = versions.iter().find(is_stored)?.value.clone();
+        stored["served"] = true.into();
+        stored["storage"] = true.into();
+        let mut names = json!({
+            "kind": kind, "listKind": format!("{kind}List"), "plural": plural, "singular": kind.to_lowercase(), "categories": ["cluster-api"],
+        });
+        if !short.is_empty() {
+            names["shortNames"] = json!(short);
+        }
+        Some(json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("{plural}.{group}")},
+            "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": [stored]},
+        }))
+    };
+    KINDS.iter().filter_map(definition).collect()
 }
 
 /// The versions of one kind.

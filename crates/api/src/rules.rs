@@ -176,11 +176,13 @@ mod tests {
         // As many as `config/crd/bases` have.
         let expected = [
             ("Cluster", 2),
+            ("ClusterClass", 4),
             ("ClusterResourceSet", 0),
             ("ClusterResourceSetBinding", 0),
             ("KubeadmConfig", 8),
             ("KubeadmConfigTemplate", 8),
             ("KubeadmControlPlane", 8),
+            ("KubeadmControlPlaneTemplate", 8),
             ("Machine", 0),
             ("MachineDeployment", 0),
             ("MachineDrainRule", 2),

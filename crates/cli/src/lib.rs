@@ -11,6 +11,7 @@ mod get;
 mod harden;
 mod orphans;
 mod output;
+mod topology;
 mod wait;
 
 use std::path::PathBuf;
@@ -45,6 +46,8 @@ pub enum Command {
     Delete(Delete),
     /// Look into an OpenStack cloud
     Cloud(CloudCommand),
+    /// Clusters that are made from a ClusterClass
+    Topology(topology::Topology),
     /// Check whether an OpenStack cloud can carry clusters
     Doctor(doctor::Arguments),
     /// Print a shell completion script
@@ -156,6 +159,7 @@ pub async fn run(command: Command, mut program: clap::Command) -> Result<u8> {
         Command::Describe(Describe { what: DescribeWhat::Cluster(arguments) }) => describe::run(arguments).await,
         Command::Delete(Delete { what: DeleteWhat::Cluster(arguments) }) => delete::run(arguments).await,
         Command::Cloud(CloudCommand { what: CloudWhat::Orphans(arguments) }) => orphans::run(arguments).await,
+        Command::Topology(topology) => topology::run(topology).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut program, "skep", &mut std::io::stdout());

@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use api::{
     cluster::Cluster,
+    cluster_class::{ClusterClass, KubeadmControlPlaneTemplate},
     control_plane::KubeadmControlPlane,
     drain_rule::MachineDrainRule,
     health_check::MachineHealthCheck,
@@ -11,7 +12,7 @@ use api::{
     machine::{Machine, MachineDeployment, MachineSet, MachineSpec},
     meta::ContractRef,
     names,
-    openstack_cluster::OpenStackCluster,
+    openstack_cluster::{OpenStackCluster, OpenStackClusterTemplate},
     openstack_machine::{OpenStackMachine, OpenStackMachineTemplate},
     resource_set::{ClusterResourceSet, ClusterResourceSetBinding, SECRET_TYPE},
 };
@@ -39,6 +40,9 @@ pub struct Caches {
     pub openstack_clusters: Arc<Cache<OpenStackCluster>>,
     pub openstack_machines: Arc<Cache<OpenStackMachine>>,
     pub openstack_templates: Arc<Cache<OpenStackMachineTemplate>>,
+    pub classes: Arc<Cache<ClusterClass>>,
+    pub control_plane_templates: Arc<Cache<KubeadmControlPlaneTemplate>>,
+    pub cluster_templates: Arc<Cache<OpenStackClusterTemplate>>,
     /// Only those with the cluster label: certificates, kubeconfigs, bootstrap data.
     pub secrets: Arc<Cache<Secret>>,
     pub resource_sets: Arc<Cache<ClusterResourceSet>>,
@@ -69,6 +73,9 @@ impl Caches {
             openstack_clusters: cache(client, writer),
             openstack_machines: cache(client, writer),
             openstack_templates: cache(client, writer),
+            classes: cache(client, writer),
+            control_plane_templates: cache(client, writer),
+            cluster_templates: cache(client, writer),
             secrets: Cache::start(client.clone(), watcher::Config::default().labels(names::CLUSTER_LABEL), writer),
             resource_sets: cache(client, writer),
             bindings: cache(client, writer),
@@ -82,6 +89,8 @@ impl Caches {
         caches.kinds.add(&caches.openstack_clusters);
         caches.kinds.add(&caches.openstack_machines);
         caches.kinds.add(&caches.openstack_templates);
+        caches.kinds.add(&caches.control_plane_templates);
+        caches.kinds.add(&caches.cluster_templates);
         Arc::new(caches)
     }
 
@@ -98,6 +107,9 @@ impl Caches {
         self.openstack_clusters.synced().await;
         self.openstack_machines.synced().await;
         self.openstack_templates.synced().await;
+        self.classes.synced().await;
+        self.control_plane_templates.synced().await;
+        self.cluster_templates.synced().await;
         self.secrets.synced().await;
         self.resource_sets.synced().await;
         self.bindings.synced().await;

@@ -134,6 +134,11 @@ impl Kinds {
         self.0.get(&(group.to_owned(), kind.to_owned())).map(|known| &known.resource)
     }
 
+    /// All of them.
+    pub fn resources(&self) -> impl Iterator<Item = &ApiResource> {
+        self.0.values().map(|known| &known.resource)
+    }
+
     pub fn get(&self, namespace: &str, reference: &ContractRef) -> Option<External> {
         let known = self.0.get(&(reference.api_group.clone(), reference.kind.clone()))?;
         (known.get)(&Key::new(namespace, reference.name.as_str()))

@@ -20,6 +20,7 @@ pub mod openstack;
 mod owner;
 mod resource_set;
 mod summary;
+mod topology;
 mod unacted;
 mod workload;
 
@@ -126,6 +127,10 @@ async fn launch(options: Options, stop: &CancellationToken, tasks: &TaskTracker)
     resource_set::feed(&caches, &workloads, &resources.queue(), &resource_sets.queue());
     let told = resource_set::Failures::new(resource_sets.queue());
 
+    let (topologies, classes) = (runner(), runner());
+    caches.feed_topologies(&topologies.queue());
+    caches.classes.feed(&classes.queue());
+
     let provider = openstack::Provider::new(&options, &caches, &writer, &workloads);
     provider.feed();
     caches.synced().await;
@@ -141,6 +146,8 @@ async fn launch(options: Options, stop: &CancellationToken, tasks: &TaskTracker)
     spawn(tasks, stop, resource_sets, resource_set::ResourceSets::new(context.clone(), told));
     spawn(tasks, stop, bootstraps, bootstrap::KubeadmConfigs(context.clone()));
     spawn(tasks, stop, control_planes, control_plane::ControlPlanes::new(context.clone()));
+    spawn(tasks, stop, topologies, topology::Topologies::new(context.clone()));
+    spawn(tasks, stop, classes, topology::Classes(context.clone()));
     provider.spawn(tasks, stop);
 }
 

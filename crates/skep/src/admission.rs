@@ -1,27 +1,64 @@
 //! Puts the pure rules of `api` into the API server: admission, and conversion between versions.
 
-use api::conversion;
+use std::sync::OnceLock;
+
+use api::{admission::topology, cluster_class::ClusterClass, conversion};
 use apiserver::{Admission, Conversion, Denied, FieldError, FieldErrorKind, Operation, Request, Warning};
 use async_trait::async_trait;
+use kube::{Api, Client};
 use serde_json::Value;
 
 /// Defaults and validation of the kinds that Skep serves.
-pub struct Rules;
+#[derive(Default)]
+pub struct Rules {
+    /// Of this very server, once it runs: a Cluster's topology is judged by its class.
+    pub client: OnceLock<Client>,
+}
+
+impl Rules {
+    /// The class of a Cluster's topology, in v1beta2; none if there is none.
+    async fn class(&self, cluster: &Value) -> Option<Value> {
+        let (namespace, name) = topology::class_of(cluster)?;
+        let classes = Api::<ClusterClass>::namespaced(self.client.get()?.clone(), namespace);
+        serde_json::to_value(classes.get_opt(name).await.ok()??).ok()
+    }
+
+    async fn default(&self, request: &Request, object: &mut Value) {
+        api::admission::default(&request.group, &request.kind, object);
+        if is_cluster(request) && object.pointer("/spec/topology").is_some_and(Value::is_object) {
+            topology::version(object);
+            if object["metadata"]["namespace"].is_null() {
+                object["metadata"]["namespace"] = request.namespace.clone().into();
+            }
+            // Controllers write Clusters all the time; the topology is its user's.
+            let stands = request.old.as_ref().and_then(|old| old.pointer("/spec/topology"));
+            if stands != object.pointer("/spec/topology")
+                && let Some(class) = self.class(object).await
+            {
+                topology::default(object, &class);
+            }
+        }
+    }
+}
+
+fn is_cluster(request: &Request) -> bool {
+    request.group == "cluster.x-k8s.io" && request.kind == "Cluster"
+}
 
 #[async_trait]
 impl Admission for Rules {
     async fn mutate(&self, request: &Request, object: &mut Value) -> Result<Vec<Warning>, Denied> {
-        if !request.subresource.is_empty() {
+        if !request.subresource.is_empty() || !object.is_object() {
             return Ok(Vec::new());
         }
         if !is_older(request) {
-            api::admission::default(&request.group, &request.kind, object);
+            self.default(request, object).await;
             return Ok(Vec::new());
         }
         // The rules speak of v1beta2.
         let hub = converted(object, conversion::HUB)?;
         let mut defaulted = hub.clone();
-        api::admission::default(&request.group, &request.kind, &mut defaulted);
+        self.default(request, &mut defaulted).await;
         if defaulted != hub {
             *object = converted(&defaulted, conversion::SPOKE)?;
         }
@@ -32,15 +69,26 @@ impl Admission for Rules {
         if !request.subresource.is_empty() || request.operation == Operation::Delete {
             return Ok(Vec::new());
         }
-        let problems = if is_older(request) {
-            let object = converted(object, conversion::HUB)?;
-            let old = request.old.as_ref().map(|old| converted(old, conversion::HUB)).transpose()?;
-            api::admission::validate(&request.group, &request.kind, &object, old.as_ref())
-        } else {
-            api::admission::validate(&request.group, &request.kind, object, request.old.as_ref())
-        };
+        let (mut object, mut old) = (object.clone(), request.old.clone());
+        if is_older(request) {
+            object = converted(&object, conversion::HUB)?;
+            old = old.map(|old| converted(&old, conversion::HUB)).transpose()?;
+        }
+        let mut problems = api::admission::validate(&request.group, &request.kind, &object, old.as_ref());
+        let mut warnings = Vec::new();
+        // What stays as it is is not held up by what its class says now.
+        let topology_of = |cluster: &Value| cluster.pointer("/spec/topology").cloned();
+        if is_cluster(request) && old.as_ref().and_then(topology_of) != topology_of(&object) {
+            let class = self.class(&object).await;
+            if let (None, Some((namespace, name))) = (&class, topology::class_of(&object)) {
+                warnings.push(format!(
+                    "ClusterClass {namespace}/{name} does not exist: the topology is checked once it does"
+                ));
+            }
+            problems.extend(topology::validate(&object, old.as_ref(), class.as_ref()));
+        }
         if problems.is_empty() {
-            return Ok(Vec::new());
+            return Ok(warnings);
         }
         let errors = problems.into_iter().map(|problem| FieldError {
             kind: match problem.kind {

@@ -59,6 +59,7 @@ impl Plane {
         let authority = state.authority()?;
         let mut security = Security::open(settings, state, &authority.certificate)?;
         let crds = api::crd::all().into_iter().map(|crd| serde_json::to_value(crd).map_err(Into::into));
+        let rules = Arc::new(Rules::default());
         let options = Options {
             profile: Profile::Management,
             client_ca_pem: Some(security.client_authorities()?),
@@ -71,7 +72,7 @@ impl Plane {
             tracing: security.tracing.clone(),
             limits: settings.limits(),
             disabled_controllers: settings.disabled_controllers()?,
-            admission: vec![Arc::new(Rules)],
+            admission: vec![rules.clone()],
             crds: crds.collect::<Result<_>>()?,
             conversion: Some(Arc::new(Versions)),
             ..Options::default()
@@ -89,6 +90,8 @@ impl Plane {
         let serving = authority.server(&hosts)?;
         let tls = security.serve_with(serving)?;
         let server = Server::start(store, options).await.context("start the Management API")?;
+        // The rules ask the server that asks them.
+        let _ = rules.client.set(Client::new(server.service_as(User::master("skep-rules")), "default"));
         let stop = CancellationToken::new();
         tokio::spawn(stop.clone().run_until_cancelled_owned(security.follow()));
         let (running, stopping) = (server.clone(), stop.clone());

@@ -51,7 +51,7 @@ use serde_json::Value;
 use store::{Embedded, Limits};
 use tokio::time::Instant;
 
-pub use self::objects::{Shape, cluster};
+pub use self::objects::{Shape, cluster, topology};
 
 /// Time that passes between two looks at whether something holds.
 const STEP: Duration = Duration::from_millis(250);
@@ -245,6 +245,13 @@ impl World {
         self.create_with(name, shape, |_| ()).await;
     }
 
+    /// Creates a ClusterClass `base` and all that it needs, and a cluster of it.
+    pub async fn create_topology(&self, name: &str, shape: Shape) {
+        for object in topology(name, shape, &self.clouds_yaml, CLOUD, &self.external_network) {
+            self.apply(&object).await;
+        }
+    }
+
     /// Creates the objects of a cluster, each changed by `change` before.
     pub async fn create_with(&self, name: &str, shape: Shape, change: impl Fn(&mut Value)) {
         for mut object in cluster(name, shape, &self.clouds_yaml, CLOUD, &self.external_network) {
@@ -254,6 +261,14 @@ impl World {
             let created = self.dynamic(&object).create(&PostParams::default(), &dynamic).await;
             created.unwrap_or_else(|error| panic!("create {what}: {error}"));
         }
+    }
+
+    /// Applies an object, server-side.
+    pub async fn apply(&self, object: &Value) {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let applied =
+            self.dynamic(object).patch(name, &PatchParams::apply("admin").force(), &Patch::Apply(object)).await;
+        applied.unwrap_or_else(|error| panic!("apply {} {name}: {error}", object["kind"]));
     }
 
     fn dynamic(&self, object: &Value) -> Api<DynamicObject> {

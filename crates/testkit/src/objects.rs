@@ -93,3 +93,69 @@ pub fn cluster(name: &str, shape: Shape, clouds_yaml: &str, cloud: &str, externa
         ),
     ]
 }
+
+/// A ClusterClass `base` with a variable for the workers' flavour, its templates, credentials, and a Cluster of it.
+pub fn topology(name: &str, shape: Shape, clouds_yaml: &str, cloud: &str, external_network: &str) -> Vec<Value> {
+    let Shape { control_plane, workers, version } = shape;
+    let template = |group: &str, kind: &str, spec: Value| json!({"apiVersion": format!("{group}/v1beta2"), "kind": kind, "metadata": {"name": "base"}, "spec": {"template": {"spec": spec}}});
+    let named = |group: &str, kind: &str| json!({"templateRef": {"apiVersion": format!("{group}/v1beta2"), "kind": kind, "name": "base"}});
+    let provider = json!([{"name": "provider-id", "value": "openstack:///'{{ ds.meta_data.instance_id }}'"}]);
+    let registration = json!({"nodeRegistration": {"name": "{{ local_hostname }}", "kubeletExtraArgs": provider}});
+    let machine =
+        json!({"flavor": {"filter": {"name": "m1.medium"}}, "image": {"filter": {"name": "ubuntu-2404-kube"}}});
+    let machines = named(INFRASTRUCTURE, "OpenStackMachineTemplate");
+    let flavor = json!({
+        "name": "flavor",
+        "definitions": [{
+            "selector": {
+                "apiVersion": format!("{INFRASTRUCTURE}/v1beta2"), "kind": "OpenStackMachineTemplate",
+                "matchResources": {"machineDeploymentClass": {"names": ["worker"]}},
+            },
+            "jsonPatches": [{"op": "replace", "path": "/spec/template/spec/flavor/filter/name", "valueFrom": {"template": "{{ .flavor }}"}}],
+        }],
+    });
+    vec![
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("{name}-cloud-config")},
+               "stringData": {"clouds.yaml": clouds_yaml}}),
+        template(
+            INFRASTRUCTURE,
+            "OpenStackClusterTemplate",
+            json!({
+                "identityRef": {"name": format!("{name}-cloud-config"), "cloudName": cloud},
+                "apiServer": {"managedLoadBalancer": {"enabled": true}},
+                "externalNetwork": {"id": external_network},
+                "managedSecurityGroups": {"allowAllInClusterTraffic": true},
+                "managedSubnets": [{"cidr": "10.6.0.0/24"}],
+            }),
+        ),
+        template(
+            CONTROL_PLANE,
+            "KubeadmControlPlaneTemplate",
+            json!({"kubeadmConfigSpec": {"initConfiguration": registration, "joinConfiguration": registration}}),
+        ),
+        template(INFRASTRUCTURE, "OpenStackMachineTemplate", machine),
+        template(BOOTSTRAP, "KubeadmConfigTemplate", json!({ "joinConfiguration": registration })),
+        json!({
+            "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "ClusterClass", "metadata": {"name": "base"},
+            "spec": {
+                "infrastructure": named(INFRASTRUCTURE, "OpenStackClusterTemplate"),
+                "controlPlane": {
+                    "templateRef": named(CONTROL_PLANE, "KubeadmControlPlaneTemplate")["templateRef"], "machineInfrastructure": machines,
+                },
+                "workers": {"machineDeployments": [{
+                    "class": "worker", "bootstrap": named(BOOTSTRAP, "KubeadmConfigTemplate"), "infrastructure": machines,
+                    "healthCheck": {"checks": {"unhealthyNodeConditions": [{"type": "Ready", "status": "False", "timeoutSeconds": 300}]}},
+                }]},
+                "variables": [{"name": "flavor", "required": false, "schema": {"openAPIV3Schema": {"type": "string", "default": "m1.small"}}}],
+                "patches": [flavor],
+            },
+        }),
+        json!({
+            "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Cluster", "metadata": {"name": name},
+            "spec": {"topology": {
+                "classRef": {"name": "base"}, "version": version, "controlPlane": {"replicas": control_plane},
+                "workers": {"machineDeployments": [{"class": "worker", "name": "md-0", "replicas": workers}]},
+            }},
+        }),
+    ]
+}

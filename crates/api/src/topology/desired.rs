@@ -422,10 +422,10 @@ impl<'a> Generator<'a> {
             )?,
             known => known.to_owned(),
         };
-        Ok(self.from_template(template, &name))
+        Ok(self.made_from(template, &name))
     }
 
-    fn from_template(&self, template: &Value, name: &str) -> Value {
+    fn made_from(&self, template: &Value, name: &str) -> Value {
         let inner = &template["spec"]["template"];
         let kind = text(template, "/kind").trim_end_matches("Template");
         let mut annotations = over(&[&inner["metadata"]["annotations"]]);
@@ -479,7 +479,7 @@ impl<'a> Generator<'a> {
     fn control_plane(&self, template: &Value, machines: Option<&Value>) -> Result<Value, TopologyError> {
         let (own, class) = (&self.topology["controlPlane"], &self.seen.class["spec"]["controlPlane"]);
         let metadata = self.control_plane_metadata();
-        let mut object = self.from_template(template, &self.control_plane_name()?);
+        let mut object = self.made_from(template, &self.control_plane_name()?);
         for part in ["labels", "annotations"] {
             let all = over(&[&object["metadata"][part], &metadata[part]]);
             put(&mut object, &["metadata", part], (!all.is_empty()).then(|| all.into()));

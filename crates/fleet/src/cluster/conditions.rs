@@ -12,6 +12,15 @@ use api::{
 use super::{Seen, is_control_plane, name};
 use crate::{external::External, summary, workload::Probe};
 
+/// Reasons of TopologyReconciled that speak of versions alone.
+const UPGRADES: [&str; 5] = [
+    "ClusterUpgrading",
+    "ControlPlaneUpgradePending",
+    "MachineDeploymentsCreatePending",
+    "MachineDeploymentsUpgradePending",
+    "MachineDeploymentsUpgradeDeferred",
+];
+
 pub fn set(seen: &Seen, after: &mut Cluster, deletion: Option<&(&'static str, String)>, paused: bool, now: &Time) {
     let generation = after.metadata.generation;
     let status = after.status.get_or_insert_default();
@@ -78,9 +87,11 @@ pub fn set(seen: &Seen, after: &mut Cluster, deletion: Option<&(&'static str, St
     set(Statement::no("Deleting", "NotDeleting", ""));
     let mut parts = vec!["RemoteConnectionProbe", "InfrastructureReady", "ControlPlaneAvailable", "WorkersAvailable"];
     if seen.cluster.spec.topology.is_some() {
-        let message = "spec.topology is stored but not acted upon: no ClusterClass controller runs here";
-        set(Statement::no("TopologyReconciled", "ReconcileFailed", message));
-        parts.push("TopologyReconciled");
+        // The topology controller says it. An upgrade under way is no reason to call a cluster unavailable.
+        let told = condition::get(&status.conditions, "TopologyReconciled");
+        if !told.is_some_and(|told| UPGRADES.contains(&told.reason.as_str())) {
+            parts.push("TopologyReconciled");
+        }
     }
     let gates = &seen.cluster.spec.availability_gates;
     let (positive, negative): (Vec<_>, Vec<_>) =

@@ -89,13 +89,13 @@ fn versions(seen: &Seen) -> (String, Vec<String>) {
 fn a_topology_becomes_the_objects_of_a_cluster() {
     let desired = desired(&seen()).unwrap();
     insta::assert_snapshot!(names(&desired).join("\n"), @r"
-    OpenStackCluster a-cfzbv
-    OpenStackMachineTemplate a-6rrlqkdz6k
-    KubeadmControlPlane a-mkqd9
-    MachineHealthCheck a-mkqd9
-    KubeadmConfigTemplate a-md-0-wktnl92b4f
-    OpenStackMachineTemplate a-md-0-r9qgh6rqjs
-    MachineDeployment a-md-0-dq7t4
+    OpenStackCluster a-bs8dt
+    OpenStackMachineTemplate a-vj5hmpdrtx
+    KubeadmControlPlane a-p4jfq
+    MachineHealthCheck a-p4jfq
+    KubeadmConfigTemplate a-md-0-c99hff7wb2
+    OpenStackMachineTemplate a-md-0-p5wvdrs56w
+    MachineDeployment a-md-0-54nkx
     ");
     let plane = &desired.control_plane["spec"];
     assert_eq!((&plane["replicas"], &plane["version"]), (&json!(3), &json!("v1.34.2")));

@@ -72,7 +72,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Node>> {
     let (nodes, end) = reader.block()?;
     match end {
         End::Text => Ok(nodes),
-        End::End => Err("unexpected {{end}}".to_owned()),
+        End::Block => Err("unexpected {{end}}".to_owned()),
         End::Else(_) => Err("unexpected {{else}}".to_owned()),
     }
 }
@@ -230,7 +230,7 @@ fn quoted(text: &str) -> Result<(Token, &str)> {
 
 enum End {
     Text,
-    End,
+    Block,
     /// With what stands after `else`.
     Else(Vec<Token>),
 }
@@ -265,7 +265,7 @@ impl Reader {
             match word.as_str() {
                 "end" => {
                     self.depth -= 1;
-                    return Ok((nodes, End::End));
+                    return Ok((nodes, End::Block));
                 }
                 "else" => {
                     self.depth -= 1;
@@ -287,11 +287,11 @@ impl Reader {
         let (then, end) = self.block()?;
         let otherwise = match end {
             End::Text => return Err(format!("{word} has no end")),
-            End::End => Vec::new(),
+            End::Block => Vec::new(),
             End::Else(rest) => match rest.split_first() {
                 None => {
                     let (nodes, end) = self.block()?;
-                    if !matches!(end, End::End) {
+                    if !matches!(end, End::Block) {
                         return Err(format!("{word} has no end"));
                     }
                     nodes
