@@ -11,6 +11,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admission::Rules,
     install::{self, NAMESPACE, PORT, Target},
     plane::{CONCURRENCY, LEASE, identity},
     state::Credential,
@@ -38,7 +39,9 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     let (tls, renewed) = watch::channel(serving(&authority, &names)?);
     let stop = CancellationToken::new();
     tokio::spawn(stop.clone().run_until_cancelled_owned(renew(authority, names, tls)));
-    let serving = tokio::spawn(webhooks::serve(listener, renewed, stop.clone()));
+    let rules = Arc::new(Rules::default());
+    let _ = rules.client.set(client.clone());
+    let serving = tokio::spawn(webhooks::serve(listener, renewed, rules, stop.clone()));
     let election = Election {
         client: client.clone(),
         clock: Clock::system(),

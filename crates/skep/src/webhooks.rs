@@ -37,23 +37,25 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Handshakes at once.
 const HANDSHAKES_MAX: usize = 256;
 
-/// Serves until `stop`.
+/// Serves until `stop`. The rules ask the API for what they need.
 pub async fn serve(
     listener: TcpListener,
     tls: watch::Receiver<Arc<ServerConfig>>,
+    rules: Arc<Rules>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let (sender, secured) = mpsc::channel(HANDSHAKES_MAX);
     let address = listener.local_addr()?;
     tokio::spawn(stop.clone().run_until_cancelled_owned(accept(listener, tls, sender)));
     let listener = Secured { secured, address };
-    axum::serve(listener, router()).with_graceful_shutdown(stop.cancelled_owned()).await
+    axum::serve(listener, router(rules)).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
-fn router() -> Router {
+fn router(rules: Arc<Rules>) -> Router {
+    let judges = rules.clone();
     Router::new()
-        .route(MUTATE, post(|Json(review): Json<Value>| admit(review, true)))
-        .route(VALIDATE, post(|Json(review): Json<Value>| admit(review, false)))
+        .route(MUTATE, post(|Json(review): Json<Value>| async move { admit(&rules, review, true).await }))
+        .route(VALIDATE, post(|Json(review): Json<Value>| async move { admit(&judges, review, false).await }))
         .route(CONVERT, post(|Json(review): Json<Value>| async { convert(review) }))
         .route(HEALTH, get(|| async { "ok" }))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -138,7 +140,7 @@ fn asked(request: &Value) -> Option<Request> {
     })
 }
 
-async fn admit(mut review: Value, mutates: bool) -> Response {
+async fn admit(rules: &Rules, mut review: Value, mutates: bool) -> Response {
     let mut object = review.pointer_mut("/request/object").map(Value::take).unwrap_or_default();
     let uid = review["request"]["uid"].clone();
     let Some(request) = asked(&review["request"]) else {
@@ -147,8 +149,8 @@ async fn admit(mut review: Value, mutates: bool) -> Response {
     let mut response = json!({"uid": uid, "allowed": true});
     let before = object.clone();
     let decided = match mutates {
-        true => Rules.mutate(&request, &mut object).await,
-        false => Rules.validate(&request, &object).await,
+        true => rules.mutate(&request, &mut object).await,
+        false => rules.validate(&request, &object).await,
     };
     match decided {
         Ok(warnings) => {
@@ -216,7 +218,7 @@ mod tests {
     #[tokio::test]
     async fn defaults_are_a_patch_that_gives_the_object_that_our_own_server_would_store() {
         let before = deployment("1.34.2");
-        let review = answer(admit(review(before.clone()), true).await).await;
+        let review = answer(admit(&Rules::default(), review(before.clone()), true).await).await;
         let patch = STANDARD.decode(review["response"]["patch"].as_str().unwrap()).unwrap();
         let (mut patched, mut wanted) = (before.clone(), before);
         let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
@@ -230,7 +232,7 @@ mod tests {
     async fn a_refusal_is_the_status_that_a_user_is_to_see() {
         let mut bad = deployment("yesterday");
         api::admission::default("cluster.x-k8s.io", "MachineDeployment", &mut bad);
-        let review = answer(admit(review(bad), false).await).await;
+        let review = answer(admit(&Rules::default(), review(bad), false).await).await;
         let status = &review["response"]["status"];
         assert_eq!((&review["response"]["allowed"], &status["code"]), (&json!(false), &json!(422)));
         let message = status["message"].as_str().unwrap();
@@ -256,6 +258,6 @@ mod tests {
         let review = answer(convert(ask("cluster.x-k8s.io/v9", json!([object("a")])))).await;
         assert_eq!(review["response"]["result"]["status"], "Failure");
         assert_eq!(convert(json!([])).status(), StatusCode::BAD_REQUEST);
-        assert_eq!(admit(json!({"request": 1}), true).await.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(admit(&Rules::default(), json!({"request": 1}), true).await.status(), StatusCode::BAD_REQUEST);
     }
 }
