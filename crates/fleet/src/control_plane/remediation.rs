@@ -10,6 +10,7 @@ use api::{
     control_plane::{KubeadmControlPlane, LastRemediation},
     machine::Machine,
     meta::Time,
+    names,
 };
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
@@ -19,13 +20,12 @@ use super::{
     preflight::{self, conditions, is_true},
     rollout::name_of,
 };
-use crate::owner;
+use crate::{owner, summary::duration};
 
 /// On the control plane from the deletion of a machine until its replacement is made.
 pub const IN_PROGRESS: &str = "controlplane.cluster.x-k8s.io/remediation-in-progress";
 /// On a replacement: which machine it stands in for, and how often that was tried.
 pub const FOR: &str = "controlplane.cluster.x-k8s.io/remediation-for";
-const REMEDIATE: &str = "cluster.x-k8s.io/remediate-machine";
 const OWNER_REMEDIATED: &str = "OwnerRemediated";
 const HEALTH_CHECK: &str = "HealthCheckSucceeded";
 /// A replacement that fails sooner than this is a retry of the same remediation.
@@ -98,7 +98,7 @@ pub fn in_progress(seen: &Seen) -> Option<Record> {
 
 /// The worst first: what a user names, what never became a node, whose etcd is ill, whose components are; then the oldest.
 fn rank(seen: &Seen, machine: &Machine) -> impl Ord + use<> {
-    let named = owner::annotation_of(&machine.metadata, REMEDIATE).is_some();
+    let named = owner::annotation_of(&machine.metadata, names::REMEDIATE_ANNOTATION).is_some();
     let node = machine.status.as_ref().is_some_and(|status| status.node_ref.is_some());
     let well = |types: &[&str]| types.iter().map(|type_| is_true(machine, type_)).collect::<Vec<_>>();
     let etcd = if machines::has_own_etcd(&seen.control_plane) {
@@ -178,7 +178,7 @@ fn within_limits(seen: &Seen, machine: &Machine, now: &Time) -> Result<Record, V
         return Err(Verdict::Deferred(format!(
             "KubeadmControlPlane can't remediate this machine because the operation already failed in the latest {} \
              (RetryPeriodSeconds)",
-            period(retry.as_secs())
+            duration(retry.as_secs())
         )));
     }
     if limits.max_retry.is_some_and(|max| last.retry_count >= max) {
@@ -194,16 +194,6 @@ fn within_limits(seen: &Seen, machine: &Machine, now: &Time) -> Result<Record, V
 /// Creation times are in whole seconds, and are compared with this.
 fn whole(now: &Time) -> Time {
     Time(jiff::Timestamp::from_second(now.0.as_second()).unwrap_or(now.0))
-}
-
-/// Seconds as Go writes durations.
-fn period(seconds: i64) -> String {
-    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    match (hours, minutes) {
-        (0, 0) => format!("{rest}s"),
-        (0, _) => format!("{minutes}m{rest}s"),
-        _ => format!("{hours}h{minutes}m{rest}s"),
-    }
 }
 
 /// When a remediation that waits for its retry period may be looked at again, in seconds.

@@ -12,7 +12,7 @@ use api::{
 use jiff::Timestamp;
 
 use super::Target;
-use crate::owner;
+use crate::{owner, summary::duration};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -88,7 +88,7 @@ fn machine_findings(check: &MachineHealthCheck, machine: &Machine, now: &Time) -
         if let Some(found) = condition::get(conditions, &bad.type_).filter(|found| found.status == bad.status) {
             findings.note(found.last_transition_time.0, bad.timeout_seconds, now, || {
                 let (type_, status, reason) = (&bad.type_, bad.status, &found.reason);
-                let limit = duration(bad.timeout_seconds);
+                let limit = duration(bad.timeout_seconds.into());
                 format!("Condition {type_} on Machine is reporting status {status:?} with reason {reason} for more than {limit}")
             });
         }
@@ -122,7 +122,7 @@ fn node_findings(
                 true_since(own, "InfrastructureReady"),
             ];
             if let Some(since) = since.into_iter().flatten().max() {
-                let late = || format!("Node failed to report startup in {}", duration(limit_s));
+                let late = || format!("Node failed to report startup in {}", duration(limit_s.into()));
                 findings.note(since, limit_s, now, late);
             }
         }
@@ -136,7 +136,7 @@ fn node_findings(
             let since = found.last_transition_time.as_ref().map_or(now.0, |time| time.0);
             findings.note(since, bad.timeout_seconds, now, || {
                 let reason = found.reason.as_deref().unwrap_or_default();
-                let (type_, status, limit) = (&bad.type_, &bad.status, duration(bad.timeout_seconds));
+                let (type_, status, limit) = (&bad.type_, &bad.status, duration(bad.timeout_seconds.into()));
                 format!(
                     "Condition {type_} on Node is reporting status {status} with reason {reason} for more than {limit}"
                 )
@@ -144,24 +144,4 @@ fn node_findings(
         }
     }
     ("UnhealthyNode", findings)
-}
-
-/// Seconds as Go's `time.Duration` prints them: `1h0m5s`.
-fn duration(seconds: i32) -> String {
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, seconds) => format!("{seconds}s"),
-        (0, minutes, seconds) => format!("{minutes}m{seconds}s"),
-        (hours, minutes, seconds) => format!("{hours}h{minutes}m{seconds}s"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_told_as_go_tells_them() {
-        let told = [0, 30, 60, 605, 3600, 7325].map(duration);
-        assert_eq!(told, ["0s", "30s", "1m0s", "10m5s", "1h0m0s", "2h2m5s"]);
-    }
 }
