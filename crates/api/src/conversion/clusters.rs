@@ -45,7 +45,13 @@ fn typed_strategy(hub: &mut Value) {
     }
 }
 
-const STATUS: &[Rule] = &[moved("v1beta2.conditions", "conditions"), spoke_only("v1beta2"), also(FAILURE)];
+const STATUS: &[Rule] = &[
+    moved("v1beta2.conditions", "conditions"),
+    spoke_only("v1beta2"),
+    // What v1beta1 tells is made of the rest.
+    hub_only("deprecated"),
+    also(FAILURE),
+];
 const FAILURE: &[Rule] = &[spoke_only("failureReason"), spoke_only("failureMessage")];
 
 /// Counters that v1beta1 tells twice.
