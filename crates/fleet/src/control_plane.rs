@@ -218,11 +218,20 @@ impl Reconcile for ControlPlanes {
         if let (true, Some(cluster)) = (plan.rollout, &seen.cluster) {
             kubeadm_config::publish(&self.context.workloads, cluster, &seen.control_plane).await?;
         }
-        if let (Some(change), Some(cluster)) = (&plan.etcd, &seen.cluster) {
+        // Leadership moves before the machine goes. A member is removed after what is known of it was told, which an etcd that
+        // refuses for long must not hold up.
+        let (before, after) = match plan.etcd.take() {
+            Some(change) if change.remove.is_some() => (None, Some(change)),
+            change => (change, None),
+        };
+        if let (Some(change), Some(cluster)) = (&before, &seen.cluster) {
             self.etcd(&Key::of(cluster.as_ref()), &seen.certificates).await?.change(change).await?;
         }
         self.read_expiries(seen, &plan.expiries, &mut plan.local).await;
         let outcome = self.context.writer.execute(plan.local).await?;
+        if let (Some(change), Some(cluster)) = (&after, &seen.cluster) {
+            self.etcd(&Key::of(cluster.as_ref()), &seen.certificates).await?.change(change).await?;
+        }
         if let (true, Some(cluster)) = (plan.addons, &seen.cluster) {
             addons::upgrade(&self.context.workloads, &Key::of(cluster.as_ref()), &seen.control_plane).await?;
         }

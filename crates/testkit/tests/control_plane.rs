@@ -252,3 +252,42 @@ systemd:
     world.until("all machines have joined", joined).await;
     world.shutdown().await;
 }
+
+/// Every version of every object of the cluster.
+async fn versions(world: &World) -> Vec<Option<String>> {
+    async fn of<K>(world: &World) -> Vec<Option<String>>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned,
+    {
+        let all = world.api::<K>().list(&Default::default()).await.unwrap();
+        all.items.iter().map(|object| object.meta().resource_version.clone()).collect()
+    }
+    let parts = [
+        of::<KubeadmControlPlane>(world).await,
+        of::<Machine>(world).await,
+        of::<KubeadmConfig>(world).await,
+        of::<api::cluster::Cluster>(world).await,
+        of::<k8s_openapi::api::core::v1::Secret>(world).await,
+    ];
+    parts.concat()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settled_control_plane_is_not_written() {
+    let world = started(19, 3).await;
+    let known = async || {
+        let all = world.machines().await;
+        all.iter().all(|machine| machine.status.as_ref().is_some_and(|s| s.certificates_expiry_date.is_some()))
+    };
+    world.until("all is known of the machines", known).await;
+    world.available("demo").await;
+    // What follows from the last change has followed, tokens have ended.
+    tokio::time::sleep(std::time::Duration::from_secs(120)).await;
+    let before = versions(&world).await;
+    tokio::time::sleep(std::time::Duration::from_secs(20 * 60)).await;
+    assert_eq!(versions(&world).await, before);
+    world.shutdown().await;
+}
