@@ -83,6 +83,8 @@ async fn a_call_that_fails_is_not_done_and_answered_as_its_service_does() {
         cloud.set_faults(one("network", "networks", error(status, Some(7)))).unwrap();
         let failed = c.create::<Network>(&NetworkDraft::default()).await.unwrap_err();
         assert_eq!((failed.class(), failed.retry_after()), (Class::RateLimited, Some(Duration::from_secs(7))));
+        // The client leaves the service alone for so long.
+        settle(7).await;
     }
     // Hollow machines and other administrators are spared.
     cloud.set_faults(calls(CallRule::all(When::default(), error(503, None)))).unwrap();
