@@ -125,6 +125,16 @@ impl LabelSelector {
     }
 }
 
+/// Seconds as Go's `time.Duration` writes them, which v1beta1 has in fields and conditions tell of limits: `1h0m5s`.
+pub fn go_duration(seconds: i64) -> String {
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{rest}s"),
+        (0, _) => format!("{minutes}m{rest}s"),
+        _ => format!("{hours}h{minutes}m{rest}s"),
+    }
+}
+
 pub const QUALIFIED_NAME: &str =
     r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$";
 pub const DNS_SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
@@ -159,5 +169,11 @@ mod tests {
         assert!(selects("DoesNotExist", "x", &[]) && !selects("DoesNotExist", "app", &[]));
         assert!(!selects("Near", "app", &["web"]));
         assert!(LabelSelector::default().selects(None));
+    }
+
+    #[test]
+    fn durations_are_told_as_go_tells_them() {
+        let told = [0, 30, 60, 605, 3600, 7325].map(go_duration);
+        assert_eq!(told, ["0s", "30s", "1m0s", "10m5s", "1h0m0s", "2h2m5s"]);
     }
 }

@@ -101,16 +101,6 @@ pub fn both(
     Statement::yes(type_, reasons.all)
 }
 
-/// Seconds as Go's `time.Duration` prints them, which conditions tell of limits: `1h0m5s`.
-pub fn duration(seconds: i64) -> String {
-    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    match (hours, minutes) {
-        (0, 0) => format!("{rest}s"),
-        (0, _) => format!("{minutes}m{rest}s"),
-        _ => format!("{hours}h{minutes}m{rest}s"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,11 +117,5 @@ mod tests {
         assert_eq!(with(ConditionStatus::Unknown).status, ConditionStatus::Unknown);
         let held = with(ConditionStatus::True);
         assert_eq!((held.status, held.message.as_str()), (ConditionStatus::False, "* Broken: Why"));
-    }
-
-    #[test]
-    fn durations_are_told_as_go_tells_them() {
-        let told = [0, 30, 60, 605, 3600, 7325].map(duration);
-        assert_eq!(told, ["0s", "30s", "1m0s", "10m5s", "1h0m0s", "2h2m5s"]);
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::status;
+use crate::meta::go_duration;
 
 /// What becomes of a field. Paths are names with dots between them, from the object or part that the table is about.
 #[derive(Debug)]
@@ -351,16 +352,6 @@ fn duration_s(text: &str) -> Option<i64> {
     }
     let seconds = (nanoseconds / 1e9).trunc();
     (seconds <= f64::from(i32::MAX)).then_some(seconds as i64)
-}
-
-/// A number of seconds as Go writes a duration: `1h0m0s`.
-fn go_duration(seconds: i64) -> String {
-    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    match (hours, minutes) {
-        (0, 0) => format!("{rest}s"),
-        (0, _) => format!("{minutes}m{rest}s"),
-        _ => format!("{hours}h{minutes}m{rest}s"),
-    }
 }
 
 #[cfg(test)]

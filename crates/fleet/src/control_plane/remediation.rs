@@ -9,7 +9,7 @@ use api::{
     condition::{self, Statement},
     control_plane::{KubeadmControlPlane, LastRemediation},
     machine::Machine,
-    meta::Time,
+    meta::{Time, go_duration},
     names,
 };
 use jiff::SignedDuration;
@@ -20,7 +20,7 @@ use super::{
     preflight::{self, conditions, is_true},
     rollout::name_of,
 };
-use crate::{owner, summary::duration};
+use crate::owner;
 
 /// On the control plane from the deletion of a machine until its replacement is made.
 pub const IN_PROGRESS: &str = "controlplane.cluster.x-k8s.io/remediation-in-progress";
@@ -178,7 +178,7 @@ fn within_limits(seen: &Seen, machine: &Machine, now: &Time) -> Result<Record, V
         return Err(Verdict::Deferred(format!(
             "KubeadmControlPlane can't remediate this machine because the operation already failed in the latest {} \
              (RetryPeriodSeconds)",
-            duration(retry.as_secs())
+            go_duration(retry.as_secs())
         )));
     }
     if limits.max_retry.is_some_and(|max| last.retry_count >= max) {

@@ -6,13 +6,13 @@ use api::{
     condition,
     health_check::MachineHealthCheck,
     machine::Machine,
-    meta::{Condition, ConditionStatus, Time},
+    meta::{Condition, ConditionStatus, Time, go_duration},
     names,
 };
 use jiff::Timestamp;
 
 use super::Target;
-use crate::{owner, summary::duration};
+use crate::owner;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -88,7 +88,7 @@ fn machine_findings(check: &MachineHealthCheck, machine: &Machine, now: &Time) -
         if let Some(found) = condition::get(conditions, &bad.type_).filter(|found| found.status == bad.status) {
             findings.note(found.last_transition_time.0, bad.timeout_seconds, now, || {
                 let (type_, status, reason) = (&bad.type_, bad.status, &found.reason);
-                let limit = duration(bad.timeout_seconds.into());
+                let limit = go_duration(bad.timeout_seconds.into());
                 format!("Condition {type_} on Machine is reporting status {status:?} with reason {reason} for more than {limit}")
             });
         }
@@ -122,7 +122,7 @@ fn node_findings(
                 true_since(own, "InfrastructureReady"),
             ];
             if let Some(since) = since.into_iter().flatten().max() {
-                let late = || format!("Node failed to report startup in {}", duration(limit_s.into()));
+                let late = || format!("Node failed to report startup in {}", go_duration(limit_s.into()));
                 findings.note(since, limit_s, now, late);
             }
         }
@@ -136,7 +136,7 @@ fn node_findings(
             let since = found.last_transition_time.as_ref().map_or(now.0, |time| time.0);
             findings.note(since, bad.timeout_seconds, now, || {
                 let reason = found.reason.as_deref().unwrap_or_default();
-                let (type_, status, limit) = (&bad.type_, &bad.status, duration(bad.timeout_seconds.into()));
+                let (type_, status, limit) = (&bad.type_, &bad.status, go_duration(bad.timeout_seconds.into()));
                 format!(
                     "Condition {type_} on Node is reporting status {status} with reason {reason} for more than {limit}"
                 )
