@@ -104,6 +104,8 @@ impl Keys {
 #[derive(Default)]
 struct Waiters(BTreeMap<Revision, Vec<oneshot::Sender<()>>>);
 
+type Reader = oneshot::Sender<Result<Revision>>;
+
 /// What the tasks of one store share.
 struct Inner {
     client: Client,
@@ -126,10 +128,36 @@ struct Inner {
     resets: AtomicU64,
     waiters: Mutex<Waiters>,
     /// Reads that want to know the clock.
-    readers: mpsc::UnboundedSender<oneshot::Sender<Result<Revision>>>,
+    readers: mpsc::UnboundedSender<Reader>,
 }
 
 impl Inner {
+    /// One that has read nothing yet, and the queue of reads that want to know the clock.
+    fn new(options: &Options) -> Result<(Self, mpsc::UnboundedReceiver<Reader>)> {
+        let mut limits = options.limits.clone();
+        limits.commit_ops = limits.commit_ops.min(COMMIT_OPS_MAX);
+        let client = Client::new(options.address.endpoints.clone(), options.tls.as_ref(), options.request_timeout)?;
+        let (readers, queue) = mpsc::unbounded_channel();
+        let inner = Self {
+            client,
+            keys: Keys::new(&options.address.prefix),
+            prefix: options.address.prefix.clone(),
+            commits: Semaphore::new(limits.pending_commits.clamp(1, Semaphore::MAX_PERMITS)),
+            shared: Shared::new(State::default(), limits),
+            patience: options.patience,
+            commit_timeout: options.commit_timeout,
+            origin: AtomicU64::new(0),
+            writer: rand::random(),
+            next_commit: AtomicU64::new(1),
+            under_way: Mutex::default(),
+            fence: AtomicI64::new(0),
+            resets: AtomicU64::new(0),
+            waiters: Mutex::default(),
+            readers,
+        };
+        Ok((inner, queue))
+    }
+
     /// Our revision of etcd's.
     fn ours(&self, revision: i64) -> Revision {
         Revision(u64::try_from(revision).unwrap_or(0).saturating_add(self.origin.load(Ordering::Relaxed)))
@@ -197,27 +225,8 @@ pub struct Etcd {
 impl Etcd {
     /// Connects, makes the store if there is none under the prefix, and reads it.
     pub async fn open(options: Options) -> Result<Self> {
-        let mut limits = options.limits.clone();
-        limits.commit_ops = limits.commit_ops.min(COMMIT_OPS_MAX);
-        let client = Client::new(options.address.endpoints.clone(), options.tls.as_ref(), options.request_timeout)?;
-        let (readers, queue) = mpsc::unbounded_channel();
-        let inner = Arc::new(Inner {
-            client,
-            keys: Keys::new(&options.address.prefix),
-            prefix: options.address.prefix.clone(),
-            commits: Semaphore::new(limits.pending_commits.clamp(1, Semaphore::MAX_PERMITS)),
-            shared: Shared::new(State::default(), limits),
-            patience: options.patience,
-            commit_timeout: options.commit_timeout,
-            origin: AtomicU64::new(0),
-            writer: rand::random(),
-            next_commit: AtomicU64::new(1),
-            under_way: Mutex::default(),
-            fence: AtomicI64::new(0),
-            resets: AtomicU64::new(0),
-            waiters: Mutex::default(),
-            readers,
-        });
+        let (inner, queue) = Inner::new(&options)?;
+        let inner = Arc::new(inner);
         let clock = inner.begin(options.above).await?;
         inner.load(true).await?;
         let mut tasks = vec![

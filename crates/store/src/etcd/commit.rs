@@ -18,26 +18,31 @@ use crate::{Commit, Error, Expect, Guard, KeyValue, Op, Result, Revision};
 const REQUEST_BYTES_MAX: u64 = 1_536 << 10;
 
 /// A commit on its way; the watch says when it has been made.
-struct Ticket<'a> {
+pub(super) struct Ticket<'a> {
     inner: &'a Inner,
     number: u64,
     resets: u64,
 }
 
 impl<'a> Ticket<'a> {
-    fn new(inner: &'a Inner) -> Self {
+    pub(super) fn new(inner: &'a Inner) -> Self {
         let number = inner.next_commit.fetch_add(1, Ordering::Relaxed);
         inner.under_way.lock().insert(number, None);
         Self { inner, number, resets: inner.resets.load(Ordering::SeqCst) }
     }
 
     /// What the clock says of this commit.
-    fn mark(&self) -> Bytes {
+    pub(super) fn mark(&self) -> Bytes {
         format!("{LAYOUT} {:016x} {}", self.inner.writer, self.number).into()
     }
 
-    fn seen(&self) -> Option<Revision> {
+    pub(super) fn seen(&self) -> Option<Revision> {
         self.inner.under_way.lock().get(&self.number).copied().flatten()
+    }
+
+    /// Whether it may have been made without the watch having shown it.
+    pub(super) fn missed(&self) -> bool {
+        self.inner.resets.load(Ordering::SeqCst) != self.resets
     }
 }
 
@@ -246,7 +251,7 @@ impl Inner {
         self.fence.fetch_max(moved_at, Ordering::SeqCst);
         self.visible(self.ours(moved_at)).await;
         let seen = ticket.seen();
-        if seen.is_none() && self.resets.load(Ordering::SeqCst) != ticket.resets {
+        if seen.is_none() && ticket.missed() {
             return Err(Error::Unknown { why: "its history was compacted meanwhile".to_owned() });
         }
         tracing::info!(made = seen.is_some(), why, "etcd: a commit whose answer was lost is settled");

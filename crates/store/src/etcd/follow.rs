@@ -99,9 +99,16 @@ impl Inner {
         let state = state.map_err(|fault| error_of(&fault))?;
         let (items, bytes) = (state.items.len(), state.items.iter().map(|item| item.value.len()).sum::<usize>());
         tracing::debug!(items, bytes, at, now, "etcd: the state was read");
+        self.begin_anew(state);
+        Ok(())
+    }
+
+    /// Goes on from what was read. Whatever commit was under way may be in it, without an event that says so.
+    fn begin_anew(&self, state: Loaded) {
+        // Before the state is visible: who settles a commit looks here once it is.
+        self.resets.fetch_add(1, Ordering::SeqCst);
         self.shared.reset(State::new(state));
         self.wake();
-        Ok(())
     }
 
     async fn read_all(&self, revision: i64, until: Instant) -> Result<Loaded, Fault> {
@@ -212,8 +219,8 @@ impl Inner {
         }
         let upto = batch.at;
         batch.begin(Revision(u64::MAX));
-        self.shared.publish(batch.entries, upto);
         {
+            // Before the revision is visible: who settles a commit looks here once it is.
             let mut under_way = self.under_way.lock();
             for (_, number, revision) in made.iter().filter(|(writer, ..)| *writer == self.writer) {
                 if let Some(seen) = under_way.get_mut(number) {
@@ -221,6 +228,7 @@ impl Inner {
                 }
             }
         }
+        self.shared.publish(batch.entries, upto);
         self.wake();
         self.shared.tidy();
         true
@@ -284,7 +292,6 @@ pub(super) async fn follow(inner: Arc<Inner>) {
                 End::Lost(fault) => inner.client.retire(&channel, &fault),
                 End::Behind => {
                     tracing::warn!(revision = %inner.revision(), "etcd: history is missing; everything is read anew");
-                    inner.resets.fetch_add(1, Ordering::SeqCst);
                     if let Err(error) = inner.load(false).await {
                         tracing::warn!(%error, "etcd: the state could not be read");
                     }
@@ -296,5 +303,58 @@ pub(super) async fn follow(inner: Arc<Inner>) {
             pause = Pause::default();
         }
         pause.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::etcd::{Address, Options, commit::Ticket};
+
+    fn inner() -> Arc<Inner> {
+        let address = Address { endpoints: vec!["127.0.0.1:0".to_owned()], prefix: "/test".to_owned() };
+        Arc::new(Inner::new(&Options::new(address, None)).unwrap().0)
+    }
+
+    fn event(key: Bytes, value: Bytes, revision: i64) -> wire::Event {
+        let kv = wire::KeyValue {
+            key,
+            value,
+            create_revision: revision,
+            mod_revision: revision,
+            ..wire::KeyValue::default()
+        };
+        wire::Event { kind: wire::EventType::Put.into(), kv: Some(kv) }
+    }
+
+    #[test]
+    fn whoever_sees_a_revision_sees_which_commit_it_was() {
+        let inner = inner();
+        for revision in 1..=500 {
+            let ticket = Ticket::new(&inner);
+            let data = Bytes::from(format!("/test/data/{revision}"));
+            let events = vec![
+                event(inner.keys.clock.clone(), ticket.mark(), revision),
+                event(data, Bytes::from_static(b"x"), revision),
+            ];
+            let other = Arc::clone(&inner);
+            let taking = std::thread::spawn(move || assert!(other.take_in(events)));
+            while inner.revision() < inner.ours(revision) {
+                std::thread::yield_now();
+            }
+            let seen = ticket.seen();
+            taking.join().unwrap();
+            assert_eq!(seen, Some(inner.ours(revision)), "as if it had not been made");
+        }
+    }
+
+    #[test]
+    fn a_commit_that_was_under_way_while_everything_was_read_is_not_called_undone() {
+        let inner = inner();
+        let ticket = Ticket::new(&inner);
+        assert!(!ticket.missed());
+        inner.begin_anew(Loaded { revision: Revision(7), items: Vec::new() });
+        assert!(ticket.missed());
+        assert!(!Ticket::new(&inner).missed(), "what begins afterwards is seen by the watch");
     }
 }

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{
-    Inner, REACH, client, error_of,
+    Inner, REACH, Reader, client, error_of,
     grpc::{CODE_OUT_OF_RANGE, Fault},
     wire,
 };
@@ -99,7 +99,7 @@ impl Inner {
 }
 
 /// Asks for the clock once for all who wait: who comes while the question is under way waits for the next one.
-pub(super) async fn answer(inner: Arc<Inner>, mut queue: mpsc::UnboundedReceiver<oneshot::Sender<Result<Revision>>>) {
+pub(super) async fn answer(inner: Arc<Inner>, mut queue: mpsc::UnboundedReceiver<Reader>) {
     let mut waiting = Vec::new();
     while queue.recv_many(&mut waiting, READERS_MAX).await > 0 {
         let clock = inner.clock().await;
