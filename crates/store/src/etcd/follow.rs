@@ -317,13 +317,7 @@ mod tests {
     }
 
     fn event(key: Bytes, value: Bytes, revision: i64) -> wire::Event {
-        let kv = wire::KeyValue {
-            key,
-            value,
-            create_revision: revision,
-            mod_revision: revision,
-            ..wire::KeyValue::default()
-        };
+        let kv = wire::KeyValue { key, value, create_revision: revision, mod_revision: revision };
         wire::Event { kind: wire::EventType::Put.into(), kv: Some(kv) }
     }
 
