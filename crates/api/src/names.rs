@@ -45,6 +45,8 @@ pub const LEFTOVERS_ANNOTATION: &str = "openstackcluster.infrastructure.cluster.
 /// On an OpenStackCluster that is going to be deleted: volumes whose PersistentVolume says Delete, by id.
 pub const VOLUMES_ANNOTATION: &str = "openstackcluster.infrastructure.cluster.x-k8s.io/volumes-to-delete";
 pub const REVISION_ANNOTATION: &str = "machinedeployment.clusters.x-k8s.io/revision";
+/// On a MachineDeployment: so many sets without machines are kept, to go back to; 1.
+pub const HISTORY_LIMIT_ANNOTATION: &str = "machinedeployment.clusters.x-k8s.io/revision-history-limit";
 pub const DESIRED_REPLICAS_ANNOTATION: &str = "machinedeployment.clusters.x-k8s.io/desired-replicas";
 pub const MAX_REPLICAS_ANNOTATION: &str = "machinedeployment.clusters.x-k8s.io/max-replicas";
 pub const KUBEADM_CLUSTER_CONFIGURATION_ANNOTATION: &str =

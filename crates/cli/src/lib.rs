@@ -11,6 +11,7 @@ mod get;
 mod harden;
 mod orphans;
 mod output;
+mod rollout;
 mod topology;
 mod wait;
 
@@ -46,6 +47,8 @@ pub enum Command {
     Delete(Delete),
     /// Look into an OpenStack cloud
     Cloud(CloudCommand),
+    /// Watch, restart, pause, resume and undo rollouts of machines
+    Rollout(rollout::Rollout),
     /// Clusters that are made from a ClusterClass
     Topology(topology::Topology),
     /// Check whether an OpenStack cloud can carry clusters
@@ -159,6 +162,7 @@ pub async fn run(command: Command, mut program: clap::Command) -> Result<u8> {
         Command::Describe(Describe { what: DescribeWhat::Cluster(arguments) }) => describe::run(arguments).await,
         Command::Delete(Delete { what: DeleteWhat::Cluster(arguments) }) => delete::run(arguments).await,
         Command::Cloud(CloudCommand { what: CloudWhat::Orphans(arguments) }) => orphans::run(arguments).await,
+        Command::Rollout(rollout) => rollout::run(rollout).await,
         Command::Topology(topology) => topology::run(topology).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Completion { shell } => {

@@ -1,6 +1,9 @@
 //! The shared copies of every kind that the fleet's controllers read, and which change wakes which controller.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
 
 use api::{
     cluster::Cluster,
@@ -23,6 +26,7 @@ use parking_lot::Mutex;
 
 use crate::{
     external::{External, Kinds},
+    machine_deployment::revision,
     owner,
 };
 
@@ -193,6 +197,21 @@ impl Caches {
         self.feed_of_cluster(queue, |caches, namespace, cluster| keys(&caches.machines.in_cluster(namespace, cluster)));
     }
 
+    /// A revision that changes wakes the machines of its deployment: their nodes carry a taint while they are outdated.
+    pub(crate) fn feed_machines_of_revisions(self: &Arc<Self>, queue: &Queue) {
+        let wake = Arc::new(Revisions { caches: Arc::downgrade(self), queue: queue.clone(), known: Mutex::default() });
+        let of_set = wake.clone();
+        self.sets.on_change(move |set| {
+            if let Some(deployment) = owner::owner_of_kind(&set.metadata, "MachineDeployment") {
+                of_set.changed("MachineSet", set.as_ref(), &set.spec.cluster_name, &deployment.name);
+            }
+        });
+        self.deployments.on_change(move |deployment| {
+            let name = deployment.metadata.name.as_deref().unwrap_or_default();
+            wake.changed("MachineDeployment", deployment.as_ref(), &deployment.spec.cluster_name, name);
+        });
+    }
+
     pub(crate) fn feed_sets_of_cluster(self: &Arc<Self>, queue: &Queue) {
         self.feed_of_cluster(queue, |caches, namespace, cluster| keys(&caches.sets.in_cluster(namespace, cluster)));
         // Workers wait until the control plane is stable.
@@ -250,6 +269,38 @@ impl Caches {
                 }
             }
         });
+    }
+}
+
+/// The revisions that were seen last, by kind and key.
+struct Revisions {
+    caches: Weak<Caches>,
+    queue: Queue,
+    known: Mutex<HashMap<(&'static str, Key), i64>>,
+}
+
+impl Revisions {
+    fn changed<K: Cached>(&self, kind: &'static str, object: &K, cluster: &str, deployment: &str) {
+        let Some(caches) = self.caches.upgrade() else { return };
+        let (key, now) = (Key::of(object), revision(object));
+        let mut known = self.known.lock();
+        let there = match kind {
+            "MachineSet" => caches.sets.get(&key).is_some(),
+            _ => caches.deployments.get(&key).is_some(),
+        };
+        if !there {
+            known.remove(&(kind, key));
+            return;
+        }
+        if known.insert((kind, key.clone()), now) == Some(now) {
+            return;
+        }
+        drop(known);
+        for machine in caches.machines.in_cluster(&key.namespace, cluster) {
+            if owner::label_of(&machine.metadata, names::DEPLOYMENT_LABEL) == Some(deployment) {
+                self.queue.add(Key::of(machine.as_ref()));
+            }
+        }
     }
 }
 

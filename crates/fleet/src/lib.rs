@@ -100,6 +100,7 @@ async fn launch(options: Options, stop: &CancellationToken, tasks: &TaskTracker)
 
     caches.feed_machines(&machines.queue());
     caches.feed_machines_of_cluster(&machines.queue());
+    caches.feed_machines_of_revisions(&machines.queue());
     workloads.feed_machines(&machines.queue());
 
     caches.feed_sets(&sets.queue());

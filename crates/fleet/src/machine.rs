@@ -29,7 +29,7 @@ use k8s_openapi::api::core::v1::Node;
 use parking_lot::Mutex;
 
 use self::{drain::Load, node::Remote};
-use crate::{Context, external::External, owner};
+use crate::{Caches, Context, external::External, machine_deployment::revision, owner};
 
 /// Pause while the workload cluster's API is waited for; a connection that is made comes sooner.
 const NODE_PAUSE_S: u64 = 20;
@@ -61,6 +61,8 @@ pub struct Seen {
     pub bootstrap: Option<External>,
     pub infrastructure: Option<External>,
     pub node: Option<Arc<Node>>,
+    /// The MachineSet that controls the machine is of an earlier revision than its MachineDeployment.
+    pub outdated: bool,
     /// The cluster's nodes are known, so that `node: None` means that there is none.
     pub connected: bool,
     /// The cluster's API answers now.
@@ -98,6 +100,7 @@ impl Reconcile for Machines {
         let mut seen = Seen {
             bootstrap: caches.external(&key.namespace, machine.spec.bootstrap.config_ref.as_ref()),
             infrastructure: caches.external(&key.namespace, Some(&machine.spec.infrastructure_ref)),
+            outdated: is_outdated(caches, &machine),
             connected: workloads.knows_nodes(&name),
             reachable: workloads.client(&name).is_some(),
             last_of_control_plane: false,
@@ -135,6 +138,16 @@ impl Reconcile for Machines {
         }
         Ok(outcome.sooner(self.context.writer.execute(plan.local).await?))
     }
+}
+
+fn is_outdated(caches: &Caches, machine: &Machine) -> bool {
+    let namespace = machine.metadata.namespace.as_deref().unwrap_or_default();
+    let set = owner::owner_of_kind(&machine.metadata, "MachineSet");
+    let set = set.and_then(|set| caches.sets.get(&Key::new(namespace, set.name.as_str())));
+    let Some(set) = set else { return false };
+    let deployment = owner::owner_of_kind(&set.metadata, "MachineDeployment");
+    let deployment = deployment.and_then(|owner| caches.deployments.get(&Key::new(namespace, owner.name.as_str())));
+    deployment.is_some_and(|deployment| revision(set.as_ref()) < revision(deployment.as_ref()))
 }
 
 impl Machines {

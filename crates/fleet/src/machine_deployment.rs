@@ -2,6 +2,7 @@
 //!
 //! Source: kubernetes-sigs/cluster-api core/reconcilers/machinedeployment.
 
+mod history;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -158,6 +159,7 @@ fn roll(seen: &Seen, now: &Time, plan: &mut Plan, after: &mut MachineDeployment)
         }
         RolloutStrategyType::OnDelete => on_delete(seen, &old, wanted),
     };
+    let kept = history::kept(deployment, &old);
     let max = wanted + limits(strategy.rolling_update.as_ref(), wanted).0;
     for set in &seen.sets {
         let is_current = set.metadata.uid == current.metadata.uid;
@@ -165,8 +167,7 @@ fn roll(seen: &Seen, now: &Time, plan: &mut Plan, after: &mut MachineDeployment)
         let have = set.spec.replicas.unwrap_or(0);
         let running = set.status.as_ref().and_then(|status| status.replicas).unwrap_or(0);
         if !is_current && have == 0 && target.unwrap_or(0) == 0 && running == 0 {
-            // Kept only while it has machines: the deployment itself keeps no history of templates.
-            if set.metadata.deletion_timestamp.is_none() {
+            if set.metadata.deletion_timestamp.is_none() && !kept.contains(&set.metadata.uid) {
                 plan.delete(set.as_ref());
             }
             continue;

@@ -48,13 +48,13 @@ pub fn plan(seen: &Seen, plan: &mut MachinePlan, after: &mut Machine) {
     let status = after.status.get_or_insert_default();
     status.node_ref = Some(NodeRef { name: node.metadata.name.clone().unwrap_or_default() });
     status.node_info = node.status.as_ref().and_then(|status| status.node_info.as_ref()).map(info);
-    if let Some(patch) = metadata(&seen.machine, node) {
+    if let Some(patch) = metadata(&seen.machine, node, seen.outdated) {
         plan.remote.push(Remote::Patch { node: node.metadata.name.clone().unwrap_or_default(), patch });
     }
 }
 
 /// The patch that gives the node what its machine says about it; `None` if it has it.
-fn metadata(machine: &Machine, node: &Node) -> Option<serde_json::Value> {
+fn metadata(machine: &Machine, node: &Node, outdated: bool) -> Option<serde_json::Value> {
     let meta = &node.metadata;
     let name = |meta: &kube::core::ObjectMeta| meta.name.clone().unwrap_or_default();
     let wanted: BTreeMap<&str, &str> = machine
@@ -89,7 +89,7 @@ fn metadata(machine: &Machine, node: &Node) -> Option<serde_json::Value> {
     .into_iter()
     .filter(|(key, value)| owner::annotation_of(meta, key) != Some(value.as_str()))
     .collect();
-    let taints = taints(machine, node);
+    let taints = taints(machine, node, outdated);
     if labels.is_empty() && annotations.is_empty() && taints.is_none() {
         return None;
     }
@@ -108,8 +108,9 @@ fn is_synced(key: &str) -> bool {
         || SYNCED_DOMAINS.iter().any(|synced| domain == *synced || domain.ends_with(&format!(".{synced}")))
 }
 
-/// The node's taints without the one that it registered with, and with those that the machine declares.
-fn taints(machine: &Machine, node: &Node) -> Option<Vec<Taint>> {
+/// The node's taints without the one that it registered with, with those that the machine declares, and with the one of
+/// outdated revisions as long as it is of one.
+fn taints(machine: &Machine, node: &Node, outdated: bool) -> Option<Vec<Taint>> {
     let old = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
     let first = old.iter().any(|taint| taint.key == names::UNINITIALIZED_TAINT);
     let mut new: Vec<Taint> = old.iter().filter(|taint| taint.key != names::UNINITIALIZED_TAINT).cloned().collect();
@@ -124,6 +125,16 @@ fn taints(machine: &Machine, node: &Node) -> Option<Vec<Taint>> {
             Some(other) => other.value = taint.value.clone(),
             None => new.push(Taint { effect, key: taint.key.clone(), time_added: None, value: taint.value.clone() }),
         }
+    }
+    let marks = |taint: &Taint| taint.key == names::OUTDATED_TAINT && taint.effect == "PreferNoSchedule";
+    match new.iter().position(marks) {
+        Some(at) if !outdated => drop(new.remove(at)),
+        None if outdated => new.push(Taint {
+            effect: "PreferNoSchedule".to_owned(),
+            key: names::OUTDATED_TAINT.to_owned(),
+            ..Taint::default()
+        }),
+        _ => {}
     }
     (new != old).then_some(new)
 }

@@ -29,6 +29,7 @@ fn seen(boot: Option<(&str, &str)>) -> Seen {
         bootstrap: None,
         infrastructure: Some(external("Infra", "m", json!({"status": {"conditions": conditions}}))),
         node: None,
+        outdated: false,
         connected: true,
         reachable: true,
         last_of_control_plane: false,
@@ -80,4 +81,28 @@ fn a_node_that_is_there_speaks_for_itself() {
     let mut seen = seen(Some(("False", "no")));
     seen.node = Some(Arc::new(Node::default()));
     assert_eq!(condition::get(&conditions(&seen), "NodeHealthy").unwrap().reason, "NodeNotHealthy");
+}
+
+#[test]
+fn a_node_of_an_earlier_revision_carries_the_taint_until_its_revision_is_the_newest() {
+    let mut seen = seen(None);
+    let mut node = Node::default();
+    node.metadata.name = Some("n".into());
+    let taint = |seen: &Seen| {
+        let patch = plan(seen, &now()).remote.into_iter().find_map(|remote| match remote {
+            Remote::Patch { patch, .. } => Some(patch),
+            _ => None,
+        });
+        patch.and_then(|patch| patch.pointer("/spec/taints").cloned())
+    };
+    seen.node = Some(Arc::new(node.clone()));
+    assert_eq!(taint(&seen), None);
+    seen.outdated = true;
+    let wanted = json!([{"key": "node.cluster.x-k8s.io/outdated-revision", "effect": "PreferNoSchedule"}]);
+    assert_eq!(taint(&seen), Some(wanted.clone()));
+    node.spec.get_or_insert_default().taints = serde_json::from_value(wanted).unwrap();
+    seen.node = Some(Arc::new(node));
+    assert_eq!(taint(&seen), None, "once");
+    seen.outdated = false;
+    assert_eq!(taint(&seen), Some(json!([])));
 }

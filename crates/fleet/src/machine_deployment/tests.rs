@@ -84,6 +84,8 @@ impl World {
         };
         let mut deployment = MachineDeployment::new("md", spec);
         deployment.metadata.uid = Some("md".into());
+        // What is kept is told by tests of its own.
+        owner::annotate(&mut deployment.metadata, names::HISTORY_LIMIT_ANNOTATION, "0");
         deployment.metadata.finalizers = Some(vec![names::MACHINE_DEPLOYMENT_FINALIZER.into()]);
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
         let (sets, units, text) = Default::default();
@@ -613,4 +615,49 @@ fn a_settled_deployment_is_not_written_and_what_changes_in_place_makes_no_machin
     let template = &world.sets[0].spec.template;
     assert_eq!(template.metadata.as_ref().unwrap().labels["tier"], "web");
     assert_eq!(template.spec.min_ready_seconds, Some(7));
+}
+
+#[test]
+fn as_many_sets_without_machines_stay_as_are_to_be_kept_and_the_oldest_go_first() {
+    let mut world = World::new(1, rolling(count(1), count(0)));
+    let revisions = |world: &World| world.sets.iter().map(revision).collect::<Vec<_>>();
+    let keep = |world: &mut World, limit: Option<&str>| {
+        let annotations = world.deployment.metadata.annotations.as_mut().unwrap();
+        annotations.remove(names::HISTORY_LIMIT_ANNOTATION);
+        if let Some(limit) = limit {
+            annotations.insert(names::HISTORY_LIMIT_ANNOTATION.into(), limit.into());
+        }
+    };
+    keep(&mut world, Some("2"));
+    for version in ["v2", "v3", "v4", "v5"] {
+        world.release(version);
+        world.settle();
+    }
+    assert_eq!(revisions(&world), [3, 4, 5]);
+    keep(&mut world, None);
+    world.settle();
+    assert_eq!(revisions(&world), [4, 5], "one where nothing is said");
+    // Back: the set of v4 is taken again, and v5 is what one could go back to.
+    world.release("v4");
+    world.settle();
+    assert_eq!(revisions(&world), [6, 5]);
+    keep(&mut world, None);
+    owner::label(&mut world.deployment.metadata, names::TOPOLOGY_OWNED_LABEL, "");
+    world.settle();
+    assert_eq!(revisions(&world), [6], "a topology has its own word");
+}
+
+#[test]
+fn no_more_sets_are_kept_than_the_limit_whatever_the_annotation_says() {
+    let mut world = World::new(0, rolling(count(1), count(0)));
+    owner::annotate(&mut world.deployment.metadata, names::HISTORY_LIMIT_ANNOTATION, "1000000");
+    let set = |revision: usize| {
+        let mut set = MachineSet::new("set", MachineSetSpec::default());
+        (set.metadata.uid, set.spec.replicas) = (Some(format!("{revision:03}")), Some(0));
+        owner::annotate(&mut set.metadata, names::REVISION_ANNOTATION, revision.to_string());
+        Arc::new(set)
+    };
+    let sets: Vec<_> = (1..=101).map(set).collect();
+    let kept = history::kept(&world.deployment, &sets.iter().collect::<Vec<_>>());
+    assert_eq!((kept.len(), kept.first()), (100, Some(&Some("002".to_owned()))));
 }

@@ -1,0 +1,63 @@
+//! Workers: rollouts and back.
+
+use api::{
+    condition,
+    machine::{MachineDeployment, MachineSet},
+    names::OUTDATED_TAINT,
+};
+use serde_json::json;
+use testkit::{Shape, World};
+
+/// Revisions of the sets with their machines, the oldest revision first: `1:0 2:3`.
+async fn sets(world: &World) -> String {
+    let mut sets = world.api::<MachineSet>().list(&Default::default()).await.unwrap().items;
+    let revision = |set: &MachineSet| {
+        let annotations = set.metadata.annotations.as_ref().unwrap();
+        annotations["machinedeployment.clusters.x-k8s.io/revision"].parse::<i64>().unwrap()
+    };
+    sets.sort_by_key(revision);
+    let told = sets.iter().map(|set| {
+        let replicas = set.status.as_ref().and_then(|status| status.replicas).unwrap_or(0);
+        format!("{}:{replicas}", revision(set))
+    });
+    told.collect::<Vec<_>>().join(" ")
+}
+
+/// The outdated nodes, of all.
+async fn outdated(world: &World) -> (usize, usize) {
+    let nodes = world.nodes("demo").await;
+    let tainted = nodes.iter().filter(|node| {
+        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+        taints.into_iter().flatten().any(|taint| taint.key == OUTDATED_TAINT && taint.effect == "PreferNoSchedule")
+    });
+    (tainted.count(), nodes.len())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollout_marks_old_nodes_and_keeps_the_old_set_which_an_undo_takes_again() {
+    let world = World::start(41).await;
+    world.create("demo", Shape { control_plane: 1, workers: 3, version: "v1.34.2".into() }).await;
+    world.available("demo").await;
+    let versions = async |version: &str| {
+        let machines = world.machines().await;
+        let of = machines.iter().filter(|machine| {
+            machine.spec.version.as_deref() == Some(version)
+                && machine.status.as_ref().is_some_and(|status| condition::is_true(&status.conditions, "Ready"))
+        });
+        (of.count(), machines.len())
+    };
+    assert_eq!((sets(&world).await.as_str(), outdated(&world).await), ("1:3", (0, 4)));
+    let to = |version: &str| json!({"spec": {"template": {"spec": {"version": version}}}});
+    world.patch::<MachineDeployment>("demo-md", to("v1.34.1")).await;
+    world.until("nodes of the old revision are marked", async || outdated(&world).await.0 == 3).await;
+    world.until("all workers are new", async || versions("v1.34.1").await == (3, 4)).await;
+    world.until("no marked node is left", async || outdated(&world).await == (0, 4)).await;
+    world.until("the old set is kept", async || sets(&world).await == "1:0 2:3").await;
+
+    world.patch::<MachineDeployment>("demo-md", to("v1.34.2")).await;
+    world.until("all workers are old again", async || versions("v1.34.2").await == (4, 4)).await;
+    world.until("its own set has them", async || sets(&world).await == "2:0 3:3").await;
+    world.delete("demo").await;
+    world.until("nothing is left", async || world.machines().await.is_empty() && sets(&world).await.is_empty()).await;
+    world.shutdown().await;
+}
