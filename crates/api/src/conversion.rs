@@ -20,6 +20,7 @@ mod status;
 
 use serde_json::{Map, Value, json};
 
+pub use self::engine::duration_s;
 use self::{
     engine::{Cx, Direction, Rule},
     merge::merge,

@@ -44,7 +44,9 @@ pub fn all() -> Vec<CustomResourceDefinition> {
 fn complete(mut crd: CustomResourceDefinition, versions: &[Version]) -> CustomResourceDefinition {
     let labels = crd.metadata.labels.get_or_insert_default();
     labels.insert(names::PROVIDER_LABEL.into(), provider(&crd.spec.group).into());
-    labels.insert(names::CONTRACT_LABEL.into(), "v1beta2".into());
+    if crd.spec.group.ends_with("cluster.x-k8s.io") {
+        labels.insert(names::CONTRACT_LABEL.into(), "v1beta2".into());
+    }
     let kind = crd.spec.names.kind.clone();
     let mut value = serde_json::to_value(crd).expect("a definition made from types is JSON");
     drop_nullable(&mut value["spec"]);
@@ -68,7 +70,7 @@ fn provider(group: &str) -> &'static str {
     match group {
         "bootstrap.cluster.x-k8s.io" => "bootstrap-kubeadm",
         "controlplane.cluster.x-k8s.io" => "control-plane-kubeadm",
-        "infrastructure.cluster.x-k8s.io" => "infrastructure-openstack",
+        "infrastructure.cluster.x-k8s.io" | "openstack.k-orc.cloud" => "infrastructure-openstack",
         _ => "cluster-api",
     }
 }

@@ -21,6 +21,7 @@ pub mod meta;
 pub mod names;
 pub mod node_configuration;
 pub mod openstack_cluster;
+pub mod openstack_image;
 pub mod openstack_machine;
 pub mod openstack_reference;
 pub mod published;

@@ -55,30 +55,53 @@ pub fn versions() -> Vec<Version> {
     kinds.into_iter().filter_map(|(head, fields)| version(head, &fields, &shared)).collect()
 }
 
-/// Kinds that have no other schema than these: kind, group, plural and short names. They are stored as v1beta2.
-const KINDS: [(&str, &str, &str, &[&str]); 2] = [
-    ("ClusterClass", "cluster.x-k8s.io", "clusterclasses", &["cc"]),
-    ("KubeadmControlPlaneTemplate", "controlplane.cluster.x-k8s.io", "kubeadmcontrolplanetemplates", &[]),
+/// A kind that has no other schema than those here.
+struct Kept {
+    kind: &'static str,
+    group: &'static str,
+    plural: &'static str,
+    short: &'static [&'static str],
+    category: Option<&'static str>,
+    scope: &'static str,
+    /// The version that is stored.
+    stored: &'static str,
+}
+
+impl Kept {
+    const fn new(kind: &'static str, group: &'static str, plural: &'static str, stored: &'static str) -> Self {
+        Self { kind, group, plural, short: &[], category: Some("cluster-api"), scope: "Namespaced", stored }
+    }
+}
+
+const KINDS: [Kept; 3] = [
+    Kept { short: &["cc"], ..Kept::new("ClusterClass", "cluster.x-k8s.io", "clusterclasses", HUB) },
+    Kept::new("KubeadmControlPlaneTemplate", "controlplane.cluster.x-k8s.io", "kubeadmcontrolplanetemplates", HUB),
+    Kept { category: Some("openstack"), ..Kept::new("Image", "openstack.k-orc.cloud", "images", "v1alpha1") },
 ];
 
 /// The definitions of kinds that are described here alone, with the version that is stored; the older ones are added as to
 /// all others.
 pub(crate) fn definitions(versions: &[Version]) -> Vec<Value> {
-    let definition = |(kind, group, plural, short): &(&str, &str, &str, &[&str])| {
-        let is_stored = |version: &&Version| version.kind == *kind && version.value["name"] == HUB;
+    let definition = |kept: &Kept| {
+        let Kept { kind, group, plural, short, category, scope, stored } = kept;
+        let is_stored =
+            |version: &&Version| version.kind == *kind && version.group == *group && version.value["name"] == *stored;
         let mut stored = versions.iter().find(is_stored)?.value.clone();
         stored["served"] = true.into();
         stored["storage"] = true.into();
         let mut names = json!({
-            "kind": kind, "listKind": format!("{kind}List"), "plural": plural, "singular": kind.to_lowercase(), "categories": ["cluster-api"],
+            "kind": kind, "listKind": format!("{kind}List"), "plural": plural, "singular": kind.to_lowercase(),
         });
+        if let Some(category) = category {
+            names["categories"] = json!([category]);
+        }
         if !short.is_empty() {
             names["shortNames"] = json!(short);
         }
         Some(json!({
             "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {"name": format!("{plural}.{group}")},
-            "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": [stored]},
+            "spec": {"group": group, "scope": scope, "names": names, "versions": [stored]},
         }))
     };
     KINDS.iter().filter_map(definition).collect()

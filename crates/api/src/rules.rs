@@ -179,6 +179,7 @@ mod tests {
             ("ClusterClass", 4),
             ("ClusterResourceSet", 0),
             ("ClusterResourceSetBinding", 0),
+            ("Image", 10),
             ("KubeadmConfig", 8),
             ("KubeadmConfigTemplate", 8),
             ("KubeadmControlPlane", 8),

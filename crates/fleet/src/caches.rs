@@ -16,6 +16,7 @@ use api::{
     meta::ContractRef,
     names,
     openstack_cluster::{OpenStackCluster, OpenStackClusterTemplate},
+    openstack_image::Image,
     openstack_machine::{OpenStackMachine, OpenStackMachineTemplate},
     resource_set::{ClusterResourceSet, ClusterResourceSetBinding, SECRET_TYPE},
 };
@@ -44,6 +45,7 @@ pub struct Caches {
     pub openstack_clusters: Arc<Cache<OpenStackCluster>>,
     pub openstack_machines: Arc<Cache<OpenStackMachine>>,
     pub openstack_templates: Arc<Cache<OpenStackMachineTemplate>>,
+    pub images: Arc<Cache<Image>>,
     pub classes: Arc<Cache<ClusterClass>>,
     pub control_plane_templates: Arc<Cache<KubeadmControlPlaneTemplate>>,
     pub cluster_templates: Arc<Cache<OpenStackClusterTemplate>>,
@@ -77,6 +79,7 @@ impl Caches {
             openstack_clusters: cache(client, writer),
             openstack_machines: cache(client, writer),
             openstack_templates: cache(client, writer),
+            images: cache(client, writer),
             classes: cache(client, writer),
             control_plane_templates: cache(client, writer),
             cluster_templates: cache(client, writer),
@@ -111,6 +114,7 @@ impl Caches {
         self.openstack_clusters.synced().await;
         self.openstack_machines.synced().await;
         self.openstack_templates.synced().await;
+        self.images.synced().await;
         self.classes.synced().await;
         self.control_plane_templates.synced().await;
         self.cluster_templates.synced().await;

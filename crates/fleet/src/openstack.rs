@@ -5,13 +5,14 @@
 //! finds what the last one made. Nothing is adopted or deleted that does not carry the mark. Where the cloud needs time, a
 //! reconcile ends and says what it waits for.
 //!
-//! Not yet: ClusterIdentity, floating IP pools, images of the OpenStack Resource Controller; the template's capacity.
+//! Not yet: ClusterIdentity, floating IP pools; the template's capacity.
 
 mod bastion;
 mod cluster;
 mod endpoint;
 mod find;
 mod floating;
+mod image;
 mod leftovers;
 mod machine;
 mod member;
@@ -31,6 +32,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::image::CRD as IMAGES_CRD;
 use crate::{Caches, Options, Workloads, owner};
 
 /// Makes clients of clouds: over the network, or of a cloud in the same process.
@@ -95,16 +97,17 @@ pub struct Provider {
     shared: Arc<Shared>,
     clusters: Runner,
     machines: Runner,
+    images: Runner,
 }
 
 impl Provider {
     pub fn new(options: &Options, caches: &Arc<Caches>, writer: &Writer, workloads: &Arc<Workloads>) -> Self {
-        let scopes = scope::Scopes::new(options.clouds.clone(), options.client.clone());
+        let scopes = scope::Scopes::new(options.clouds.clone(), options.client.clone(), caches.images.clone());
         let unanswered = Unanswered::default();
         let (caches, writer, workloads) = (caches.clone(), writer.clone(), workloads.clone());
         let shared = Arc::new(Shared { caches, writer, scopes, unanswered, workloads });
         let runner = || Runner::new(options.concurrency, options.clock.clone());
-        Self { shared, clusters: runner(), machines: runner() }
+        Self { shared, clusters: runner(), machines: runner(), images: runner() }
     }
 
     /// Connects the caches to the controllers' queues; called before the caches are synced.
@@ -159,6 +162,7 @@ impl Provider {
             }
         });
         self.feed_machines_of_cluster();
+        image::feed(caches, &self.images.queue(), &machines, &clusters);
         // The last machine that goes frees its cluster.
         let (weak, queue) = (Arc::downgrade(caches), clusters);
         caches.openstack_machines.on_change(move |machine| {
@@ -199,7 +203,13 @@ impl Provider {
     }
 
     pub fn spawn(self, tasks: &TaskTracker, stop: &CancellationToken) {
-        let Self { shared, clusters, machines } = self;
+        let Self { shared, clusters, machines, images } = self;
+        let (runner, keeper, ends) = (images, image::Images(shared.clone()), stop.clone());
+        tasks.spawn(async move {
+            if ends.run_until_cancelled(keeper.is_ours()).await == Some(true) {
+                runner.run(Arc::new(keeper), ends).await;
+            }
+        });
         tasks.spawn(clusters.run(Arc::new(cluster::OpenStackClusters(shared.clone())), stop.clone()));
         tasks.spawn(machines.run(Arc::new(machine::OpenStackMachines(shared)), stop.clone()));
     }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -23,6 +23,9 @@ use crate::{
 pub const HOLD_LIMIT: Duration = Duration::from_secs(120);
 /// Pages that one list may have.
 pub const PAGES_LIMIT: usize = 1000;
+
+/// Glance takes changes in its own form only.
+const IMAGE_PATCH: HeaderValue = HeaderValue::from_static("application/openstack-images-v2.1-json-patch");
 
 /// Limits and habits of a [`Client`].
 #[derive(Clone, Debug)]
@@ -319,6 +322,9 @@ impl Client {
             let access = self.access().await?;
             let mut request = self.request(call.method.clone(), &uri, body.clone(), call.name())?;
             request.headers_mut().insert("x-auth-token", access.token.clone());
+            if call.service == Service::Image && call.method == Method::PATCH {
+                request.headers_mut().insert(header::CONTENT_TYPE, IMAGE_PATCH);
+            }
             if let Some((kind, version)) = &microversion {
                 let value = |v: String| {
                     v.parse().map_err(|_| Error::new(Class::Configuration, call.name(), "bad microversion"))

@@ -7,6 +7,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s_openapi::{
     ByteString,
     api::core::v1::{Namespace, Secret, ServiceAccount},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, Client, Config, ResourceExt,
@@ -99,6 +100,10 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     let authority = authority(&client, &names).await?;
     let reached = |path: &str| reached(arguments.reach.as_deref(), path, &authority);
     for crd in api::crd::all() {
+        if is_of_others(&client, &crd).await? {
+            eprintln!("{} is there already and not Skep's: it is left alone, with its controller.", crd.name_any());
+            continue;
+        }
         let mut crd = serde_json::to_value(crd).context("write a definition")?;
         crd["spec"]["conversion"] = json!({
             "strategy": "Webhook",
@@ -126,6 +131,16 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
         (None, Some(_)) => eprintln!("They start as Deployment {NAMESPACE}/{NAME}."),
     }
     Ok(0)
+}
+
+/// Whether somebody else has brought this kind: images of the cloud have a project of their own.
+async fn is_of_others(client: &Client, crd: &CustomResourceDefinition) -> Result<bool> {
+    if crd.name_any() != fleet::openstack::IMAGES_CRD {
+        return Ok(false);
+    }
+    let definitions = Api::<CustomResourceDefinition>::all(client.clone());
+    let found = definitions.get_opt(&crd.name_any()).await.context("look for the definition of images")?;
+    Ok(found.is_some_and(|found| !found.labels().contains_key(api::names::PROVIDER_LABEL)))
 }
 
 /// The host of `HOST:PORT`.

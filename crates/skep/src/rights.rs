@@ -53,6 +53,16 @@ fn role() -> ClusterRole {
             rule(&[""], &["secrets", "configmaps"], &all),
             rule(&[""], &["events"], &["create", "get", "patch"]),
             rule(&[""], &["namespaces"], &["get", "list", "watch"]),
+            rule(
+                &["openstack.k-orc.cloud"],
+                &["images", "images/status"],
+                &["get", "list", "watch", "update", "patch"],
+            ),
+            // Whose controller it is that keeps images.
+            PolicyRule {
+                resource_names: Some(vec![fleet::openstack::IMAGES_CRD.to_owned()]),
+                ..rule(&["apiextensions.k8s.io"], &["customresourcedefinitions"], &["get"])
+            },
         ]),
         ..ClusterRole::default()
     }

@@ -324,7 +324,7 @@ fn named_map(value: &Value, make: impl Fn(&Value) -> Value) -> Option<Value> {
 
 /// Whole seconds of a duration as Go writes them (`time.ParseDuration`); none if it is none, is negative, or does not
 /// fit 32 bits.
-fn duration_s(text: &str) -> Option<i64> {
+pub fn duration_s(text: &str) -> Option<i64> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
         return Some(0);

@@ -10,7 +10,11 @@ use openstack::{
     network::{Network, Router, SecurityGroup, Subnet},
 };
 
-use super::stop::{Result, blocked};
+use super::{
+    image,
+    scope::Scope,
+    stop::{Result, blocked},
+};
 
 const REASON: &str = "DependencyFailed";
 
@@ -124,12 +128,14 @@ pub async fn flavor(cloud: &Client, param: &FlavorParam) -> Result<Flavor> {
     }
 }
 
-pub async fn image(cloud: &Client, param: &ImageParam) -> Result<Image> {
+pub async fn image(scope: &Scope, param: &ImageParam) -> Result<Image> {
+    let cloud = &scope.cloud;
     if let Some(id) = &param.id {
         return by_id(cloud, id, "image").await;
     }
-    if param.image_ref.is_some() {
-        return blocked("InvalidMachineSpec", "image.imageRef (OpenStack Resource Controller) is not supported yet");
+    if let Some(reference) = &param.image_ref {
+        let id = image::of(scope, &reference.name)?;
+        return by_id(cloud, &id, "image.imageRef").await;
     }
     let Some(filter) = &param.filter else {
         return blocked("InvalidMachineSpec", "image has neither id nor filter");

@@ -6,7 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use api::openstack_reference::{IdentityRef, IdentityType};
+use api::{
+    openstack_image::Image,
+    openstack_reference::{IdentityRef, IdentityType},
+};
+use control::Cache;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use openstack::{Class, Cloud, Query, Reads, Resource};
@@ -25,6 +29,7 @@ const AUTH: &str = "OpenStackAuthenticationFailed";
 pub struct Scopes {
     clouds: Arc<dyn Clouds>,
     client: Client,
+    images: Arc<Cache<Image>>,
     known: Mutex<HashMap<u64, openstack::Client>>,
 }
 
@@ -32,6 +37,9 @@ pub struct Scopes {
 #[derive(Clone)]
 pub struct Scope {
     pub cloud: openstack::Client,
+    /// Of the object that is worked for, and what it may name there.
+    pub namespace: String,
+    pub images: Arc<Cache<Image>>,
     /// [`names::resource`].
     pub resource: String,
     /// As providerIDs have it: the identity reference's own, else empty.
@@ -40,8 +48,8 @@ pub struct Scope {
 }
 
 impl Scopes {
-    pub fn new(clouds: Arc<dyn Clouds>, client: Client) -> Self {
-        Self { clouds, client, known: Mutex::default() }
+    pub fn new(clouds: Arc<dyn Clouds>, client: Client, images: Arc<Cache<Image>>) -> Self {
+        Self { clouds, client, images, known: Mutex::default() }
     }
 
     pub async fn open(
@@ -68,7 +76,8 @@ impl Scopes {
         };
         let ca = data.get("cacert").map(|c| c.0.as_slice());
         let cloud = self.client_of(&yaml.0, ca, identity)?;
-        Ok(Scope { cloud, resource, region: identity.region.clone().unwrap_or_default(), tags })
+        let (namespace, images) = (namespace.to_owned(), self.images.clone());
+        Ok(Scope { cloud, namespace, images, resource, region: identity.region.clone().unwrap_or_default(), tags })
     }
 
     /// A scope whose credentials the cloud has accepted.

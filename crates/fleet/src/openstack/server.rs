@@ -112,7 +112,7 @@ async fn resolve(scope: &Scope, wanted: &Wanted<'_>, resolved: &mut ResolvedMach
         resolved.flavor_id = Some(find::flavor(cloud, &spec.flavor).await?.id);
     }
     if resolved.image_id.is_none() {
-        resolved.image_id = Some(find::image(cloud, &spec.image).await?.id);
+        resolved.image_id = Some(find::image(scope, &spec.image).await?.id);
     }
     if let (None, Some(group)) = (&resolved.server_group_id, &spec.server_group) {
         resolved.server_group_id = Some(find::server_group(cloud, group).await?.id);

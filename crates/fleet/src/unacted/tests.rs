@@ -120,6 +120,18 @@ const ACTED: &[(&str, &[&str])] = &[
             "/spec/verbosity",
         ],
     ),
+    (
+        "Image",
+        &[
+            "/spec/cloudCredentialsRef/**",
+            "/spec/import/**",
+            "/spec/managedOptions/onDelete",
+            "/spec/managementPolicy",
+            // Unpacking and hashes are refused: condition Progressing.
+            "/spec/resource/**",
+            "/spec/resyncPeriod",
+        ],
+    ),
     ("KubeadmConfigTemplate", &["/spec/template/metadata/**"]),
     (
         "KubeadmControlPlane",

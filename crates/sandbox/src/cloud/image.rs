@@ -1,4 +1,5 @@
-//! Glance v2. An upload's size and hash are kept; its bytes are not, since nothing boots from them.
+//! Glance v2. An upload's size and hash are kept; its bytes are not, since nothing boots from them. What is to be downloaded
+//! is not fetched: the image is active after a while, without a size.
 
 use serde_json::{Map, Value, json};
 
@@ -10,6 +11,8 @@ use super::{
     state::State,
     table::{Row, SEQUENCE, number, text},
 };
+
+const WEB_DOWNLOAD: &str = "web-download";
 
 pub fn handle(state: &mut State, request: &Request) -> Result<Reply> {
     let caller = request.caller()?;
@@ -28,7 +31,7 @@ pub fn handle(state: &mut State, request: &Request) -> Result<Reply> {
         ("GET", ["schemas", "images"]) => Ok(Reply::ok(json!({"name": "images", "properties": {}}))),
         ("GET", ["info", "stores"]) => Err(Fault::no_route()),
         ("GET", ["info", "import"]) => {
-            Ok(Reply::ok(json!({"import-methods": {"description": "", "type": "array", "value": []}})))
+            Ok(Reply::ok(json!({"import-methods": {"description": "", "type": "array", "value": [WEB_DOWNLOAD]}})))
         }
         (_, ["images", id, rest @ ..]) => {
             let row = state.get(Kind::Image, id).filter(|r| visible(&caller, r));
@@ -149,12 +152,42 @@ fn one(state: &mut State, request: &Request, caller: &Caller, row: &Row, rest: &
             state.set(Kind::Image, id, fields);
             Ok(Reply::empty(204))
         }
+        ("POST", ["import"]) => {
+            let method = request.body.get("method").cloned().unwrap_or_default();
+            let given = |key: &str| method.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+            if given("name") != WEB_DOWNLOAD {
+                return Err(Fault::bad(format!("Unknown import method name '{}'.", given("name"))));
+            }
+            let uri = given("uri");
+            if uri.parse::<http::Uri>().map_or(true, |uri| !matches!(uri.scheme_str(), Some("http" | "https"))) {
+                return Err(Fault::bad(format!("URI for web-download does not pass filtering: {uri}")));
+            }
+            if text(row, "status") != "queued" {
+                let message = format!("Image {id} is in status {}: its data is imported once", text(row, "status"));
+                return Err(Fault::conflict("InvalidImageStatusTransition", message));
+            }
+            if text(row, "disk_format").is_empty() || text(row, "container_format").is_empty() {
+                return Err(Fault::bad("'disk_format' or 'container_format' needs to be set before import"));
+            }
+            let fields = json!({"status": "importing", "os_glance_importing_to_stores": "", "updated_at": state.options.now_text()});
+            state.set(Kind::Image, id, fields);
+            state.schedule(Kind::Image, id, state.options.volume_latency);
+            Ok(Reply::empty(202))
+        }
         ("GET", ["file"]) => {
             Err(Fault::new(http::StatusCode::NOT_IMPLEMENTED, "NotImplemented", "This cloud keeps no image data"))
         }
         ("GET", ["members"]) => Ok(Reply::ok(json!({"members": [], "schema": "/v2/schemas/members"}))),
         (_, ["tags", tag]) => generic::tags(state, request, Kind::Image, id, Some(tag)).map(|_| Reply::empty(204)),
         _ => Err(Fault::no_route()),
+    }
+}
+
+/// An import has come to its end.
+pub fn advance(state: &mut State, id: &str) {
+    if state.get(Kind::Image, id).is_some_and(|row| text(&row, "status") == "importing") {
+        let fields = json!({"status": "active", "updated_at": state.options.now_text()});
+        state.set(Kind::Image, id, fields);
     }
 }
 
