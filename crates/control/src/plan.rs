@@ -42,6 +42,8 @@ pub struct Change {
     /// For everything but the status; `None` if nothing differs.
     pub main: Option<Value>,
     pub status: Option<Value>,
+    /// Nothing but what conditions say in words is new: it may be told a little later.
+    pub words_only: bool,
 }
 
 impl Default for Plan {
@@ -71,7 +73,7 @@ impl Plan {
     }
 
     /// Creates the object, or makes the one that exists equal in all but its metadata.
-    pub fn create_or_replace<K: Resource<DynamicType = ()> + Serialize + Clone>(
+    pub fn create_or_replace<K: Resource<DynamicType = ()> + Serialize + PartialEq + Clone>(
         &mut self,
         object: &K,
         existing: Option<&K>,
@@ -83,7 +85,11 @@ impl Plan {
     }
 
     /// Writes what differs between the object as it was observed and as it should be; nothing if it is the same.
-    pub fn update<K: Resource<DynamicType = ()> + Serialize>(&mut self, before: &K, after: &K) -> &mut Self {
+    pub fn update<K: Resource<DynamicType = ()> + Serialize + PartialEq>(
+        &mut self,
+        before: &K,
+        after: &K,
+    ) -> &mut Self {
         if let Some(change) = Change::between(before, after) {
             self.steps.push(Step::Update(change));
         }
@@ -108,6 +114,7 @@ impl Plan {
                 version: before.resource_version.clone(),
                 main: Some(serde_json::json!({ "metadata": metadata })),
                 status: None,
+                words_only: false,
             }));
         }
         self
@@ -163,23 +170,66 @@ fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
 }
 
 impl Change {
-    pub fn between<K: Resource<DynamicType = ()> + Serialize>(before: &K, after: &K) -> Option<Self> {
-        let (mut old, mut new) = (to_value(before), to_value(after));
-        let status = diff(&old["status"], &new["status"]).map(|status| serde_json::json!({ "status": status }));
-        for value in [&mut old, &mut new] {
-            if let Value::Object(map) = value {
-                map.remove("status");
-            }
+    pub fn between<K: Resource<DynamicType = ()> + Serialize + PartialEq>(before: &K, after: &K) -> Option<Self> {
+        if before == after {
+            return None;
         }
+        let (mut old, mut new) = (to_value(before), to_value(after));
+        let [old_status, mut new_status] = [&mut old, &mut new]
+            .map(|value| value.as_object_mut().and_then(|map| map.remove("status")).unwrap_or(Value::Null));
         let main = diff(&old, &new);
+        if let (Some(Value::Object(parts)), Some(generation)) = (&main, before.meta().generation)
+            && parts.keys().any(|part| part != "metadata")
+        {
+            // A change of the spec makes the next generation, and whoever makes it has observed it.
+            advance(&mut new_status, generation);
+        }
+        let status = diff(&old_status, &new_status);
         (main.is_some() || status.is_some()).then(|| Self {
             resource: ApiResource::erase::<K>(&()),
             key: Key::of(before),
             version: before.meta().resource_version.clone(),
+            words_only: main.is_none() && differs_in_words_only(&old_status, &new_status),
             main,
-            status,
+            status: status.map(|status| serde_json::json!({ "status": status })),
         })
     }
+}
+
+/// Makes what was observed at `generation` observed at the next one.
+fn advance(status: &mut Value, generation: i64) {
+    let Some(status) = status.as_object_mut() else { return };
+    let observed = |map: &mut Map<String, Value>| {
+        if let Some(observed) = map.get_mut("observedGeneration")
+            && observed.as_i64() == Some(generation)
+        {
+            *observed = (generation + 1).into();
+        }
+    };
+    observed(status);
+    let conditions = status.get_mut("conditions").and_then(Value::as_array_mut);
+    conditions.into_iter().flatten().filter_map(Value::as_object_mut).for_each(observed);
+}
+
+/// Whether two statuses say the same but for why a condition is not true.
+fn differs_in_words_only(old: &Value, new: &Value) -> bool {
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return false };
+    let same = |a: &Map<String, Value>, b: &Map<String, Value>, but: &[&str]| {
+        a.len() == b.len() && a.iter().all(|(key, value)| but.contains(&key.as_str()) || b.get(key) == Some(value))
+    };
+    let untrue = |condition: &Map<String, Value>| condition.get("status").is_some_and(|status| status != "True");
+    let (Some(Value::Array(before)), Some(Value::Array(after))) = (old.get("conditions"), new.get("conditions")) else {
+        return false;
+    };
+    let conditions = before.len() == after.len()
+        && before.iter().zip(after).all(|pair| match pair {
+            (Value::Object(a), Value::Object(b)) if untrue(a) && untrue(b) => {
+                same(a, b, &["status", "reason", "message", "lastTransitionTime"])
+            }
+            (Value::Object(a), Value::Object(b)) => same(a, b, &["reason", "message"]),
+            _ => false,
+        });
+    conditions && same(old, new, &["conditions"])
 }
 
 fn to_value(object: &impl Serialize) -> Value {
@@ -256,6 +306,48 @@ mod tests {
         let new = json!({"a": 1, "b": {"c": 3, "d": [1]}, "fresh": {"x": 1}});
         assert_eq!(diff(&old, &new), Some(json!({"b": {"c": 3, "d": [1]}, "fresh": {"x": 1}, "gone": null})));
         assert_eq!(diff(&new, &new), None);
+    }
+
+    #[test]
+    fn a_change_of_the_spec_is_observed_by_who_makes_it() {
+        let machine = |provider: Option<&str>| -> api::machine::Machine {
+            serde_json::from_value(json!({
+                "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Machine",
+                "metadata": {"name": "a", "generation": 3},
+                "spec": {"clusterName": "c", "providerID": provider, "bootstrap": {},
+                    "infrastructureRef": {"apiGroup": "x.example", "kind": "X", "name": "a"}},
+                "status": {"observedGeneration": 3, "conditions": [{"type": "Ready", "status": "True", "reason": "Ready", "message": "",
+                    "observedGeneration": 3, "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
+            }))
+            .unwrap()
+        };
+        let change = Change::between(&machine(None), &machine(Some("x://1"))).unwrap();
+        assert_eq!(change.main, Some(json!({"spec": {"providerID": "x://1"}})));
+        let status = &change.status.unwrap()["status"];
+        assert_eq!(
+            (&status["observedGeneration"], &status["conditions"][0]["observedGeneration"]),
+            (&json!(4), &json!(4))
+        );
+        let mut labelled = machine(None);
+        labelled.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
+        assert_eq!(Change::between(&machine(None), &labelled).unwrap().status, None);
+    }
+
+    #[test]
+    fn why_a_condition_is_not_true_is_words_and_nothing_else_is() {
+        let status = |status: &str, message: &str, replicas: u32| json!({"replicas": replicas, "conditions": [{"type": "Ready", "status": status, "message": message}]});
+        let old = status("False", "Waiting for a server", 1);
+        for (new, words) in [
+            (status("False", "Waiting for a port", 1), true),
+            (status("Unknown", "Waiting for a port", 1), true),
+            (status("True", "", 1), false),
+            (status("False", "Waiting for a port", 2), false),
+            (json!({"replicas": 1, "conditions": []}), false),
+            (json!({"replicas": 1}), false),
+        ] {
+            assert_eq!(differs_in_words_only(&old, &new), words, "{new}");
+        }
+        assert!(!differs_in_words_only(&Value::Null, &old));
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! Carries plans out against the Management API.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
@@ -9,6 +13,7 @@ use kube::{
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
@@ -16,6 +21,9 @@ use crate::{Clock, Error, Event, Key, Outcome, Plan, Result, Step, cache::Head};
 
 /// How long a reconcile waits to see its own writes in the caches before it gives up and comes back later.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
+/// What is new in words only is written this long after the object's last write: a machine on its way says a dozen things,
+/// and each would be written again in the summaries of everything above it.
+const WORDS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Writes on behalf of the controllers of one process. Cheap to clone.
 #[derive(Clone)]
@@ -28,13 +36,47 @@ struct Inner {
     tasks: TaskTracker,
     /// By group and plural.
     heads: Mutex<HashMap<(String, String), Arc<Head>>>,
+    recent: Mutex<Recent>,
+}
+
+/// Objects that were written less than [`WORDS_INTERVAL`] ago.
+#[derive(Default)]
+struct Recent {
+    written: HashMap<(String, Key), Instant>,
+    order: VecDeque<(Instant, (String, Key))>,
+}
+
+impl Recent {
+    fn add(&mut self, object: (String, Key), now: Instant) {
+        self.forget(now);
+        self.written.insert(object.clone(), now);
+        self.order.push_back((now, object));
+    }
+
+    /// How long to wait until the object may be written in words.
+    fn left(&mut self, object: &(String, Key), now: Instant) -> Option<Duration> {
+        self.forget(now);
+        self.written.get(object).map(|at| (*at + WORDS_INTERVAL).saturating_duration_since(now))
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while let Some((at, _)) = self.order.front()
+            && *at + WORDS_INTERVAL <= now
+        {
+            let Some((at, object)) = self.order.pop_front() else { break };
+            // Unless it was written again since.
+            if self.written.get(&object) == Some(&at) {
+                self.written.remove(&object);
+            }
+        }
+    }
 }
 
 impl Writer {
     /// `component` is named as the source of events and as the field manager.
     pub fn new(client: Client, component: &str, clock: Clock) -> Self {
-        let (tasks, heads) = (TaskTracker::new(), Mutex::default());
-        Self(Arc::new(Inner { client, component: component.to_owned(), clock, tasks, heads }))
+        let (tasks, heads, recent) = (TaskTracker::new(), Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { client, component: component.to_owned(), clock, tasks, heads, recent }))
     }
 
     pub fn client(&self) -> &Client {
@@ -60,6 +102,11 @@ impl Writer {
         let mut written: HashMap<(String, String), u64> = HashMap::new();
         let mut result = Ok(plan.outcome);
         for step in plan.steps {
+            if let Some(after) = self.early(&step) {
+                result =
+                    result.map(|outcome| outcome.sooner(Outcome::Waiting { on: "the time to tell".into(), after }));
+                continue;
+            }
             debug!("{step}");
             match self.step(step).await {
                 Ok(Some((resource, version))) => {
@@ -83,6 +130,18 @@ impl Writer {
             }
         }
         result
+    }
+
+    /// How long this step is still to wait, if it only says in other words what was written just now.
+    fn early(&self, step: &Step) -> Option<Duration> {
+        let Step::Update(change) = step else { return None };
+        let object = (change.resource.plural.clone(), change.key.clone());
+        let (mut recent, now) = (self.0.recent.lock(), Instant::now());
+        let left = recent.left(&object, now).filter(|_| change.words_only);
+        if left.is_none() {
+            recent.add(object, now);
+        }
+        left
     }
 
     /// Reports an event; that it cannot be stored is no reason to fail what it tells of.

@@ -1,10 +1,10 @@
 //! What the writer makes of a plan whose object has changed since.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use apiserver::{Server, User};
 use control::{Clock, Outcome, Plan, Writer};
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, NamespaceCondition, NamespaceStatus};
 use kube::{Api, Client, core::ObjectMeta};
 
 async fn server() -> Client {
@@ -30,4 +30,43 @@ async fn what_is_gone_needs_no_write_and_what_has_changed_is_a_conflict() {
     assert!(write("c").await.unwrap_err().chain().contains("the object has been modified"));
     maps.delete("a", &Default::default()).await.unwrap();
     assert_eq!(write("d").await.unwrap(), Outcome::Settled);
+}
+
+#[tokio::test]
+async fn words_wait_a_second_after_the_last_write_and_everything_else_is_written_at_once() {
+    let client = server().await;
+    let namespaces = Api::<Namespace>::all(client.clone());
+    let metadata = ObjectMeta { name: Some("a".into()), ..ObjectMeta::default() };
+    let made = namespaces.create(&Default::default(), &Namespace { metadata, ..Namespace::default() }).await.unwrap();
+    let told = |before: &Namespace, status: &str, message: &str| {
+        let condition = NamespaceCondition {
+            type_: "Ready".into(),
+            status: status.into(),
+            message: Some(message.into()),
+            ..NamespaceCondition::default()
+        };
+        let status = NamespaceStatus { conditions: Some(vec![condition]), ..NamespaceStatus::default() };
+        Namespace { status: Some(status), ..before.clone() }
+    };
+    let writer = Writer::new(client, "test", Clock::system());
+    let write = async |before: &Namespace, after: &Namespace| {
+        let mut plan = Plan::nothing();
+        plan.update(before, after);
+        let outcome = writer.execute(plan).await.unwrap();
+        (outcome, namespaces.get("a").await.unwrap())
+    };
+    let (outcome, first) = write(&made, &told(&made, "False", "one")).await;
+    assert_eq!(outcome, Outcome::Settled);
+    let (outcome, same) = write(&first, &told(&first, "False", "two")).await;
+    assert!(matches!(outcome, Outcome::Waiting { after, .. } if after <= Duration::from_secs(1)), "{outcome:?}");
+    assert_eq!(same, first);
+    let (outcome, second) = write(&first, &told(&first, "True", "two")).await;
+    assert_eq!(outcome, Outcome::Settled);
+    assert_ne!(second, first);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    tokio::time::resume();
+    let (outcome, third) = write(&second, &told(&second, "True", "three")).await;
+    assert_eq!(outcome, Outcome::Settled);
+    assert_eq!(third.status, told(&second, "True", "three").status);
 }

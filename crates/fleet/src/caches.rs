@@ -267,7 +267,14 @@ impl Caches {
         self.clusters.on_change(move |cluster| {
             let Some(caches) = caches.upgrade() else { return };
             let (key, now) = (Key::of(cluster.as_ref()), Gates::of(cluster));
-            if gates.lock().insert(key.clone(), now.clone()).as_ref() != Some(&now) {
+            let before = match caches.clusters.get(&key) {
+                Some(_) => gates.lock().insert(key.clone(), now.clone()),
+                None => {
+                    gates.lock().remove(&key);
+                    None
+                }
+            };
+            if before.as_ref() != Some(&now) {
                 for key in select(&caches, &key.namespace, &key.name) {
                     queue.add(key);
                 }
