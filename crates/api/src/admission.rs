@@ -3,6 +3,7 @@
 //! Source: kubernetes-sigs/cluster-api core/webhooks, controlplane/kubeadm/webhooks; the OpenStack provider's
 //! pkg/webhooks.
 
+pub mod addresses;
 mod immutable;
 pub mod selection;
 pub mod topology;
@@ -198,6 +199,8 @@ pub fn validate(group: &str, kind: &str, object: &Value, old: Option<&Value>) ->
         ("cluster.x-k8s.io", "MachineHealthCheck") => selection::health_check(object, &mut problems),
         ("cluster.x-k8s.io", "MachineDrainRule") => selection::drain_rule(object, &mut problems),
         ("addons.cluster.x-k8s.io", "ClusterResourceSet") => selection::resource_set(object, old, &mut problems),
+        ("ipam.cluster.x-k8s.io", "IPAddressClaim") => addresses::claim(object, old, &mut problems),
+        ("ipam.cluster.x-k8s.io", "IPAddress") => addresses::address(object, old, &mut problems),
         ("controlplane.cluster.x-k8s.io", "KubeadmControlPlane") => control_plane(object, old, &mut problems),
         ("bootstrap.cluster.x-k8s.io", "KubeadmConfig") => kubeadm(at("/spec"), "spec", &mut problems),
         ("bootstrap.cluster.x-k8s.io", "KubeadmConfigTemplate") => {

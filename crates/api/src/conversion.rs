@@ -51,6 +51,8 @@ fn rules(group: &str, kind: &str) -> Option<&'static [Rule]> {
         ("cluster.x-k8s.io", "ClusterClass") => clusters::CLASS,
         ("addons.cluster.x-k8s.io", "ClusterResourceSet") => clusters::RESOURCE_SET,
         ("addons.cluster.x-k8s.io", "ClusterResourceSetBinding") => &[],
+        ("ipam.cluster.x-k8s.io", "IPAddress") => &[],
+        ("ipam.cluster.x-k8s.io", "IPAddressClaim") => clusters::ADDRESS_CLAIM,
         ("bootstrap.cluster.x-k8s.io", "KubeadmConfig") => kubeadm::CONFIG,
         ("bootstrap.cluster.x-k8s.io", "KubeadmConfigTemplate") => kubeadm::CONFIG_TEMPLATE,
         ("controlplane.cluster.x-k8s.io", "KubeadmControlPlane") => kubeadm::CONTROL_PLANE,

@@ -63,6 +63,10 @@ pub const MACHINE_SET_FINALIZER: &str = "cluster.x-k8s.io/machineset";
 pub const MACHINE_DEPLOYMENT_FINALIZER: &str = "cluster.x-k8s.io/machinedeployment";
 pub const CONTROL_PLANE_FINALIZER: &str = "kubeadm.controlplane.cluster.x-k8s.io";
 pub const OPENSTACK_CLUSTER_FINALIZER: &str = "openstackcluster.infrastructure.cluster.x-k8s.io";
+pub const OPENSTACK_SERVER_FINALIZER: &str = "openstackserver.infrastructure.cluster.x-k8s.io";
+pub const OPENSTACK_POOL_FINALIZER: &str = "openstackfloatingippool.infrastructure.cluster.x-k8s.io";
+/// On an IPAddress, until its floating IP has gone back to the pool.
+pub const FLOATING_IP_FINALIZER: &str = "openstackfloatingippool.infrastructure.cluster.x-k8s.io/delete-floating-ip";
 /// That of the OpenStack Resource Controller.
 pub const OPENSTACK_IMAGE_FINALIZER: &str = "openstack.k-orc.cloud/image";
 pub const OPENSTACK_MACHINE_FINALIZER: &str = "openstackmachine.infrastructure.cluster.x-k8s.io";

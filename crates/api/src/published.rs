@@ -73,9 +73,24 @@ impl Kept {
     }
 }
 
-const KINDS: [Kept; 3] = [
+const INFRASTRUCTURE: &str = "infrastructure.cluster.x-k8s.io";
+const IPAM: &str = "ipam.cluster.x-k8s.io";
+
+const KINDS: [Kept; 8] = [
     Kept { short: &["cc"], ..Kept::new("ClusterClass", "cluster.x-k8s.io", "clusterclasses", HUB) },
     Kept::new("KubeadmControlPlaneTemplate", "controlplane.cluster.x-k8s.io", "kubeadmcontrolplanetemplates", HUB),
+    Kept {
+        short: &["osci"],
+        scope: "Cluster",
+        ..Kept::new("OpenStackClusterIdentity", INFRASTRUCTURE, "openstackclusteridentities", "v1alpha1")
+    },
+    Kept { short: &["oss"], ..Kept::new("OpenStackServer", INFRASTRUCTURE, "openstackservers", "v1alpha1") },
+    Kept {
+        category: None,
+        ..Kept::new("OpenStackFloatingIPPool", INFRASTRUCTURE, "openstackfloatingippools", "v1alpha1")
+    },
+    Kept::new("IPAddress", IPAM, "ipaddresses", HUB),
+    Kept::new("IPAddressClaim", IPAM, "ipaddressclaims", HUB),
     Kept { category: Some("openstack"), ..Kept::new("Image", "openstack.k-orc.cloud", "images", "v1alpha1") },
 ];
 

@@ -179,6 +179,8 @@ mod tests {
             ("ClusterClass", 4),
             ("ClusterResourceSet", 0),
             ("ClusterResourceSetBinding", 0),
+            ("IPAddress", 0),
+            ("IPAddressClaim", 0),
             ("Image", 10),
             ("KubeadmConfig", 8),
             ("KubeadmConfigTemplate", 8),
@@ -191,6 +193,9 @@ mod tests {
             ("MachineSet", 0),
             ("OpenStackCluster", 12),
             ("OpenStackClusterTemplate", 12),
+            ("OpenStackClusterIdentity", 0),
+            ("OpenStackFloatingIPPool", 1),
+            ("OpenStackServer", 7),
             ("OpenStackMachine", 6),
             ("OpenStackMachineTemplate", 6),
         ];

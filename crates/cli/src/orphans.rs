@@ -5,7 +5,10 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
-use api::{names::CLUSTER_LABEL, openstack_cluster::OpenStackCluster, openstack_machine::OpenStackMachine};
+use api::{
+    names::CLUSTER_LABEL, openstack_cluster::OpenStackCluster, openstack_machine::OpenStackMachine,
+    openstack_pool::OpenStackFloatingIPPool, openstack_server::OpenStackServer,
+};
 use kube::{Api, Client as Kubernetes, ResourceExt, api::ListParams};
 use openstack::{
     Client, Query, Service,
@@ -119,6 +122,17 @@ async fn known(client: &Kubernetes) -> Result<Known> {
     }
     let machines = Api::<OpenStackMachine>::all(client.clone()).list(&ListParams::default()).await;
     known.machines = machines.context("list OpenStackMachines")?.items.iter().map(ResourceExt::name_any).collect();
+    // What a server or a pool of its own has bears the same mark, with its name where others have their cluster's.
+    let servers = Api::<OpenStackServer>::all(client.clone()).list(&ListParams::default()).await;
+    for server in servers.context("list OpenStackServers")?.items {
+        let name = server.labels().get(CLUSTER_LABEL).cloned().unwrap_or_else(|| server.name_any());
+        known.clusters.insert(format!("{}-{name}", server.namespace().unwrap_or_default()));
+        known.machines.insert(server.name_any());
+    }
+    let pools = Api::<OpenStackFloatingIPPool>::all(client.clone()).list(&ListParams::default()).await;
+    for pool in pools.context("list OpenStackFloatingIPPools")?.items {
+        known.clusters.insert(format!("{}-{}", pool.namespace().unwrap_or_default(), pool.name_any()));
+    }
     Ok(known)
 }
 

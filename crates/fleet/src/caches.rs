@@ -11,13 +11,17 @@ use api::{
     control_plane::KubeadmControlPlane,
     drain_rule::MachineDrainRule,
     health_check::MachineHealthCheck,
+    ip_address::{IPAddress, IPAddressClaim},
     kubeadm::{KubeadmConfig, KubeadmConfigTemplate},
     machine::{Machine, MachineDeployment, MachineSet, MachineSpec},
     meta::ContractRef,
     names,
     openstack_cluster::{OpenStackCluster, OpenStackClusterTemplate},
+    openstack_identity::OpenStackClusterIdentity,
     openstack_image::Image,
     openstack_machine::{OpenStackMachine, OpenStackMachineTemplate},
+    openstack_pool::OpenStackFloatingIPPool,
+    openstack_server::OpenStackServer,
     resource_set::{ClusterResourceSet, ClusterResourceSetBinding, SECRET_TYPE},
 };
 use control::{Cache, Cached, Key, Queue, Writer};
@@ -46,6 +50,11 @@ pub struct Caches {
     pub openstack_machines: Arc<Cache<OpenStackMachine>>,
     pub openstack_templates: Arc<Cache<OpenStackMachineTemplate>>,
     pub images: Arc<Cache<Image>>,
+    pub identities: Arc<Cache<OpenStackClusterIdentity>>,
+    pub openstack_servers: Arc<Cache<OpenStackServer>>,
+    pub pools: Arc<Cache<OpenStackFloatingIPPool>>,
+    pub claims: Arc<Cache<IPAddressClaim>>,
+    pub addresses: Arc<Cache<IPAddress>>,
     pub classes: Arc<Cache<ClusterClass>>,
     pub control_plane_templates: Arc<Cache<KubeadmControlPlaneTemplate>>,
     pub cluster_templates: Arc<Cache<OpenStackClusterTemplate>>,
@@ -80,6 +89,11 @@ impl Caches {
             openstack_machines: cache(client, writer),
             openstack_templates: cache(client, writer),
             images: cache(client, writer),
+            identities: cache(client, writer),
+            openstack_servers: cache(client, writer),
+            pools: cache(client, writer),
+            claims: cache(client, writer),
+            addresses: cache(client, writer),
             classes: cache(client, writer),
             control_plane_templates: cache(client, writer),
             cluster_templates: cache(client, writer),
@@ -115,6 +129,11 @@ impl Caches {
         self.openstack_machines.synced().await;
         self.openstack_templates.synced().await;
         self.images.synced().await;
+        self.identities.synced().await;
+        self.openstack_servers.synced().await;
+        self.pools.synced().await;
+        self.claims.synced().await;
+        self.addresses.synced().await;
         self.classes.synced().await;
         self.control_plane_templates.synced().await;
         self.cluster_templates.synced().await;

@@ -5,9 +5,10 @@
 //! finds what the last one made. Nothing is adopted or deleted that does not carry the mark. Where the cloud needs time, a
 //! reconcile ends and says what it waits for.
 //!
-//! Not yet: ClusterIdentity, floating IP pools; the template's capacity.
+//! Not yet: the template's capacity.
 
 mod bastion;
+mod claim;
 mod cluster;
 mod endpoint;
 mod find;
@@ -18,14 +19,21 @@ mod machine;
 mod member;
 mod names;
 mod network;
+mod pool;
 mod scope;
 mod security;
 mod server;
+mod servers;
 mod stop;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use api::{meta::Time, names::CLUSTER_LABEL, openstack_cluster::OpenStackCluster};
+use api::{
+    meta::Time,
+    names::CLUSTER_LABEL,
+    openstack_cluster::OpenStackCluster,
+    openstack_reference::{IdentityRef, IdentityType},
+};
 use control::{Cache, Cached, Key, Queue, Runner, Writer};
 use kube::core::ObjectMeta;
 use parking_lot::Mutex;
@@ -98,16 +106,18 @@ pub struct Provider {
     clusters: Runner,
     machines: Runner,
     images: Runner,
+    servers: Runner,
+    pools: Runner,
 }
 
 impl Provider {
     pub fn new(options: &Options, caches: &Arc<Caches>, writer: &Writer, workloads: &Arc<Workloads>) -> Self {
-        let scopes = scope::Scopes::new(options.clouds.clone(), options.client.clone(), caches.images.clone());
+        let scopes = scope::Scopes::new(options.clouds.clone(), options.client.clone(), caches);
         let unanswered = Unanswered::default();
         let (caches, writer, workloads) = (caches.clone(), writer.clone(), workloads.clone());
         let shared = Arc::new(Shared { caches, writer, scopes, unanswered, workloads });
         let runner = || Runner::new(options.concurrency, options.clock.clone());
-        Self { shared, clusters: runner(), machines: runner(), images: runner() }
+        Self { shared, clusters: runner(), machines: runner(), images: runner(), servers: runner(), pools: runner() }
     }
 
     /// Connects the caches to the controllers' queues; called before the caches are synced.
@@ -163,6 +173,11 @@ impl Provider {
         });
         self.feed_machines_of_cluster();
         image::feed(caches, &self.images.queue(), &machines, &clusters);
+        let servers = self.servers.queue();
+        caches.openstack_servers.feed(&servers);
+        claim::feed(caches, &machines, &servers);
+        pool::feed(caches, &self.pools.queue());
+        self.feed_of_identities();
         // The last machine that goes frees its cluster.
         let (weak, queue) = (Arc::downgrade(caches), clusters);
         caches.openstack_machines.on_change(move |machine| {
@@ -202,14 +217,41 @@ impl Provider {
         });
     }
 
+    /// What uses an identity is woken when that changes.
+    fn feed_of_identities(&self) {
+        let (weak, clusters, machines) =
+            (Arc::downgrade(&self.shared.caches), self.clusters.queue(), self.machines.queue());
+        let (servers, pools) = (self.servers.queue(), self.pools.queue());
+        self.shared.caches.identities.on_change(move |identity| {
+            let Some(caches) = weak.upgrade() else { return };
+            let name = identity.metadata.name.as_deref().unwrap_or_default();
+            let uses = |reference: &IdentityRef| {
+                reference.type_ == Some(IdentityType::ClusterIdentity) && reference.name == name
+            };
+            fn wake<K: Cached>(cache: &Cache<K>, queue: &Queue, uses: impl Fn(&K) -> bool) {
+                for key in cache.keys() {
+                    if cache.get(&key).is_some_and(|object| uses(&object)) {
+                        queue.add(key);
+                    }
+                }
+            }
+            wake(&caches.openstack_clusters, &clusters, |object| uses(&object.spec.identity_ref));
+            wake(&caches.openstack_machines, &machines, |object| object.spec.identity_ref.as_ref().is_some_and(uses));
+            wake(&caches.openstack_servers, &servers, |object| uses(&object.spec.identity_ref));
+            wake(&caches.pools, &pools, |object| uses(&object.spec.identity_ref));
+        });
+    }
+
     pub fn spawn(self, tasks: &TaskTracker, stop: &CancellationToken) {
-        let Self { shared, clusters, machines, images } = self;
+        let Self { shared, clusters, machines, images, servers, pools } = self;
         let (runner, keeper, ends) = (images, image::Images(shared.clone()), stop.clone());
         tasks.spawn(async move {
             if ends.run_until_cancelled(keeper.is_ours()).await == Some(true) {
                 runner.run(Arc::new(keeper), ends).await;
             }
         });
+        tasks.spawn(servers.run(Arc::new(servers::OpenStackServers(shared.clone())), stop.clone()));
+        tasks.spawn(pools.run(Arc::new(pool::Pools(shared.clone())), stop.clone()));
         tasks.spawn(clusters.run(Arc::new(cluster::OpenStackClusters(shared.clone())), stop.clone()));
         tasks.spawn(machines.run(Arc::new(machine::OpenStackMachines(shared)), stop.clone()));
     }

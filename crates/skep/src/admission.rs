@@ -2,7 +2,12 @@
 
 use std::sync::OnceLock;
 
-use api::{admission::topology, cluster_class::ClusterClass, conversion};
+use api::{
+    admission::{addresses, topology},
+    cluster_class::ClusterClass,
+    conversion,
+    ip_address::IPAddressClaim,
+};
 use apiserver::{Admission, Conversion, Denied, FieldError, FieldErrorKind, Operation, Request, Warning};
 use async_trait::async_trait;
 use kube::{Api, Client};
@@ -21,6 +26,13 @@ impl Rules {
         let (namespace, name) = topology::class_of(cluster)?;
         let classes = Api::<ClusterClass>::namespaced(self.client.get()?.clone(), namespace);
         serde_json::to_value(classes.get_opt(name).await.ok()??).ok()
+    }
+
+    /// The claim that an address is for, in v1beta2; none if there is none.
+    async fn claim(&self, address: &Value, namespace: &str) -> Option<Value> {
+        let name = address.pointer("/spec/claimRef/name")?.as_str()?;
+        let claims = Api::<IPAddressClaim>::namespaced(self.client.get()?.clone(), namespace);
+        serde_json::to_value(claims.get_opt(name).await.ok()??).ok()
     }
 
     async fn default(&self, request: &Request, object: &mut Value) {
@@ -86,6 +98,10 @@ impl Admission for Rules {
                 ));
             }
             problems.extend(topology::validate(&object, old.as_ref(), class.as_ref()));
+        }
+        if request.kind == "IPAddress" && old.is_none() {
+            let claim = self.claim(&object, &request.namespace).await;
+            problems.extend(claim.and_then(|claim| addresses::for_claim(&object, &claim)));
         }
         if problems.is_empty() {
             return Ok(warnings);

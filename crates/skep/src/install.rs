@@ -1,6 +1,6 @@
 //! `skep install`: what a Kubernetes needs so that Skep's controllers can work beside it.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -241,21 +241,19 @@ fn reached(reach: Option<&str>, path: &str, authority: &Credential) -> Value {
 }
 
 fn configuration(kind: &str, client: Value) -> Value {
-    let mut groups: Vec<String> = api::crd::all().into_iter().map(|crd| crd.spec.group).collect();
-    groups.sort();
-    groups.dedup();
-    let rules: Vec<Value> = groups
-        .iter()
-        .map(|group| {
-            let crds = api::crd::all();
-            let plurals: Vec<_> =
-                crds.iter().filter(|crd| crd.spec.group == *group).map(|crd| crd.spec.names.plural.as_str()).collect();
-            json!({
-                "apiGroups": [group], "apiVersions": [api::conversion::HUB], "operations": ["CREATE", "UPDATE"],
-                "resources": plurals, "scope": "*",
-            })
+    // By group and the version that is stored. Images may be another project's, and no rule is about them.
+    let mut plurals: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    for crd in api::crd::all().into_iter().filter(|crd| crd.name_any() != fleet::openstack::IMAGES_CRD) {
+        let stored = crd.spec.versions.into_iter().find(|version| version.storage).map(|version| version.name);
+        plurals.entry((crd.spec.group, stored.unwrap_or_default())).or_default().push(crd.spec.names.plural);
+    }
+    let rule = |((group, version), plurals): (&(String, String), &Vec<String>)| {
+        json!({
+            "apiGroups": [group], "apiVersions": [version], "operations": ["CREATE", "UPDATE"],
+            "resources": plurals, "scope": "*",
         })
-        .collect();
+    };
+    let rules: Vec<Value> = plurals.iter().map(rule).collect();
     let name = if kind.starts_with("Mutating") { "default.skep.x-k8s.io" } else { "validation.skep.x-k8s.io" };
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": WEBHOOKS},

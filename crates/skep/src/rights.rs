@@ -45,6 +45,7 @@ fn role() -> ClusterRole {
         "bootstrap.cluster.x-k8s.io",
         "controlplane.cluster.x-k8s.io",
         "infrastructure.cluster.x-k8s.io",
+        "ipam.cluster.x-k8s.io",
     ];
     ClusterRole {
         metadata: metadata(),

@@ -156,6 +156,9 @@ pub(super) const MACHINE: &[Rule] = &[
     ),
 ];
 
+pub(super) const ADDRESS_CLAIM: &[Rule] =
+    &[part("status", "status", &[conditions(&[("Ready", "Ready")]), also(STATUS)])];
+
 const NAMING: Rule = moved("machineNamingStrategy", "machineNaming");
 
 pub(super) const MACHINE_SET: &[Rule] = &[

@@ -31,6 +31,12 @@ pub async fn ensure(
     let Some(spec) = &bastion.spec else {
         return blocked("BastionError", "bastion.spec is missing");
     };
+    if spec.floating_ip_pool_ref.is_some() {
+        return blocked(
+            "BastionError",
+            "bastion.spec.floatingIPPoolRef: a bastion has a floating IP of its own (bastion.floatingIP)",
+        );
+    }
     let name = names::bastion(&scope.resource);
     let made_from = fingerprint(spec, bastion.availability_zone.as_deref());
     let known = status.bastion.as_ref().and_then(|b| b.id.clone());

@@ -22,7 +22,7 @@ use k8s_openapi::api::core::v1::Secret;
 use openstack::compute::Server;
 
 use super::{
-    Shared, member,
+    Shared, claim, member,
     scope::Scope,
     server::{self, Wanted},
     stop::{Result, Stop, blocked, pace, wait},
@@ -190,6 +190,11 @@ fn state(status: &mut OpenStackMachineStatus, done: &Result<()>, deleting: bool,
         }
         Err(stop) => {
             let (reason, message) = stop.told();
+            if claim::is_about(reason) {
+                set(Statement::yes("InstanceReady", "InstanceReady"));
+                set(Statement::no(claim::CONDITION, reason, message.clone()));
+                return set(Statement::no("Ready", reason, message));
+            }
             let reached = matches!(reason, member::REASON | member::NOT_READY | "FloatingIPError");
             if reached {
                 set(Statement::yes("InstanceReady", "InstanceReady"));
@@ -283,6 +288,15 @@ impl OpenStackMachines {
                 condition::set(&mut status.conditions, statement, after.metadata.generation, now);
             }
         }
+        if let (Ok(()), Some(pool)) = (&reached, &after.spec.floating_ip_pool_ref) {
+            let address = claim::ensure(&self.0, seen.infra.as_ref(), pool, &scope, &server.id).await;
+            if let Ok(address) = &address {
+                claim::show(&mut status.addresses, address);
+                let statement = Statement::yes(claim::CONDITION, "Ready");
+                condition::set(&mut status.conditions, statement, after.metadata.generation, now);
+            }
+            reached = address.map(drop);
+        }
         if !is_booting(machine) {
             condition::remove(&mut status.conditions, BOOT);
         } else if age >= BOOT_PATIENCE {
@@ -315,7 +329,8 @@ impl OpenStackMachines {
         if control_plane {
             member::delete(&scope, cluster, &key.name, age).await?;
         }
-        server::delete(&scope, status.instance_id.as_deref(), &key.name, &seen.infra.spec, age).await
+        server::delete(&scope, status.instance_id.as_deref(), &key.name, &seen.infra.spec, age).await?;
+        claim::delete(&self.0, key).await
     }
 }
 
@@ -368,6 +383,11 @@ async fn instance(
     };
     status.instance_id = Some(server.id.clone());
     status.instance_state = Some(server.status.clone());
+    is_up(server, age)
+}
+
+/// Waits until the server is ACTIVE.
+pub(super) fn is_up(server: Server, age: Duration) -> Result<Server> {
     match server.status.as_str() {
         "ACTIVE" => Ok(server),
         "ERROR" => {
@@ -394,7 +414,7 @@ fn managed_groups(machine: &Machine, cluster: &OpenStackCluster) -> Vec<String> 
 }
 
 /// Fixed addresses are internal, floating ones external; the server's name is its internal DNS name.
-fn addresses(server: &Server) -> Vec<NodeAddress> {
+pub(super) fn addresses(server: &Server) -> Vec<NodeAddress> {
     let mut found = Vec::new();
     for address in server.addresses.values().flatten() {
         let type_ = if address.kind == "floating" { "ExternalIP" } else { "InternalIP" };

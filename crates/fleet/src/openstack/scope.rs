@@ -7,11 +7,12 @@ use std::{
 };
 
 use api::{
+    openstack_identity::OpenStackClusterIdentity,
     openstack_image::Image,
     openstack_reference::{IdentityRef, IdentityType},
 };
-use control::Cache;
-use k8s_openapi::api::core::v1::Secret;
+use control::{Cache, Key};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{Api, Client};
 use openstack::{Class, Cloud, Query, Reads, Resource};
 use parking_lot::Mutex;
@@ -20,6 +21,7 @@ use super::{
     Clouds, names,
     stop::{Result, Stop, blocked},
 };
+use crate::Caches;
 
 /// Clients kept: one for each set of credentials.
 const CLIENTS_LIMIT: usize = 4096;
@@ -30,6 +32,7 @@ pub struct Scopes {
     clouds: Arc<dyn Clouds>,
     client: Client,
     images: Arc<Cache<Image>>,
+    identities: Arc<Cache<OpenStackClusterIdentity>>,
     known: Mutex<HashMap<u64, openstack::Client>>,
 }
 
@@ -48,8 +51,9 @@ pub struct Scope {
 }
 
 impl Scopes {
-    pub fn new(clouds: Arc<dyn Clouds>, client: Client, images: Arc<Cache<Image>>) -> Self {
-        Self { clouds, client, images, known: Mutex::default() }
+    pub fn new(clouds: Arc<dyn Clouds>, client: Client, caches: &Caches) -> Self {
+        let (images, identities) = (caches.images.clone(), caches.identities.clone());
+        Self { clouds, client, images, identities, known: Mutex::default() }
     }
 
     pub async fn open(
@@ -59,25 +63,47 @@ impl Scopes {
         resource: String,
         tags: Vec<String>,
     ) -> Result<Scope> {
-        if identity.type_ == Some(IdentityType::ClusterIdentity) {
-            return blocked(AUTH, "identityRef.type ClusterIdentity is not supported yet: use a Secret");
-        }
-        let secrets = Api::<Secret>::namespaced(self.client.clone(), namespace);
-        let found = secrets
-            .get_opt(&identity.name)
+        let (home, name) = self.secret_of(namespace, identity).await?;
+        let found = Api::<Secret>::namespaced(self.client.clone(), &home)
+            .get_opt(&name)
             .await
-            .map_err(|e| control::Error::api("get", format!("Secret {}", identity.name), e))?;
+            .map_err(|e| control::Error::api("get", format!("Secret {name}"), e))?;
         let Some(secret) = found else {
-            return blocked(AUTH, format!("Secret {namespace}/{} (identityRef) does not exist", identity.name));
+            return blocked(AUTH, format!("Secret {home}/{name} (identityRef) does not exist"));
         };
         let data = secret.data.unwrap_or_default();
         let Some(yaml) = data.get("clouds.yaml") else {
-            return blocked(AUTH, format!("Secret {namespace}/{} has no key clouds.yaml", identity.name));
+            return blocked(AUTH, format!("Secret {home}/{name} has no key clouds.yaml"));
         };
         let ca = data.get("cacert").map(|c| c.0.as_slice());
         let cloud = self.client_of(&yaml.0, ca, identity)?;
         let (namespace, images) = (namespace.to_owned(), self.images.clone());
         Ok(Scope { cloud, namespace, images, resource, region: identity.region.clone().unwrap_or_default(), tags })
+    }
+
+    /// Namespace and name of the Secret with the credentials. One of another namespace is lent by an OpenStackClusterIdentity,
+    /// to the namespaces that it selects.
+    async fn secret_of(&self, namespace: &str, identity: &IdentityRef) -> Result<(String, String)> {
+        if identity.type_ != Some(IdentityType::ClusterIdentity) {
+            return Ok((namespace.to_owned(), identity.name.clone()));
+        }
+        let name = &identity.name;
+        let Some(lender) = self.identities.get(&Key::new("", name.as_str())) else {
+            return blocked(AUTH, format!("OpenStackClusterIdentity {name} (identityRef) does not exist"));
+        };
+        if let Some(selector) = &lender.spec.namespace_selector {
+            let found = Api::<Namespace>::all(self.client.clone()).get_metadata_opt(namespace).await;
+            let found = found.map_err(|e| control::Error::api("get", format!("Namespace {namespace}"), e))?;
+            let labels = found.and_then(|found| found.metadata.labels);
+            if !selector.selects(labels.as_ref()) {
+                let message = format!(
+                    "OpenStackClusterIdentity {name} may not be used in namespace {namespace}: its namespaceSelector does not select it"
+                );
+                return blocked(AUTH, message);
+            }
+        }
+        let secret = &lender.spec.secret_ref;
+        Ok((secret.namespace.clone(), secret.name.clone()))
     }
 
     /// A scope whose credentials the cloud has accepted.

@@ -105,9 +105,6 @@ pub async fn ensure(
 /// Looks up image, flavor, server group, networks and security groups, once.
 async fn resolve(scope: &Scope, wanted: &Wanted<'_>, resolved: &mut ResolvedMachine) -> Result<()> {
     let (cloud, spec) = (&scope.cloud, wanted.spec);
-    if spec.floating_ip_pool_ref.is_some() {
-        return blocked("InvalidMachineSpec", "floatingIPPoolRef is not supported yet");
-    }
     if resolved.flavor_id.is_none() {
         resolved.flavor_id = Some(find::flavor(cloud, &spec.flavor).await?.id);
     }

@@ -1,6 +1,9 @@
 //! The OpenStack provider with all of the fleet's controllers, on the Management API and the sandbox cloud in this process.
 
+mod identities;
 mod images;
+mod pools;
+mod servers;
 mod world;
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};

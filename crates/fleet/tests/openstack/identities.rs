@@ -1,0 +1,96 @@
+//! Credentials that lie in another namespace, and credentials that change.
+
+use api::{condition, openstack_cluster::OpenStackCluster, openstack_identity::OpenStackClusterIdentity};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use crate::world::{World, message, quick};
+
+fn is_ready(cluster: &OpenStackCluster) -> bool {
+    cluster.status.as_ref().is_some_and(|status| condition::is_true(&status.conditions, "Ready"))
+}
+
+fn refusal(cluster: &OpenStackCluster) -> String {
+    message(&cluster.status.clone().unwrap_or_default().conditions, "OpenStackAuthenticationSucceeded")
+}
+
+async fn patch<K>(api: Api<K>, name: &str, change: Value)
+where
+    K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    api.patch(name, &PatchParams::default(), &Patch::Merge(&change)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_identity_lends_its_credentials_to_the_namespaces_that_it_selects() {
+    let world = World::start(quick(), &[]).await;
+    let mut objects = world.objects(|cluster| {
+        cluster["spec"]["identityRef"] = json!({"type": "ClusterIdentity", "name": "shared", "cloudName": "c"});
+    });
+    let mut secret = objects.remove(0);
+    world.apply(&objects).await;
+    world
+        .infra_cluster(|cluster| {
+            refusal(cluster).contains("OpenStackClusterIdentity shared (identityRef) does not exist")
+        })
+        .await;
+
+    let identity = json!({
+        "metadata": {"name": "shared"},
+        "spec": {"secretRef": {"name": "keys", "namespace": "vault"}, "namespaceSelector": {"matchLabels": {"cloud": "yes"}}},
+    });
+    let identities = Api::<OpenStackClusterIdentity>::all(world.client.clone());
+    identities.create(&PostParams::default(), &serde_json::from_value(identity).unwrap()).await.unwrap();
+    let namespaces = Api::<Namespace>::all(world.client.clone());
+    let vault = json!({"metadata": {"name": "vault"}});
+    namespaces.create(&PostParams::default(), &serde_json::from_value(vault).unwrap()).await.unwrap();
+    secret["metadata"]["name"] = "keys".into();
+    let secrets = Api::<Secret>::namespaced(world.client.clone(), "vault");
+    secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+    world.infra_cluster(|cluster| refusal(cluster).contains("may not be used in namespace default")).await;
+    assert_eq!(world.inventory().await["networks"], 0);
+
+    // A selector that is wider, or is left out, lets in.
+    patch(identities, "shared", json!({"spec": {"namespaceSelector": null}})).await;
+    world.infra_cluster(is_ready).await;
+    world.delete().await;
+    assert!(world.inventory().await.values().all(|count| *count == 0));
+}
+
+#[tokio::test]
+async fn a_namespace_that_gets_the_label_is_let_in() {
+    let world = World::start(quick(), &[]).await;
+    let objects = world.objects(|cluster| {
+        cluster["spec"]["identityRef"] = json!({"type": "ClusterIdentity", "name": "shared", "cloudName": "c"});
+    });
+    let identity = json!({
+        "metadata": {"name": "shared"},
+        "spec": {
+            "secretRef": {"name": "demo-cloud-config", "namespace": "default"},
+            "namespaceSelector": {"matchExpressions": [{"key": "cloud", "operator": "In", "values": ["yes"]}]},
+        },
+    });
+    let identities = Api::<OpenStackClusterIdentity>::all(world.client.clone());
+    identities.create(&PostParams::default(), &serde_json::from_value(identity).unwrap()).await.unwrap();
+    world.apply(&objects).await;
+    world.infra_cluster(|cluster| refusal(cluster).contains("may not be used in namespace default")).await;
+    let label = json!({"metadata": {"labels": {"cloud": "yes"}}});
+    patch(Api::<Namespace>::all(world.client.clone()), "default", label).await;
+    world.infra_cluster(is_ready).await;
+}
+
+#[tokio::test]
+async fn credentials_that_are_changed_are_used_at_once() {
+    let world = World::start(quick(), &[]).await;
+    let mut objects = world.objects(|_| ());
+    let right = objects[0]["stringData"]["clouds.yaml"].as_str().unwrap().to_owned();
+    objects[0]["stringData"]["clouds.yaml"] = right.replace("password: sandbox", "password: of-old").into();
+    world.apply(&objects).await;
+    world.infra_cluster(|cluster| refusal(cluster).starts_with("OpenStackAuthenticationFailed: ")).await;
+    patch(world.api::<Secret>(), "demo-cloud-config", json!({"stringData": {"clouds.yaml": right}})).await;
+    world.infra_cluster(is_ready).await;
+}
