@@ -5,6 +5,7 @@
 
 pub mod addresses;
 mod immutable;
+pub mod openstack;
 pub mod selection;
 pub mod topology;
 
@@ -206,12 +207,7 @@ pub fn validate(group: &str, kind: &str, object: &Value, old: Option<&Value>) ->
         ("bootstrap.cluster.x-k8s.io", "KubeadmConfigTemplate") => {
             kubeadm(at("/spec/template/spec"), "spec.template.spec", &mut problems);
         }
-        ("infrastructure.cluster.x-k8s.io", "OpenStackMachineTemplate")
-            if !at("/spec/template/spec/providerID").is_null() =>
-        {
-            problems.push(Problem::forbidden("spec.template.spec.providerID", "cannot be set in templates"));
-        }
-        _ => {}
+        _ => openstack::check(group, kind, object, old, &mut problems),
     }
     if let Some(old) = old {
         immutable::check(group, kind, old, object, &mut problems);

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use api::{
-    admission::{addresses, topology},
+    admission::{addresses, openstack, topology},
     cluster_class::ClusterClass,
     conversion,
     ip_address::IPAddressClaim,
@@ -85,6 +85,9 @@ impl Admission for Rules {
         if is_older(request) {
             object = converted(&object, conversion::HUB)?;
             old = old.map(|old| converted(&old, conversion::HUB)).transpose()?;
+        }
+        if openstack::is_topology_dry_run(&request.kind, &object, request.dry_run) {
+            old = None;
         }
         let mut problems = api::admission::validate(&request.group, &request.kind, &object, old.as_ref());
         let mut warnings = Vec::new();
