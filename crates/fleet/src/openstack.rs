@@ -178,18 +178,23 @@ impl Provider {
         claim::feed(caches, &machines, &servers);
         pool::feed(caches, &self.pools.queue());
         self.feed_of_identities();
-        // The last machine that goes frees its cluster.
+        // The last machine that goes frees its cluster. One that has gone frees the address of the API, if that led to it.
         let (weak, queue) = (Arc::downgrade(caches), clusters);
         caches.openstack_machines.on_change(move |machine| {
             let Some(caches) = weak.upgrade() else { return };
             let meta = &machine.metadata;
             let (Some(namespace), Some(_)) = (&meta.namespace, &meta.deletion_timestamp) else { return };
-            let Some(cluster) = owner::label_of(meta, CLUSTER_LABEL).and_then(|c| caches.cluster(namespace, c)) else {
-                return;
-            };
-            if let Some(reference) = &cluster.spec.infrastructure_ref {
-                queue.add(Key::new(namespace.as_str(), reference.name.as_str()));
+            let Some(name) = owner::label_of(meta, CLUSTER_LABEL) else { return };
+            let Some(cluster) = caches.cluster(namespace, name) else { return };
+            let Some(reference) = &cluster.spec.infrastructure_ref else { return };
+            let infra = Key::new(namespace.as_str(), reference.name.as_str());
+            let has_gone = meta.finalizers.as_ref().is_none_or(Vec::is_empty);
+            if has_gone && caches.openstack_clusters.get(&infra).is_some_and(|infra| endpoint::is_on_node(&infra)) {
+                for other in caches.openstack_machines.in_cluster(namespace, name) {
+                    machines.add(Key::of(other.as_ref()));
+                }
             }
+            queue.add(infra);
         });
     }
 

@@ -69,6 +69,41 @@ async fn a_cluster_is_made_scaled_upgraded_and_deleted_and_nothing_is_left() {
     world.shutdown().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn without_a_load_balancer_the_address_of_the_api_goes_from_machine_to_machine() {
+    let world = World::start(5).await;
+    let bare = |object: &mut serde_json::Value| {
+        if object["kind"] == "OpenStackCluster" {
+            object["spec"]["apiServer"] = json!({"managedLoadBalancer": {"enabled": false}});
+        }
+    };
+    world.create_with("demo", Shape { control_plane: 1, workers: 1, version: "v1.34.2".into() }, bare).await;
+    world.available("demo").await;
+    let as_wanted = async |machines: usize, version: &str| {
+        let all = world.machines().await;
+        all.len() == machines
+            && all.iter().all(|machine| {
+                let status = machine.status.clone().unwrap_or_default();
+                machine.spec.version.as_deref() == Some(version) && api::condition::is_true(&status.conditions, "Ready")
+            })
+    };
+    world.patch::<KubeadmControlPlane>("demo-cp", json!({"spec": {"replicas": 3}})).await;
+    world.until("3+1 machines are ready", async || as_wanted(4, "v1.34.2").await).await;
+    world.patch::<KubeadmControlPlane>("demo-cp", json!({"spec": {"version": "v1.35.0"}})).await;
+    let template = json!({"spec": {"template": {"spec": {"version": "v1.35.0"}}}});
+    world.patch::<MachineDeployment>("demo-md", template).await;
+    let before = world.elapsed();
+    world.until("all machines are of the new version", async || as_wanted(4, "v1.35.0").await).await;
+    world.available("demo").await;
+    let took = world.elapsed() - before;
+    assert!(took < Duration::from_secs(180), "nobody took the address when it was free: {took:?}");
+    world.delete("demo").await;
+    let gone = async || world.api::<api::cluster::Cluster>().get_opt("demo").await.unwrap().is_none();
+    world.until("the cluster is gone", gone).await;
+    assert_eq!(world.in_cloud().await, BTreeMap::new());
+    world.shutdown().await;
+}
+
 /// Of kube-proxy and of CoreDNS.
 async fn addon_images(world: &World) -> Vec<String> {
     let client = world.workload("demo").await;

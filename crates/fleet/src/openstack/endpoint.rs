@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 use api::{
     cluster::Endpoint,
     openstack_cluster::{
-        LoadBalancerStatus, ManagedLoadBalancer, OpenStackClusterSpec, OpenStackClusterStatus, SubnetStatus,
+        LoadBalancerStatus, ManagedLoadBalancer, OpenStackCluster, OpenStackClusterSpec, OpenStackClusterStatus,
+        SubnetStatus,
     },
 };
 use ipnet::IpNet;
@@ -95,8 +96,9 @@ fn is_valid(endpoint: &Endpoint) -> bool {
 }
 
 /// Whether the control plane node itself carries the floating IP of the endpoint.
-pub fn is_on_node(spec: &OpenStackClusterSpec, status: &OpenStackClusterStatus) -> bool {
-    balancer(spec).is_none() && wants_floating_ip(spec) && status.external_network.is_some()
+pub fn is_on_node(cluster: &OpenStackCluster) -> bool {
+    let external = cluster.status.as_ref().is_some_and(|status| status.external_network.is_some());
+    balancer(&cluster.spec).is_none() && wants_floating_ip(&cluster.spec) && external
 }
 
 /// Makes the endpoint and writes it into the spec. `age` is the cluster's, for the pace of waiting.

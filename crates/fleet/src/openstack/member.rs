@@ -30,12 +30,16 @@ pub async fn ensure(
 ) -> Result<()> {
     let status = cluster.status.clone().unwrap_or_default();
     if endpoint::balancer(&cluster.spec).is_none() {
-        if !endpoint::is_on_node(&cluster.spec, &status) {
+        if !endpoint::is_on_node(cluster) {
             return Ok(());
         }
         let host = cluster.spec.control_plane_endpoint.as_ref().and_then(|e| e.host.clone());
         let external = status.external_network.map(|n| n.id).unwrap_or_default();
         let ip = floating::ensure(scope, endpoint::ROLE, &external, host.as_deref()).await?;
+        // It leads to one machine at a time; when that goes, another one takes it.
+        if ip.port_id.as_deref().is_some_and(|port| !port.is_empty()) {
+            return Ok(());
+        }
         return floating::attach(scope, &ip, port).await;
     }
     let Some(balancer) = status.api_server_managed_load_balancer else {
