@@ -13,6 +13,7 @@ mod clock;
 mod election;
 mod error;
 mod event;
+mod longest;
 mod plan;
 mod queue;
 mod writer;
@@ -27,6 +28,7 @@ pub use self::{
     election::{Election, Overrun, Timing},
     error::{Class, Error},
     event::{Event, EventType},
+    longest::Longest,
     plan::{Change, Plan, Step},
     queue::{Queue, Runner},
     writer::Writer,

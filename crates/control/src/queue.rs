@@ -14,7 +14,7 @@ use tokio_util::{
 };
 use tracing::{Instrument, debug, error, info_span, warn};
 
-use crate::{Class, Clock, Error, Key, Outcome, Reconcile, Result};
+use crate::{Class, Clock, Error, Key, Longest, Outcome, Reconcile, Result};
 
 /// Shortest and longest pause after failures in a row; doubled each time.
 const RETRY_MIN: Duration = Duration::from_millis(200);
@@ -46,19 +46,26 @@ pub struct Runner {
     incoming: mpsc::UnboundedReceiver<Key>,
     concurrency: usize,
     clock: Clock,
+    longest: Longest,
 }
 
 impl Runner {
     pub fn new(concurrency: usize, clock: Clock) -> Self {
         let (sender, incoming) = mpsc::unbounded_channel();
-        Self { queue: Queue(sender), incoming, concurrency: concurrency.max(1), clock }
+        Self { queue: Queue(sender), incoming, concurrency: concurrency.max(1), clock, longest: Longest::default() }
+    }
+
+    /// Counts there how long reconciles take.
+    #[must_use]
+    pub fn measured(self, longest: &Longest) -> Self {
+        Self { longest: longest.clone(), ..self }
     }
 
     pub fn queue(&self) -> Queue {
         self.queue.clone()
     }
 
-    /// Runs until `stop`; reconciles that are under way then are finished.
+    /// Runs until `stop`; reconciles that are under way then are finished. Dropping the future cuts them off.
     pub async fn run<R: Reconcile>(mut self, reconciler: Arc<R>, stop: CancellationToken) {
         let mut work = Work::default();
         let mut running = JoinSet::new();
@@ -69,8 +76,13 @@ impl Runner {
                 let (reconciler, clock) = (reconciler.clone(), self.clock.clone());
                 let span = info_span!("reconcile", controller = R::NAME, %key);
                 let task = {
-                    let key = key.clone();
-                    async move { once(&*reconciler, &key, &clock).await }
+                    let (key, longest) = (key.clone(), self.longest.clone());
+                    async move {
+                        let started = Instant::now();
+                        let done = once(&*reconciler, &key, &clock).await;
+                        longest.note(R::NAME, started.elapsed());
+                        done
+                    }
                 };
                 keys.insert(running.spawn(task.instrument(span)).id(), key);
             }

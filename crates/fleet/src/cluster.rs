@@ -3,6 +3,7 @@
 //! Source: kubernetes-sigs/cluster-api core/reconcilers/cluster.
 
 mod conditions;
+mod strays;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use api::{
 };
 use control::{Key, Outcome, Plan, Reconcile, Result};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
 
 use crate::{Context, external::External, owner, unacted, workload::Probe};
 
@@ -33,6 +35,8 @@ pub struct Seen {
     pub sets: Vec<Arc<MachineSet>>,
     pub deployments: Vec<Arc<MachineDeployment>>,
     pub probe: Option<Probe>,
+    /// Of the workload cluster, as far as they are known.
+    pub nodes: Vec<Arc<Node>>,
     /// There is a kubeconfig, so the API is there or on its way.
     pub kubeconfig: bool,
 }
@@ -40,7 +44,7 @@ pub struct Seen {
 impl Reconcile for Clusters {
     const NAME: &'static str = "cluster";
     type Seen = Seen;
-    type Plan = Plan;
+    type Plan = (Plan, Vec<strays::Stray>);
 
     async fn observe(&self, key: &Key) -> Result<Option<Seen>> {
         let caches = &self.0.caches;
@@ -56,20 +60,22 @@ impl Reconcile for Clusters {
             sets: caches.sets.in_cluster(namespace, name),
             deployments: caches.deployments.in_cluster(namespace, name),
             probe: self.0.workloads.probe(key),
+            nodes: self.0.workloads.nodes(key),
             kubeconfig: caches.secret(namespace, &names::Purpose::Kubeconfig.secret_name(name)).is_some(),
             cluster,
         }))
     }
 
-    fn plan(&self, seen: &Seen, now: Timestamp) -> Plan {
-        plan(seen, &Time(now))
+    fn plan(&self, seen: &Seen, now: Timestamp) -> Self::Plan {
+        (plan(seen, &Time(now)), strays::plan(seen))
     }
 
-    async fn act(&self, key: &Key, seen: &Seen, plan: Plan) -> Result<Outcome> {
+    async fn act(&self, key: &Key, seen: &Seen, (plan, strays): Self::Plan) -> Result<Outcome> {
         if seen.kubeconfig {
             self.0.workloads.follow(key);
         }
-        self.0.writer.execute(plan).await
+        let outcome = self.0.writer.execute(plan).await?;
+        Ok(outcome.sooner(strays::delete(&self.0.workloads, key, strays).await?))
     }
 }
 

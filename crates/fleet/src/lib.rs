@@ -26,7 +26,7 @@ mod workload;
 
 use std::sync::Arc;
 
-use control::{Clock, Reconcile, Runner, Writer};
+use control::{Clock, Longest, Reconcile, Runner, Writer};
 use kube::Client;
 use parking_lot::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -52,45 +52,81 @@ pub struct Options {
     pub concurrency: usize,
     /// Where the suffixes of names come from.
     pub random: Random,
+    /// Is told how long reconciles take.
+    pub longest: Longest,
 }
 
 /// Numbers that nobody can foresee, or in tests those of a seed.
 pub type Random = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// The running controllers.
-pub struct Fleet {
+pub struct Fleet(Life);
+
+/// How controllers end.
+#[derive(Clone, Default)]
+pub(crate) struct Life {
     stop: CancellationToken,
+    /// At once, in the middle of what is under way.
+    abort: CancellationToken,
     tasks: TaskTracker,
+}
+
+impl Life {
+    /// The same, as soon as it is known that it is to work at all.
+    pub fn spawn_if<R: Reconcile>(
+        &self,
+        works: impl Future<Output = bool> + Send + 'static,
+        runner: Runner,
+        reconciler: R,
+    ) {
+        let stop = self.stop.clone();
+        let running = async move {
+            if stop.run_until_cancelled(works).await == Some(true) {
+                runner.run(Arc::new(reconciler), stop).await;
+            }
+        };
+        self.tasks.spawn(self.abort.clone().run_until_cancelled_owned(running));
+    }
+
+    pub fn spawn<R: Reconcile>(&self, runner: Runner, reconciler: R) {
+        let running = runner.run(Arc::new(reconciler), self.stop.clone());
+        self.tasks.spawn(self.abort.clone().run_until_cancelled_owned(running));
+    }
 }
 
 impl Fleet {
     /// Starts all controllers and returns at once; they begin to work when their caches are filled.
     pub fn start(options: Options) -> Self {
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let starting = stop.clone();
-        let tracker = tasks.clone();
-        tasks.spawn(async move {
+        let life = Life::default();
+        let starting = life.clone();
+        life.tasks.spawn(async move {
             tokio::select! {
-                () = starting.cancelled() => {}
-                () = launch(options, &starting, &tracker) => {}
+                () = starting.stop.cancelled() => {}
+                () = launch(options, &starting) => {}
             }
         });
-        Self { stop, tasks }
+        Self(life)
     }
 
     /// Lets the reconciles that are under way finish, and returns.
     pub async fn shutdown(self) {
-        self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// Cuts off the reconciles that are under way, wherever they are, as the end of the process would.
+    pub async fn abort(self) {
+        self.0.abort.cancel();
+        self.shutdown().await;
     }
 }
 
-async fn launch(options: Options, stop: &CancellationToken, tasks: &TaskTracker) {
+async fn launch(options: Options, life: &Life) {
     let writer = Writer::new(options.client.clone(), "skep-fleet", options.clock.clone());
     let caches = Caches::start(&options.client, &writer);
-    let workloads = Workloads::new(caches.clone(), options.connect.clone(), options.clock.clone(), stop.clone());
-    let runner = || Runner::new(options.concurrency, options.clock.clone());
+    let workloads = Workloads::new(caches.clone(), options.connect.clone(), options.clock.clone(), life.stop.clone());
+    let runner = || Runner::new(options.concurrency, options.clock.clone()).measured(&options.longest);
     let (clusters, machines, sets, deployments, bootstraps, control_planes) =
         (runner(), runner(), runner(), runner(), runner(), runner());
 
@@ -138,22 +174,18 @@ async fn launch(options: Options, stop: &CancellationToken, tasks: &TaskTracker)
 
     let (random, hashes) = (options.random, Mutex::default());
     let context = Arc::new(Context { caches, writer, workloads, random, hashes });
-    spawn(tasks, stop, clusters, cluster::Clusters(context.clone()));
-    spawn(tasks, stop, machines, machine::Machines::new(context.clone()));
-    spawn(tasks, stop, sets, machine_set::MachineSets(context.clone()));
-    spawn(tasks, stop, deployments, machine_deployment::MachineDeployments(context.clone()));
-    spawn(tasks, stop, health_checks, health_check::HealthChecks(context.clone()));
-    spawn(tasks, stop, resources, resource_set::ClusterResources::new(context.clone(), told.clone()));
-    spawn(tasks, stop, resource_sets, resource_set::ResourceSets::new(context.clone(), told));
-    spawn(tasks, stop, bootstraps, bootstrap::KubeadmConfigs(context.clone()));
-    spawn(tasks, stop, control_planes, control_plane::ControlPlanes::new(context.clone()));
-    spawn(tasks, stop, topologies, topology::Topologies::new(context.clone()));
-    spawn(tasks, stop, classes, topology::Classes(context.clone()));
-    provider.spawn(tasks, stop);
-}
-
-fn spawn<R: Reconcile>(tasks: &TaskTracker, stop: &CancellationToken, runner: Runner, reconciler: R) {
-    tasks.spawn(runner.run(Arc::new(reconciler), stop.clone()));
+    life.spawn(clusters, cluster::Clusters(context.clone()));
+    life.spawn(machines, machine::Machines::new(context.clone()));
+    life.spawn(sets, machine_set::MachineSets(context.clone()));
+    life.spawn(deployments, machine_deployment::MachineDeployments(context.clone()));
+    life.spawn(health_checks, health_check::HealthChecks(context.clone()));
+    life.spawn(resources, resource_set::ClusterResources::new(context.clone(), told.clone()));
+    life.spawn(resource_sets, resource_set::ResourceSets::new(context.clone(), told));
+    life.spawn(bootstraps, bootstrap::KubeadmConfigs(context.clone()));
+    life.spawn(control_planes, control_plane::ControlPlanes::new(context.clone()));
+    life.spawn(topologies, topology::Topologies::new(context.clone()));
+    life.spawn(classes, topology::Classes(context.clone()));
+    provider.spawn(life);
 }
 
 /// What every core controller shares.

@@ -19,6 +19,7 @@ mod machine;
 mod member;
 mod names;
 mod network;
+mod passes;
 mod pool;
 mod scope;
 mod security;
@@ -38,10 +39,9 @@ use control::{Cache, Cached, Key, Queue, Runner, Writer};
 use kube::core::ObjectMeta;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::image::CRD as IMAGES_CRD;
-use crate::{Caches, Options, Workloads, owner};
+use crate::{Caches, Life, Options, Workloads, owner};
 
 /// Makes clients of clouds: over the network, or of a cloud in the same process.
 pub trait Clouds: Send + Sync + 'static {
@@ -64,7 +64,33 @@ pub(crate) struct Shared {
     pub writer: Writer,
     pub scopes: scope::Scopes,
     pub unanswered: Unanswered,
+    pub passes: passes::Passes,
     pub workloads: Arc<Workloads>,
+}
+
+impl Shared {
+    /// A reconcile begins: what an earlier one has seen that was put off, and had the same aim, is used in it. True if the cloud has
+    /// to be asked for what it made twice.
+    pub fn begin(&self, kind: &'static str, key: &Key, aim: passes::Aim) -> bool {
+        self.passes.begin(kind, key, aim);
+        self.unanswered.left(kind, key).is_some_and(|left| left.is_zero())
+    }
+
+    /// The scope of the reconcile that is under way: its calls belong to that.
+    pub fn during(&self, kind: &'static str, key: &Key, scope: scope::Scope) -> scope::Scope {
+        let doubts = self.unanswered.left(kind, key).is_some_and(|left| left.is_zero());
+        scope.during(&self.passes.current(kind, key), doubts)
+    }
+
+    /// Notes how it ended, with what [`Self::begin`] said; and says when the cloud is to be asked for what it made twice.
+    pub fn end<T>(&self, kind: &'static str, key: &Key, done: &stop::Result<T>, doubted: bool) -> Option<Duration> {
+        self.passes.end(kind, key, done);
+        if doubted && done.is_ok() {
+            self.unanswered.forget(kind, key);
+        }
+        self.unanswered.note(kind, key, done);
+        self.unanswered.left(kind, key).filter(|_| done.is_ok())
+    }
 }
 
 /// What a cloud makes that gave no answer in time, it has made by then.
@@ -83,6 +109,17 @@ impl Unanswered {
         {
             self.0.lock().insert((kind, key.clone()), Instant::now());
         }
+    }
+
+    /// How long it takes until all that may yet be made has been made: none if there is nothing of the kind.
+    pub fn left(&self, kind: &'static str, key: &Key) -> Option<Duration> {
+        let calls = self.0.lock();
+        calls.get(&(kind, key.clone())).map(|since| LATE.saturating_sub(since.elapsed()))
+    }
+
+    /// What was made late has been looked for.
+    pub fn forget(&self, kind: &'static str, key: &Key) {
+        self.0.lock().remove(&(kind, key.clone()));
     }
 
     /// Waits if a call may still make something.
@@ -113,10 +150,10 @@ pub struct Provider {
 impl Provider {
     pub fn new(options: &Options, caches: &Arc<Caches>, writer: &Writer, workloads: &Arc<Workloads>) -> Self {
         let scopes = scope::Scopes::new(options.clouds.clone(), options.client.clone(), caches);
-        let unanswered = Unanswered::default();
+        let (unanswered, passes) = (Unanswered::default(), passes::Passes::default());
         let (caches, writer, workloads) = (caches.clone(), writer.clone(), workloads.clone());
-        let shared = Arc::new(Shared { caches, writer, scopes, unanswered, workloads });
-        let runner = || Runner::new(options.concurrency, options.clock.clone());
+        let shared = Arc::new(Shared { caches, writer, scopes, unanswered, passes, workloads });
+        let runner = || Runner::new(options.concurrency, options.clock.clone()).measured(&options.longest);
         Self { shared, clusters: runner(), machines: runner(), images: runner(), servers: runner(), pools: runner() }
     }
 
@@ -247,18 +284,14 @@ impl Provider {
         });
     }
 
-    pub fn spawn(self, tasks: &TaskTracker, stop: &CancellationToken) {
+    pub(crate) fn spawn(self, life: &Life) {
         let Self { shared, clusters, machines, images, servers, pools } = self;
-        let (runner, keeper, ends) = (images, image::Images(shared.clone()), stop.clone());
-        tasks.spawn(async move {
-            if ends.run_until_cancelled(keeper.is_ours()).await == Some(true) {
-                runner.run(Arc::new(keeper), ends).await;
-            }
-        });
-        tasks.spawn(servers.run(Arc::new(servers::OpenStackServers(shared.clone())), stop.clone()));
-        tasks.spawn(pools.run(Arc::new(pool::Pools(shared.clone())), stop.clone()));
-        tasks.spawn(clusters.run(Arc::new(cluster::OpenStackClusters(shared.clone())), stop.clone()));
-        tasks.spawn(machines.run(Arc::new(machine::OpenStackMachines(shared)), stop.clone()));
+        let (keeper, ours) = (image::Images(shared.clone()), image::Images(shared.clone()));
+        life.spawn_if(async move { ours.is_ours().await }, images, keeper);
+        life.spawn(servers, servers::OpenStackServers(shared.clone()));
+        life.spawn(pools, pool::Pools(shared.clone()));
+        life.spawn(clusters, cluster::OpenStackClusters(shared.clone()));
+        life.spawn(machines, machine::OpenStackMachines(shared));
     }
 }
 

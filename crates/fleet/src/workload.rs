@@ -16,7 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::Caches;
+use crate::{Caches, machine::is_unreachable};
 
 /// Pauses between attempts to connect; the first ones are short because an API that starts is waited for.
 const RECONNECT_MIN: Duration = Duration::from_millis(500);
@@ -199,6 +199,12 @@ impl Workloads {
         found.cloned()
     }
 
+    /// All nodes, as far as they are known.
+    pub fn nodes(&self, cluster: &Key) -> Vec<Arc<Node>> {
+        let link = self.links.read().get(cluster).cloned();
+        link.map(|link| link.state.read().nodes.values().cloned().collect()).unwrap_or_default()
+    }
+
     pub fn node_named(&self, cluster: &Key, name: &str) -> Option<Arc<Node>> {
         let link = self.links.read().get(cluster)?.clone();
         let state = link.state.read();
@@ -287,6 +293,10 @@ impl Workloads {
                 }
                 watcher::Event::Apply(node) => {
                     let provider_id = node.spec.as_ref().and_then(|spec| spec.provider_id.clone());
+                    // Perhaps its machine is gone, and the cluster takes it away.
+                    if is_unreachable(&node) {
+                        self.clusters.lock().iter().for_each(|queue| queue.add(cluster.clone()));
+                    }
                     link.state.write().nodes.insert(name(&node), Arc::new(trimmed(node)));
                     self.wake(cluster, provider_id.as_deref());
                 }

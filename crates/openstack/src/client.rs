@@ -13,6 +13,7 @@ use crate::{
     clouds::Cloud,
     endpoint::{self, Microversion, Service},
     error::{Class, Error, Result},
+    pass::{self, Pass},
     query::{Query, encode},
     resource::{Reads, Resource, Writes},
     token::{self, Access},
@@ -55,7 +56,7 @@ impl Default for Options {
 
 /// A cloud that can be called. Cheap to clone; clones share the token and what was discovered.
 #[derive(Clone)]
-pub struct Client(Arc<Inner>);
+pub struct Client(Arc<Inner>, Option<Pass>);
 
 struct Inner {
     cloud: Cloud,
@@ -94,14 +95,21 @@ impl Call<'_> {
 impl Client {
     /// A client over any transport. No request is made yet.
     pub fn new(cloud: Cloud, transport: Arc<dyn Transport>, options: Options) -> Self {
-        Self(Arc::new(Inner {
+        let inner = Inner {
             cloud,
             transport,
             options,
             access: tokio::sync::Mutex::default(),
             endpoints: Mutex::default(),
             held: Mutex::default(),
-        }))
+        };
+        Self(Arc::new(inner), None)
+    }
+
+    /// The same client, whose calls belong to a pass.
+    #[must_use]
+    pub fn during(&self, pass: &Pass) -> Self {
+        Self(self.0.clone(), Some(pass.clone()))
     }
 
     /// A client over TCP and TLS. No request is made yet.
@@ -125,6 +133,18 @@ impl Client {
 
     /// The current token's user, project, roles and catalog; fetches a token if there is none.
     pub async fn access(&self) -> Result<Arc<Access>> {
+        self.bounded((Service::Identity, &Method::POST, "auth/tokens"), self.token()).await
+    }
+
+    /// Ends with the pass, also what waits for another's token.
+    async fn bounded<T>(&self, name: (Service, &Method, &str), call: impl Future<Output = Result<T>>) -> Result<T> {
+        let Some(pass) = &self.1 else { return call.await };
+        let limit = self.0.options.timeout;
+        let late = |_| Error::new(Class::Timeout, name, format!("no answer in {} s", limit.as_secs_f32()));
+        tokio::time::timeout_at(pass.begun() + limit, call).await.map_err(late)?
+    }
+
+    async fn token(&self) -> Result<Arc<Access>> {
         let mut held = self.0.access.lock().await;
         if let Some(access) = held.as_ref().filter(|a| crate::now() < a.renew_at) {
             return Ok(access.clone());
@@ -265,6 +285,9 @@ impl Client {
                 return Err(Error::held_back(name, &message, left));
             }
         }
+        if self.1.as_ref().is_some_and(Pass::is_over) {
+            return Err(Error::put_off(name));
+        }
         let response = self.send_now(request, name).await?;
         let mut held = self.0.held.lock();
         if response.status().is_success() {
@@ -294,6 +317,10 @@ impl Client {
 
     /// Makes a call, with a new token and once more if the cloud answers 401.
     async fn call(&self, call: &Call<'_>) -> Result<(StatusCode, HeaderMap, Value)> {
+        self.bounded(call.name(), self.call_now(call)).await
+    }
+
+    async fn call_now(&self, call: &Call<'_>) -> Result<(StatusCode, HeaderMap, Value)> {
         let resolved = self.resolve(call.service).await?;
         match self.call_at(call, &resolved).await {
             // The service has other versions than it had: it is asked again which, once.
@@ -334,7 +361,14 @@ impl Client {
                     request.headers_mut().insert("x-openstack-nova-api-version", value(version.to_string())?);
                 }
             }
+            if let Some(known) = self.1.as_ref().and_then(|pass| pass.recall(&request)) {
+                return read(call, known);
+            }
+            let asked = self.1.as_ref().map(|_| pass::asked(&request));
             let response = self.send(request, call.name()).await?;
+            if let (Some(pass), Some(asked)) = (&self.1, asked) {
+                pass.keep(asked, &response);
+            }
             if response.status() == StatusCode::UNAUTHORIZED && !second {
                 second = true;
                 self.refuse(&access).await;

@@ -58,6 +58,7 @@ struct Inner {
     message: String,
     request_id: Option<String>,
     retry_after: Option<Duration>,
+    put_off: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -75,6 +76,7 @@ impl Error {
             message,
             request_id: None,
             retry_after: None,
+            put_off: false,
             source: None,
         }))
     }
@@ -92,6 +94,13 @@ impl Error {
     pub(crate) fn held_back(call: (Service, &Method, &str), message: &str, left: Duration) -> Self {
         let mut error = Self::new(Class::RateLimited, call, message);
         error.0.retry_after = Some(left);
+        error
+    }
+
+    /// A call that is not made, because its pass is over.
+    pub(crate) fn put_off(call: (Service, &Method, &str)) -> Self {
+        let mut error = Self::new(Class::Timeout, call, "the cloud answers slowly: the call is made next time");
+        error.0.put_off = true;
         error
     }
 
@@ -134,7 +143,18 @@ impl Error {
     /// Whether the cloud may yet make what it gave no answer to in time. A connection that broke is no such case: what was
     /// done is done by then.
     pub fn may_yet_create(&self) -> bool {
-        self.0.class == Class::Timeout && self.0.method == Method::POST && self.0.service != Service::Identity
+        let made = self.0.class == Class::Timeout && !self.0.put_off;
+        made && self.0.method == Method::POST && self.0.service != Service::Identity
+    }
+
+    /// The call was not made, because the pass that it belongs to had no time left ([`crate::Pass`]).
+    pub fn is_put_off(&self) -> bool {
+        self.0.put_off
+    }
+
+    /// Nothing can have changed in the cloud by the call.
+    pub fn is_of_a_read(&self) -> bool {
+        self.0.method == Method::GET || self.0.service == Service::Identity
     }
 
     /// The HTTP status, when there was an answer.

@@ -24,6 +24,7 @@ pub mod identity;
 pub mod image;
 pub mod load_balancer;
 pub mod network;
+mod pass;
 mod query;
 mod token;
 mod transport;
@@ -33,6 +34,7 @@ pub use self::{
     clouds::Cloud,
     endpoint::{Microversion, Service},
     error::{Class, Error, Result},
+    pass::Pass,
     query::Query,
     resource::{Reads, Resource, Writes},
     token::{Access, Endpoint},

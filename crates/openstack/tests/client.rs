@@ -1,8 +1,11 @@
 //! The client against small services in the same process, for what a well-behaved cloud does not do.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 
 use axum::{
@@ -13,7 +16,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use openstack::{Class, Client, Cloud, Local, Microversion, Options, Query, Service, compute::Server, network::Port};
+use openstack::{
+    Class, Client, Cloud, Local, Microversion, Options, Pass, Query, Service, compute::Server, network::Port,
+};
 use serde_json::{Value, json};
 
 const YAML: &str = "
@@ -172,4 +177,65 @@ async fn a_service_that_asks_to_be_left_alone_is_left_alone_by_all_who_share_the
     }
     assert_eq!(calls.load(SeqCst), 1, "the others were not made");
     client.list::<Port>(&Query::new()).await.unwrap();
+}
+
+/// A cloud that takes its time for each call.
+fn slow(each: Duration, calls: Arc<AtomicUsize>) -> Client {
+    let ports = move |request: Request| async move {
+        tokio::time::sleep(each).await;
+        calls.fetch_add(1, SeqCst);
+        let id = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+        Json(json!({"port": {"id": id}}))
+    };
+    client(identity(Arc::default()).route("/network/v2.0/ports/{id}", get(ports)), Options::default())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_ends_after_the_call_that_was_slow_and_the_next_one_goes_on() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let client = slow(Duration::from_secs(20), calls.clone());
+    let (mut pass, mut passes) = (Pass::default(), 0);
+    loop {
+        passes += 1;
+        let (started, cloud) = (tokio::time::Instant::now(), client.during(&pass));
+        let work = async {
+            for id in 0..5 {
+                cloud.look::<Port>(&id.to_string()).await?;
+            }
+            Ok(())
+        };
+        let done: openstack::Result<()> = work.await;
+        assert!(started.elapsed() <= Options::default().timeout);
+        match done {
+            Ok(()) => break,
+            Err(error) => assert!(error.is_put_off(), "{error}"),
+        }
+        pass = pass.again();
+    }
+    // The version documents of the network service are asked for as well.
+    assert_eq!((calls.load(SeqCst), passes), (5, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_pass_takes_longer_than_one_call_may() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let client = slow(Duration::from_secs(29), calls);
+    let pass = Pass::default();
+    tokio::time::advance(Duration::from_millis(1500)).await;
+    let started = tokio::time::Instant::now();
+    let error = client.during(&pass).look::<Port>("1").await.unwrap_err();
+    assert_eq!((error.class(), error.is_put_off(), error.may_yet_create()), (Class::Timeout, false, false));
+    assert_eq!(started.elapsed(), Duration::from_millis(28_500));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_waits_for_a_token_of_anothers_no_longer_than_it_has() {
+    let never = Router::new().route("/identity/v3/auth/tokens", post(std::future::pending::<String>));
+    let client = client(never, Options::default());
+    let other = client.clone();
+    tokio::spawn(async move { other.access().await.map(drop) });
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let (started, pass) = (tokio::time::Instant::now(), Pass::default());
+    client.during(&pass).look::<Port>("1").await.unwrap_err();
+    assert!(started.elapsed() <= Options::default().timeout);
 }

@@ -116,6 +116,8 @@ pub struct Hollow {
     /// One opening at a time, so that two machines of a cluster never open it twice.
     opening: tokio::sync::Mutex<()>,
     machines: Mutex<HashMap<String, CancellationToken>>,
+    /// Servers that are there and do not run.
+    halted: Mutex<BTreeSet<String>>,
     consoles: Mutex<HashMap<String, String>>,
     boots: tokio::sync::Semaphore,
     stop: CancellationToken,
@@ -142,6 +144,7 @@ impl Hollow {
             clusters: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
             machines: Mutex::default(),
+            halted: Mutex::default(),
             consoles: Mutex::default(),
             boots: tokio::sync::Semaphore::new(BOOTS_MAX),
             stop: stop.clone(),
@@ -235,19 +238,32 @@ impl Hollow {
         } else {
             let alive: BTreeSet<&str> =
                 servers.iter().filter(|server| !is_gone(server)).map(|server| server.id.as_str()).collect();
-            self.machines.lock().keys().filter(|id| !alive.contains(id.as_str())).cloned().collect()
+            let known: Vec<String> =
+                self.machines.lock().keys().cloned().chain(self.halted.lock().iter().cloned()).collect();
+            known.into_iter().filter(|id| !alive.contains(id.as_str())).collect()
         };
         for id in gone {
+            let halted = self.halted.lock().remove(&id);
             let known = self.machines.lock().remove(&id);
-            if let Some(stop) = known {
+            if let Some(stop) = &known {
                 stop.cancel();
+            }
+            if halted || known.is_some() {
                 self.tasks.spawn(self.clone().forget(id));
             }
         }
         for server in servers {
+            if is_halted(&server) && self.halted.lock().insert(server.id.clone()) {
+                let known = self.machines.lock().remove(&server.id);
+                if let Some(stop) = known {
+                    stop.cancel();
+                    self.tasks.spawn(self.clone().halt(server.id.clone()));
+                }
+            }
             if server.status != "ACTIVE" || self.machines.lock().contains_key(&server.id) {
                 continue;
             }
+            self.halted.lock().remove(&server.id);
             let stop = self.stop.child_token();
             self.machines.lock().insert(server.id.clone(), stop.clone());
             let hollow = self.clone();
@@ -265,7 +281,7 @@ impl Hollow {
     async fn sweep(self: &Arc<Self>) -> bool {
         let mut done = true;
         for id in self.records().await.into_keys() {
-            if !self.machines.lock().contains_key(&id) {
+            if !self.is_there(&id) {
                 done &= self.clone().forget(id).await;
             }
         }
@@ -284,6 +300,12 @@ impl Hollow {
 
     async fn run(self: &Arc<Self>, server: &Server) {
         let known = self.record(&server.id).await;
+        if let Some(record) = &known {
+            let cluster = self.clusters.lock().get(&record.cluster).cloned();
+            if let Some(cluster) = cluster {
+                cluster.find_node(&record.node).await;
+            }
+        }
         if let Some(failure) = known.as_ref().and_then(|known| known.failure.clone()) {
             self.log(&server.id, &failure);
             return;
@@ -347,6 +369,36 @@ impl Hollow {
         Some(version.trim_end_matches('.').to_owned())
     }
 
+    /// Its server exists, running or not.
+    fn is_there(&self, id: &str) -> bool {
+        self.machines.lock().contains_key(id) || self.halted.lock().contains(id)
+    }
+
+    /// A machine whose server has stopped: its kubelet is silent, and nothing of a control plane runs on it.
+    async fn halt(self: Arc<Self>, id: String) {
+        let record = self.record(&id).await.unwrap_or_default();
+        let cluster = self.clusters.lock().get(&record.cluster).cloned();
+        match cluster {
+            Some(cluster) => {
+                cluster.lose_node(&record.node).await;
+                if record.control_plane {
+                    cluster.leave(&id);
+                }
+            }
+            None => self.lose_nodes_of(&id).await,
+        }
+    }
+
+    /// For a machine that was stopped in the middle of its boot: it may have registered a node.
+    async fn lose_nodes_of(&self, server: &str) {
+        let clusters: Vec<_> = self.clusters.lock().values().cloned().collect();
+        for cluster in clusters {
+            for node in cluster.nodes_of(server).await {
+                cluster.lose_node(&node).await;
+            }
+        }
+    }
+
     /// A machine that is gone: its node is lost, and with the last control plane machine the cluster. False if its
     /// cluster has yet to be opened: then its record stays, and the next whole look finds it again.
     async fn forget(self: Arc<Self>, id: String) -> bool {
@@ -354,9 +406,12 @@ impl Hollow {
         let record = self.record(&id).await.unwrap_or_default();
         let served = self.records().await.into_iter().any(|(other, found)| {
             let same = other != id && found.control_plane && found.cluster == record.cluster;
-            same && self.machines.lock().contains_key(&other)
+            same && self.is_there(&other)
         });
         let cluster = self.clusters.lock().get(&record.cluster).cloned();
+        if record.cluster.is_empty() && record.failure.is_none() {
+            self.lose_nodes_of(&id).await;
+        }
         if let Some(cluster) = cluster {
             cluster.lose_node(&record.node).await;
             if record.control_plane && cluster.leave(&id) && !served {
@@ -463,6 +518,11 @@ impl Hollow {
 
 fn is_gone(server: &Server) -> bool {
     matches!(server.status.as_str(), "DELETED" | "SOFT_DELETED")
+}
+
+/// It is there, and its guest does not run.
+fn is_halted(server: &Server) -> bool {
+    matches!(server.status.as_str(), "ERROR" | "SHUTOFF" | "SUSPENDED" | "SHELVED" | "SHELVED_OFFLOADED")
 }
 
 /// An error with its sources, in one line.

@@ -84,6 +84,7 @@ fn work(client: Client) -> Fleet {
         clouds: Arc::new(fleet::openstack::Network),
         concurrency: CONCURRENCY,
         random: Arc::new(rand::random),
+        longest: Default::default(),
     })
 }
 

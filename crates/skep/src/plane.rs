@@ -174,6 +174,7 @@ fn work(server: &Server) -> Fleet {
         clouds: Arc::new(fleet::openstack::Network),
         concurrency: CONCURRENCY,
         random: Arc::new(rand::random),
+        longest: Default::default(),
     })
 }
 

@@ -6,6 +6,7 @@
 //! Left out: the binary's wiring (admission, TLS towards users, leases); the order in which tokio runs what is ready, and
 //! the keys of certificates, are not seeded.
 
+mod api_faults;
 mod objects;
 pub mod sim;
 
@@ -51,7 +52,10 @@ use serde_json::Value;
 use store::{Embedded, Limits};
 use tokio::time::Instant;
 
-pub use self::objects::{Shape, cluster, topology};
+pub use self::{
+    api_faults::ApiFaults,
+    objects::{Shape, cluster, topology},
+};
 
 /// Time that passes between two looks at whether something holds.
 const STEP: Duration = Duration::from_millis(250);
@@ -88,6 +92,8 @@ pub struct World {
     network: InProcess,
     /// The inside of the servers, to see what is left of an etcd.
     pub hollow: Arc<Hollow>,
+    /// What goes wrong between the controllers and the Management API.
+    pub api_faults: ApiFaults,
     fleet: Option<Fleet>,
     options: fleet::Options,
     server: ApiServer,
@@ -183,13 +189,15 @@ impl World {
         };
         let hollow = Hollow::start_on(options, Arc::new(network.clone()));
         let random = Mutex::new(StdRng::seed_from_u64(!seed));
+        let api_faults = ApiFaults::new(seed);
         let options = fleet::Options {
-            client: Client::new(server.service_as(User::master("fleet")), "default"),
+            client: Client::new(api_faults.before(server.service_as(User::master("fleet"))), "default"),
             clock: control::Clock::from_fn(now),
             connect: Arc::new(Reach(network.clone())),
             clouds: Arc::new(Inside(transport)),
             concurrency: CONCURRENCY,
             random: Arc::new(move || random.lock().random()),
+            longest: control::Longest::default(),
         };
         Self {
             client: Client::new(server.service_as(User::master("admin")), "default"),
@@ -199,6 +207,7 @@ impl World {
             sandbox: place,
             network,
             hollow,
+            api_faults,
             fleet: Some(Fleet::start(options.clone())),
             options,
             server,
@@ -225,6 +234,19 @@ impl World {
         self.fleet = Some(Fleet::start(self.options.clone()));
     }
 
+    /// Ends the controllers in the middle of what they do, as a crash would, and starts them anew.
+    pub async fn crash_controllers(&mut self) {
+        if let Some(fleet) = self.fleet.take() {
+            fleet.abort().await;
+        }
+        self.fleet = Some(Fleet::start(self.options.clone()));
+    }
+
+    /// The longest reconcile of each controller so far.
+    pub fn longest_reconciles(&self) -> BTreeMap<&'static str, Duration> {
+        self.options.longest.all()
+    }
+
     pub async fn shutdown(self) {
         if let Some(fleet) = self.fleet {
             fleet.shutdown().await;
@@ -247,7 +269,13 @@ impl World {
 
     /// Creates a ClusterClass `base` and all that it needs, and a cluster of it.
     pub async fn create_topology(&self, name: &str, shape: Shape) {
-        for object in topology(name, shape, &self.clouds_yaml, CLOUD, &self.external_network) {
+        self.create_topology_with(name, shape, |_| ()).await;
+    }
+
+    /// The same, each object changed by `change` before.
+    pub async fn create_topology_with(&self, name: &str, shape: Shape, change: impl Fn(&mut Value)) {
+        for mut object in topology(name, shape, &self.clouds_yaml, CLOUD, &self.external_network) {
+            change(&mut object);
             self.apply(&object).await;
         }
     }

@@ -2,10 +2,12 @@
 //! meanwhile. After each step the faults stop, and within a time everything has to be as wanted; in the end nothing may be
 //! left in the cloud.
 //!
-//! A person who looks after the cluster is part of it: machines whose server is in error, stopped or gone are deleted, as a
-//! MachineHealthCheck would.
+//! A person who looks after the cluster is part of it: machines whose server is in error, stopped or gone are deleted. Some clusters
+//! have MachineHealthChecks in their place; then the person sees to control plane machines only, and late.
 
 mod chaos;
+mod looks;
+mod shape;
 
 use std::{
     collections::BTreeMap,
@@ -14,46 +16,29 @@ use std::{
     time::Duration,
 };
 
-use api::{
-    cluster::Cluster,
-    condition,
-    control_plane::KubeadmControlPlane,
-    machine::{Machine, MachineDeployment},
-    meta::ConditionStatus,
-    openstack_machine::OpenStackMachine,
-};
+use api::{cluster::Cluster, condition, machine::Machine, openstack_machine::OpenStackMachine};
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, ResourceExt, api::ListParams};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use sandbox::cloud::{End, Faults};
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::{Shape, World, now};
+use self::shape::Wanted;
+use crate::{World, api_faults::Shares};
 
 const NAME: &str = "demo";
 /// Everything has settled so long after faults have ended, on the world's clock.
 const SETTLES_WITHIN: Duration = Duration::from_secs(20 * 60);
 /// Versions that a cluster goes through.
 const VERSIONS: [&str; 3] = ["v1.34.2", "v1.35.0", "v1.36.0"];
-/// A machine that waits says for what after this long, in seconds.
-const SPEAKS_AFTER_S: i64 = 30;
+/// No reconcile takes longer than one call to the cloud may (its client's time-out), and the pauses between what it does.
+const RECONCILE_LIMIT: Duration = Duration::from_secs(31);
+/// A person sees to a control plane machine without a server after this long, where a health check should have.
+const PERSON_AFTER: Duration = Duration::from_secs(8 * 60);
 /// Between two looks, while faults are on: at least and at most, in milliseconds.
 const LOOKS_MS: (u64, u64) = (300, 4000);
 /// How long faults stay on in a step, in seconds.
 const FAULTS_S: (u64, u64) = (5, 150);
-
-/// What a cluster is to be now.
-#[derive(Clone, Debug)]
-pub struct Wanted {
-    pub control_plane: u32,
-    pub workers: u32,
-    pub version: usize,
-    pub zones: u8,
-    pub balancer: bool,
-    pub root_volume: bool,
-    pub trunk: bool,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -84,10 +69,10 @@ pub fn run(seed: u64) -> Result<String, String> {
 /// The life of a seed, on a paused clock: what happened.
 pub async fn live(seed: u64) -> Result<String, String> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let wanted = wanted(&mut rng);
+    let wanted = Wanted::draw(&mut rng);
     let zones = wanted.zones;
     let world = World::start_with(seed, |options| options.zones = zones).await;
-    let mut life = Life { world, rng, wanted, log: String::new(), deleting: false };
+    let mut life = Life { world, rng, wanted, log: String::new(), deleting: false, lost: BTreeMap::new() };
     let steps = life.steps();
     life.note(&format!("seed {seed}: {:?}", life.wanted));
     for step in steps {
@@ -95,22 +80,13 @@ pub async fn live(seed: u64) -> Result<String, String> {
             return Err(format!("{why}\n{}{}", life.log, life.world.told().await));
         }
     }
+    let longest = life.world.longest_reconciles();
+    life.note(&format!("longest reconciles: {longest:?}"));
+    if let Some((controller, took)) = longest.iter().find(|(_, took)| **took > RECONCILE_LIMIT) {
+        return Err(format!("a reconcile of {controller} took {took:?}\n{}", life.log));
+    }
     life.world.shutdown().await;
     Ok(life.log)
-}
-
-fn wanted(rng: &mut StdRng) -> Wanted {
-    let balancer = rng.random_bool(0.75);
-    Wanted {
-        // Without a load balancer there is one address for one machine.
-        control_plane: if balancer && rng.random_bool(0.5) { 3 } else { 1 },
-        workers: rng.random_range(0..=4),
-        version: 0,
-        zones: if rng.random_bool(0.6) { 3 } else { 1 },
-        balancer,
-        root_volume: rng.random_bool(0.25),
-        trunk: rng.random_bool(0.2),
-    }
 }
 
 struct Life {
@@ -119,6 +95,8 @@ struct Life {
     wanted: Wanted,
     log: String,
     deleting: bool,
+    /// Since when machines of the control plane are seen without their server.
+    lost: BTreeMap<String, Instant>,
 }
 
 impl Life {
@@ -144,9 +122,12 @@ impl Life {
     }
 
     async fn step(&mut self, step: Step) -> Result<(), String> {
-        let (faults, told) = chaos::draw(&mut self.rng, &self.wanted);
-        self.note(&format!("{step:?}, with {told}"));
+        let victims = if step == (Step::Lose { control_plane: true }) { Vec::new() } else { self.victims().await };
+        let (faults, told) = chaos::draw(&mut self.rng, &self.wanted, &victims);
+        let (shares, api) = chaos::api(&mut self.rng);
+        self.note(&format!("{step:?}, with {told}{api}"));
         self.set(faults);
+        self.world.api_faults.set(shares);
         self.begin(step).await;
         self.deleting = step == Step::Delete;
         let seconds = self.rng.random_range(FAULTS_S.0..=FAULTS_S.1);
@@ -157,10 +138,15 @@ impl Life {
             tokio::time::sleep(Duration::from_millis(pause)).await;
             self.look().await?;
             if restarts && self.rng.random_bool(0.2) {
-                self.world.restart_controllers().await;
+                if self.rng.random_bool(0.5) {
+                    self.world.restart_controllers().await;
+                } else {
+                    self.world.crash_controllers().await;
+                }
             }
         }
         self.set(Faults::default());
+        self.world.api_faults.set(Shares::default());
         self.note("faults end");
         self.settles().await.map_err(|why| format!("{step:?}: {why}"))?;
         self.note("settled");
@@ -172,61 +158,35 @@ impl Life {
     }
 
     async fn begin(&mut self, step: Step) {
-        let (cp, md) = (format!("{NAME}-cp"), format!("{NAME}-md"));
         match step {
-            Step::Create => self.create().await,
-            Step::Workers(count) => {
-                self.wanted.workers = count;
-                self.world.patch::<MachineDeployment>(&md, json!({"spec": {"replicas": count}})).await;
-            }
-            Step::ControlPlane(count) => {
-                self.wanted.control_plane = count;
-                self.world.patch::<KubeadmControlPlane>(&cp, json!({"spec": {"replicas": count}})).await;
-            }
-            Step::Upgrade => {
-                self.wanted.version = (self.wanted.version + 1).min(VERSIONS.len() - 1);
-                let version = VERSIONS[self.wanted.version];
-                self.world.patch::<KubeadmControlPlane>(&cp, json!({"spec": {"version": version}})).await;
-                let workers = json!({"spec": {"template": {"spec": {"version": version}}}});
-                self.world.patch::<MachineDeployment>(&md, workers).await;
-            }
+            Step::Create => shape::create(&self.world, &self.wanted).await,
+            Step::Workers(count) => self.wanted.workers = count,
+            Step::ControlPlane(count) => self.wanted.control_plane = count,
+            Step::Upgrade => self.wanted.version = (self.wanted.version + 1).min(VERSIONS.len() - 1),
             Step::Lose { control_plane } => self.lose(control_plane).await,
             Step::Delete => self.world.delete(NAME).await,
         }
+        if matches!(step, Step::Workers(_) | Step::ControlPlane(_) | Step::Upgrade) {
+            shape::change(&self.world, &self.wanted).await;
+        }
     }
 
-    async fn create(&self) {
-        let Wanted { control_plane, workers, balancer, root_volume, trunk, .. } = self.wanted.clone();
-        let shape = Shape { control_plane, workers, version: VERSIONS[0].to_owned() };
-        let change = |object: &mut Value| match object["kind"].as_str() {
-            Some("OpenStackCluster") if !balancer => {
-                object["spec"].as_object_mut().expect("a spec is an object").remove("apiServer");
-            }
-            Some("OpenStackMachineTemplate") => {
-                let spec = &mut object["spec"]["template"]["spec"];
-                if root_volume {
-                    spec["rootVolume"] = json!({"sizeGiB": 20});
-                }
-                if trunk {
-                    spec["trunk"] = json!(true);
-                }
-            }
-            Some("KubeadmControlPlane") => {
-                // RSA keys would be most of the work.
-                object["spec"]["kubeadmConfigSpec"]["clusterConfiguration"] =
-                    json!({"encryptionAlgorithm": "ECDSA-P256"});
-            }
-            _ => {}
+    /// Zones that may go down with their servers: most of etcd stays.
+    async fn victims(&self) -> Vec<String> {
+        let machines = self.world.machines().await;
+        let masters: Vec<&Machine> = machines.iter().filter(|machine| is_control_plane(machine)).collect();
+        let spare = if masters.len() >= 3 { 1 } else { 0 };
+        let fits = |zone: &String| {
+            masters.iter().filter(|machine| machine.spec.failure_domain.as_ref() == Some(zone)).count() <= spare
         };
-        self.world.create_with(NAME, shape, change).await;
+        (1..=self.wanted.zones).map(|zone| format!("az{zone}")).filter(fits).collect()
     }
 
     /// Ends the server of one machine: of the control plane only if that leaves a majority.
     async fn lose(&mut self, control_plane: bool) {
         let machines = self.world.machines().await;
         let of = |wanted: bool| -> Vec<Machine> {
-            let is = |machine: &&Machine| machine.labels().contains_key(api::names::CONTROL_PLANE_LABEL) == wanted;
-            machines.iter().filter(is).cloned().collect()
+            machines.iter().filter(|machine| is_control_plane(machine) == wanted).cloned().collect()
         };
         let (masters, workers) = (of(true), of(false));
         let candidates = if control_plane && masters.len() >= 3 { masters } else { workers };
@@ -235,8 +195,6 @@ impl Life {
         }
         let chosen = &candidates[self.rng.random_range(0..candidates.len())];
         let end = [End::Vanish, End::Error, End::Shutoff][self.rng.random_range(0..3)];
-        // What hollow machines do when their server is stopped is nothing: it is lost only if it is gone.
-        let end = if control_plane { End::Vanish } else { end };
         let id = chosen.spec.provider_id.as_deref().and_then(|id| id.rsplit('/').next()).unwrap_or_default();
         let ended = self.world.sandbox.end_server(id, end);
         self.note(&format!("the server of {} ends: {end:?} ({ended})", chosen.name_any()));
@@ -245,26 +203,29 @@ impl Life {
     /// What must hold at any moment; and what a person does who looks at the cluster.
     async fn look(&mut self) -> Result<(), String> {
         if !self.deleting {
-            for quorum in self.world.hollow.quorums() {
-                if quorum.members > 0 && quorum.alive * 2 <= quorum.members {
-                    return Err(format!("etcd has lost its quorum: {quorum:?}"));
-                }
-            }
+            looks::quorum(&self.world)?;
         }
+        looks::silent(&self.world).await?;
         let machines = self.world.machines().await;
         let infra: BTreeMap<String, OpenStackMachine> =
             self.world.list_all::<OpenStackMachine>().await.into_iter().map(|one| (one.name_any(), one)).collect();
         for machine in &machines {
-            silent(machine)?;
-        }
-        for machine in &machines {
             let Some(infra) = infra.get(&machine.spec.infrastructure_ref.name) else { continue };
-            if machine.metadata.deletion_timestamp.is_none() && is_lost(infra) {
+            if machine.metadata.deletion_timestamp.is_none() && looks::is_lost(infra) && self.person_acts(machine) {
                 self.note(&format!("{} is deleted: its server is lost", machine.name_any()));
                 let _ = self.world.api::<Machine>().delete(&machine.name_any(), &Default::default()).await;
             }
         }
         Ok(())
+    }
+
+    /// At once, or where there are health checks, only to the control plane, and late: a health check must do without.
+    fn person_acts(&mut self, machine: &Machine) -> bool {
+        if !self.wanted.health_checks {
+            return true;
+        }
+        let since = *self.lost.entry(machine.name_any()).or_insert_with(Instant::now);
+        is_control_plane(machine) && since.elapsed() > PERSON_AFTER
     }
 
     async fn settles(&mut self) -> Result<(), String> {
@@ -311,53 +272,19 @@ impl Life {
         match nodes {
             Err(error) => return Some(format!("the nodes cannot be read: {error}")),
             Ok(nodes) if nodes.items.len() != wanted as usize => {
-                return Some(format!("there are {} nodes for {wanted} machines", nodes.items.len()));
+                let of = |node: &Node| node.spec.clone().unwrap_or_default().provider_id;
+                let strays = nodes.items.iter().filter(|node| !machines.iter().any(|m| m.spec.provider_id == of(node)));
+                let strays: Vec<String> = strays.map(|node| format!("{} ({:?})", node.name_any(), of(node))).collect();
+                let count = nodes.items.len();
+                return Some(format!("there are {count} nodes for {wanted} machines: {}", strays.join(", ")));
             }
             Ok(_) => {}
         }
-        let (there, expected) = (self.world.in_cloud().await, self.expected());
+        let (there, expected) = (self.world.in_cloud().await, self.wanted.in_cloud());
         (there != expected).then(|| format!("in the cloud is {there:?} instead of {expected:?}"))
     }
-
-    /// What the cloud holds when all is as wanted.
-    fn expected(&self) -> BTreeMap<&'static str, usize> {
-        let machines = (self.wanted.control_plane + self.wanted.workers) as usize;
-        let when = |is: bool, count: usize| if is { count } else { 0 };
-        let balancer = when(self.wanted.balancer, 1);
-        let mut expected = BTreeMap::from([
-            ("floating ips", 1),
-            ("load balancers", balancer),
-            ("networks", 1),
-            // Of machines, the router and the load balancer.
-            ("ports", machines + 1 + balancer),
-            ("routers", 1),
-            ("security groups", 2),
-            ("servers", machines),
-            ("trunks", when(self.wanted.trunk, machines)),
-            ("volumes", when(self.wanted.root_volume, machines)),
-        ]);
-        expected.retain(|_, count| *count > 0);
-        expected
-    }
 }
 
-/// A machine that is not ready and does not say why.
-fn silent(machine: &Machine) -> Result<(), String> {
-    let age = machine.metadata.creation_timestamp.as_ref().map_or(0, |since| now().duration_since(since.0).as_secs());
-    if age < SPEAKS_AFTER_S {
-        return Ok(());
-    }
-    let conditions = machine.status.as_ref().map_or(&[][..], |status| &status.conditions);
-    match condition::get(conditions, "Ready") {
-        Some(ready) if ready.status == ConditionStatus::True => Ok(()),
-        Some(ready) if !ready.reason.is_empty() && !ready.message.is_empty() => Ok(()),
-        other => Err(format!("machine {} is not ready and does not say why: {other:?}", machine.name_any())),
-    }
-}
-
-/// Its server is in error, stopped, or gone.
-fn is_lost(infra: &OpenStackMachine) -> bool {
-    let Some(status) = &infra.status else { return false };
-    matches!(status.instance_state.as_deref(), Some("ERROR" | "SHUTOFF" | "DELETED"))
-        && !condition::is_true(&status.conditions, "InstanceReady")
+fn is_control_plane(machine: &Machine) -> bool {
+    machine.labels().contains_key(api::names::CONTROL_PLANE_LABEL)
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::machine_set::tests::{brief, external, now, placed};
 
-fn seen() -> Seen {
+pub fn seen() -> Seen {
     let reference =
         |kind: &str| Some(ContractRef { api_group: "x.example".into(), kind: kind.into(), name: "demo".into() });
     let spec = ClusterSpec {
@@ -29,6 +29,7 @@ fn seen() -> Seen {
         sets: Vec::new(),
         deployments: Vec::new(),
         probe: None,
+        nodes: Vec::new(),
         kubeconfig: false,
         cluster: Arc::new(cluster),
     }

@@ -19,6 +19,7 @@ use openstack::{Query, compute::AvailabilityZone};
 
 use super::{
     Shared, bastion, endpoint, leftovers, network,
+    passes::Aim,
     scope::{Scope, Scopes},
     security,
     stop::{Result, Stop, wait},
@@ -80,6 +81,11 @@ impl Reconcile for OpenStackClusters {
         let before = seen.infra.as_ref();
         let mut after = before.clone();
         let mut stays = Vec::new();
+        let doubts = match work {
+            Work::Ensure => self.0.begin(Self::NAME, key, Aim::Ensure),
+            Work::Delete => self.0.begin(Self::NAME, key, Aim::Delete),
+            _ => false,
+        };
         let done = match work {
             Work::Nothing | Work::WaitForOwner => return Ok(Outcome::Settled),
             Work::Paused => Ok(()),
@@ -98,7 +104,7 @@ impl Reconcile for OpenStackClusters {
             }
             Work::Delete => self.delete(key, seen, &mut after, &now, &mut stays).await,
         };
-        self.0.unanswered.note(Self::NAME, key, &done);
+        let late = self.0.end(Self::NAME, key, &done, doubts);
         let done = match (&work, done) {
             (Work::Delete, Ok(())) => self.0.unanswered.wait(Self::NAME, key),
             (_, done) => done,
@@ -106,6 +112,7 @@ impl Reconcile for OpenStackClusters {
         let generation = after.metadata.generation;
         let status = after.status.get_or_insert_default();
         let paused = work == Work::Paused;
+        let was_ready = condition::is_true(&status.conditions, "Ready");
         let mut set = |statement| condition::set(&mut status.conditions, statement, generation, &now);
         set(Statement {
             status: if paused { api::meta::ConditionStatus::True } else { api::meta::ConditionStatus::False },
@@ -114,6 +121,7 @@ impl Reconcile for OpenStackClusters {
         if !paused {
             match &done {
                 Ok(()) => set(Statement::yes("Ready", "Ready")),
+                Err(stop) if stop.is_put_off() && was_ready => {}
                 Err(stop) => {
                     let (reason, message) = stop.told();
                     set(Statement::no("Ready", reason, message));
@@ -140,7 +148,8 @@ impl Reconcile for OpenStackClusters {
         match done {
             // Zones come and go, and nobody tells of what was deleted by hand.
             Ok(()) if work == Work::Ensure => {
-                Ok(written.sooner(Outcome::waiting("the next look at the cloud", LOOK_PAUSE.as_secs())))
+                let after = late.unwrap_or(LOOK_PAUSE);
+                Ok(written.sooner(Outcome::Waiting { on: "the next look at the cloud".to_owned(), after }))
             }
             Ok(()) => Ok(written),
             Err(stop) => stop.outcome(),
@@ -170,7 +179,9 @@ pub fn plan(seen: &Seen) -> Work {
 impl OpenStackClusters {
     async fn scope(&self, key: &Key, infra: &OpenStackCluster) -> Result<Scope> {
         let resource = super::names::resource(&key.namespace, cluster_name(key, infra));
-        self.0.scopes.open(&key.namespace, &infra.spec.identity_ref, resource, infra.spec.tags.clone()).await
+        let identity = &infra.spec.identity_ref;
+        let scope = self.0.scopes.open(&key.namespace, identity, resource, infra.spec.tags.clone()).await?;
+        Ok(self.0.during(Self::NAME, key, scope))
     }
 
     async fn ensure(&self, key: &Key, seen: &Seen, after: &mut OpenStackCluster, now: &Time) -> Result<()> {
@@ -267,6 +278,7 @@ fn note<T>(
     result: Result<T>,
 ) -> Result<T> {
     let statement = match &result {
+        Err(stop) if stop.is_put_off() && condition::is_true(&status.conditions, type_) => return result,
         Ok(_) => Statement::yes(type_, if type_.ends_with("Succeeded") { "Succeeded" } else { "Ready" }),
         Err(stop) => {
             let (reason, message) = stop.told();

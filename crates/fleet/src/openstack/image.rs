@@ -30,6 +30,7 @@ use serde_json::{Value, json};
 
 use super::{
     Shared,
+    passes::Aim,
     scope::Scope,
     stop::{Result, Stop, blocked, pace, wait},
 };
@@ -124,6 +125,11 @@ impl Reconcile for Images {
     async fn act(&self, key: &Key, seen: &Arc<Image>, work: Work) -> control::Result<Outcome> {
         let now = Time(self.0.writer.clock().now());
         let mut after = Image::clone(seen);
+        let doubts = match work {
+            Work::Ensure => self.0.begin(Self::NAME, key, Aim::Ensure),
+            Work::Delete => self.0.begin(Self::NAME, key, Aim::Delete),
+            _ => false,
+        };
         let done = match work {
             Work::Nothing => return Ok(Outcome::Settled),
             Work::AddFinalizer => {
@@ -135,7 +141,7 @@ impl Reconcile for Images {
             Work::Ensure => self.ensure(key, &mut after, &now).await,
             Work::Delete => self.delete(key, seen).await,
         };
-        self.0.unanswered.note(Self::NAME, key, &done);
+        self.0.end(Self::NAME, key, &done, doubts);
         let done = match (work, done) {
             (Work::Delete, Ok(())) => self.0.unanswered.wait(Self::NAME, key),
             (_, done) => done,
@@ -183,6 +189,9 @@ pub fn plan(image: &Image) -> Work {
 }
 
 fn state(status: &mut ImageStatus, done: &Result<()>, deleting: bool, generation: Option<i64>, now: &Time) {
+    if matches!(done, Err(stop) if stop.is_put_off() && condition::is_true(&status.conditions, "Available")) {
+        return;
+    }
     let (available, progressing) = match done {
         Ok(()) => (Statement::yes("Available", "Success"), Statement::no("Progressing", "Success", "")),
         Err(stop) => {
@@ -240,7 +249,8 @@ impl Images {
             name: reference.secret_name.clone(),
             ..IdentityRef::default()
         };
-        self.0.scopes.open(&key.namespace, &identity, mark(key), Vec::new()).await
+        let scope = self.0.scopes.open(&key.namespace, &identity, mark(key), Vec::new()).await?;
+        Ok(self.0.during(Self::NAME, key, scope))
     }
 
     async fn ensure(&self, key: &Key, after: &mut Image, now: &Time) -> Result<()> {

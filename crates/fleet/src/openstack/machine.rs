@@ -23,6 +23,7 @@ use openstack::compute::Server;
 
 use super::{
     Shared, claim, member,
+    passes::Aim,
     scope::Scope,
     server::{self, Wanted},
     stop::{Result, Stop, blocked, pace, wait},
@@ -96,6 +97,11 @@ impl Reconcile for OpenStackMachines {
         let now = Time(self.0.writer.clock().now());
         let before = seen.infra.as_ref();
         let mut after = before.clone();
+        let doubts = match work {
+            Work::Ensure => self.0.begin(Self::NAME, key, Aim::Ensure),
+            Work::Delete => self.0.begin(Self::NAME, key, Aim::Delete),
+            _ => false,
+        };
         let done = match &work {
             Work::Nothing => return Ok(Outcome::Settled),
             Work::AddFinalizer => {
@@ -109,7 +115,7 @@ impl Reconcile for OpenStackMachines {
             Work::Ensure => self.ensure(key, seen, &mut after, &now).await,
             Work::Delete => self.delete(key, seen, &now).await,
         };
-        self.0.unanswered.note(Self::NAME, key, &done);
+        let late = self.0.end(Self::NAME, key, &done, doubts);
         let done = match (&work, done) {
             (Work::Delete, Ok(())) => self.0.unanswered.wait(Self::NAME, key),
             (_, done) => done,
@@ -142,7 +148,11 @@ impl Reconcile for OpenStackMachines {
                 } else {
                     Outcome::waiting("the next look at the server", LOOK_PAUSE.as_secs())
                 };
-                Ok(written.sooner(next))
+                let late = late.map_or(Outcome::Settled, |after| Outcome::Waiting {
+                    on: "what the cloud may make late".to_owned(),
+                    after,
+                });
+                Ok(written.sooner(next).sooner(late))
             }
             Ok(()) => Ok(written),
             Err(stop) => stop.outcome(),
@@ -181,9 +191,17 @@ async fn look_at_boot(
 
 /// Conditions: what stopped is told at the stage that it stopped, and in Ready.
 fn state(status: &mut OpenStackMachineStatus, done: &Result<()>, deleting: bool, generation: Option<i64>, now: &Time) {
+    let was = ["InstanceReady", "Ready"].map(|type_| condition::is_true(&status.conditions, type_));
     let mut set = |statement| condition::set(&mut status.conditions, statement, generation, now);
     match done {
         Ok(()) if deleting => {}
+        // What was found before still counts.
+        Err(stop) if stop.is_put_off() => {
+            let (reason, message) = stop.told();
+            for (type_, _) in ["InstanceReady", "Ready"].into_iter().zip(was).filter(|(_, was)| !was) {
+                set(Statement::no(type_, reason, message.clone()));
+            }
+        }
         Ok(()) => {
             set(Statement::yes("InstanceReady", "InstanceReady"));
             set(Statement::yes("Ready", "Ready"));
@@ -246,7 +264,8 @@ impl OpenStackMachines {
             .unwrap_or_default();
         let identity = seen.infra.spec.identity_ref.as_ref().unwrap_or(&cluster.spec.identity_ref);
         let resource = super::names::resource(&key.namespace, &name);
-        self.0.scopes.open(&key.namespace, identity, resource, cluster.spec.tags.clone()).await
+        let scope = self.0.scopes.open(&key.namespace, identity, resource, cluster.spec.tags.clone()).await?;
+        Ok(self.0.during(Self::NAME, key, scope))
     }
 
     async fn ensure(&self, key: &Key, seen: &Seen, after: &mut OpenStackMachine, now: &Time) -> Result<()> {
@@ -269,6 +288,15 @@ impl OpenStackMachines {
         if !settled && let (Some(resolved), Some(resources)) = (&mut status.resolved, &status.resources) {
             let paired = server::pair(&scope, &after.spec, resolved, resources).await;
             if let Err(stop) = paired {
+                after.status = Some(status);
+                return Err(stop);
+            }
+        }
+        // At each look at one that is settled, as controllers that start anew know nothing of calls without an answer.
+        if settled || scope.doubts {
+            let ports = status.resources.as_ref().map_or(&[][..], |resources| &resources.ports);
+            let twice = server::delete_doubles(&scope, &server, &after.spec, ports).await;
+            if let Err(stop) = twice {
                 after.status = Some(status);
                 return Err(stop);
             }

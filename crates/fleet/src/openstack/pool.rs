@@ -27,6 +27,7 @@ use openstack::{
 
 use super::{
     Shared, find, names,
+    passes::Aim,
     scope::{Scope, Scopes},
     stop::{Result, Stop, blocked, wait},
 };
@@ -113,6 +114,11 @@ impl Reconcile for Pools {
         let mut after = before.clone();
         let mut plan = Plan::nothing();
         let mut status = after.status.take().unwrap_or_default();
+        let doubts = match work {
+            Work::Ensure => self.0.begin(Self::NAME, key, Aim::Ensure),
+            Work::Delete => self.0.begin(Self::NAME, key, Aim::Delete),
+            _ => false,
+        };
         let done = match work {
             Work::Nothing => return Ok(Outcome::Settled),
             Work::AddFinalizer => {
@@ -124,7 +130,7 @@ impl Reconcile for Pools {
             Work::Ensure => self.ensure(key, seen, &mut status, &mut plan, &now).await,
             Work::Delete => self.delete(key, seen, &mut status, &mut plan, &now).await,
         };
-        self.0.unanswered.note(Self::NAME, key, &done);
+        self.0.end(Self::NAME, key, &done, doubts);
         let done = match (work, done) {
             (Work::Delete, Ok(())) => self.0.unanswered.wait(Self::NAME, key),
             (_, done) => done,
@@ -133,7 +139,9 @@ impl Reconcile for Pools {
             after.status = before.status.clone();
             owner::remove_finalizer(&mut after.metadata, OPENSTACK_POOL_FINALIZER);
         } else {
-            if condition::is_true(&status.conditions, AUTHENTICATED) {
+            let stays =
+                matches!(&done, Err(stop) if stop.is_put_off() && condition::is_true(&status.conditions, READY));
+            if condition::is_true(&status.conditions, AUTHENTICATED) && !stays {
                 let statement = match &done {
                     Ok(()) => Statement::yes(READY, "Ready"),
                     Err(stop) => {
@@ -197,7 +205,7 @@ impl Pools {
     ) -> Result<Scope> {
         let resource = names::resource(&key.namespace, &key.name);
         let scope = self.0.scopes.open(&key.namespace, &pool.spec.identity_ref, resource, Vec::new()).await;
-        let scope = Scopes::checked(scope).await;
+        let scope = Scopes::checked(scope.map(|scope| self.0.during(Self::NAME, key, scope))).await;
         let statement = match &scope {
             Ok(_) => Statement::yes(AUTHENTICATED, "Ready"),
             Err(stop) => {

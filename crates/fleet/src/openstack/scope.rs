@@ -14,7 +14,7 @@ use api::{
 use control::{Cache, Key};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{Api, Client};
-use openstack::{Class, Cloud, Query, Reads, Resource};
+use openstack::{Class, Cloud, Pass, Query, Reads, Resource};
 use parking_lot::Mutex;
 
 use super::{
@@ -48,6 +48,8 @@ pub struct Scope {
     /// As providerIDs have it: the identity reference's own, else empty.
     pub region: String,
     pub tags: Vec<String>,
+    /// The cloud may have made something twice: what is known by its id is looked for by its name all the same.
+    pub doubts: bool,
 }
 
 impl Scopes {
@@ -78,7 +80,15 @@ impl Scopes {
         let ca = data.get("cacert").map(|c| c.0.as_slice());
         let cloud = self.client_of(&yaml.0, ca, identity)?;
         let (namespace, images) = (namespace.to_owned(), self.images.clone());
-        Ok(Scope { cloud, namespace, images, resource, region: identity.region.clone().unwrap_or_default(), tags })
+        Ok(Scope {
+            cloud,
+            namespace,
+            images,
+            resource,
+            region: identity.region.clone().unwrap_or_default(),
+            tags,
+            doubts: false,
+        })
     }
 
     /// Namespace and name of the Secret with the credentials. One of another namespace is lent by an OpenStackClusterIdentity,
@@ -171,6 +181,12 @@ described!(
 );
 
 impl Scope {
+    /// The same, with calls that belong to a pass.
+    #[must_use]
+    pub fn during(self, pass: &Pass, doubts: bool) -> Self {
+        Self { cloud: self.cloud.during(pass), doubts, ..self }
+    }
+
     pub fn description(&self) -> String {
         names::description(&self.resource)
     }
@@ -179,10 +195,16 @@ impl Scope {
     /// cloud that does late what it was asked and gave no answer to makes a second one. The first is the one that is used, and
     /// the others go.
     pub async fn own<R: Described>(&self, name: &str, more: Query) -> Result<Option<R>> {
+        self.own_before(None, name, more).await
+    }
+
+    /// The same, where the one of that id comes first.
+    async fn own_before<R: Described>(&self, id: Option<&str>, name: &str, more: Query) -> Result<Option<R>> {
         let mark = self.description();
         let mut ours = self.cloud.list::<R>(&more.with("name", name)).await?;
         ours.retain(|r| r.name() == name && r.description() == mark);
-        ours.sort_by(|a, b| (a.created_at(), a.id()).cmp(&(b.created_at(), b.id())));
+        let other = |one: &R| id.is_some_and(|id| one.id() != id);
+        ours.sort_by(|a, b| (other(a), a.created_at(), a.id()).cmp(&(other(b), b.created_at(), b.id())));
         let mut ours = ours.into_iter();
         let first = ours.next();
         for double in ours {
@@ -197,6 +219,9 @@ impl Scope {
         if let Some(id) = id.filter(|id| !id.is_empty())
             && let Some(found) = self.cloud.look::<R>(id).await?
         {
+            if self.doubts {
+                self.own_before::<R>(Some(id), name, more).await?;
+            }
             return Ok(Some(found));
         }
         self.own(name, more).await

@@ -55,10 +55,15 @@ pub async fn find(scope: &Scope, id: Option<&str>, name: &str) -> Result<Option<
     if let Some(id) = id.filter(|id| !id.is_empty()) {
         return Ok(scope.cloud.look::<Server>(id).await?);
     }
+    Ok(named(scope, name).await?.into_iter().next())
+}
+
+/// Servers of that name with our mark.
+async fn named(scope: &Scope, name: &str) -> Result<Vec<Server>> {
     // Nova reads the name as a regular expression.
-    let found = scope.cloud.list::<Server>(&Query::by_name(&format!("^{}$", name.replace('.', "\\.")))).await?;
-    let ours = |s: &Server| s.name == name && s.metadata.get(names::OWNER_KEY) == Some(&scope.resource);
-    Ok(found.into_iter().find(ours))
+    let mut found = scope.cloud.list::<Server>(&Query::by_name(&format!("^{}$", name.replace('.', "\\.")))).await?;
+    found.retain(|s| s.name == name && s.metadata.get(names::OWNER_KEY) == Some(&scope.resource));
+    Ok(found)
 }
 
 /// Makes what is missing and returns the server. Ids are in `resolved` and `resources` as soon as they are known.
@@ -478,24 +483,70 @@ pub async fn delete(
     delete_ports(scope, name, spec).await
 }
 
-async fn delete_ports(scope: &Scope, name: &str, spec: &OpenStackMachineSpec) -> Result<()> {
-    let count = spec.ports.len().max(1);
-    let suffix = |i: usize| {
-        spec.ports.get(i).and_then(|p| p.name_suffix.clone()).filter(|s| !s.is_empty()).unwrap_or_else(|| i.to_string())
-    };
-    for index in 0..count {
-        let port_name = format!("{name}-{}", suffix(index));
-        for port in scope.cloud.list::<Port>(&Query::by_name(&port_name)).await? {
-            if port.name != port_name || !is_ours(scope, &port.description) {
-                continue;
-            }
-            if spec.ports.get(index).and_then(|p| p.trunk).or(spec.trunk) == Some(true) {
-                for trunk in scope.cloud.list::<Trunk>(&Query::new().with("port_id", &port.id)).await? {
-                    scope.cloud.remove::<Trunk>(&trunk.id).await?;
-                }
-            }
-            scope.cloud.remove::<Port>(&port.id).await?;
+/// Names of the server's ports, each with whether it has a trunk.
+fn port_names<'a>(name: &'a str, spec: &'a OpenStackMachineSpec) -> impl Iterator<Item = (String, bool)> + 'a {
+    (0..spec.ports.len().max(1)).map(move |index| {
+        let port = spec.ports.get(index);
+        let suffix = port.and_then(|p| p.name_suffix.clone()).filter(|s| !s.is_empty());
+        let trunk = port.and_then(|p| p.trunk).or(spec.trunk) == Some(true);
+        (format!("{name}-{}", suffix.unwrap_or_else(|| index.to_string())), trunk)
+    })
+}
+
+async fn own_ports(scope: &Scope, name: &str) -> Result<Vec<Port>> {
+    let found = scope.cloud.list::<Port>(&Query::by_name(name)).await?;
+    Ok(found.into_iter().filter(|port| port.name == name && is_ours(scope, &port.description)).collect())
+}
+
+async fn delete_port(scope: &Scope, id: &str, trunk: bool) -> Result<()> {
+    if trunk {
+        for trunk in scope.cloud.list::<Trunk>(&Query::new().with("port_id", id)).await? {
+            scope.cloud.remove::<Trunk>(&trunk.id).await?;
         }
+    }
+    scope.cloud.remove::<Port>(id).await?;
+    Ok(())
+}
+
+async fn delete_ports(scope: &Scope, name: &str, spec: &OpenStackMachineSpec) -> Result<()> {
+    for (name, trunk) in port_names(name, spec) {
+        for port in own_ports(scope, &name).await? {
+            delete_port(scope, &port.id, trunk).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes away what a cloud made twice for a server that runs: late, when its answer had been given up. `ports` are those in use.
+pub async fn delete_doubles(
+    scope: &Scope,
+    server: &Server,
+    spec: &OpenStackMachineSpec,
+    ports: &[PortResource],
+) -> Result<()> {
+    for (name, trunk) in port_names(&server.name, spec) {
+        for port in own_ports(scope, &name).await? {
+            if port.device_id.is_empty() && !ports.iter().any(|used| used.id == port.id) {
+                tracing::info!(name, id = port.id, "a port that was made twice is deleted");
+                delete_port(scope, &port.id, trunk).await?;
+            }
+        }
+    }
+    let root = spec.root_volume.iter().map(|_| "root");
+    let further = spec.additional_block_devices.iter().filter(|d| d.storage.type_ == BlockDeviceType::Volume);
+    for device in root.chain(further.map(|d| d.name.as_str())) {
+        let free = |volume: &Volume| matches!(volume.status.as_str(), "available" | "error");
+        for volume in own_volumes(scope, &volume_name(&server.name, device)).await?.into_iter().filter(free) {
+            tracing::info!(name = volume.name, id = volume.id, "a volume that was made twice is deleted");
+            scope.cloud.remove::<Volume>(&volume.id).await?;
+        }
+    }
+    if !scope.doubts {
+        return Ok(());
+    }
+    for other in named(scope, &server.name).await?.into_iter().filter(|other| other.id != server.id) {
+        tracing::info!(name = other.name, id = other.id, "a server that was made twice is deleted");
+        scope.cloud.remove::<Server>(&other.id).await?;
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ use openstack::compute::Server;
 use super::{
     Shared, claim,
     machine::{addresses, is_up},
+    passes::Aim,
     scope::Scope,
     server::{self, Wanted},
     stop::{Result, Stop, blocked, wait},
@@ -71,6 +72,11 @@ impl Reconcile for OpenStackServers {
         let now = Time(self.0.writer.clock().now());
         let before = seen.server.as_ref();
         let mut after = before.clone();
+        let doubts = match work {
+            Work::Ensure => self.0.begin(Self::NAME, key, Aim::Ensure),
+            Work::Delete => self.0.begin(Self::NAME, key, Aim::Delete),
+            _ => false,
+        };
         let done = match work {
             Work::Nothing | Work::Paused => return Ok(Outcome::Settled),
             Work::AddFinalizer => {
@@ -82,7 +88,7 @@ impl Reconcile for OpenStackServers {
             Work::Ensure => self.ensure(key, &mut after, &now).await,
             Work::Delete => self.delete(key, before, &now).await,
         };
-        self.0.unanswered.note(Self::NAME, key, &done);
+        self.0.end(Self::NAME, key, &done, doubts);
         let done = match (work, done) {
             (Work::Delete, Ok(())) => self.0.unanswered.wait(Self::NAME, key),
             (_, done) => done,
@@ -119,6 +125,9 @@ pub fn plan(seen: &Seen) -> Work {
 }
 
 fn state(status: &mut OpenStackServerStatus, done: &Result<()>, generation: Option<i64>, now: &Time) {
+    if matches!(done, Err(stop) if stop.is_put_off() && condition::is_true(&status.conditions, "Ready")) {
+        return;
+    }
     status.ready = done.is_ok();
     let mut set = |statement| condition::set(&mut status.conditions, statement, generation, now);
     match done {
@@ -142,7 +151,8 @@ impl OpenStackServers {
     async fn scope(&self, key: &Key, server: &OpenStackServer) -> Result<Scope> {
         let owner = owner::label_of(&server.metadata, names::CLUSTER_LABEL).unwrap_or(&key.name);
         let resource = super::names::resource(&key.namespace, owner);
-        self.0.scopes.open(&key.namespace, &server.spec.identity_ref, resource, Vec::new()).await
+        let scope = self.0.scopes.open(&key.namespace, &server.spec.identity_ref, resource, Vec::new()).await?;
+        Ok(self.0.during(Self::NAME, key, scope))
     }
 
     async fn ensure(&self, key: &Key, after: &mut OpenStackServer, now: &Time) -> Result<()> {

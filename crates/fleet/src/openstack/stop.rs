@@ -5,6 +5,9 @@ use std::time::Duration;
 use control::{Error, Outcome};
 use openstack::Class;
 
+/// Between two passes of one reconcile: others have their turn.
+const NEXT_PASS: Duration = Duration::from_millis(10);
+
 pub type Result<T, E = Stop> = std::result::Result<T, E>;
 
 #[derive(Debug)]
@@ -45,14 +48,25 @@ impl Stop {
         match self {
             Self::Wait { reason, on, .. } => (reason, format!("Waiting for {on}")),
             Self::Blocked { reason, message } => (reason, message.clone()),
+            Self::Cloud(error) if error.is_put_off() => {
+                ("CloudAnswersSlowly", "Waiting for the cloud, which answers slowly".to_owned())
+            }
             // Without the request's id: a message that differs each time would be written, and wake, each time.
             Self::Cloud(error) => ("OpenStackError", format!("{}: {}", error.service(), error.message())),
             Self::Api(error) => ("DependencyFailed", error.chain()),
         }
     }
 
+    /// The reconcile goes on at once, with what it has seen: it found nothing that its conditions should tell.
+    pub fn is_put_off(&self) -> bool {
+        matches!(self, Self::Cloud(error) if error.is_put_off())
+    }
+
     /// How the reconcile ends: waiting comes back by itself, failures are paced by the queue.
     pub fn outcome(self) -> control::Result<Outcome> {
+        if self.is_put_off() {
+            return Ok(Outcome::Waiting { on: "the cloud, which answers slowly".to_owned(), after: NEXT_PASS });
+        }
         if let Self::Cloud(error) = &self {
             tracing::info!(%error, "the cloud did not do as asked");
         }

@@ -124,6 +124,7 @@ impl World {
             clouds: Arc::new(InProcess { transport }),
             concurrency: 4,
             random: Arc::new(rand::random),
+            longest: control::Longest::default(),
         };
         let fleet = Some(Fleet::start(options.clone()));
         Self { client, cloud, admin, fleet, options, calls }

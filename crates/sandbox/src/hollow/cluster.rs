@@ -10,7 +10,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client,
-    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
     runtime::{
         WatchStreamExt,
         watcher::{self, watcher},
@@ -222,12 +222,35 @@ impl Cluster {
         Ok(())
     }
 
-    /// Marks a node whose machine is gone.
+    /// Marks a node whose machine is gone, or does not run.
     pub async fn lose_node(&self, node: &str) {
-        let patch = Patch::Strategic(objects::lost(&self.now()));
+        self.mark(node, objects::lost(&self.now())).await;
+    }
+
+    /// Marks a node whose machine runs again, if it was lost.
+    pub async fn find_node(&self, node: &str) {
+        let found = Api::<Node>::all(self.client.clone()).get_opt(node).await.ok().flatten();
+        let conditions = found.and_then(|node| node.status?.conditions).unwrap_or_default();
+        if conditions.iter().any(|one| one.type_ == "Ready" && one.status == "Unknown") {
+            self.mark(node, objects::found(&self.now())).await;
+        }
+    }
+
+    /// The nodes that a server registered.
+    pub async fn nodes_of(&self, server: &str) -> Vec<String> {
+        let all = Api::<Node>::all(self.client.clone()).list(&ListParams::default()).await;
+        let is = |node: &Node| {
+            let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
+            info.is_some_and(|info| info.system_uuid == server)
+        };
+        all.into_iter().flatten().filter(is).filter_map(|node| node.metadata.name).collect()
+    }
+
+    async fn mark(&self, node: &str, status: Value) {
+        let patch = Patch::Strategic(status);
         let patched = Api::<Node>::all(self.client.clone()).patch_status(node, &PatchParams::default(), &patch).await;
         if let Err(error) = patched {
-            debug!(node, %error, "a lost node is not marked");
+            debug!(node, %error, "a node is not marked");
         }
     }
 

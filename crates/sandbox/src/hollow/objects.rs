@@ -74,26 +74,36 @@ fn node_status(host: &Host, now: &str) -> Value {
     let capacity = json!({
         "cpu": host.vcpus.max(1).to_string(), "memory": format!("{}Mi", host.ram_mib.max(512)), "pods": "110",
     });
-    let condition = |type_: &str, status: &str, reason: &str, message: &str| {
-        json!({"type": type_, "status": status, "reason": reason, "message": message,
-               "lastHeartbeatTime": now, "lastTransitionTime": now})
-    };
     let version = &host.kubelet_version;
     json!({"status": {
         "capacity": capacity, "allocatable": capacity,
         "addresses": [{"type": "InternalIP", "address": host.address}, {"type": "Hostname", "address": host.name}],
-        "conditions": [
-            condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-            condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-            condition("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-            condition("Ready", "True", "KubeletReady", HOLLOW),
-        ],
+        "conditions": well(now),
         "nodeInfo": {
             "machineID": host.id.replace('-', ""), "systemUUID": host.id, "bootID": host.id, "kernelVersion": "hollow",
             "osImage": "hollow machine", "containerRuntimeVersion": "hollow://0", "kubeletVersion": version,
             "kubeProxyVersion": version, "operatingSystem": "linux", "architecture": "amd64",
         },
     }})
+}
+
+/// What a kubelet says of a node that runs.
+fn well(now: &str) -> Value {
+    let condition = |type_: &str, status: &str, reason: &str, message: &str| {
+        json!({"type": type_, "status": status, "reason": reason, "message": message,
+               "lastHeartbeatTime": now, "lastTransitionTime": now})
+    };
+    json!([
+        condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        condition("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        condition("Ready", "True", "KubeletReady", HOLLOW),
+    ])
+}
+
+/// What a node says when its machine runs again.
+pub fn found(now: &str) -> Value {
+    json!({"status": {"conditions": well(now)}})
 }
 
 /// What a node says when its machine is gone, as the node lifecycle controller writes it.

@@ -4,20 +4,33 @@ use rand::{Rng, rngs::StdRng};
 use sandbox::cloud::{BuildRule, Built, CallRule, Effect, End, Faults, LifeRule, When, ZoneRule};
 
 use super::Wanted;
+use crate::api_faults::Shares;
 
 /// Faults of a step, and their description.
-pub fn draw(rng: &mut StdRng, wanted: &Wanted) -> (Faults, String) {
+///
+/// `victims` are zones that may go down with their servers.
+pub fn draw(rng: &mut StdRng, wanted: &Wanted, victims: &[String]) -> (Faults, String) {
     let mut faults = Faults::default();
     let mut told = Vec::new();
     for _ in 0..rng.random_range(0..=3) {
-        told.push(one(rng, wanted, &mut faults));
+        told.push(one(rng, wanted, victims, &mut faults));
     }
     let told = if told.is_empty() { "no faults".to_owned() } else { told.join(", ") };
     (faults, told)
 }
 
-fn one(rng: &mut StdRng, wanted: &Wanted, faults: &mut Faults) -> String {
-    match rng.random_range(0..14) {
+/// What becomes of the controllers' writes in a step, and its description.
+pub fn api(rng: &mut StdRng) -> (Shares, String) {
+    if rng.random_bool(0.75) {
+        return (Shares::default(), String::new());
+    }
+    let shares = Shares { lost: rng.random_range(0.0..0.2), unanswered: rng.random_range(0.0..0.2) };
+    let told = format!("; of writes {:.2} lost and {:.2} unanswered", shares.lost, shares.unanswered);
+    (shares, told)
+}
+
+fn one(rng: &mut StdRng, wanted: &Wanted, victims: &[String], faults: &mut Faults) -> String {
+    match rng.random_range(0..15) {
         0 => {
             let (chance, status) = (rng.random_range(0.05..0.5), [500, 503, 502][rng.random_range(0..3)]);
             let effect = Effect::Error { status, message: None, retry_after_s: None };
@@ -85,8 +98,12 @@ fn one(rng: &mut StdRng, wanted: &Wanted, faults: &mut Faults) -> String {
         }
         11 if wanted.zones > 1 => {
             let zone = format!("az{}", rng.random_range(1..=wanted.zones));
-            let told = format!("{zone} down");
-            faults.zones_down.push(ZoneRule { name: zone, running: None });
+            let end = [End::Vanish, End::Error, End::Shutoff][rng.random_range(0..3)];
+            // One zone at most takes its servers with it.
+            let takes = victims.contains(&zone) && faults.zones_down.iter().all(|rule| rule.running.is_none());
+            let running = Some(end).filter(|_| takes && rng.random_bool(0.6));
+            let told = format!("{zone} down ({running:?})");
+            faults.zones_down.push(ZoneRule { name: zone, running });
             told
         }
         12 => {

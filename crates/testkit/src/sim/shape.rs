@@ -1,0 +1,154 @@
+//! What a cluster is to be, drawn from a seed: its objects, and what of it is in the cloud.
+
+use std::collections::BTreeMap;
+
+use api::{cluster::Cluster, control_plane::KubeadmControlPlane, machine::MachineDeployment};
+use rand::{Rng, rngs::StdRng};
+use serde_json::{Value, json};
+
+use super::{NAME, VERSIONS};
+use crate::{Shape, World};
+
+/// What a cluster is to be now.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub control_plane: u32,
+    pub workers: u32,
+    pub version: usize,
+    pub zones: u8,
+    pub balancer: bool,
+    pub root_volume: bool,
+    pub trunk: bool,
+    /// Of a ClusterClass.
+    pub topology: bool,
+    /// MachineHealthChecks look after its machines.
+    pub health_checks: bool,
+}
+
+impl Wanted {
+    pub fn draw(rng: &mut StdRng) -> Self {
+        let topology = rng.random_bool(0.25);
+        let balancer = topology || rng.random_bool(0.7);
+        Self {
+            // Without a load balancer there is one address for one machine.
+            control_plane: if balancer && rng.random_bool(0.5) { 3 } else { 1 },
+            workers: rng.random_range(0..=4),
+            version: 0,
+            zones: if rng.random_bool(0.6) { 3 } else { 1 },
+            balancer,
+            root_volume: !topology && rng.random_bool(0.25),
+            trunk: !topology && rng.random_bool(0.2),
+            topology,
+            health_checks: rng.random_bool(0.4),
+        }
+    }
+
+    /// What the cloud holds when all is as wanted.
+    pub fn in_cloud(&self) -> BTreeMap<&'static str, usize> {
+        let machines = (self.control_plane + self.workers) as usize;
+        let when = |is: bool, count: usize| if is { count } else { 0 };
+        let balancer = when(self.balancer, 1);
+        let mut expected = BTreeMap::from([
+            ("floating ips", 1),
+            ("load balancers", balancer),
+            ("networks", 1),
+            // Of machines, the router and the load balancer.
+            ("ports", machines + 1 + balancer),
+            ("routers", 1),
+            ("security groups", 2),
+            ("servers", machines),
+            ("trunks", when(self.trunk, machines)),
+            ("volumes", when(self.root_volume, machines)),
+        ]);
+        expected.retain(|_, count| *count > 0);
+        expected
+    }
+}
+
+pub async fn create(world: &World, wanted: &Wanted) {
+    let shape = Shape { control_plane: wanted.control_plane, workers: wanted.workers, version: VERSIONS[0].to_owned() };
+    if wanted.topology {
+        world.create_topology_with(NAME, shape, |object| change_class(object, wanted)).await;
+        return;
+    }
+    world.create_with(NAME, shape, |object| change_object(object, wanted)).await;
+    if wanted.health_checks {
+        let selectors = [
+            ("workers", "cluster.x-k8s.io/deployment-name", format!("{NAME}-md")),
+            ("control-plane", api::names::CONTROL_PLANE_LABEL, String::new()),
+        ];
+        for (name, label, value) in selectors {
+            let check = json!({
+                "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "MachineHealthCheck", "metadata": {"name": format!("{NAME}-{name}")},
+                "spec": {"clusterName": NAME, "selector": {"matchLabels": {label: value}}, "checks": checks()},
+            });
+            world.apply(&check).await;
+        }
+    }
+}
+
+/// What makes a machine unhealthy.
+fn checks() -> Value {
+    json!({
+        "nodeStartupTimeoutSeconds": 300,
+        "unhealthyNodeConditions": [
+            {"type": "Ready", "status": "Unknown", "timeoutSeconds": 60}, {"type": "Ready", "status": "False", "timeoutSeconds": 300},
+        ],
+    })
+}
+
+/// RSA keys would be most of the work.
+fn keys() -> Value {
+    json!({"encryptionAlgorithm": "ECDSA-P256"})
+}
+
+fn change_object(object: &mut Value, wanted: &Wanted) {
+    match object["kind"].as_str() {
+        Some("OpenStackCluster") if !wanted.balancer => {
+            object["spec"].as_object_mut().expect("a spec is an object").remove("apiServer");
+        }
+        Some("OpenStackMachineTemplate") => {
+            let spec = &mut object["spec"]["template"]["spec"];
+            if wanted.root_volume {
+                spec["rootVolume"] = json!({"sizeGiB": 20});
+            }
+            if wanted.trunk {
+                spec["trunk"] = json!(true);
+            }
+        }
+        Some("KubeadmControlPlane") => object["spec"]["kubeadmConfigSpec"]["clusterConfiguration"] = keys(),
+        _ => {}
+    }
+}
+
+fn change_class(object: &mut Value, wanted: &Wanted) {
+    match object["kind"].as_str() {
+        Some("KubeadmControlPlaneTemplate") => {
+            object["spec"]["template"]["spec"]["kubeadmConfigSpec"]["clusterConfiguration"] = keys();
+        }
+        Some("ClusterClass") => {
+            let workers = &mut object["spec"]["workers"]["machineDeployments"][0];
+            if wanted.health_checks {
+                workers["healthCheck"] = json!({ "checks": checks() });
+                object["spec"]["controlPlane"]["healthCheck"] = json!({ "checks": checks() });
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Tells the cluster's objects what it is to be now.
+pub async fn change(world: &World, wanted: &Wanted) {
+    let version = VERSIONS[wanted.version];
+    if wanted.topology {
+        let workers = json!([{"class": "worker", "name": "md-0", "replicas": wanted.workers}]);
+        let topology = json!({
+            "version": version, "controlPlane": {"replicas": wanted.control_plane}, "workers": {"machineDeployments": workers},
+        });
+        return world.patch::<Cluster>(NAME, json!({"spec": {"topology": topology}})).await;
+    }
+    let control_plane = json!({"spec": {"replicas": wanted.control_plane, "version": version}});
+    world.patch::<KubeadmControlPlane>(&format!("{NAME}-cp"), control_plane).await;
+    let workers = json!({"spec": {"replicas": wanted.workers, "template": {"spec": {"version": version}}}});
+    world.patch::<MachineDeployment>(&format!("{NAME}-md"), workers).await;
+}
