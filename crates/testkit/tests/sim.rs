@@ -1,12 +1,11 @@
 //! Lives of clusters on a cloud that fails: seeds that once failed, and what each found. `cargo xtask sim` runs more.
 
-/// Seeds, and what failed in them before it was mended.
-const SEEDS: [(u64, &str); 5] = [
-    (3, "a control plane's server that vanished was never noticed"),
-    (6, "a worker's server that vanished was never noticed"),
-    (41, "a node stayed whose single control plane machine was being replaced"),
-    (213, "a node stayed whose machine went before anybody knew of it"),
-    (220, "a node stayed that could not be deleted for two minutes"),
+/// Seeds, and what failed in them before it was mended. What a seed means follows from how lives are drawn (`sim/chaos.rs`): where that
+/// changes, seeds that are kept are lives like any other.
+const SEEDS: [(u64, &str); 3] = [
+    (31, "a port stayed that the cloud had made late, beside the one in use"),
+    (50, "the control plane waits for a load balancer that is busy, while writes are lost"),
+    (71, "a topology on a cloud that answers too late"),
 ];
 
 #[test]
