@@ -254,9 +254,10 @@ pub struct OpenStackClusterSpec {
     pub managed_router: Option<ManagedRouter>,
     /// Security groups that the provider makes; none if it is not said.
     pub managed_security_groups: Option<ManagedSecurityGroups>,
-    /// The subnet that the provider makes; none: one that exists is used.
+    /// The subnets that the provider makes, one for each IP version (the published provider takes one in all); none: such
+    /// that exist are used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "atomic"))]
     pub managed_subnets: Vec<ManagedSubnet>,
     /// A network that exists.
     pub network: Option<NetworkParam>,

@@ -26,6 +26,7 @@ mod security;
 mod server;
 mod servers;
 mod stop;
+mod zones;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -145,6 +146,7 @@ pub struct Provider {
     images: Runner,
     servers: Runner,
     pools: Runner,
+    zones: Runner,
 }
 
 impl Provider {
@@ -154,7 +156,7 @@ impl Provider {
         let (caches, writer, workloads) = (caches.clone(), writer.clone(), workloads.clone());
         let shared = Arc::new(Shared { caches, writer, scopes, unanswered, passes, workloads });
         let runner = || Runner::new(options.concurrency, options.clock.clone()).measured(&options.longest);
-        Self { shared, clusters: runner(), machines: runner(), images: runner(), servers: runner(), pools: runner() }
+        Self { shared, clusters: runner(), machines: runner(), images: runner(), servers: runner(), pools: runner(), zones: runner() }
     }
 
     /// Connects the caches to the controllers' queues; called before the caches are synced.
@@ -162,6 +164,7 @@ impl Provider {
         let caches = &self.shared.caches;
         let (clusters, machines) = (self.clusters.queue(), self.machines.queue());
         caches.openstack_clusters.feed(&clusters);
+        caches.openstack_clusters.feed(&self.zones.queue());
         caches.openstack_machines.feed(&machines);
         // A Cluster's and a Machine's status changes often and concerns nobody here.
         wake(&caches.clusters, &clusters, |cluster| {
@@ -285,10 +288,11 @@ impl Provider {
     }
 
     pub(crate) fn spawn(self, life: &Life) {
-        let Self { shared, clusters, machines, images, servers, pools } = self;
+        let Self { shared, clusters, machines, images, servers, pools, zones } = self;
         let (keeper, ours) = (image::Images(shared.clone()), image::Images(shared.clone()));
         life.spawn_if(async move { ours.is_ours().await }, images, keeper);
         life.spawn(servers, servers::OpenStackServers(shared.clone()));
+        life.spawn(zones, zones::Zones::new(shared.clone()));
         life.spawn(pools, pool::Pools(shared.clone()));
         life.spawn(clusters, cluster::OpenStackClusters(shared.clone()));
         life.spawn(machines, machine::OpenStackMachines(shared));

@@ -21,6 +21,7 @@ pub(super) fn check(group: &str, kind: &str, object: &Value, old: Option<&Value>
     match kind {
         "OpenStackCluster" => {
             remotes(&object["spec"]["managedSecurityGroups"], problems);
+            families(&object["spec"]["managedSubnets"], problems);
             if let Some(old) = old {
                 cluster(old, object, problems);
             }
@@ -103,6 +104,16 @@ fn remotes(managed: &Value, problems: &mut Vec<Problem>) {
                 problems.push(Problem::forbidden(&path, detail));
             }
         }
+    }
+}
+
+/// Two subnets are for two IP versions.
+fn families(subnets: &Value, problems: &mut Vec<Problem>) {
+    let six = |subnet: &Value| subnet["cidr"].as_str().is_some_and(|cidr| cidr.contains(':'));
+    if let [first, second, ..] = subnets.as_array().map_or(&[][..], Vec::as_slice)
+        && six(first) == six(second)
+    {
+        problems.push(Problem::forbidden("spec.managedSubnets", "cannot hold two subnets of one IP version"));
     }
 }
 

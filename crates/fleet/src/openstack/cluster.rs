@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use api::{
-    cluster::{Cluster, FailureDomain},
+    cluster::Cluster,
     condition::{self, Statement},
     meta::Time,
     names,
@@ -15,7 +15,6 @@ use api::{
 };
 use control::{EventType, Key, Outcome, Plan, Reconcile};
 use jiff::Timestamp;
-use openstack::{Query, compute::AvailabilityZone};
 
 use super::{
     Shared, bastion, endpoint, leftovers, network,
@@ -23,6 +22,7 @@ use super::{
     scope::{Scope, Scopes},
     security,
     stop::{Result, Stop, wait},
+    zones,
 };
 use crate::{owner, unacted};
 
@@ -289,21 +289,9 @@ fn note<T>(
     result
 }
 
-/// Nova's zones, as they are now: one that is new appears, also later.
+/// Nova's zones, as they are now: one that is new appears, also later (`zones`).
 async fn failure_domains(scope: &Scope, infra: &OpenStackCluster, status: &mut OpenStackClusterStatus) -> Result<()> {
-    let spec = &infra.spec;
-    let zones = scope.cloud.list::<AvailabilityZone>(&Query::new()).await?;
-    let mut names: Vec<String> = zones.into_iter().filter(|z| z.state.available).map(|z| z.name).collect();
-    names.sort();
-    names.dedup();
-    let allowed = |name: &String| {
-        let listed = &spec.control_plane_availability_zones;
-        spec.control_plane_omit_availability_zone != Some(true) && (listed.is_empty() || listed.contains(name))
-    };
-    status.failure_domains = names
-        .into_iter()
-        .map(|name| FailureDomain { control_plane: Some(allowed(&name)), name, ..Default::default() })
-        .collect();
+    status.failure_domains = zones::domains(zones::ask(scope).await?, &infra.spec);
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! The OpenStack provider with all of the fleet's controllers, on the Management API and the sandbox cloud in this process.
 
+mod families;
 mod identities;
 mod images;
 mod pools;

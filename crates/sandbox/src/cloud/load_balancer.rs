@@ -26,17 +26,11 @@ pub fn handle(state: &mut State, request: &Request) -> Result<Reply> {
                 |name: &String| json!({"name": name, "description": format!("The sandbox's {name} provider")});
             Ok(Reply::ok(json!({ "providers": state.options.lb_providers.iter().map(provider).collect::<Vec<_>>() })))
         }
-        (
-            "GET",
-            [
-                "flavors"
-                | "flavorprofiles"
-                | "availabilityzones"
-                | "availabilityzoneprofiles"
-                | "amphorae"
-                | "l7policies",
-            ],
-        ) => {
+        ("GET", ["flavors"]) => {
+            let flavor = |name: &String| json!({"id": flavor_id(name), "name": name, "description": "", "enabled": true, "flavor_profile_id": null});
+            Ok(Reply::ok(json!({ "flavors": state.options.lb_flavors.iter().map(flavor).collect::<Vec<_>>() })))
+        }
+        ("GET", ["flavorprofiles" | "availabilityzones" | "availabilityzoneprofiles" | "amphorae" | "l7policies"]) => {
             let many = match rest.first().copied().unwrap_or_default() {
                 "availabilityzones" => "availability_zones",
                 "availabilityzoneprofiles" => "availability_zone_profiles",
@@ -52,6 +46,11 @@ pub fn handle(state: &mut State, request: &Request) -> Result<Reply> {
         }
         _ => Err(Fault::no_route()),
     }
+}
+
+/// The same in every sandbox.
+fn flavor_id(name: &str) -> String {
+    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_DNS, format!("{name}.lb-flavor.sandbox").as_bytes()).to_string()
 }
 
 fn object(state: &mut State, request: &Request, caller: &Arc<Caller>, kind: Kind, rest: &[&str]) -> Result<Reply> {
@@ -212,10 +211,13 @@ fn vip(state: &mut State, caller: &Caller, row: &mut Row) -> Result<()> {
     if !state.options.lb_providers.contains(&provider) {
         return Err(Fault::bad(format!("Provider '{provider}' is not enabled.")));
     }
-    for key in ["flavor_id", "availability_zone"] {
-        if let Some(value) = given(key) {
-            return Err(Fault::bad(format!("Validation failure: Invalid {key} {value}.")));
-        }
+    if let Some(flavor) = given("flavor_id")
+        && !state.options.lb_flavors.iter().any(|name| flavor_id(name) == flavor)
+    {
+        return Err(Fault::bad(format!("Validation failure: Invalid flavor_id {flavor}.")));
+    }
+    if let Some(zone) = given("availability_zone") {
+        return Err(Fault::bad(format!("Validation failure: Invalid availability_zone {zone}.")));
     }
     let (id, project) = (text(row, "id").to_owned(), text(row, "project_id").to_owned());
     let not_found = |what: &str, id: &str| Fault::bad(format!("{what} {id} not found."));

@@ -52,6 +52,8 @@ pub struct Options {
     pub flavors: Vec<FlavorSpec>,
     pub volume_types: Vec<String>,
     pub lb_providers: Vec<String>,
+    /// Flavors of load balancers, by name.
+    pub lb_flavors: Vec<String>,
     /// By the services' own names (`instances`, `cores`, `ram`, `network`, `port`, `floatingip`, `load_balancer`,
     /// `volumes`, ...); what is not named has no limit.
     pub quotas: BTreeMap<String, i64>,
@@ -125,6 +127,7 @@ impl Default for Options {
             ],
             volume_types: vec!["standard".to_owned()],
             lb_providers: vec!["octavia".to_owned(), "amphora".to_owned()],
+            lb_flavors: vec!["small".to_owned(), "ha".to_owned()],
             quotas: quotas.into_iter().map(|(name, limit)| (name.to_owned(), limit)).collect(),
             admin: login("admin", "admin"),
             tenant: login("demo", "demo"),

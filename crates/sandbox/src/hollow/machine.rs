@@ -256,6 +256,7 @@ impl Machine<'_> {
             address: self.address(),
             zone: self.server.availability_zone.clone(),
             region: self.hollow.region.clone(),
+            flavor: self.server.flavor["original_name"].as_str().unwrap_or_default().to_owned(),
             kubelet_version: self.image_version.clone().unwrap_or_else(|| cluster.kubernetes_version.clone()),
             control_plane,
             vcpus: self.size.0,

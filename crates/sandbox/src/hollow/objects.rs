@@ -20,6 +20,8 @@ pub struct Host {
     pub address: String,
     pub zone: String,
     pub region: String,
+    /// Name of the server's flavor.
+    pub flavor: String,
     pub kubelet_version: String,
     pub control_plane: bool,
     pub vcpus: u32,
@@ -31,7 +33,12 @@ pub fn node(host: &Host, registration: &NodeRegistration, now: &str) -> (Value, 
         "kubernetes.io/hostname": host.name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64",
         "beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": "amd64",
     });
-    for (key, value) in [("topology.kubernetes.io/zone", &host.zone), ("topology.kubernetes.io/region", &host.region)] {
+    // As the cloud controller manager labels nodes.
+    for (key, value) in [
+        ("topology.kubernetes.io/zone", &host.zone),
+        ("topology.kubernetes.io/region", &host.region),
+        ("node.kubernetes.io/instance-type", &host.flavor),
+    ] {
         if !value.is_empty() {
             labels[key] = value.as_str().into();
         }
@@ -63,6 +70,8 @@ pub fn node(host: &Host, registration: &NodeRegistration, now: &str) -> (Value, 
     }
     if let Some(id) = registration.kubelet_arg("provider-id") {
         spec["providerID"] = id.into();
+    } else if registration.kubelet_arg("cloud-provider").as_deref() == Some("external") && !host.id.is_empty() {
+        spec["providerID"] = format!("openstack:///{}", host.id).into();
     }
     let object = json!({
         "apiVersion": "v1", "kind": "Node", "metadata": {"name": host.name, "labels": labels}, "spec": spec,
