@@ -42,6 +42,8 @@ pub const PRE_DRAIN_HOOK_PREFIX: &str = "pre-drain.delete.hook.machine.cluster.x
 pub const PRE_TERMINATE_HOOK_PREFIX: &str = "pre-terminate.delete.hook.machine.cluster.x-k8s.io";
 /// On an OpenStackCluster: `keep` leaves in the cloud what the workload cluster's own controllers made there.
 pub const LEFTOVERS_ANNOTATION: &str = "openstackcluster.infrastructure.cluster.x-k8s.io/leftovers";
+/// On an OpenStackCluster: the policy of the server groups that are made for its machines, as Nova names it.
+pub const SERVER_GROUPS_ANNOTATION: &str = "openstackcluster.infrastructure.cluster.x-k8s.io/server-groups";
 /// On an OpenStackCluster that is going to be deleted: volumes whose PersistentVolume says Delete, by id.
 pub const VOLUMES_ANNOTATION: &str = "openstackcluster.infrastructure.cluster.x-k8s.io/volumes-to-delete";
 pub const REVISION_ANNOTATION: &str = "machinedeployment.clusters.x-k8s.io/revision";

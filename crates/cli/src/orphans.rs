@@ -13,7 +13,7 @@ use kube::{Api, Client as Kubernetes, ResourceExt, api::ListParams};
 use openstack::{
     Client, Query, Service,
     block_storage::Volume,
-    compute::Server,
+    compute::{Server, ServerGroup},
     load_balancer::LoadBalancer,
     network::{FloatingIp, Network, Port, Router, SecurityGroup, Subnet, Trunk},
 };
@@ -29,6 +29,8 @@ use crate::{
 const MARK: &str = "Created by cluster-api-provider-openstack cluster ";
 /// The same as metadata of servers and volumes.
 const OWNER_KEY: &str = "k8s-clusterapi-cluster";
+/// Names of server groups, followed by `<namespace>-<cluster>/`.
+const GROUP_PREFIX: &str = "k8s-clusterapi-cluster-";
 /// What cloud controllers and CSI drivers of workload clusters write.
 const BALANCER_PREFIX: &str = "kube_service_";
 const CSI_CLUSTER: &str = "cinder.csi.openstack.org/cluster";
@@ -159,6 +161,13 @@ async fn marked(cloud: &Client) -> Result<Vec<Marked>> {
         if let Some(cluster) = server.metadata.get(OWNER_KEY).cloned() {
             let (id, name) = (server.id, server.name);
             found.push(Marked { kind: "server", id, name, cluster, of_machine: true, inside: false });
+        }
+    }
+    for group in cloud.list::<ServerGroup>(&all).await.context("list the cloud's server groups")? {
+        let cluster = group.name.strip_prefix(GROUP_PREFIX).and_then(|rest| rest.split_once('/'));
+        if let Some(cluster) = cluster.map(|(cluster, _)| cluster.to_owned()) {
+            let (id, name) = (group.id, group.name);
+            found.push(Marked { kind: "server group", id, name, cluster, of_machine: false, inside: false });
         }
     }
     if cloud.has(Service::BlockStorage).await? {

@@ -20,6 +20,7 @@ mod member;
 mod names;
 mod network;
 mod passes;
+mod placement;
 mod pool;
 mod scope;
 mod security;
@@ -156,7 +157,15 @@ impl Provider {
         let (caches, writer, workloads) = (caches.clone(), writer.clone(), workloads.clone());
         let shared = Arc::new(Shared { caches, writer, scopes, unanswered, passes, workloads });
         let runner = || Runner::new(options.concurrency, options.clock.clone()).measured(&options.longest);
-        Self { shared, clusters: runner(), machines: runner(), images: runner(), servers: runner(), pools: runner(), zones: runner() }
+        Self {
+            shared,
+            clusters: runner(),
+            machines: runner(),
+            images: runner(),
+            servers: runner(),
+            pools: runner(),
+            zones: runner(),
+        }
     }
 
     /// Connects the caches to the controllers' queues; called before the caches are synced.

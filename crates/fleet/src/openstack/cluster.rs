@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use super::{
     Shared, bastion, endpoint, leftovers, network,
     passes::Aim,
+    placement,
     scope::{Scope, Scopes},
     security,
     stop::{Result, Stop, wait},
@@ -255,6 +256,7 @@ impl OpenStackClusters {
             *stays = leftovers::delete(&scope, after, &aliases, age).await?;
             endpoint::delete(&scope, &after.spec, age).await?;
             network::delete(&scope, &after.spec, &status).await?;
+            placement::delete(&scope).await?;
             security::delete(&scope).await
         }
         .await;

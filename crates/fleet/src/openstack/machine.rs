@@ -24,6 +24,7 @@ use openstack::compute::Server;
 use super::{
     Shared, claim, member,
     passes::Aim,
+    placement,
     scope::Scope,
     server::{self, Wanted},
     stop::{Result, Stop, blocked, pace, wait},
@@ -401,6 +402,13 @@ async fn instance(
                 user_data: Some(STANDARD.encode(&value.0)),
                 age,
             };
+            let placed = status.resolved.as_ref().is_some_and(|resolved| resolved.server_group_id.is_some());
+            if seen.infra.spec.server_group.is_none()
+                && !placed
+                && let Some(group) = placement::group(scope, cluster, machine).await?
+            {
+                status.resolved.get_or_insert_default().server_group_id = Some(group);
+            }
             let mut resolved = status.resolved.take().unwrap_or_default();
             let mut resources = status.resources.take().unwrap_or_default();
             let made = server::ensure(scope, &wanted, &mut resolved, &mut resources).await;

@@ -45,6 +45,11 @@ pub fn member(resource: &str, port: u16, machine: &str) -> String {
     format!("{}-{machine}", listener(resource, port))
 }
 
+/// No object's name has a slash: no cluster's groups begin as another's do. Groups bear no other mark.
+pub fn server_group(resource: &str, role: &str) -> String {
+    format!("{}/{role}", network(resource))
+}
+
 pub fn bastion(resource: &str) -> String {
     format!("{resource}-bastion")
 }

@@ -34,6 +34,7 @@ pub struct Scopes {
     images: Arc<Cache<Image>>,
     identities: Arc<Cache<OpenStackClusterIdentity>>,
     known: Mutex<HashMap<u64, openstack::Client>>,
+    placing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A cloud, and the cluster that is worked for in it.
@@ -43,6 +44,8 @@ pub struct Scope {
     /// Of the object that is worked for, and what it may name there.
     pub namespace: String,
     pub images: Arc<Cache<Image>>,
+    /// Held by who makes a server group.
+    pub placing: Arc<tokio::sync::Mutex<()>>,
     /// [`names::resource`].
     pub resource: String,
     /// As providerIDs have it: the identity reference's own, else empty.
@@ -55,7 +58,7 @@ pub struct Scope {
 impl Scopes {
     pub fn new(clouds: Arc<dyn Clouds>, client: Client, caches: &Caches) -> Self {
         let (images, identities) = (caches.images.clone(), caches.identities.clone());
-        Self { clouds, client, images, identities, known: Mutex::default() }
+        Self { clouds, client, images, identities, known: Mutex::default(), placing: Arc::default() }
     }
 
     pub async fn open(
@@ -79,11 +82,12 @@ impl Scopes {
         };
         let ca = data.get("cacert").map(|c| c.0.as_slice());
         let cloud = self.client_of(&yaml.0, ca, identity)?;
-        let (namespace, images) = (namespace.to_owned(), self.images.clone());
+        let (namespace, images, placing) = (namespace.to_owned(), self.images.clone(), self.placing.clone());
         Ok(Scope {
             cloud,
             namespace,
             images,
+            placing,
             resource,
             region: identity.region.clone().unwrap_or_default(),
             tags,
