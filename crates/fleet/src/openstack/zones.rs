@@ -24,10 +24,12 @@ const FRESH: Duration = Duration::from_secs(60);
 /// Clouds whose zones are remembered.
 const CLOUDS_MAX: usize = 1024;
 
+/// A cloud's address, and a region of it.
+type Place = (String, String);
+
 pub struct Zones {
     shared: Arc<Shared>,
-    /// By the cloud's address and region.
-    known: Mutex<HashMap<(String, String), (Instant, Vec<String>)>>,
+    known: Mutex<HashMap<Place, (Instant, Vec<String>)>>,
 }
 
 impl Zones {
