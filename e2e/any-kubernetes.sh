@@ -121,6 +121,17 @@ kubectl scale $md --replicas 3 >/dev/null
 kubectl wait $md --for jsonpath='{.status.readyReplicas}'=3 --timeout 180s >/dev/null || fail "there are not three workers"
 ok "controllers that were killed go on, and workers scale"
 
+"$skep" serve --state "$work/other" --listen 127.0.0.1:0 >"$work/other.log" 2>&1 &
+for _ in $(seq 300); do grep -q "answers at" "$work/other.log" && break; sleep 0.1; done
+uids=$(kubectl get openstackmachines -o jsonpath='{.items[*].spec.providerID}')
+"$skep" move --kubeconfig "$work/admin.yaml" --to-kubeconfig "$work/other/kubeconfig" >"$work/move.log" 2>&1 || fail "skep move: $(cat "$work/move.log")"
+kubectl --kubeconfig "$work/other/kubeconfig" wait cluster/demo --for condition=Available --timeout 180s >/dev/null || fail "the cluster that moved is not Available"
+[ -z "$(kubectl get clusters,machines,kubeadmconfigs,openstackmachines --no-headers 2>/dev/null)" ] || fail "something is left after the move"
+"$skep" move --kubeconfig "$work/other/kubeconfig" --to-kubeconfig "$work/admin.yaml" >"$work/move.log" 2>&1 || fail "skep move back: $(cat "$work/move.log")"
+kubectl wait cluster/demo --for condition=Available --timeout 180s >/dev/null || fail "the cluster that came back is not Available"
+[ "$(kubectl get openstackmachines -o jsonpath='{.items[*].spec.providerID}')" = "$uids" ] || fail "the servers are other ones after the moves"
+ok "the cluster moves to a skep serve and back"
+
 BESIDE=1 SKEP=$skep e2e/lifecycle.sh >"$work/lifecycle.out" 2>"$work/lifecycle.log" || { cat "$work/lifecycle.out"; fail "the day with kubectl: $(grep FAILED "$work/lifecycle.log")"; }
 ok "$(tail -n 1 "$work/lifecycle.out")"
 ! grep -E "panicked|is forbidden" "$work/controllers.log" "$work/sandbox.log" || fail "the controllers lack a right, or panicked"

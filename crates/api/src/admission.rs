@@ -11,7 +11,7 @@ pub mod topology;
 
 use serde_json::{Value, json};
 
-use crate::names::{CLUSTER_LABEL, DEPLOYMENT_LABEL, SET_LABEL};
+use crate::names::{AUTOSCALER_MAX_ANNOTATION, AUTOSCALER_MIN_ANNOTATION, CLUSTER_LABEL, DEPLOYMENT_LABEL, SET_LABEL};
 
 /// Longest name of a cluster: it becomes a label value.
 const CLUSTER_NAME_MAX: usize = 63;
@@ -55,15 +55,15 @@ impl Problem {
 }
 
 /// Fills in what the user left out. An object of a kind that is not ours stays as it is, and so does what is of a type
-/// that the schema will refuse.
-pub fn default(group: &str, kind: &str, object: &mut Value) {
+/// that the schema will refuse. `old` is what stands so far.
+pub fn default(group: &str, kind: &str, object: &mut Value, old: Option<&Value>) {
     match (group, kind) {
         ("cluster.x-k8s.io", "Machine") => {
             version(object, "/spec/version");
             label_cluster(object);
         }
         ("cluster.x-k8s.io", "MachineDeployment") => {
-            fill(object, &["spec", "replicas"], 1);
+            replicas(object, old);
             version(object, "/spec/template/spec/version");
             label_cluster(object);
             let strategy = ["spec", "rollout", "strategy"];
@@ -75,7 +75,7 @@ pub fn default(group: &str, kind: &str, object: &mut Value) {
             select(object, DEPLOYMENT_LABEL);
         }
         ("cluster.x-k8s.io", "MachineSet") => {
-            fill(object, &["spec", "replicas"], 1);
+            replicas(object, old);
             version(object, "/spec/template/spec/version");
             label_cluster(object);
             select(object, SET_LABEL);
@@ -93,6 +93,25 @@ pub fn default(group: &str, kind: &str, object: &mut Value) {
         }
         _ => {}
     }
+}
+
+/// One machine, or what the autoscaler may go on from: the least of a new set, and of one that is handed over to it what
+/// it has, within the bounds. Stays absent, to be refused, if a bound is no number.
+fn replicas(object: &mut Value, old: Option<&Value>) {
+    if object.pointer("/spec/replicas").is_some_and(|replicas| !replicas.is_null()) {
+        return;
+    }
+    let annotations = object.pointer("/metadata/annotations");
+    let bound = |key: &str| annotations.and_then(|all| all.get(key)).and_then(Value::as_str);
+    let wanted = match (bound(AUTOSCALER_MIN_ANNOTATION), bound(AUTOSCALER_MAX_ANNOTATION)) {
+        (Some(min), Some(max)) => {
+            let (Ok(min), Ok(max)) = (min.parse::<i32>(), max.parse::<i32>()) else { return };
+            let stands = old.and_then(|old| old.pointer("/spec/replicas")).and_then(Value::as_i64);
+            stands.map_or(i64::from(min), |stands| stands.min(max.into()).max(min.into()))
+        }
+        _ => 1,
+    };
+    fill(object, &["spec", "replicas"], wanted);
 }
 
 /// The field at a path, made with its parents where they are absent; `None` if a parent is no object.
@@ -196,6 +215,16 @@ pub fn validate(group: &str, kind: &str, object: &Value, old: Option<&Value>) ->
                 problems.push(Problem::invalid("spec.template.spec.clusterName", own, detail));
             }
             rolling(at("/spec/rollout/strategy/rollingUpdate"), &mut problems);
+            let bounds = at("/metadata/annotations");
+            if at("/spec/replicas").is_null() && !bounds[AUTOSCALER_MIN_ANNOTATION].is_null() {
+                let detail = "must be set: the annotations of the autoscaler are no numbers";
+                problems.push(Problem::required("spec.replicas", detail));
+            }
+        }
+        // Served because clusterctl lists them; refused because nobody would make their machines.
+        ("cluster.x-k8s.io", "MachinePool") if old.is_none() => {
+            let detail = "MachinePools are not supported yet: use a MachineDeployment";
+            problems.push(Problem::forbidden("spec", detail));
         }
         ("cluster.x-k8s.io", "MachineHealthCheck") => selection::health_check(object, &mut problems),
         ("cluster.x-k8s.io", "MachineDrainRule") => selection::drain_rule(object, &mut problems),
@@ -417,13 +446,13 @@ mod tests {
     #[test]
     fn an_empty_selector_selects_the_deployments_own_machines() {
         let mut object = deployment();
-        default("cluster.x-k8s.io", "MachineDeployment", &mut object);
+        default("cluster.x-k8s.io", "MachineDeployment", &mut object, None);
         assert_eq!(object["spec"]["selector"]["matchLabels"], json!({DEPLOYMENT_LABEL: "md", CLUSTER_LABEL: "demo"}));
         assert_eq!(object["spec"]["template"]["spec"]["version"], "v1.32.0");
         assert_eq!(object["spec"]["replicas"], 1);
         assert_eq!(validate("cluster.x-k8s.io", "MachineDeployment", &object, None), []);
         let once = object.clone();
-        default("cluster.x-k8s.io", "MachineDeployment", &mut object);
+        default("cluster.x-k8s.io", "MachineDeployment", &mut object, None);
         assert_eq!(object, once, "defaulting twice changes nothing more");
     }
 
@@ -455,7 +484,7 @@ mod tests {
             ] {
                 for group in ["cluster.x-k8s.io", "controlplane.cluster.x-k8s.io"] {
                     let mut object = object.clone();
-                    default(group, kind, &mut object);
+                    default(group, kind, &mut object, None);
                     validate(group, kind, &object, Some(&json!(1)));
                 }
             }
@@ -466,8 +495,43 @@ mod tests {
     fn defaulting_leaves_no_nulls() {
         for kind in ["MachineDeployment", "MachineSet", "Machine"] {
             let mut object = json!({"metadata": {"name": "a"}, "spec": {"clusterName": "c"}});
-            default("cluster.x-k8s.io", kind, &mut object);
+            default("cluster.x-k8s.io", kind, &mut object, None);
             assert!(!object.to_string().contains("null"), "{kind}: {object}");
         }
+    }
+
+    #[test]
+    fn replicas_begin_where_the_autoscaler_may_take_over() {
+        let replicas = |kind: &str, bounds: Option<(&str, &str)>, given: Option<i64>, old: Option<i64>| {
+            let mut object = json!({"metadata": {"annotations": {}}, "spec": {}});
+            if let Some((min, max)) = bounds {
+                let key = |end: &str| format!("cluster.x-k8s.io/cluster-api-autoscaler-node-group-{end}-size");
+                object["metadata"]["annotations"] = json!({key("min"): min, key("max"): max});
+            }
+            object["spec"]["replicas"] = json!(given);
+            let old = old.map(|replicas| json!({"spec": {"replicas": replicas}}));
+            default("cluster.x-k8s.io", kind, &mut object, old.as_ref());
+            object["spec"]["replicas"].as_i64()
+        };
+        for kind in ["MachineDeployment", "MachineSet"] {
+            assert_eq!(replicas(kind, None, None, Some(5)), Some(1), "without it, as ever");
+            assert_eq!(replicas(kind, Some(("0", "5")), None, None), Some(0));
+            assert_eq!(replicas(kind, Some(("2", "5")), None, None), Some(2));
+            assert_eq!(replicas(kind, Some(("2", "5")), None, Some(1)), Some(2));
+            assert_eq!(replicas(kind, Some(("2", "5")), None, Some(4)), Some(4));
+            assert_eq!(replicas(kind, Some(("2", "5")), None, Some(9)), Some(5));
+            assert_eq!(replicas(kind, Some(("2", "5")), Some(9), None), Some(9), "the user's word");
+            assert_eq!(replicas(kind, Some(("few", "5")), None, None), None);
+            let annotations = json!({AUTOSCALER_MIN_ANNOTATION: "few"});
+            let problems = validate("cluster.x-k8s.io", kind, &json!({"metadata": {"annotations": annotations}}), None);
+            assert!(problems.iter().any(|problem| problem.path == "spec.replicas"), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_machine_pool_is_refused_and_says_what_to_use() {
+        let problems = validate("cluster.x-k8s.io", "MachinePool", &json!({"spec": {"clusterName": "demo"}}), None);
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].detail.contains("use a MachineDeployment"));
     }
 }

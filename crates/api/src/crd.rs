@@ -45,6 +45,7 @@ fn complete(mut crd: CustomResourceDefinition, versions: &[Version]) -> CustomRe
     let labels = crd.metadata.labels.get_or_insert_default();
     labels.insert(names::PROVIDER_LABEL.into(), provider(&crd.spec.group).into());
     if crd.spec.group.ends_with("cluster.x-k8s.io") {
+        labels.insert(names::INVENTORY_LABEL.into(), String::new());
         labels.insert(names::CONTRACT_LABEL.into(), "v1beta2".into());
     }
     let kind = crd.spec.names.kind.clone();

@@ -16,10 +16,15 @@ pub const PROVIDER_LABEL: &str = "cluster.x-k8s.io/provider";
 pub const CONTRACT_LABEL: &str = "cluster.x-k8s.io/v1beta2";
 /// The same of the contract before.
 pub const OLD_CONTRACT_LABEL: &str = "cluster.x-k8s.io/v1beta1";
+/// On definitions whose objects clusterctl looks at.
+pub const INVENTORY_LABEL: &str = "clusterctl.cluster.x-k8s.io";
 pub const WATCH_FILTER_LABEL: &str = "cluster.x-k8s.io/watch-filter";
 
 pub const PAUSED_ANNOTATION: &str = "cluster.x-k8s.io/paused";
 pub const MANAGED_BY_ANNOTATION: &str = "cluster.x-k8s.io/managed-by";
+/// How few and how many machines the autoscaler may make of it (kubernetes/autoscaler, cloud provider clusterapi).
+pub const AUTOSCALER_MIN_ANNOTATION: &str = "cluster.x-k8s.io/cluster-api-autoscaler-node-group-min-size";
+pub const AUTOSCALER_MAX_ANNOTATION: &str = "cluster.x-k8s.io/cluster-api-autoscaler-node-group-max-size";
 pub const DELETE_MACHINE_ANNOTATION: &str = "cluster.x-k8s.io/delete-machine";
 pub const DISABLE_MACHINE_CREATE_ANNOTATION: &str = "cluster.x-k8s.io/disable-machine-create";
 pub const CLONED_FROM_NAME_ANNOTATION: &str = "cluster.x-k8s.io/cloned-from-name";

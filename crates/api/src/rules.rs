@@ -190,6 +190,7 @@ mod tests {
             ("MachineDeployment", 0),
             ("MachineDrainRule", 2),
             ("MachineHealthCheck", 1),
+            ("MachinePool", 0),
             ("MachineSet", 0),
             ("OpenStackCluster", 12),
             ("OpenStackClusterTemplate", 12),

@@ -9,10 +9,12 @@ mod describe;
 mod doctor;
 mod get;
 mod harden;
+mod moves;
 mod orphans;
 mod output;
 mod rollout;
 mod topology;
+mod upgrade;
 mod wait;
 
 use std::path::PathBuf;
@@ -26,6 +28,7 @@ use kube::{
 
 pub use self::{
     create::{ClusterTemplate, apply},
+    moves::Move,
     wait::wait_for_cluster,
 };
 
@@ -47,10 +50,14 @@ pub enum Command {
     Delete(Delete),
     /// Look into an OpenStack cloud
     Cloud(CloudCommand),
+    /// Move clusters to another management cluster
+    Move(moves::Arguments),
     /// Watch, restart, pause, resume and undo rollouts of machines
     Rollout(rollout::Rollout),
     /// Clusters that are made from a ClusterClass
     Topology(topology::Topology),
+    /// Upgrades of Kubernetes
+    Upgrade(upgrade::Upgrade),
     /// Check whether an OpenStack cloud can carry clusters
     Doctor(doctor::Arguments),
     /// Print a shell completion script
@@ -162,8 +169,10 @@ pub async fn run(command: Command, mut program: clap::Command) -> Result<u8> {
         Command::Describe(Describe { what: DescribeWhat::Cluster(arguments) }) => describe::run(arguments).await,
         Command::Delete(Delete { what: DeleteWhat::Cluster(arguments) }) => delete::run(arguments).await,
         Command::Cloud(CloudCommand { what: CloudWhat::Orphans(arguments) }) => orphans::run(arguments).await,
+        Command::Move(arguments) => moves::run(arguments).await,
         Command::Rollout(rollout) => rollout::run(rollout).await,
         Command::Topology(topology) => topology::run(topology).await,
+        Command::Upgrade(upgrade) => upgrade::run(upgrade).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut program, "skep", &mut std::io::stdout());

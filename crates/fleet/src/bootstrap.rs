@@ -30,6 +30,8 @@ use self::{cloud_config::FileEntry, kubeadm::KubeadmApi, lock::Lock};
 use crate::{Context, certificates, cluster::is_valid, owner, unacted, workload::bounded};
 
 const PAUSE_S: u64 = 15;
+/// What holds once the user data is there.
+const AVAILABLE: [&str; 3] = ["DataSecretAvailable", "CertificatesAvailable", "Ready"];
 /// Exit marker that the infrastructure may look for (contract of bootstrap providers).
 const SUCCESS: &str = "echo success > /run/cluster-api/bootstrap-success.complete";
 
@@ -161,7 +163,7 @@ impl KubeadmConfigs {
                 local.create_or_replace(&data_secret(seen, data), seen.data.as_deref());
                 status.initialization = Some(KubeadmConfigInitialization { data_secret_created: Some(true) });
                 status.data_secret_name = config.metadata.name.clone();
-                for type_ in ["DataSecretAvailable", "CertificatesAvailable", "Ready"] {
+                for type_ in AVAILABLE {
                     let reason = if type_ == "Ready" { "Ready" } else { "Available" };
                     condition::set(&mut status.conditions, Statement::yes(type_, reason), generation, &now);
                 }
@@ -194,10 +196,18 @@ pub fn plan(seen: &Seen, now: &Time) -> ConfigPlan {
     };
     let generation = config.metadata.generation;
     let created = is_created(config);
+    let restored = !paused && is_created(&after);
     let status = after.status.get_or_insert_default();
     let told = condition::get(&status.conditions, "Paused").and_then(|paused| paused.observed_generation);
+    // A move left the conditions behind.
+    let restored = restored && condition::get(&status.conditions, "Ready").is_none();
     let mut set = |statement| condition::set(&mut status.conditions, statement, generation, now);
     set(Statement::of("Paused", paused, ("Paused", "NotPaused"), ""));
+    if restored {
+        for type_ in AVAILABLE {
+            set(Statement::yes(type_, if type_ == "Ready" { "Ready" } else { "Available" }));
+        }
+    }
     if !paused {
         unacted::tell(config, told, Vec::new(), &mut local);
     }

@@ -21,7 +21,7 @@ use api::{
     condition::{self, Statement},
     control_plane::KubeadmControlPlane,
     machine::{DeletionOrder, Machine, MachineDeployment, MachineSet, MachineSpec},
-    meta::{ContractRef, Time},
+    meta::{ConditionStatus, ContractRef, Time},
     names,
 };
 use control::{EventType, Key, Outcome, Plan, Reconcile, Result, Step};
@@ -159,6 +159,7 @@ pub fn plan(seen: &Seen, now: &Time) -> Plan {
                 plan.wait("the turn of unhealthy machines", PAUSE_S);
             }
             propagate(seen, &remediation, now, &mut plan);
+            adopt_templates(seen, &mut plan);
             for machine in &remediation.delete {
                 // It says why it goes before it does.
                 if !deletes(&plan, machine) {
@@ -170,6 +171,18 @@ pub fn plan(seen: &Seen, now: &Time) -> Plan {
     status::set(seen, &mut after, trouble, paused, now, &mut plan);
     plan.update(set, &after);
     plan
+}
+
+/// The cluster owns the templates, so that they move and go with it.
+fn adopt_templates(seen: &Seen, plan: &mut Plan) {
+    let Some(cluster) = &seen.cluster else { return };
+    for template in [&seen.bootstrap_template, &seen.infrastructure_template].into_iter().flatten() {
+        let mut meta = template.meta.clone();
+        owner::ensure(&mut meta, owner::reference(cluster.as_ref(), false));
+        if !template.deleting() {
+            plan.update_metadata(&template.resource, &template.meta, &meta);
+        }
+    }
 }
 
 /// Makes machines or removes them; `Err` says why it can't make any now.
@@ -378,12 +391,15 @@ fn to_remove(seen: &Seen, count: usize) -> Vec<&Arc<Machine>> {
     let mut machines: Vec<_> = seen.machines.iter().collect();
     let urgency = |machine: &Machine| {
         let conditions = machine.status.as_ref().map_or(&[][..], |status| &status.conditions);
-        let healthy = condition::is_true(conditions, "NodeHealthy");
+        // What is not known speaks against nobody.
+        let ill = ["NodeHealthy", "HealthCheckSucceeded"]
+            .iter()
+            .any(|type_| condition::get(conditions, type_).is_some_and(|found| found.status == ConditionStatus::False));
         let meta = &machine.metadata;
         match () {
             () if meta.deletion_timestamp.is_some() => 0,
             () if owner::annotation_of(meta, names::DELETE_MACHINE_ANNOTATION).is_some() => 1,
-            () if machine.status.as_ref().is_none_or(|status| status.node_ref.is_none()) || !healthy => 2,
+            () if machine.status.as_ref().is_none_or(|status| status.node_ref.is_none()) || ill => 2,
             () => 3,
         }
     };

@@ -4,8 +4,6 @@
 //! the moment it is made; ids in the status only save looking. So a reconcile may be cut off at any line: the next one
 //! finds what the last one made. Nothing is adopted or deleted that does not carry the mark. Where the cloud needs time, a
 //! reconcile ends and says what it waits for.
-//!
-//! Not yet: the template's capacity.
 
 mod bastion;
 mod claim;
@@ -27,6 +25,7 @@ mod security;
 mod server;
 mod servers;
 mod stop;
+mod template;
 mod zones;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -148,6 +147,7 @@ pub struct Provider {
     servers: Runner,
     pools: Runner,
     zones: Runner,
+    templates: Runner,
 }
 
 impl Provider {
@@ -165,6 +165,7 @@ impl Provider {
             servers: runner(),
             pools: runner(),
             zones: runner(),
+            templates: runner(),
         }
     }
 
@@ -175,6 +176,7 @@ impl Provider {
         caches.openstack_clusters.feed(&clusters);
         caches.openstack_clusters.feed(&self.zones.queue());
         caches.openstack_machines.feed(&machines);
+        caches.openstack_templates.feed(&self.templates.queue());
         // A Cluster's and a Machine's status changes often and concerns nobody here.
         wake(&caches.clusters, &clusters, |cluster| {
             let reference = cluster.spec.infrastructure_ref.as_ref().filter(|r| r.kind == "OpenStackCluster")?;
@@ -297,12 +299,13 @@ impl Provider {
     }
 
     pub(crate) fn spawn(self, life: &Life) {
-        let Self { shared, clusters, machines, images, servers, pools, zones } = self;
+        let Self { shared, clusters, machines, images, servers, pools, zones, templates } = self;
         let (keeper, ours) = (image::Images(shared.clone()), image::Images(shared.clone()));
         life.spawn_if(async move { ours.is_ours().await }, images, keeper);
         life.spawn(servers, servers::OpenStackServers(shared.clone()));
         life.spawn(zones, zones::Zones::new(shared.clone()));
         life.spawn(pools, pool::Pools(shared.clone()));
+        life.spawn(templates, template::Templates(shared.clone()));
         life.spawn(clusters, cluster::OpenStackClusters(shared.clone()));
         life.spawn(machines, machine::OpenStackMachines(shared));
     }

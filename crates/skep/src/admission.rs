@@ -35,8 +35,9 @@ impl Rules {
         serde_json::to_value(claims.get_opt(name).await.ok()??).ok()
     }
 
-    async fn default(&self, request: &Request, object: &mut Value) {
-        api::admission::default(&request.group, &request.kind, object);
+    /// `old` is in v1beta2 as the object is.
+    async fn default(&self, request: &Request, object: &mut Value, old: Option<&Value>) {
+        api::admission::default(&request.group, &request.kind, object, old);
         if is_cluster(request) && object.pointer("/spec/topology").is_some_and(Value::is_object) {
             topology::version(object);
             if object["metadata"]["namespace"].is_null() {
@@ -64,13 +65,14 @@ impl Admission for Rules {
             return Ok(Vec::new());
         }
         if !is_older(request) {
-            self.default(request, object).await;
+            self.default(request, object, request.old.as_ref()).await;
             return Ok(Vec::new());
         }
         // The rules speak of v1beta2.
         let hub = converted(object, conversion::HUB)?;
+        let old = request.old.as_ref().map(|old| converted(old, conversion::HUB)).transpose()?;
         let mut defaulted = hub.clone();
-        self.default(request, &mut defaulted).await;
+        self.default(request, &mut defaulted, old.as_ref()).await;
         if defaulted != hub {
             *object = converted(&defaulted, conversion::SPOKE)?;
         }

@@ -223,7 +223,7 @@ mod tests {
         let (mut patched, mut wanted) = (before.clone(), before);
         let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
         json_patch::patch(&mut patched, &patch).unwrap();
-        api::admission::default("cluster.x-k8s.io", "MachineDeployment", &mut wanted);
+        api::admission::default("cluster.x-k8s.io", "MachineDeployment", &mut wanted, None);
         assert_eq!(patched, wanted);
         assert_eq!((&review["response"]["uid"], &review["response"]["allowed"]), (&json!("u"), &json!(true)));
     }
@@ -231,7 +231,7 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_is_the_status_that_a_user_is_to_see() {
         let mut bad = deployment("yesterday");
-        api::admission::default("cluster.x-k8s.io", "MachineDeployment", &mut bad);
+        api::admission::default("cluster.x-k8s.io", "MachineDeployment", &mut bad, None);
         let review = answer(admit(&Rules::default(), review(bad), false).await).await;
         let status = &review["response"]["status"];
         assert_eq!((&review["response"]["allowed"], &status["code"]), (&json!(false), &json!(422)));

@@ -4,6 +4,7 @@ use api::{
     condition,
     machine::{MachineDeployment, MachineSet},
     names::OUTDATED_TAINT,
+    openstack_machine::OpenStackMachineTemplate,
 };
 use serde_json::json;
 use testkit::{Shape, World};
@@ -59,5 +60,36 @@ async fn a_rollout_marks_old_nodes_and_keeps_the_old_set_which_an_undo_takes_aga
     world.until("its own set has them", async || sets(&world).await == "2:0 3:3").await;
     world.delete("demo").await;
     world.until("nothing is left", async || world.machines().await.is_empty() && sets(&world).await.is_empty()).await;
+    world.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn templates_say_what_their_machines_have_and_a_named_machine_goes_first() {
+    let world = World::start(42).await;
+    world.create("demo", Shape { control_plane: 1, workers: 3, version: "v1.34.2".into() }).await;
+    world.available("demo").await;
+    let templates = async || world.api::<OpenStackMachineTemplate>().list(&Default::default()).await.unwrap().items;
+    let told = async || {
+        templates().await.iter().all(|template| {
+            let owners = template.metadata.owner_references.as_deref().unwrap_or_default();
+            let capacity = template.status.as_ref().map(|status| &status.capacity);
+            owners.iter().any(|owner| owner.kind == "Cluster")
+                && capacity.is_some_and(|capacity| capacity.contains_key("cpu") && capacity.contains_key("memory"))
+        })
+    };
+    world.until("every template says what its machines have", told).await;
+
+    // What cluster-autoscaler does to take a node away: it marks the machine, and asks for one less.
+    let machines = world.machines().await;
+    let worker = machines.iter().rfind(|machine| {
+        machine.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key("cluster.x-k8s.io/set-name"))
+    });
+    let name = worker.unwrap().metadata.name.clone().unwrap();
+    let mark = json!({"metadata": {"annotations": {"cluster.x-k8s.io/delete-machine": "2026-01-01 00:00:00 UTC"}}});
+    world.patch::<api::machine::Machine>(&name, mark).await;
+    let scale = kube::api::Patch::Merge(json!({"spec": {"replicas": 2}}));
+    world.api::<MachineDeployment>().patch_scale("demo-md", &Default::default(), &scale).await.unwrap();
+    world.until("three machines are left", async || world.machines().await.len() == 3).await;
+    assert!(world.machines().await.iter().all(|machine| machine.metadata.name.as_ref() != Some(&name)));
     world.shutdown().await;
 }

@@ -5,7 +5,10 @@
 use serde_json::Value;
 
 use super::{Problem, numbers};
-use crate::topology::variables;
+use crate::{
+    names::{AUTOSCALER_MAX_ANNOTATION, AUTOSCALER_MIN_ANNOTATION},
+    topology::variables,
+};
 
 /// The class that a Cluster's topology names: namespace and name.
 pub fn class_of(cluster: &Value) -> Option<(&str, &str)> {
@@ -72,10 +75,25 @@ pub fn validate(cluster: &Value, old: Option<&Value>, class: Option<&Value>) -> 
             problems.push(Problem::invalid("spec.topology.version", version, detail));
         }
     }
+    for (index, own) in items(topology, "/workers/machineDeployments").iter().enumerate() {
+        let mut offered = class.map_or(&[][..], |class| items(class, "/spec/workers/machineDeployments")).iter();
+        let of = offered.find(|offered| offered["class"] == own["class"]).unwrap_or(&Value::Null);
+        if !own["replicas"].is_null() && (is_autoscaled(own) || is_autoscaled(of)) {
+            let path = format!("spec.topology.workers.machineDeployments[{index}].replicas");
+            let detail = "cannot be set with the annotations of the autoscaler, here or in the MachineDeploymentClass";
+            problems.push(Problem::invalid(&path, &own["replicas"], detail));
+        }
+    }
     if let Some(class) = class {
         with_class(topology, class, &mut problems);
     }
     problems
+}
+
+/// Whether an autoscaler has the say about replicas: two masters would scale for ever.
+fn is_autoscaled(part: &Value) -> bool {
+    let annotations = &part["metadata"]["annotations"];
+    [AUTOSCALER_MIN_ANNOTATION, AUTOSCALER_MAX_ANNOTATION].iter().any(|key| !annotations[*key].is_null())
 }
 
 fn with_class(topology: &Value, class: &Value, problems: &mut Vec<Problem>) {
@@ -158,5 +176,24 @@ mod tests {
         offers["spec"]["kubernetesVersions"] = json!(["v1.34.2", "v1.35.1", "v1.36.0"]);
         assert_eq!((count("v1.36.0", &offers), count("v1.35.0", &offers)), (0, 1));
         assert_eq!(validate(&json!({"spec": {}}), Some(&with("v1.34.2")), None).len(), 1);
+    }
+
+    #[test]
+    fn replicas_are_the_users_or_the_autoscalers() {
+        let workers = |annotated: bool, replicas: Option<i64>| {
+            let mut cluster = cluster("v1.34.2", json!([{"name": "size", "value": 1}]), "worker");
+            let own = &mut cluster["spec"]["topology"]["workers"]["machineDeployments"][0];
+            own["replicas"] = json!(replicas);
+            if annotated {
+                own["metadata"] = json!({"annotations": {AUTOSCALER_MIN_ANNOTATION: "1"}});
+            }
+            cluster
+        };
+        let mut scaled = class();
+        let annotations = json!({"annotations": {AUTOSCALER_MAX_ANNOTATION: "5"}});
+        scaled["spec"]["workers"]["machineDeployments"][0]["metadata"] = annotations;
+        let count = |cluster: Value, class: &Value| validate(&cluster, None, Some(class)).len();
+        assert_eq!((count(workers(true, None), &class()), count(workers(false, Some(1)), &class())), (0, 0));
+        assert_eq!((count(workers(true, Some(1)), &class()), count(workers(false, Some(1)), &scaled)), (1, 1));
     }
 }

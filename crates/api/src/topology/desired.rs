@@ -443,7 +443,7 @@ impl<'a> Generator<'a> {
         object
     }
 
-    /// A template for machines: its name follows from what is in it.
+    /// A template for machines: its name follows from what is in it, and from nothing else that a move would change.
     fn template(&self, template: &Value, base: &str, labels: Map<String, Value>) -> Value {
         let mut object = self.object(
             template,
@@ -454,7 +454,7 @@ impl<'a> Generator<'a> {
             template["spec"].clone(),
         );
         let content = json!([object["apiVersion"], object["kind"], object["spec"]]).to_string();
-        object["metadata"]["name"] = joined(base, &suffix(&[self.uid(), &content], CONTENT_CHARS)).into();
+        object["metadata"]["name"] = joined(base, &suffix(&[&content], CONTENT_CHARS)).into();
         object["metadata"]["ownerReferences"] = json!([{
             "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Cluster", "name": self.cluster_name(), "uid": self.uid(),
         }]);

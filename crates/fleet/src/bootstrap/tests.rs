@@ -308,7 +308,11 @@ fn a_configuration_that_was_moved_here_with_its_data_is_not_rendered_again() {
         Bootstrap { config_ref: None, data_secret_name: Some("m".into()) };
     let plan = plan(&seen, &now());
     assert!(matches!(plan.action, Action::None));
-    assert!(plan.local.to_string().contains(r#""dataSecretCreated":true"#));
+    let text = plan.local.to_string();
+    assert!(text.contains(r#""dataSecretCreated":true"#));
+    for type_ in ["Ready", "DataSecretAvailable", "CertificatesAvailable"] {
+        assert!(text.contains(&format!(r#""status":"True","type":"{type_}""#)), "{type_}: {text}");
+    }
 }
 
 #[test]

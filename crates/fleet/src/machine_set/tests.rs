@@ -76,14 +76,19 @@ pub(super) fn seen(replicas: i32) -> Seen {
     let cluster = placed(Cluster::new("demo", ClusterSpec::default()), "u-demo");
     owner::ensure(&mut set.metadata, owner::reference(&cluster, false));
     let kind = |kind| Some(ApiResource::from_gvk(&GroupVersionKind::gvk("x.example", "v1", kind)));
+    let template = |kind: &str, value: Value| {
+        let mut template = external(kind, "t", value);
+        owner::ensure(&mut template.meta, owner::reference(&cluster, false));
+        Some(template)
+    };
     Seen {
         set: Arc::new(set),
-        cluster: Some(Arc::new(cluster)),
+        cluster: Some(Arc::new(cluster.clone())),
         control_plane: None,
         deployment: None,
         machines: Vec::new(),
-        bootstrap_template: Some(external("BootTemplate", "t", json!({"spec": {"template": {"spec": {"a": 1}}}}))),
-        infrastructure_template: Some(external("InfraTemplate", "t", json!({}))),
+        bootstrap_template: template("BootTemplate", json!({"spec": {"template": {"spec": {"a": 1}}}})),
+        infrastructure_template: template("InfraTemplate", json!({})),
         bootstraps: BTreeMap::new(),
         infrastructures: BTreeMap::new(),
         kinds: CloneKinds { bootstrap: kind("Boot"), infrastructure: kind("Infra") },
@@ -342,4 +347,29 @@ fn the_finalizer_comes_before_the_first_machine() {
 update MachineSet ms {\"metadata\":{\"finalizers\":[\"cluster.x-k8s.io/machineset\"]}}\n\
 settled"
     );
+}
+
+#[test]
+fn the_cluster_owns_the_templates() {
+    let mut seen = seen(0);
+    seen.infrastructure_template.as_mut().unwrap().meta.owner_references = None;
+    let text = text(&seen);
+    assert!(text.starts_with("update InfraTemplate t") && text.contains("\"uid\":\"u-demo\""), "{text}");
+    assert!(!text.contains("BootTemplate"), "it is owned: {text}");
+}
+
+#[test]
+fn a_health_that_is_not_known_makes_nobody_go_first() {
+    let mut seen = seen(1);
+    for name in ["m1", "m2"] {
+        machine(&mut seen, name, 1, true);
+    }
+    let conditions = |seen: &mut Seen, statement| {
+        let status = machine_of(seen, "m2").status.as_mut().unwrap();
+        condition::set(&mut status.conditions, statement, None, &now());
+    };
+    conditions(&mut seen, Statement::unknown("NodeHealthy", "ConnectionDown", ""));
+    assert!(text(&seen).contains("delete Machine m1"), "by name");
+    conditions(&mut seen, Statement::no("HealthCheckSucceeded", "UnhealthyNode", ""));
+    assert!(text(&seen).contains("delete Machine m2"));
 }

@@ -40,6 +40,8 @@ const ACTED: &[(&str, &[&str])] = &[
             "/spec/workers/machineDeployments/**",
         ],
     ),
+    // Refused as a whole by admission.
+    ("MachinePool", &["/spec"]),
     ("KubeadmControlPlaneTemplate", &["/spec/template/metadata/**"]),
     ("OpenStackClusterTemplate", &["/spec/template/metadata/**"]),
     (

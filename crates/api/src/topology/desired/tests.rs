@@ -90,11 +90,11 @@ fn a_topology_becomes_the_objects_of_a_cluster() {
     let desired = desired(&seen()).unwrap();
     insta::assert_snapshot!(names(&desired).join("\n"), @r"
     OpenStackCluster a-bs8dt
-    OpenStackMachineTemplate a-vj5hmpdrtx
+    OpenStackMachineTemplate a-jgngrnq9g7
     KubeadmControlPlane a-p4jfq
     MachineHealthCheck a-p4jfq
-    KubeadmConfigTemplate a-md-0-c99hff7wb2
-    OpenStackMachineTemplate a-md-0-p5wvdrs56w
+    KubeadmConfigTemplate a-md-0-k5px88q7rj
+    OpenStackMachineTemplate a-md-0-997qkd4lbs
     MachineDeployment a-md-0-54nkx
     ");
     let plane = &desired.control_plane["spec"];
