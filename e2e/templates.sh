@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # The published cluster templates of the OpenStack provider, filled in as clusterctl does and otherwise as they are:
 #   e2e/templates.sh FOLDER     (the folder templates/ of kubernetes-sigs/cluster-api-provider-openstack)
-# Each is applied with kubectl, becomes Available, and is deleted; nothing is left in the cloud. Against the sandbox; with OS_CLOUD and
-# OS_CLIENT_CONFIG_FILE set, against that cloud (with hollow machines: ADMIN_CLOUD names its administrator's entry), where only what
-# MACHINES such a cloud can do is tried: TEMPLATES picks. The last line counts.
+# Each is applied with kubectl, becomes Available, gets one more worker, a minor version more, and is deleted; nothing is left in the
+# cloud. Against the sandbox; with OS_CLOUD and OS_CLIENT_CONFIG_FILE set, against that cloud (with hollow machines, for which
+# ADMIN_CLOUD names its administrator's entry). TEMPLATES picks some. The last line counts.
 set -euo pipefail
 folder=$(cd "${1:?the folder of the templates}" && pwd)
 cd "$(dirname "$0")/.."
 skep=${SKEP:-$PWD/target/release/skep}
-version=${KUBERNETES_VERSION:-v1.34.2}
+version=v1.34.2 next=v1.35.0
 work=$(mktemp -d)
 cleanup() {
   local code=$?
@@ -64,7 +64,27 @@ for name in ${TEMPLATES:-cluster-template cluster-template-without-lb cluster-te
   fill "$name.yaml" >"$work/$name.yaml"
   kubectl apply -f "$work/$name.yaml" >"$work/$name.log" 2>&1 || fail "apply $name"
   kubectl wait cluster "$CLUSTER_NAME" --for condition=Available --timeout 240s >/dev/null || fail "$name does not become Available"
-  machines=$(kubectl get machines --selector cluster.x-k8s.io/cluster-name="$CLUSTER_NAME" --no-headers | wc -l)
+  of=(--selector "cluster.x-k8s.io/cluster-name=$CLUSTER_NAME" -o name)
+  md=$(kubectl get machinedeployments "${of[@]}") kcp=$(kubectl get kubeadmcontrolplanes "${of[@]}")
+  if [ "$name" = cluster-template-topology ]; then
+    upgraded=(cluster "$CLUSTER_NAME") version_of='{"spec":{"topology":{"version":"'$next'"}}}'
+    patch=(cluster "$CLUSTER_NAME" --type json -p '[{"op":"replace","path":"/spec/topology/workers/machineDeployments/0/replicas","value":3}]')
+  else
+    upgraded=("$kcp") version_of='{"spec":{"version":"'$next'"}}'
+    patch=("$md" --type merge -p '{"spec":{"replicas":3}}')
+  fi
+  kubectl patch "${patch[@]}" >/dev/null
+  kubectl wait "$md" --for jsonpath='{.status.readyReplicas}'=3 --timeout 240s >/dev/null || fail "$name does not get a third worker"
+  replicas=$(kubectl get "$kcp" -o jsonpath='{.spec.replicas}')
+  kubectl patch "${upgraded[@]}" --type merge -p "$version_of" >/dev/null
+  kubectl wait "$kcp" --for jsonpath='{.spec.version}'=$next --timeout 60s >/dev/null || fail "$name is not told of $next"
+  for what in upToDateReplicas readyReplicas replicas; do
+    kubectl wait "$kcp" --for jsonpath="{.status.$what}=$replicas" --timeout 600s >/dev/null || fail "$name: $what is not $replicas"
+  done
+  versions=$(kubectl get "$kcp" -o jsonpath='{.status.versions[*].version}')
+  [ "$versions" = $next ] || fail "$name has control planes of $versions"
+  kubectl wait cluster "$CLUSTER_NAME" --for condition=Available --timeout 240s >/dev/null || fail "$name is not Available any more"
+  machines=$(kubectl get machines "${of[@]}" | wc -l)
   kubectl delete cluster "$CLUSTER_NAME" --timeout 240s >/dev/null || fail "$name does not go"
   orphans=$("$skep" cloud orphans 2>&1) || fail "skep cloud orphans: $orphans"
   printf '%s: %s machines; orphans: %s\n' "$name" "$machines" "$(tail -n 1 <<<"$orphans")"
