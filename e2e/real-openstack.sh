@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 skep=${SKEP:-$PWD/target/release/skep}
 # A short path that every service's user can reach: sockets lie in it.
-export OPENSTACK_STATE=${OPENSTACK_STATE:-/tmp/skep-openstack-$$} OPENSTACK_SERVICES=octavia
+export OPENSTACK_STATE=${OPENSTACK_STATE:-/tmp/skep-openstack-$$} OPENSTACK_SERVICES="octavia cinder"
 
 skipped() {
   printf '\n!!!! SKIPPED: real OpenStack: %s\n!!!! The provider was not tried against a real cloud in this run.\n\n' "$1" >&2
