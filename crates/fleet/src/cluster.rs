@@ -12,7 +12,7 @@ use std::sync::Arc;
 use api::{
     cluster::{Cluster, ClusterInitialization, ClusterPhase, Endpoint, FailureDomain, ReplicaStatus},
     machine::{Machine, MachineDeployment, MachineSet},
-    meta::Time,
+    meta::{ConditionStatus, Time},
     names,
 };
 use control::{Key, Outcome, Plan, Reconcile, Result};
@@ -247,7 +247,7 @@ fn delete(seen: &Seen, plan: &mut Plan, after: &mut Cluster) -> (&'static str, S
             plan.delete_external(&control_plane.resource, &control_plane.meta);
         }
         plan.wait("the control plane's deletion", DELETION_PAUSE_S);
-        return ("WaitingForControlPlaneDeletion", format!("* {} still exists", told(control_plane)));
+        return ("WaitingForControlPlaneDeletion", still_there(control_plane));
     }
     let standalone: Vec<_> = seen.machines.iter().filter(|machine| is_control_plane(machine)).collect();
     if !standalone.is_empty() {
@@ -265,7 +265,7 @@ fn delete(seen: &Seen, plan: &mut Plan, after: &mut Cluster) -> (&'static str, S
             plan.delete_external(&infrastructure.resource, &infrastructure.meta);
         }
         plan.wait("the infrastructure's deletion", DELETION_PAUSE_S);
-        return ("WaitingForInfrastructureDeletion", format!("* {} still exists", told(infrastructure)));
+        return ("WaitingForInfrastructureDeletion", still_there(infrastructure));
     }
     owner::remove_finalizer(&mut after.metadata, names::CLUSTER_FINALIZER);
     ("DeletionCompleted", String::new())
@@ -280,8 +280,15 @@ fn listed(names: &[String]) -> String {
     lines.join("\n")
 }
 
-fn told(external: &External) -> String {
-    format!("{} {}", external.resource.kind, name(&external.meta))
+/// What is there, and what holds it in its own words.
+fn still_there(external: &External) -> String {
+    let what = format!("* {} {} still exists", external.resource.kind, name(&external.meta));
+    let deleting = external.condition("Deleting").filter(|deleting| deleting.status == ConditionStatus::True);
+    let held = deleting.or_else(|| external.condition("Ready").filter(|ready| ready.status != ConditionStatus::True));
+    match held.filter(|held| external.deleting() && !held.message.is_empty()) {
+        Some(held) => format!("{what}: {}", held.message),
+        None => what,
+    }
 }
 
 fn phase(

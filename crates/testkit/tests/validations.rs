@@ -23,7 +23,7 @@ struct Rules;
 impl Admission for Rules {
     async fn mutate(&self, request: &Request, object: &mut Value) -> Result<Vec<Warning>, Denied> {
         if request.subresource.is_empty() {
-            admission::default(&request.group, &request.kind, object);
+            admission::default(&request.group, &request.kind, object, request.old.as_ref());
         }
         Ok(Vec::new())
     }

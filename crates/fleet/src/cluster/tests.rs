@@ -201,6 +201,13 @@ WaitingForInfrastructureDeletion\n\
 * Infra demo still exists",
         "infrastructure"
     );
+    let infrastructure = seen.infrastructure.as_mut().unwrap();
+    infrastructure.meta.deletion_timestamp = Some(now());
+    infrastructure.value["status"] = json!({"conditions": [{
+        "type": "Ready", "status": "False", "reason": "Cloud", "message": "the volumes cannot be listed",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }]});
+    assert!(told(&seen).ends_with("* Infra demo still exists: the volumes cannot be listed"), "{}", told(&seen));
     seen.infrastructure = None;
     assert_eq!(
         told(&seen),

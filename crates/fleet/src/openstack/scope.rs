@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    hash::{DefaultHasher, Hash, Hasher},
+    hash::{BuildHasher, RandomState},
     sync::Arc,
 };
 
@@ -34,6 +34,8 @@ pub struct Scopes {
     images: Arc<Cache<Image>>,
     identities: Arc<Cache<OpenStackClusterIdentity>>,
     known: Mutex<HashMap<u64, openstack::Client>>,
+    /// Of this process alone: nobody can make credentials that pass for another tenant's.
+    hasher: RandomState,
     placing: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -58,7 +60,15 @@ pub struct Scope {
 impl Scopes {
     pub fn new(clouds: Arc<dyn Clouds>, client: Client, caches: &Caches) -> Self {
         let (images, identities) = (caches.images.clone(), caches.identities.clone());
-        Self { clouds, client, images, identities, known: Mutex::default(), placing: Arc::default() }
+        Self {
+            clouds,
+            client,
+            images,
+            identities,
+            known: Mutex::default(),
+            hasher: RandomState::new(),
+            placing: Arc::default(),
+        }
     }
 
     pub async fn open(
@@ -133,9 +143,7 @@ impl Scopes {
     }
 
     fn client_of(&self, yaml: &[u8], ca: Option<&[u8]>, identity: &IdentityRef) -> Result<openstack::Client> {
-        let mut hasher = DefaultHasher::new();
-        (yaml, ca, &identity.cloud_name, &identity.region).hash(&mut hasher);
-        let key = hasher.finish();
+        let key = self.hasher.hash_one((yaml, ca, &identity.cloud_name, &identity.region));
         if let Some(known) = self.known.lock().get(&key) {
             return Ok(known.clone());
         }
