@@ -303,7 +303,7 @@ impl Provider {
         let (keeper, ours) = (image::Images(shared.clone()), image::Images(shared.clone()));
         life.spawn_if(async move { ours.is_ours().await }, images, keeper);
         life.spawn(servers, servers::OpenStackServers(shared.clone()));
-        life.spawn(zones, zones::Zones::new(shared.clone()));
+        life.spawn(zones, zones::Zones(shared.clone()));
         life.spawn(pools, pool::Pools(shared.clone()));
         life.spawn(templates, template::Templates(shared.clone()));
         life.spawn(clusters, cluster::OpenStackClusters(shared.clone()));

@@ -293,7 +293,7 @@ fn note<T>(
 
 /// Nova's zones, as they are now: one that is new appears, also later (`zones`).
 async fn failure_domains(scope: &Scope, infra: &OpenStackCluster, status: &mut OpenStackClusterStatus) -> Result<()> {
-    status.failure_domains = zones::domains(zones::ask(scope).await?, &infra.spec);
+    status.failure_domains = zones::domains(zones::of(scope).await?, &infra.spec);
     Ok(())
 }
 

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use super::{
     Clouds, names,
     stop::{Result, Stop, blocked},
+    zones,
 };
 use crate::Caches;
 
@@ -37,6 +38,7 @@ pub struct Scopes {
     /// Of this process alone: nobody can make credentials that pass for another tenant's.
     hasher: RandomState,
     placing: Arc<tokio::sync::Mutex<()>>,
+    zones: Arc<zones::Known>,
 }
 
 /// A cloud, and the cluster that is worked for in it.
@@ -48,6 +50,7 @@ pub struct Scope {
     pub images: Arc<Cache<Image>>,
     /// Held by who makes a server group.
     pub placing: Arc<tokio::sync::Mutex<()>>,
+    pub zones: Arc<zones::Known>,
     /// [`names::resource`].
     pub resource: String,
     /// As providerIDs have it: the identity reference's own, else empty.
@@ -68,6 +71,7 @@ impl Scopes {
             known: Mutex::default(),
             hasher: RandomState::new(),
             placing: Arc::default(),
+            zones: Arc::default(),
         }
     }
 
@@ -98,6 +102,7 @@ impl Scopes {
             namespace,
             images,
             placing,
+            zones: self.zones.clone(),
             resource,
             region: identity.region.clone().unwrap_or_default(),
             tags,

@@ -14,7 +14,7 @@ use openstack::{Query, compute::AvailabilityZone};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Shared, names, scope::Scope, stop::Result};
+use super::{Shared, names, passes::Aim, scope::Scope, stop::Result};
 use crate::owner;
 
 /// Between two looks at a cluster's zones.
@@ -27,40 +27,29 @@ const CLOUDS_MAX: usize = 1024;
 /// A cloud's address, and a region of it.
 type Place = (String, String);
 
-pub struct Zones {
-    shared: Arc<Shared>,
-    known: Mutex<HashMap<Place, (Instant, Vec<String>)>>,
-}
+/// What clouds told last.
+pub type Known = Mutex<HashMap<Place, (Instant, Vec<String>)>>;
 
-impl Zones {
-    pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, known: Mutex::default() }
+pub struct Zones(pub Arc<Shared>);
+
+/// Nova's zones that are up, by name. Whoever asks is told the same, or two would write one against the other.
+pub async fn of(scope: &Scope) -> Result<Vec<String>> {
+    let cloud = scope.cloud.cloud();
+    let place = (cloud.auth_url.clone(), cloud.region.clone().unwrap_or_default());
+    if let Some((since, names)) = scope.zones.lock().get(&place)
+        && since.elapsed() < FRESH
+    {
+        return Ok(names.clone());
     }
-
-    async fn of(&self, scope: &Scope) -> Result<Vec<String>> {
-        let cloud = scope.cloud.cloud();
-        let key = (cloud.auth_url.clone(), cloud.region.clone().unwrap_or_default());
-        if let Some((since, names)) = self.known.lock().get(&key)
-            && since.elapsed() < FRESH
-        {
-            return Ok(names.clone());
-        }
-        let names = ask(scope).await?;
-        let mut known = self.known.lock();
-        if known.len() >= CLOUDS_MAX {
-            known.clear();
-        }
-        known.insert(key, (Instant::now(), names.clone()));
-        Ok(names)
-    }
-}
-
-/// Nova's zones that are up, by name.
-pub async fn ask(scope: &Scope) -> Result<Vec<String>> {
     let zones = scope.cloud.list::<AvailabilityZone>(&Query::new()).await?;
     let mut names: Vec<String> = zones.into_iter().filter(|z| z.state.available).map(|z| z.name).collect();
     names.sort();
     names.dedup();
+    let mut known = scope.zones.lock();
+    if known.len() >= CLOUDS_MAX {
+        known.clear();
+    }
+    known.insert(place, (Instant::now(), names.clone()));
     Ok(names)
 }
 
@@ -83,7 +72,7 @@ impl Reconcile for Zones {
     type Plan = bool;
 
     async fn observe(&self, key: &Key) -> control::Result<Option<Arc<OpenStackCluster>>> {
-        Ok(self.shared.caches.openstack_clusters.get(key))
+        Ok(self.0.caches.openstack_clusters.get(key))
     }
 
     fn plan(&self, seen: &Arc<OpenStackCluster>, _: Timestamp) -> bool {
@@ -92,24 +81,31 @@ impl Reconcile for Zones {
 
     async fn act(&self, key: &Key, seen: &Arc<OpenStackCluster>, look: bool) -> control::Result<Outcome> {
         let label = owner::label_of(&seen.metadata, CLUSTER_LABEL);
-        let cluster = label.and_then(|name| self.shared.caches.cluster(&key.namespace, name));
+        let cluster = label.and_then(|name| self.0.caches.cluster(&key.namespace, name));
         if !look || owner::is_paused(cluster.as_deref(), &seen.metadata) {
             return Ok(Outcome::Settled);
         }
         let resource = names::resource(&key.namespace, &key.name);
+        let doubts = self.0.begin(Self::NAME, key, Aim::Ensure);
         let found = async {
             let identity = &seen.spec.identity_ref;
-            let scope = self.shared.scopes.open(&key.namespace, identity, resource, Vec::new()).await?;
-            self.of(&scope).await
-        };
+            let scope = self.0.scopes.open(&key.namespace, identity, resource, Vec::new()).await?;
+            of(&self.0.during(Self::NAME, key, scope)).await
+        }
+        .await;
+        self.0.end(Self::NAME, key, &found, doubts);
         // What is wrong with the cloud is told by the cluster's own controller.
         let again = Outcome::waiting("the next look at the zones", LOOK_PAUSE.as_secs());
-        let Ok(names) = found.await else { return Ok(again) };
+        let names = match found {
+            Ok(names) => names,
+            Err(stop) if stop.is_put_off() => return stop.outcome(),
+            Err(_) => return Ok(again),
+        };
         let mut after = OpenStackCluster::clone(seen);
         after.status.get_or_insert_default().failure_domains = domains(names, &seen.spec);
         let mut plan = Plan::nothing();
         plan.update(seen.as_ref(), &after);
-        Ok(self.shared.writer.execute(plan).await?.sooner(again))
+        Ok(self.0.writer.execute(plan).await?.sooner(again))
     }
 }
 
