@@ -102,7 +102,7 @@ kind: Machine
 metadata: {name: wrong}
 spec: {clusterName: demo, version: yesterday, bootstrap: {dataSecretName: x}, infrastructureRef: {apiGroup: x.example, kind: X, name: x}}
 Y
-grep -q 'spec.version: Invalid value: "yesterday": must be a valid semantic version' "$work/refused" || fail "the refusal is: $(cat "$work/refused")"
+grep -q 'spec.version: Invalid value: "vyesterday": must be a valid semantic version' "$work/refused" || fail "the refusal is: $(cat "$work/refused")"
 ok "what is wrong is refused in the published words"
 
 export OS_CLIENT_CONFIG_FILE=$work/cloud/clouds.yaml OS_CLOUD=skep-sandbox

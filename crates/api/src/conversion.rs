@@ -1,4 +1,4 @@
-//! Objects of v1beta1 as v1beta2 and back, without loss.
+//! Objects of v1beta1 (ExtensionConfigs: v1alpha1) as v1beta2 and back, without loss.
 //!
 //! What becomes of a field is a row of a table ([`rules`]). What a version has no field for is kept in the annotation
 //! `cluster.x-k8s.io/conversion-data`, as the published conversions do it: `spec` and `status` of the object in the other
@@ -30,8 +30,13 @@ use self::{
 pub const DATA_ANNOTATION: &str = "cluster.x-k8s.io/conversion-data";
 /// The version that is stored.
 pub const HUB: &str = "v1beta2";
-/// The older one.
+/// The older one of all kinds but those of [`spoke`].
 pub const SPOKE: &str = "v1beta1";
+
+/// The older version of a kind.
+pub fn spoke(kind: &str) -> &'static str {
+    if kind == "ExtensionConfig" { "v1alpha1" } else { SPOKE }
+}
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConversionError {
@@ -46,9 +51,11 @@ fn rules(group: &str, kind: &str) -> Option<&'static [Rule]> {
         ("cluster.x-k8s.io", "Machine") => clusters::MACHINE,
         ("cluster.x-k8s.io", "MachineSet") => clusters::MACHINE_SET,
         ("cluster.x-k8s.io", "MachineDeployment") => clusters::MACHINE_DEPLOYMENT,
+        ("cluster.x-k8s.io", "MachinePool") => clusters::MACHINE_POOL,
         ("cluster.x-k8s.io", "MachineHealthCheck") => clusters::HEALTH_CHECK,
         ("cluster.x-k8s.io", "MachineDrainRule") => clusters::DRAIN_RULE,
         ("cluster.x-k8s.io", "ClusterClass") => clusters::CLASS,
+        ("runtime.cluster.x-k8s.io", "ExtensionConfig") => clusters::EXTENSION,
         ("addons.cluster.x-k8s.io", "ClusterResourceSet") => clusters::RESOURCE_SET,
         ("addons.cluster.x-k8s.io", "ClusterResourceSetBinding") => &[],
         ("ipam.cluster.x-k8s.io", "IPAddress") => &[],
@@ -70,7 +77,7 @@ pub fn converts(group: &str, kind: &str) -> bool {
     rules(group, kind).is_some()
 }
 
-/// The object in the version that is asked for, `v1beta1` or `v1beta2`. Its metadata stay as they are, but for the
+/// The object in the version that is asked for, `v1beta2` or the older one. Its metadata stay as they are, but for the
 /// annotation that holds what is kept.
 pub fn convert(object: &Value, version: &str) -> Result<Value, ConversionError> {
     let (group, from) = object["apiVersion"].as_str().unwrap_or_default().split_once('/').unwrap_or_default();
@@ -89,8 +96,8 @@ pub fn convert(object: &Value, version: &str) -> Result<Value, ConversionError> 
     let pair = Pair { rules, cx };
     let (body, note) = taken_apart(object);
     let (body, note) = match (from, version) {
-        (SPOKE, HUB) => pair.up(&body, note),
-        (HUB, SPOKE) => pair.down(&body, note.as_ref()),
+        (older, HUB) if older == spoke(kind) => pair.up(&body, note),
+        (HUB, older) if older == spoke(kind) => pair.down(&body, note.as_ref()),
         _ => return Err(unknown()),
     };
     Ok(put_together(object, &format!("{group}/{version}"), body, note.as_ref()))

@@ -5,8 +5,8 @@ use kube::CustomResourceExt;
 use serde_json::Value;
 
 use crate::{
-    cluster, control_plane, conversion, drain_rule, health_check, kubeadm, machine, names, openstack_cluster,
-    openstack_machine,
+    cluster, control_plane, conversion, drain_rule, extension, health_check, kubeadm, machine, machine_pool, names,
+    openstack_cluster, openstack_machine, openstack_machine_pool,
     published::{self, Version},
     resource_set, rules,
 };
@@ -21,6 +21,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         machine::Machine::crd(),
         machine::MachineSet::crd(),
         machine::MachineDeployment::crd(),
+        machine_pool::MachinePool::crd(),
         health_check::MachineHealthCheck::crd(),
         drain_rule::MachineDrainRule::crd(),
         resource_set::ClusterResourceSet::crd(),
@@ -32,6 +33,9 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         openstack_cluster::OpenStackClusterTemplate::crd(),
         openstack_machine::OpenStackMachine::crd(),
         openstack_machine::OpenStackMachineTemplate::crd(),
+        openstack_machine_pool::OpenStackMachinePool::crd(),
+        openstack_machine_pool::OpenStackMachinePoolTemplate::crd(),
+        extension::ExtensionConfig::crd(),
     ]
     .into_iter()
     .chain(of_data)
@@ -51,17 +55,26 @@ fn complete(mut crd: CustomResourceDefinition, versions: &[Version]) -> CustomRe
     let kind = crd.spec.names.kind.clone();
     let mut value = serde_json::to_value(crd).expect("a definition made from types is JSON");
     drop_nullable(&mut value["spec"]);
+    // What the type takes for what is absent is no default of the API.
+    for part in ["spec", "status"] {
+        let schema = value.pointer_mut(&format!("/spec/versions/0/schema/openAPIV3Schema/properties/{part}"));
+        if let Some(schema) = schema.and_then(Value::as_object_mut) {
+            schema.remove("default");
+        }
+    }
     rules::add(&kind, &mut value["spec"]);
     let group = value["spec"]["group"].clone();
     for older in versions
         .iter()
-        .filter(|older| older.kind == kind && older.group == group && older.value["name"] == conversion::SPOKE)
+        .filter(|older| older.kind == kind && older.group == group && older.value["name"] == conversion::spoke(&kind))
     {
         let mut older = older.value.clone();
         older["served"] = true.into();
         older["storage"] = false.into();
         value["spec"]["versions"].as_array_mut().expect("a definition has versions").push(older);
-        value["metadata"]["labels"][names::OLD_CONTRACT_LABEL] = conversion::SPOKE.into();
+        if conversion::spoke(&kind) == conversion::SPOKE {
+            value["metadata"]["labels"][names::OLD_CONTRACT_LABEL] = conversion::SPOKE.into();
+        }
     }
     serde_json::from_value(value).expect("removing optional keys leaves a definition")
 }

@@ -226,9 +226,11 @@ pub struct User {
     printcolumn = r#"{"jsonPath": ".status.initialization.dataSecretCreated", "name": "Data secret created", "type": "string"}"#,
     printcolumn = r#"{"jsonPath": ".metadata.creationTimestamp", "name": "Age", "type": "date"}"#,
     derive = "Default",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    attr = "cfg_attr(all(), serde(default))"
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("minProperties" = 1))]
 pub struct KubeadmConfigSpec {
     /// Shell lines early in each boot (cloud-init bootcmd).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -302,7 +304,13 @@ pub struct KubeadmConfigStatus {
 #[schemars(extend("minProperties" = 1))]
 pub struct KubeadmConfigTemplateResource {
     pub metadata: Option<TemplateMeta>,
+    /// One that says nothing is none: what is made of it has to have a field.
+    #[serde(skip_serializing_if = "says_nothing")]
     pub spec: Option<KubeadmConfigSpec>,
+}
+
+fn says_nothing(spec: &Option<KubeadmConfigSpec>) -> bool {
+    spec.as_ref().is_none_or(|spec| *spec == KubeadmConfigSpec::default())
 }
 
 /// KubeadmConfigTemplate: `spec`.

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 
+use crate::admission::NODE_DELETION_TIMEOUT_S;
 use crate::meta::{
     Condition, ContractRef, DNS_SUBDOMAIN, Gate, LABEL_VALUE, LabelSelector, TAINT_KEY, TemplateMeta, Time,
 };
@@ -33,6 +34,15 @@ pub struct MachineDeletion {
     pub node_drain_timeout_seconds: Option<i32>,
     #[schemars(range(min = 0))]
     pub node_volume_detach_timeout_seconds: Option<i32>,
+}
+
+impl MachineDeletion {
+    /// What a machine gets of what its template says, as admission completes it.
+    pub fn completed(own: Option<&Self>) -> Option<Self> {
+        let mut deletion = own.cloned().unwrap_or_default();
+        deletion.node_deletion_timeout_seconds.get_or_insert(NODE_DELETION_TIMEOUT_S);
+        Some(deletion)
+    }
 }
 
 /// What a taint does to pods.

@@ -7,10 +7,14 @@ pub const CONTROL_PLANE_LABEL: &str = "cluster.x-k8s.io/control-plane";
 pub const CONTROL_PLANE_NAME_LABEL: &str = "cluster.x-k8s.io/control-plane-name";
 pub const DEPLOYMENT_LABEL: &str = "cluster.x-k8s.io/deployment-name";
 pub const SET_LABEL: &str = "cluster.x-k8s.io/set-name";
+/// On the machines of a MachinePool, and on what the infrastructure makes for them.
+pub const POOL_LABEL: &str = "cluster.x-k8s.io/pool-name";
 /// On everything that a topology made.
 pub const TOPOLOGY_OWNED_LABEL: &str = "topology.cluster.x-k8s.io/owned";
 /// The name of workers in their topology.
 pub const TOPOLOGY_DEPLOYMENT_LABEL: &str = "topology.cluster.x-k8s.io/deployment-name";
+/// The same of workers that are a MachinePool.
+pub const TOPOLOGY_POOL_LABEL: &str = "topology.cluster.x-k8s.io/pool-name";
 pub const TEMPLATE_HASH_LABEL: &str = "machine-template-hash";
 pub const PROVIDER_LABEL: &str = "cluster.x-k8s.io/provider";
 pub const CONTRACT_LABEL: &str = "cluster.x-k8s.io/v1beta2";
@@ -25,6 +29,8 @@ pub const MANAGED_BY_ANNOTATION: &str = "cluster.x-k8s.io/managed-by";
 /// How few and how many machines the autoscaler may make of it (kubernetes/autoscaler, cloud provider clusterapi).
 pub const AUTOSCALER_MIN_ANNOTATION: &str = "cluster.x-k8s.io/cluster-api-autoscaler-node-group-min-size";
 pub const AUTOSCALER_MAX_ANNOTATION: &str = "cluster.x-k8s.io/cluster-api-autoscaler-node-group-max-size";
+/// On a MachinePool: somebody else decides how many machines it has; `false` means nobody.
+pub const REPLICAS_MANAGED_BY_ANNOTATION: &str = "cluster.x-k8s.io/replicas-managed-by";
 pub const DELETE_MACHINE_ANNOTATION: &str = "cluster.x-k8s.io/delete-machine";
 pub const DISABLE_MACHINE_CREATE_ANNOTATION: &str = "cluster.x-k8s.io/disable-machine-create";
 pub const CLONED_FROM_NAME_ANNOTATION: &str = "cluster.x-k8s.io/cloned-from-name";
@@ -47,10 +53,13 @@ pub const PRE_DRAIN_HOOK_PREFIX: &str = "pre-drain.delete.hook.machine.cluster.x
 pub const PRE_TERMINATE_HOOK_PREFIX: &str = "pre-terminate.delete.hook.machine.cluster.x-k8s.io";
 /// On an OpenStackCluster: `keep` leaves in the cloud what the workload cluster's own controllers made there.
 pub const LEFTOVERS_ANNOTATION: &str = "openstackcluster.infrastructure.cluster.x-k8s.io/leftovers";
-/// On an OpenStackCluster: the policy of the server groups that are made for its machines, as Nova names it.
+/// On an OpenStackCluster: the policy of the server groups that are made for its machines, as Nova names it. On an
+/// OpenStackMachine of a pool: that of the pool's.
 pub const SERVER_GROUPS_ANNOTATION: &str = "openstackcluster.infrastructure.cluster.x-k8s.io/server-groups";
 /// On an OpenStackCluster that is going to be deleted: volumes whose PersistentVolume says Delete, by id.
 pub const VOLUMES_ANNOTATION: &str = "openstackcluster.infrastructure.cluster.x-k8s.io/volumes-to-delete";
+/// The same of snapshots whose VolumeSnapshotContent says Delete.
+pub const SNAPSHOTS_ANNOTATION: &str = "openstackcluster.infrastructure.cluster.x-k8s.io/snapshots-to-delete";
 pub const REVISION_ANNOTATION: &str = "machinedeployment.clusters.x-k8s.io/revision";
 /// On a MachineDeployment: so many sets without machines are kept, to go back to; 1.
 pub const HISTORY_LIMIT_ANNOTATION: &str = "machinedeployment.clusters.x-k8s.io/revision-history-limit";
@@ -61,15 +70,30 @@ pub const KUBEADM_CLUSTER_CONFIGURATION_ANNOTATION: &str =
 
 pub const TOPOLOGY_DEFER_UPGRADE_ANNOTATION: &str = "topology.cluster.x-k8s.io/defer-upgrade";
 pub const TOPOLOGY_HOLD_UPGRADE_ANNOTATION: &str = "topology.cluster.x-k8s.io/hold-upgrade-sequence";
-/// So many MachineDeployments may be upgraded at a time; 1.
+/// So many MachineDeployments, and so many MachinePools, may be upgraded at a time; 1.
 pub const TOPOLOGY_UPGRADE_CONCURRENCY_ANNOTATION: &str = "topology.cluster.x-k8s.io/upgrade-concurrency";
+/// On a Cluster: its topology may get a class, or its version change, as it would not be let otherwise.
+pub const UNSAFE_CLASS_ANNOTATION: &str = "unsafe.topology.cluster.x-k8s.io/disable-update-class-name-check";
+pub const UNSAFE_VERSION_ANNOTATION: &str = "unsafe.topology.cluster.x-k8s.io/disable-update-version-check";
+/// On a Cluster: a key that begins so holds back an upgrade that has not begun.
+pub const BEFORE_UPGRADE_HOOK_PREFIX: &str = "before-upgrade.hook.cluster.cluster.x-k8s.io";
+/// On a Cluster: the version of the step that an upgrade of several is at.
+pub const TOPOLOGY_UPGRADE_STEP_ANNOTATION: &str = "topology.internal.cluster.x-k8s.io/upgrade-step";
+/// Hooks of runtime extensions that are to be called yet, with commas between them.
+pub const PENDING_HOOKS_ANNOTATION: &str = "runtime.cluster.x-k8s.io/pending-hooks";
+/// The hooks before the deletion of a Cluster have let it go.
+pub const OK_TO_DELETE_ANNOTATION: &str = "runtime.cluster.x-k8s.io/ok-to-delete";
+/// On an ExtensionConfig: `namespace/name` of the Secret whose `ca.crt` is to be its authority.
+pub const INJECT_CA_ANNOTATION: &str = "runtime.cluster.x-k8s.io/inject-ca-from-secret";
 
 pub const CLUSTER_FINALIZER: &str = "cluster.cluster.x-k8s.io";
 pub const MACHINE_FINALIZER: &str = "machine.cluster.x-k8s.io";
 pub const MACHINE_SET_FINALIZER: &str = "cluster.x-k8s.io/machineset";
 pub const MACHINE_DEPLOYMENT_FINALIZER: &str = "cluster.x-k8s.io/machinedeployment";
+pub const MACHINE_POOL_FINALIZER: &str = "machinepool.cluster.x-k8s.io";
 pub const CONTROL_PLANE_FINALIZER: &str = "kubeadm.controlplane.cluster.x-k8s.io";
 pub const OPENSTACK_CLUSTER_FINALIZER: &str = "openstackcluster.infrastructure.cluster.x-k8s.io";
+pub const OPENSTACK_MACHINE_POOL_FINALIZER: &str = "openstackmachinepool.infrastructure.cluster.x-k8s.io";
 pub const OPENSTACK_SERVER_FINALIZER: &str = "openstackserver.infrastructure.cluster.x-k8s.io";
 pub const OPENSTACK_POOL_FINALIZER: &str = "openstackfloatingippool.infrastructure.cluster.x-k8s.io";
 /// On an IPAddress, until its floating IP has gone back to the pool.
@@ -110,4 +134,33 @@ impl Purpose {
         };
         format!("{cluster}-{suffix}")
     }
+}
+
+/// Letters and digits that cannot be taken for one another or form words (apimachinery `util/rand`).
+const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// So many letters and digits for a name; near numbers give others. A number has room for 13 of them.
+pub fn suffix(number: u64, chars: usize) -> String {
+    // SplitMix64's finish.
+    let mut x = number;
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^= x >> 31;
+    let mut text = String::with_capacity(chars);
+    for _ in 0..chars {
+        let letters = ALPHABET.len() as u64;
+        text.push(char::from(ALPHABET[(x % letters) as usize]));
+        x /= letters;
+    }
+    text
+}
+
+/// The same for what decides the name.
+pub fn digest(parts: &[&str], chars: usize) -> String {
+    // FNV-1a.
+    let mut x = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in parts.iter().flat_map(|part| part.bytes().chain([0])) {
+        x = (x ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    suffix(x, chars)
 }

@@ -79,9 +79,9 @@ pub struct NodeRegistration {
     pub kubelet_extra_args: Vec<Arg>,
     #[schemars(length(min = 1, max = 253))]
     pub name: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// An empty list takes from a control plane the taint that it has without one.
     #[schemars(length(min = 0, max = 100))]
-    pub taints: Vec<NodeTaint>,
+    pub taints: Option<Vec<NodeTaint>>,
 }
 
 /// KubeadmConfig: `spec.initConfiguration.patches`.

@@ -76,10 +76,8 @@ impl Kept {
 const INFRASTRUCTURE: &str = "infrastructure.cluster.x-k8s.io";
 const IPAM: &str = "ipam.cluster.x-k8s.io";
 
-const KINDS: [Kept; 9] = [
+const KINDS: [Kept; 8] = [
     Kept { short: &["cc"], ..Kept::new("ClusterClass", "cluster.x-k8s.io", "clusterclasses", HUB) },
-    // Listed by clusterctl; none can be made.
-    Kept { short: &["mp"], ..Kept::new("MachinePool", "cluster.x-k8s.io", "machinepools", HUB) },
     Kept::new("KubeadmControlPlaneTemplate", "controlplane.cluster.x-k8s.io", "kubeadmcontrolplanetemplates", HUB),
     Kept {
         short: &["osci"],

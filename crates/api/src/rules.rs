@@ -179,6 +179,7 @@ mod tests {
             ("ClusterClass", 4),
             ("ClusterResourceSet", 0),
             ("ClusterResourceSetBinding", 0),
+            ("ExtensionConfig", 0),
             ("IPAddress", 0),
             ("IPAddressClaim", 0),
             ("Image", 10),
@@ -199,6 +200,8 @@ mod tests {
             ("OpenStackServer", 7),
             ("OpenStackMachine", 6),
             ("OpenStackMachineTemplate", 6),
+            ("OpenStackMachinePool", 6),
+            ("OpenStackMachinePoolTemplate", 6),
         ];
         assert_eq!(counts, expected.map(|(kind, count)| (kind.to_owned(), count)).into());
     }

@@ -1,7 +1,10 @@
 //! `Cluster.spec.topology`: a cluster described by a ClusterClass.
 
 pub mod desired;
+mod external;
+pub mod hooks;
 pub mod patches;
+pub(crate) mod rules;
 pub mod template;
 pub mod variables;
 
@@ -28,6 +31,14 @@ pub enum TopologyError {
     Template(String),
     #[error("{0}")]
     Version(String),
+    /// A runtime extension has to be asked before there is more to tell.
+    #[error("{} has to be asked of {} first", .0.hook.name(), .0.handler.as_deref().unwrap_or("runtime extensions"))]
+    Ask(Box<hooks::Question>),
+    #[error("{0}")]
+    Extension(String),
+    /// Hooks hold back that anything is made.
+    #[error("{}", hooks::told(.0, "Cluster topology creation"))]
+    Blocked(Vec<hooks::Blocking>),
 }
 
 /// Cluster: `spec.topology.classRef`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use store::{KeyValue, Range};
 
 use crate::{
@@ -427,11 +427,14 @@ impl Draft {
     /// Keeps of the old object what this request may not touch.
     fn carry_over(&mut self, scope: &Scope, old: &Value, applied: bool) {
         let kind = &scope.kind;
-        let old_meta = meta(old).cloned().unwrap_or_default();
+        let nothing = Map::new();
+        let old_meta = meta(old).unwrap_or(&nothing);
         if scope.subresource == "status" && kind.is_custom() {
             // Of the metadata, a status update may touch only who manages which fields.
             let managed = meta_mut(&mut self.object).remove("managedFields");
-            let mut metadata = old_meta.clone();
+            let managed = managed.or_else(|| old_meta.get("managedFields").cloned());
+            let others = old_meta.iter().filter(|(key, _)| *key != "managedFields");
+            let mut metadata: Map<_, _> = others.map(|(key, value)| (key.clone(), value.clone())).collect();
             metadata.extend(managed.map(|m| ("managedFields".to_owned(), m)));
             self.object["metadata"] = Value::Object(metadata);
         }
@@ -449,23 +452,30 @@ impl Draft {
             metadata.insert("managedFields".into(), managed.clone());
         }
         match scope.subresource.as_str() {
-            "status" => {
-                let status = self.object.get("status").cloned();
-                let metadata = self.object["metadata"].take();
-                self.object = old.clone();
-                self.object["metadata"] = metadata;
-                replace(&mut self.object, "status", status);
-            }
-            "" | "finalize" if kind.status => replace(&mut self.object, "status", old.get("status").cloned()),
+            "status" => keep_all_but_status(&mut self.object, old),
+            "" | "finalize" if kind.status => replace(&mut self.object, "status", old.get("status")),
             _ => {}
         }
     }
 }
 
-fn replace(object: &mut Value, key: &str, value: Option<Value>) {
+/// Makes everything but the status and the metadata what it was. Most of it is that already, and is not copied.
+fn keep_all_but_status(object: &mut Value, old: &Value) {
+    let is_its_own = |key: &str| key == "status" || key == "metadata";
+    let (Some(fields), Some(old)) = (object.as_object_mut(), old.as_object()) else { return };
+    fields.retain(|key, _| is_its_own(key) || old.contains_key(key));
+    for (key, value) in old.iter().filter(|(key, _)| !is_its_own(key)) {
+        if fields.get(key) != Some(value) {
+            fields.insert(key.clone(), value.clone());
+        }
+    }
+}
+
+fn replace(object: &mut Value, key: &str, value: Option<&Value>) {
     let Some(fields) = object.as_object_mut() else { return };
     match value {
-        Some(value) => drop(fields.insert(key.to_owned(), value)),
+        Some(value) if fields.get(key) == Some(value) => {}
+        Some(value) => drop(fields.insert(key.to_owned(), value.clone())),
         None => drop(fields.remove(key)),
     }
 }

@@ -6,6 +6,7 @@ use api::{
     condition,
     control_plane::KubeadmControlPlane,
     machine::{Machine, MachineDeployment},
+    machine_pool::MachinePool,
     meta::{Condition, ConditionStatus},
     names::CLUSTER_LABEL,
     openstack_cluster::OpenStackCluster,
@@ -94,6 +95,16 @@ async fn tree(client: &Client, namespace: &str, cluster: Cluster) -> Result<Bran
             replicas: Some((status.ready_replicas.unwrap_or(0), deployment.spec.replicas.unwrap_or(0))),
             children: mine.into_iter().map(machine).collect(),
             ..leaf("MachineDeployment", &deployment.metadata, status.conditions, "Available")
+        });
+    }
+    let pools = Api::<MachinePool>::namespaced(client.clone(), namespace).list(&params).await?;
+    for pool in pools.items {
+        let status = pool.status.unwrap_or_default();
+        let mine = take(&mut left, |machine| owned_by(&machine.metadata, pool.metadata.uid.as_deref()));
+        workers.children.push(Branch {
+            replicas: Some((status.ready_replicas.unwrap_or(0), pool.spec.replicas.unwrap_or(0))),
+            children: mine.into_iter().map(machine).collect(),
+            ..leaf("MachinePool", &pool.metadata, status.conditions, "Available")
         });
     }
     if !workers.children.is_empty() {

@@ -77,7 +77,7 @@ impl Check {
 
 pub async fn run(arguments: Arguments) -> Result<u8> {
     let cloud = cloud(&arguments.place)?;
-    let client = Client::connect(cloud, openstack::Options::default()).context("set up a client of the cloud")?;
+    let client = Client::connect(cloud, options()?).context("set up a client of the cloud")?;
     let checks = examine(&client, arguments.image.as_deref()).await;
     let healthy = checks.iter().all(|check| check.ok);
     if arguments.output == Output::Table {
@@ -104,6 +104,13 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     Ok(if healthy { DONE } else { FAILED })
 }
 
+/// The clouds.yaml that was named, for controllers to use, and the cloud in it.
+pub fn credentials(place: &Place) -> Result<(String, String)> {
+    let path = place.clouds_yaml.as_ref().context("pass --clouds-yaml: the controllers get the credentials in it")?;
+    let name = place.cloud.clone().context("pass --cloud: the cloud in clouds.yaml")?;
+    Ok((std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?, name))
+}
+
 pub fn cloud(place: &Place) -> Result<Cloud> {
     if let Some(path) = &place.clouds_yaml {
         let yaml = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
@@ -114,6 +121,12 @@ pub fn cloud(place: &Place) -> Result<Cloud> {
     let current_dir = std::env::current_dir().context("find the current folder")?;
     let search = openstack::clouds::Search { variable: &variables, current_dir: &current_dir, home: home.as_deref() };
     Ok(search.cloud(place.cloud.as_deref())?)
+}
+
+/// How clouds are reached from here: through the proxies that the environment names.
+pub fn options() -> Result<openstack::Options> {
+    let proxies = openstack::Proxies::from_variables(&|name| std::env::var(name).ok())?;
+    Ok(openstack::Options { proxies, ..Default::default() })
 }
 
 async fn examine(client: &Client, image: Option<&str>) -> Vec<Check> {

@@ -3,6 +3,7 @@
 //! Commands speak the Kubernetes API and nothing else (`doctor` speaks to a cloud), so they work against any management
 //! cluster. Left out: starting things, which is the binary's part.
 
+mod adopt;
 mod create;
 mod delete;
 mod describe;
@@ -27,7 +28,9 @@ use kube::{
 };
 
 pub use self::{
+    adopt::{Adopt, go as go_on_with_adopted},
     create::{ClusterTemplate, apply},
+    doctor::options as cloud_options,
     moves::Move,
     wait::wait_for_cluster,
 };
@@ -50,6 +53,8 @@ pub enum Command {
     Delete(Delete),
     /// Look into an OpenStack cloud
     Cloud(CloudCommand),
+    /// Take over a kubeadm cluster that exists, without replacing a machine
+    Adopt(Box<adopt::Arguments>),
     /// Move clusters to another management cluster
     Move(moves::Arguments),
     /// Watch, restart, pause, resume and undo rollouts of machines
@@ -94,14 +99,26 @@ impl Target {
             let unset = std::env::var_os("KUBECONFIG").is_none_or(|value| value.is_empty());
             own.filter(|path| unset && path.exists())
         });
-        let config = match named {
+        let mut config = match named {
             Some(path) => {
                 let kubeconfig = Kubeconfig::read_from(&path).with_context(|| format!("read {}", path.display()))?;
                 Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?
             }
             None => Config::infer().await.context("find a kubeconfig: set KUBECONFIG or pass --kubeconfig")?,
         };
+        reach_directly(&mut config);
         Ok(Client::try_from(config)?)
+    }
+}
+
+/// Proxies that the environment names are on the way to clouds, not to Kubernetes APIs: these are reached directly, unless their
+/// kubeconfig says otherwise.
+pub fn reach_directly(config: &mut Config) {
+    let named = ["HTTPS_PROXY", "https_proxy"].into_iter().filter_map(|name| std::env::var(name).ok());
+    let plain = |url: &str| url.trim_end_matches('/').to_owned();
+    let told = config.proxy_url.as_ref().map(|url| plain(&url.to_string()));
+    if named.into_iter().any(|url| Some(plain(&url)) == told) {
+        config.proxy_url = None;
     }
 }
 
@@ -169,6 +186,7 @@ pub async fn run(command: Command, mut program: clap::Command) -> Result<u8> {
         Command::Describe(Describe { what: DescribeWhat::Cluster(arguments) }) => describe::run(arguments).await,
         Command::Delete(Delete { what: DeleteWhat::Cluster(arguments) }) => delete::run(arguments).await,
         Command::Cloud(CloudCommand { what: CloudWhat::Orphans(arguments) }) => orphans::run(arguments).await,
+        Command::Adopt(arguments) => adopt::run(*arguments).await,
         Command::Move(arguments) => moves::run(arguments).await,
         Command::Rollout(rollout) => rollout::run(rollout).await,
         Command::Topology(topology) => topology::run(topology).await,
@@ -186,5 +204,15 @@ pub async fn run(command: Command, mut program: clap::Command) -> Result<u8> {
             }
             Ok(DONE)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Subcommand;
+
+    #[test]
+    fn every_command_line_can_be_read() {
+        super::Command::augment_subcommands(clap::Command::new("skep")).debug_assert();
     }
 }

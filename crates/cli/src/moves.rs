@@ -31,6 +31,9 @@ pub struct Arguments {
     /// Move this cluster only; what others may need too is copied and stays
     #[arg(long, value_name = "CLUSTER")]
     filter_cluster: Option<String>,
+    /// Move the clusters of all namespaces, those with ClusterClasses first
+    #[arg(short = 'A', long, conflicts_with = "filter_cluster")]
+    all_namespaces: bool,
     #[command(flatten)]
     target: Target,
 }
@@ -50,8 +53,12 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     let namespace = arguments.target.namespace.clone();
     let target = Target { kubeconfig: Some(arguments.to_kubeconfig), namespace: namespace.clone() };
     let to = target.client().await?;
-    let moving = Move { from, to, namespace, cluster: arguments.filter_cluster, dry_run: arguments.dry_run };
-    moving.run(&mut |word| output::line(word)).await?;
+    let namespaces = if arguments.all_namespaces { discovery::namespaces(&from, &to).await? } else { vec![namespace] };
+    for namespace in namespaces {
+        let (from, to, cluster) = (from.clone(), to.clone(), arguments.filter_cluster.clone());
+        let moving = Move { from, to, cluster, dry_run: arguments.dry_run, namespace };
+        moving.run(&mut |word| output::line(word)).await?;
+    }
     Ok(DONE)
 }
 

@@ -12,7 +12,7 @@ use api::{
 use kube::{Api, Client as Kubernetes, ResourceExt, api::ListParams};
 use openstack::{
     Client, Query, Service,
-    block_storage::Volume,
+    block_storage::{Snapshot, Volume},
     compute::{Server, ServerGroup},
     load_balancer::LoadBalancer,
     network::{FloatingIp, Network, Port, Router, SecurityGroup, Subnet, Trunk},
@@ -92,7 +92,7 @@ impl Known {
 
 pub async fn run(arguments: Arguments) -> Result<u8> {
     let cloud = doctor::cloud(&arguments.place)?;
-    let client = Client::connect(cloud, openstack::Options::default()).context("set up a client of the cloud")?;
+    let client = Client::connect(cloud, doctor::options()?).context("set up a client of the cloud")?;
     // First what is in the cloud: what is made meanwhile has an object before it is there.
     let marked = marked(&client).await?;
     let known = known(&arguments.target.client().await?).await?;
@@ -177,6 +177,14 @@ async fn marked(cloud: &Client) -> Result<Vec<Marked>> {
             if let Some(cluster) = ours.or_else(|| volume.metadata.get(CSI_CLUSTER).cloned()) {
                 let (id, name) = (volume.id, volume.name);
                 found.push(Marked { kind: "volume", id, name, cluster, of_machine: !inside, inside });
+            }
+        }
+    }
+    if cloud.has(Service::BlockStorage).await? {
+        for snapshot in cloud.list::<Snapshot>(&all).await.context("list the cloud's snapshots")? {
+            if let Some(cluster) = snapshot.metadata.get(CSI_CLUSTER).cloned() {
+                let (id, name) = (snapshot.id, snapshot.name);
+                found.push(Marked { kind: "snapshot", id, name, cluster, of_machine: false, inside: true });
             }
         }
     }

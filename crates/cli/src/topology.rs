@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, fmt::Write, path::PathBuf};
 use anyhow::{Context, Result, bail};
 use api::{
     conversion,
-    names::{CLUSTER_LABEL, TOPOLOGY_DEPLOYMENT_LABEL, TOPOLOGY_OWNED_LABEL},
-    topology::desired::{self, Desired, Reference, Waiting, desired},
+    names::{CLUSTER_LABEL, TOPOLOGY_OWNED_LABEL},
+    topology::desired::{self, Desired, Group, Reference, Waiting, desired},
 };
 use kube::{
     Api, Client,
@@ -194,13 +194,17 @@ impl World {
         }
         let labels = format!("{CLUSTER_LABEL}={name},{TOPOLOGY_OWNED_LABEL}");
         let deployments = self.list(CORE, "MachineDeployment", &namespace, &labels).await?;
-        let workers = format!("{labels},{TOPOLOGY_DEPLOYMENT_LABEL}");
-        let machines = self.list(CORE, "Machine", &namespace, &workers).await?;
+        let pools = self.list(CORE, "MachinePool", &namespace, &labels).await?;
+        let mut machines = Vec::new();
+        for group in Group::ALL {
+            let workers = format!("{labels},{}", group.label());
+            machines.extend(self.list(CORE, "Machine", &namespace, &workers).await?);
+        }
         let mut there = BTreeMap::new();
         let mut known = |object: &Value| {
             there.insert((text(object, "/kind").to_owned(), text(object, "/metadata/name").to_owned()), object.clone());
         };
-        deployments.iter().for_each(&mut known);
+        deployments.iter().chain(&pools).for_each(&mut known);
         let mut control_plane = None;
         for field in ["infrastructureRef", "controlPlaneRef"] {
             let reference = &cluster["spec"][field];
@@ -217,10 +221,24 @@ impl World {
             .collect();
         kinds.push((CORE.to_owned(), "MachineHealthCheck".to_owned()));
         kinds.dedup();
+        // A pool names objects.
+        for class in class.pointer("/spec/workers/machinePools").and_then(Value::as_array).into_iter().flatten() {
+            for part in ["bootstrap", "infrastructure"] {
+                let reference = &class[part]["templateRef"];
+                let group = text(reference, "/apiVersion").split_once('/').map_or("", |(group, _)| group);
+                let kind = text(reference, "/kind").trim_end_matches("Template").to_owned();
+                let found = (format!("{group}/{}", conversion::HUB), kind);
+                if !kinds.contains(&found) {
+                    kinds.push(found);
+                }
+            }
+        }
         for (api_version, kind) in kinds {
             self.list(&api_version, &kind, &namespace, &labels).await?.iter().for_each(&mut known);
         }
-        Ok((desired::Seen { cluster, class, templates, control_plane, deployments, machines }, there))
+        // Extensions are not asked: where one would have to be, it is told.
+        let runtime = Default::default();
+        Ok((desired::Seen { cluster, class, templates, control_plane, deployments, pools, machines, runtime }, there))
     }
 }
 
@@ -258,19 +276,22 @@ fn told(seen: &desired::Seen, desired: &Desired, there: &BTreeMap<(String, Strin
             say(" ", Colour::Faint, &format!("    and {} more", changes.len() - CHANGES_MAX));
         }
     }
-    for name in &desired.removed {
-        let machines = there.get(&("MachineDeployment".to_owned(), name.clone())).map_or(0, replicas);
-        say("-", Colour::Red, &format!("delete MachineDeployment {name} with its {machines} machines"));
+    for (group, name) in &desired.removed {
+        let kind = group.kind();
+        let machines = there.get(&(kind.to_owned(), name.clone())).map_or(0, replicas);
+        say("-", Colour::Red, &format!("delete {kind} {name} with its {machines} machines"));
     }
     for waiting in &desired.upgrade.waiting {
         let text = match waiting {
             Waiting::ControlPlane { from, to, on } => format!("wait   control plane, from {from} to {to}: {on}"),
-            Waiting::Create { topology, on } => format!("wait   MachineDeployment {topology} is made later: {on}"),
-            Waiting::Workers { topology, to, on } => {
-                format!("wait   MachineDeployment {topology} goes to {to} later: {on}")
+            Waiting::Create { group, topology, on } => {
+                format!("wait   {} {topology} is made later: {on}", group.kind())
             }
-            Waiting::Deferred { topology, to } => {
-                format!("wait   MachineDeployment {topology} goes to {to} when its annotation is gone")
+            Waiting::Workers { group, topology, to, on, .. } => {
+                format!("wait   {} {topology} goes to {to} later: {on}", group.kind())
+            }
+            Waiting::Deferred { group, topology, to, .. } => {
+                format!("wait   {} {topology} goes to {to} when its annotation is gone", group.kind())
             }
         };
         say(".", Colour::Faint, &text);
@@ -280,7 +301,8 @@ fn told(seen: &desired::Seen, desired: &Desired, there: &BTreeMap<(String, Strin
 }
 
 fn replicas(object: &Value) -> i64 {
-    object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1)
+    let count = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64);
+    count("/spec/replicas").or_else(|| count("/status/replicas")).unwrap_or(1)
 }
 
 /// Whether machines are replaced, and how many.
@@ -292,6 +314,11 @@ fn rolls(kind: &str, changes: &[String], live: &Value) -> String {
             "spec.template.spec.infrastructureRef",
             "spec.template.spec.failureDomain",
         ],
+        "MachinePool" => {
+            &["spec.template.spec.version", "spec.template.spec.bootstrap", "spec.template.spec.infrastructureRef"]
+        }
+        // The infrastructure's, of any provider.
+        pool if pool.ends_with("MachinePool") => &["spec.template"],
         "KubeadmControlPlane" => &[
             "spec.version",
             "spec.kubeadmConfigSpec",
@@ -354,6 +381,8 @@ mod tests {
         assert_eq!(found, ["spec.new.x: true", r#"spec.version: "v1.34.2" -> "v1.35.0""#]);
         let live = json!({"spec": {"replicas": 3}});
         assert_eq!(rolls("KubeadmControlPlane", &found, &live), ": its 3 machines are replaced");
+        let pool = ["spec.template.spec.version: a -> b".to_owned()];
+        assert_eq!(rolls("MachinePool", &pool, &live), ": its 3 machines are replaced");
         assert_eq!(rolls("OpenStackCluster", &found, &live), "");
     }
 }

@@ -12,6 +12,7 @@ use api::{
     condition,
     control_plane::KubeadmControlPlane,
     machine::{Machine, MachineDeployment, RolloutStrategyType},
+    machine_pool::MachinePool,
     names::{CLUSTER_LABEL, CONTROL_PLANE_LABEL, PAUSED_ANNOTATION},
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -83,6 +84,7 @@ struct Seen {
     cluster: Cluster,
     control_plane: Option<KubeadmControlPlane>,
     deployments: Vec<MachineDeployment>,
+    pools: Vec<MachinePool>,
     machines: Vec<Machine>,
     /// What its class offers; empty if that is not said.
     offered: Vec<Version>,
@@ -127,6 +129,7 @@ async fn look(client: &kube::Client, namespace: &str, cluster: Cluster) -> Resul
     let told = |what: &str| format!("list the {what} of cluster {name}");
     let planes = Api::<KubeadmControlPlane>::namespaced(client.clone(), namespace).list(&own).await;
     let deployments = Api::<MachineDeployment>::namespaced(client.clone(), namespace).list(&own).await;
+    let pools = Api::<MachinePool>::namespaced(client.clone(), namespace).list(&own).await;
     let machines = Api::<Machine>::namespaced(client.clone(), namespace).list(&own).await;
     let class = cluster.spec.topology.as_ref().map(|topology| {
         let place = topology.class_ref.namespace.clone().unwrap_or_else(|| namespace.to_owned());
@@ -143,6 +146,7 @@ async fn look(client: &kube::Client, namespace: &str, cluster: Cluster) -> Resul
     Ok(Seen {
         control_plane: planes.with_context(|| told("control planes"))?.items.into_iter().next(),
         deployments: deployments.with_context(|| told("MachineDeployments"))?.items,
+        pools: pools.with_context(|| told("MachinePools"))?.items,
         machines: machines.with_context(|| told("machines"))?.items,
         offered,
         cluster,
@@ -293,6 +297,11 @@ fn machines(count: i32) -> String {
     if count == 1 { "1 machine".to_owned() } else { format!("{count} machines") }
 }
 
+/// What makes the pool's servers.
+fn name_of(pool: &MachinePool) -> &str {
+    &pool.spec.template.spec.infrastructure_ref.name
+}
+
 fn order(seen: &Seen, control_plane: &KubeadmControlPlane, step: Version, out: &mut String) {
     let replicas = control_plane.spec.replicas.unwrap_or(1);
     let rolling = control_plane.spec.rollout.as_ref().and_then(|rollout| rollout.strategy.as_ref());
@@ -318,6 +327,16 @@ fn order(seen: &Seen, control_plane: &KubeadmControlPlane, step: Version, out: &
             deployment.metadata.name.as_deref().unwrap_or_default(),
             machines(spec.replicas.unwrap_or(1)),
         );
+        index += 1;
+    }
+    for pool in &seen.pools {
+        let spec = &pool.spec;
+        if spec.template.spec.version.as_deref().and_then(|own| parse(own).ok()).is_some_and(|own| own >= step) {
+            continue;
+        }
+        let (name, count) = (pool.metadata.name.as_deref().unwrap_or_default(), spec.replicas.unwrap_or(1));
+        let how = format!("as {} {} says", spec.template.spec.infrastructure_ref.kind, name_of(pool));
+        let _ = writeln!(out, "    {index}  MachinePool {name}: {}, {how}", machines(count));
         index += 1;
     }
 }
@@ -376,6 +395,7 @@ mod tests {
             cluster: Cluster::new("demo", Default::default()),
             control_plane: Some(plane),
             deployments: vec![deployment],
+            pools: Vec::new(),
             machines: vec![machine],
             offered: Vec::new(),
         };

@@ -18,6 +18,7 @@ use kube::{
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
 use crate::{Key, Queue};
@@ -33,6 +34,8 @@ pub struct Cache<K> {
     state: RwLock<State<K>>,
     listeners: RwLock<Vec<Listener<K>>>,
     head: Arc<Head>,
+    /// Ends the watch when it is dropped.
+    _alive: DropGuard,
 }
 
 struct State<K> {
@@ -54,10 +57,13 @@ impl<K: Cached> Cache<K> {
         let head = Arc::new(Head { seen: watch::Sender::new(0), synced: watch::Sender::new(false) });
         writer.follow(&K::group(&()), &K::plural(&()), head.clone());
         let state = State { objects: HashMap::new(), by_cluster: BTreeMap::new() };
-        let cache = Arc::new(Self { state: RwLock::new(state), listeners: RwLock::new(Vec::new()), head });
+        let gone = CancellationToken::new();
+        let alive = gone.clone().drop_guard();
+        let cache =
+            Arc::new(Self { state: RwLock::new(state), listeners: RwLock::new(Vec::new()), head, _alive: alive });
         let reader = Arc::downgrade(&cache);
-        // Ends when the last handle of the cache is dropped.
-        writer.tasks().spawn(async move {
+        // Ends when the last handle of the cache is dropped, also while nothing happens.
+        writer.tasks().spawn(gone.run_until_cancelled_owned(async move {
             let events = watcher(Api::<K>::all(client), config).default_backoff();
             pin_mut!(events);
             let fresh = Mutex::new(HashMap::new());
@@ -68,7 +74,7 @@ impl<K: Cached> Cache<K> {
                     Err(error) => warn!(kind = %K::kind(&()), %error, "watch failed; it is started again"),
                 }
             }
-        });
+        }));
         cache
     }
 

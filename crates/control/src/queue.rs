@@ -12,7 +12,7 @@ use tokio_util::{
     sync::CancellationToken,
     time::{DelayQueue, delay_queue},
 };
-use tracing::{Instrument, debug, error, info_span, warn};
+use tracing::{Instrument, debug, error, info_span, trace, warn};
 
 use crate::{Class, Clock, Error, Key, Longest, Outcome, Reconcile, Result};
 
@@ -24,6 +24,8 @@ const BLOCKED_PAUSE: Duration = Duration::from_secs(30);
 /// A failing key that is changed runs no sooner than this, times its failures up to a limit.
 const PACE: Duration = Duration::from_secs(1);
 const PACE_MAX: u32 = 10;
+/// No key sleeps longer, whatever an outcome says: the timers hold no more than two years.
+const PAUSE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// A failure to observe twice the same way is told again only this often, in failures.
 const LOG_EVERY: u32 = 10;
 
@@ -75,6 +77,7 @@ impl Runner {
                 let Some(key) = work.next() else { break };
                 let (reconciler, clock) = (reconciler.clone(), self.clock.clone());
                 let span = info_span!("reconcile", controller = R::NAME, %key);
+                trace!(controller = R::NAME, %key, "begins");
                 let task = {
                     let (key, longest) = (key.clone(), self.longest.clone());
                     async move {
@@ -88,7 +91,10 @@ impl Runner {
             }
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(key) = self.incoming.recv() => work.add(key),
+                Some(key) = self.incoming.recv() => {
+                    trace!(controller = R::NAME, %key, "woken");
+                    work.add(key);
+                }
                 Some(expired) = work.delayed.next(), if !work.delayed.is_empty() => work.expired(expired.into_inner()),
                 Some(ended) = running.join_next_with_id(), if !running.is_empty() => {
                     let (id, result) = match ended {
@@ -164,7 +170,10 @@ impl Work {
             Ok(outcome) => {
                 self.failures.remove(&key);
                 match outcome {
-                    Outcome::Settled | Outcome::Gone => None,
+                    Outcome::Settled | Outcome::Gone => {
+                        trace!(controller = R::NAME, %key, "settled");
+                        None
+                    }
                     Outcome::Waiting { on, after } => {
                         debug!(controller = R::NAME, %key, on, after_s = after.as_secs_f32(), "waits");
                         Some(after)
@@ -204,9 +213,24 @@ impl Work {
     }
 
     fn delay(&mut self, key: Key, pause: Duration) {
-        let delay = self.delayed.insert(key.clone(), pause);
+        let delay = self.delayed.insert(key.clone(), pause.min(PAUSE_MAX));
         if let Some(earlier) = self.delays.insert(key, delay) {
             self.delayed.try_remove(&earlier);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_beyond_what_timers_hold_is_cut() {
+        let (mut work, key) = (Work::default(), Key::new("ns", "a"));
+        let begun = Instant::now();
+        work.delay(key.clone(), Duration::MAX);
+        let expired = work.delayed.next().await.map(delay_queue::Expired::into_inner);
+        assert_eq!(expired, Some(key));
+        assert!(begun.elapsed() < PAUSE_MAX + Duration::from_secs(1));
     }
 }

@@ -1,7 +1,7 @@
 //! Carries plans out against the Management API.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -22,8 +22,11 @@ use crate::{Clock, Error, Event, Key, Outcome, Plan, Result, Step, cache::Head};
 /// How long a reconcile waits to see its own writes in the caches before it gives up and comes back later.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 /// What is new in words only is written this long after the object's last write: a machine on its way says a dozen things,
-/// and each would be written again in the summaries of everything above it.
-const WORDS_INTERVAL: Duration = Duration::from_secs(1);
+/// and each would be written again in the summaries of everything above it. The longer this goes on, the longer the pause.
+const WORDS_PAUSE: Duration = Duration::from_secs(3);
+const WORDS_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// An object that was left alone for so many pauses has a short one again.
+const QUIET_PAUSES: u32 = 3;
 
 /// Writes on behalf of the controllers of one process. Cheap to clone.
 #[derive(Clone)]
@@ -39,36 +42,48 @@ struct Inner {
     recent: Mutex<Recent>,
 }
 
-/// Objects that were written less than [`WORDS_INTERVAL`] ago.
+/// Objects that were written lately.
 #[derive(Default)]
 struct Recent {
-    written: HashMap<(String, Key), Instant>,
-    order: VecDeque<(Instant, (String, Key))>,
+    written: HashMap<(String, Key), Written>,
+    /// By when they are forgotten.
+    order: BTreeSet<(Instant, (String, Key))>,
+}
+
+struct Written {
+    at: Instant,
+    /// Until it may be written in words.
+    pause: Duration,
+}
+
+impl Written {
+    fn forgotten_at(&self) -> Instant {
+        self.at + self.pause * QUIET_PAUSES
+    }
 }
 
 impl Recent {
-    fn add(&mut self, object: (String, Key), now: Instant) {
-        self.forget(now);
-        self.written.insert(object.clone(), now);
-        self.order.push_back((now, object));
-    }
-
-    /// How long to wait until the object may be written in words.
-    fn left(&mut self, object: &(String, Key), now: Instant) -> Option<Duration> {
-        self.forget(now);
-        self.written.get(object).map(|at| (*at + WORDS_INTERVAL).saturating_duration_since(now))
-    }
-
-    fn forget(&mut self, now: Instant) {
-        while let Some((at, _)) = self.order.front()
-            && *at + WORDS_INTERVAL <= now
+    /// How long to wait until the object may be written, now that something is new. Notes that it is written if that is now.
+    fn left(&mut self, object: (String, Key), words_only: bool, now: Instant) -> Option<Duration> {
+        while let Some((until, _)) = self.order.first()
+            && *until <= now
         {
-            let Some((at, object)) = self.order.pop_front() else { break };
-            // Unless it was written again since.
-            if self.written.get(&object) == Some(&at) {
-                self.written.remove(&object);
-            }
+            let Some((_, object)) = self.order.pop_first() else { break };
+            self.written.remove(&object);
         }
+        let mut pause = WORDS_PAUSE;
+        if let Some(last) = self.written.get(&object) {
+            let left = (last.at + last.pause).saturating_duration_since(now);
+            if words_only && !left.is_zero() {
+                return Some(left);
+            }
+            pause = if words_only { WORDS_PAUSE_MAX.min(last.pause * 2) } else { last.pause };
+            self.order.remove(&(last.forgotten_at(), object.clone()));
+        }
+        let written = Written { at: now, pause };
+        self.order.insert((written.forgotten_at(), object.clone()));
+        self.written.insert(object, written);
+        None
     }
 }
 
@@ -136,12 +151,7 @@ impl Writer {
     fn early(&self, step: &Step) -> Option<Duration> {
         let Step::Update(change) = step else { return None };
         let object = (change.resource.plural.clone(), change.key.clone());
-        let (mut recent, now) = (self.0.recent.lock(), Instant::now());
-        let left = recent.left(&object, now).filter(|_| change.words_only);
-        if left.is_none() {
-            recent.add(object, now);
-        }
-        left
+        self.0.recent.lock().left(object, change.words_only, Instant::now())
     }
 
     /// Reports an event; that it cannot be stored is no reason to fail what it tells of.
@@ -235,5 +245,33 @@ fn merge(patch: &mut Value, addition: Value) {
             }
         }
         (patch, addition) => *patch = addition,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_goes_on_saying_other_words_is_written_less_often_until_it_was_quiet() {
+        let (mut recent, start) = (Recent::default(), Instant::now());
+        let at = |recent: &mut Recent, ms: u64, words_only| {
+            let now = start + Duration::from_millis(ms);
+            let object = ("clusters".to_owned(), Key::new("default", "demo"));
+            recent.left(object, words_only, now).map(|left| left.as_millis())
+        };
+        assert_eq!(at(&mut recent, 0, true), None);
+        assert_eq!(at(&mut recent, 1_000, true), Some(2_000));
+        assert_eq!(at(&mut recent, 1_500, false), None, "what is more than words is written at once");
+        assert_eq!(at(&mut recent, 1_600, true), Some(2_900));
+        assert_eq!(at(&mut recent, 4_500, true), None);
+        assert_eq!(at(&mut recent, 4_600, true), Some(5_900));
+        assert_eq!(at(&mut recent, 10_500, true), None);
+        assert_eq!(at(&mut recent, 22_500, true), None);
+        assert_eq!(at(&mut recent, 46_500, true), None);
+        assert_eq!(at(&mut recent, 46_500, true), Some(30_000));
+        assert_eq!(at(&mut recent, 136_500, true), None, "it was quiet");
+        assert_eq!(at(&mut recent, 136_600, true), Some(2_900));
+        assert_eq!((recent.written.len(), recent.order.len()), (1, 1));
     }
 }

@@ -20,14 +20,16 @@ use api::{
     meta::Time,
     names::{self, Purpose},
     node_configuration::{BootstrapTokenDiscovery, JoinControlPlane, NodeTaint},
+    topology::template::{self, TemplateError},
 };
 use control::{Error, Key, Outcome, Plan, Reconcile, Result};
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, Client, core::ObjectMeta};
+use serde_json::json;
 
 use self::{cloud_config::FileEntry, kubeadm::KubeadmApi, lock::Lock};
-use crate::{Context, certificates, cluster::is_valid, owner, unacted, workload::bounded};
+use crate::{Context, certificates, cluster::is_valid, machine_pool, owner, unacted, workload::bounded};
 
 const PAUSE_S: u64 = 15;
 /// What holds once the user data is there.
@@ -39,11 +41,14 @@ pub struct KubeadmConfigs(pub Arc<Context>);
 
 pub struct Seen {
     pub config: Arc<KubeadmConfig>,
+    /// That of the configuration, or one as those of its pool: it never has a node, so that its token stays alive.
     pub machine: Option<Arc<Machine>>,
     pub cluster: Option<Arc<Cluster>>,
     /// The cluster's key pairs that exist, by purpose.
     pub certificates: Vec<(Purpose, Arc<Secret>)>,
     pub data: Option<Arc<Secret>>,
+    /// The version of the control plane, for files that are templates; none if it is not known.
+    pub control_plane_version: Option<String>,
 }
 
 /// What to do, and the configuration as it is to be written afterwards.
@@ -78,16 +83,25 @@ impl Reconcile for KubeadmConfigs {
         let namespace = key.namespace.as_str();
         let machine = owner::owner_of_kind(&config.metadata, "Machine");
         let machine = machine.and_then(|owner| caches.machines.get(&Key::new(namespace, owner.name.as_str())));
+        let pool = owner::owner_of_kind(&config.metadata, "MachinePool");
+        let pool = pool.and_then(|owner| caches.machine_pools.get(&Key::new(namespace, owner.name.as_str())));
         let cluster = owner::label_of(&config.metadata, names::CLUSTER_LABEL).unwrap_or_default();
         let certificates = certificates::PURPOSES
             .into_iter()
             .chain([Purpose::EtcdClient])
             .filter_map(|purpose| Some((purpose, caches.secret(namespace, &purpose.secret_name(cluster))?)));
+        let cluster_object = caches.cluster(namespace, cluster);
+        let reference = cluster_object.as_ref().and_then(|found| found.spec.control_plane_ref.as_ref());
+        let is_template = |file: &api::kubeadm::File| file.content_format == Some(ContentFormat::Template);
+        let asked = reference.filter(|_| config.spec.files.iter().any(is_template));
+        let control_plane_version =
+            asked.and_then(|reference| caches.external(namespace, Some(reference))?.read("/spec/version"));
         Ok(Some(Seen {
+            control_plane_version,
             certificates: certificates.collect(),
             data: caches.secret(namespace, &key.name),
-            cluster: caches.cluster(namespace, cluster),
-            machine,
+            cluster: cluster_object,
+            machine: machine.or_else(|| pool.map(|pool| Arc::new(machine_pool::as_machine(&pool)))),
             config,
         }))
     }
@@ -234,7 +248,7 @@ pub fn plan(seen: &Seen, now: &Time) -> ConfigPlan {
 /// What comes next; `Err` says what is waited for.
 fn decide(seen: &Seen, after: &mut KubeadmConfig) -> Result<Action, String> {
     let config = seen.config.as_ref();
-    let machine = seen.machine.as_ref().ok_or("Waiting for a Machine to own this configuration")?;
+    let machine = seen.machine.as_ref().ok_or("Waiting for a Machine or a MachinePool to own this configuration")?;
     let cluster = seen.cluster.as_ref().ok_or("Waiting for the Cluster to exist")?;
     let started = cluster.status.as_ref().and_then(|status| status.initialization.clone()).unwrap_or_default();
     let initialized = started.control_plane_initialized == Some(true);
@@ -399,6 +413,12 @@ pub struct UserData {
 
 const ADDITIONAL: &str = "spec.ignition.containerLinuxConfig.additionalConfig";
 
+/// A file's content, of a template that may ask for `.controlPlane.version`.
+fn from_template(text: &str, version: Option<&str>) -> Result<String, TemplateError> {
+    let data = version.map_or_else(|| json!({}), |version| json!({"controlPlane": {"version": version}}));
+    template::render(text, &data)
+}
+
 /// The user data of the machine; `Err` says which field cannot be used.
 pub fn user_data(seen: &Seen, sources: &Sources) -> Result<UserData, String> {
     let config = &seen.config.spec;
@@ -419,9 +439,11 @@ pub fn user_data(seen: &Seen, sources: &Sources) -> Result<UserData, String> {
             (None, Some(source)) => looked_up(sources, source)?,
             (None, None) => String::new(),
         };
-        if file.content_format == Some(ContentFormat::Template) {
-            return Err(format!("file {}: contentFormat Template is not acted upon yet", file.path));
-        }
+        let content = match file.content_format {
+            Some(ContentFormat::Template) => from_template(&content, seen.control_plane_version.as_deref())
+                .map_err(|error| format!("file {}: its template fails: {error}", file.path))?,
+            _ => content,
+        };
         files.push(FileEntry {
             path: file.path.clone(),
             owner: file.owner.clone().unwrap_or_default(),
@@ -482,8 +504,9 @@ fn join_document(
         join.control_plane.get_or_insert_with(JoinControlPlane::default);
     } else {
         let registration = join.node_registration.get_or_insert_default();
-        if !registration.taints.iter().any(|taint| taint.key == names::UNINITIALIZED_TAINT) {
-            registration.taints.push(NodeTaint {
+        let taints = registration.taints.get_or_insert_default();
+        if !taints.iter().any(|taint| taint.key == names::UNINITIALIZED_TAINT) {
+            taints.push(NodeTaint {
                 effect: "NoSchedule".into(),
                 key: names::UNINITIALIZED_TAINT.into(),
                 ..NodeTaint::default()

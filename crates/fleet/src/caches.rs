@@ -10,22 +10,25 @@ use api::{
     cluster_class::{ClusterClass, KubeadmControlPlaneTemplate},
     control_plane::KubeadmControlPlane,
     drain_rule::MachineDrainRule,
+    extension::ExtensionConfig,
     health_check::MachineHealthCheck,
     ip_address::{IPAddress, IPAddressClaim},
     kubeadm::{KubeadmConfig, KubeadmConfigTemplate},
     machine::{Machine, MachineDeployment, MachineSet, MachineSpec},
+    machine_pool::MachinePool,
     meta::ContractRef,
     names,
     openstack_cluster::{OpenStackCluster, OpenStackClusterTemplate},
     openstack_identity::OpenStackClusterIdentity,
     openstack_image::Image,
     openstack_machine::{OpenStackMachine, OpenStackMachineTemplate},
+    openstack_machine_pool::{OpenStackMachinePool, OpenStackMachinePoolTemplate},
     openstack_pool::OpenStackFloatingIPPool,
     openstack_server::OpenStackServer,
     resource_set::{ClusterResourceSet, ClusterResourceSetBinding, SECRET_TYPE},
 };
 use control::{Cache, Cached, Key, Queue, Writer};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::{Client, core::PartialObjectMeta, runtime::watcher};
 use parking_lot::Mutex;
 
@@ -41,6 +44,7 @@ pub struct Caches {
     pub machines: Arc<Cache<Machine>>,
     pub sets: Arc<Cache<MachineSet>>,
     pub deployments: Arc<Cache<MachineDeployment>>,
+    pub machine_pools: Arc<Cache<MachinePool>>,
     pub health_checks: Arc<Cache<MachineHealthCheck>>,
     pub drain_rules: Arc<Cache<MachineDrainRule>>,
     pub configs: Arc<Cache<KubeadmConfig>>,
@@ -49,6 +53,7 @@ pub struct Caches {
     pub openstack_clusters: Arc<Cache<OpenStackCluster>>,
     pub openstack_machines: Arc<Cache<OpenStackMachine>>,
     pub openstack_templates: Arc<Cache<OpenStackMachineTemplate>>,
+    pub openstack_machine_pools: Arc<Cache<OpenStackMachinePool>>,
     pub images: Arc<Cache<Image>>,
     pub identities: Arc<Cache<OpenStackClusterIdentity>>,
     pub openstack_servers: Arc<Cache<OpenStackServer>>,
@@ -56,8 +61,12 @@ pub struct Caches {
     pub claims: Arc<Cache<IPAddressClaim>>,
     pub addresses: Arc<Cache<IPAddress>>,
     pub classes: Arc<Cache<ClusterClass>>,
+    pub extensions: Arc<Cache<ExtensionConfig>>,
+    /// Their labels: extensions are for some of them.
+    pub namespaces: Arc<Cache<PartialObjectMeta<Namespace>>>,
     pub control_plane_templates: Arc<Cache<KubeadmControlPlaneTemplate>>,
     pub cluster_templates: Arc<Cache<OpenStackClusterTemplate>>,
+    pub pool_templates: Arc<Cache<OpenStackMachinePoolTemplate>>,
     /// Only those with the cluster label: certificates, kubeconfigs, bootstrap data.
     pub secrets: Arc<Cache<Secret>>,
     pub resource_sets: Arc<Cache<ClusterResourceSet>>,
@@ -80,6 +89,7 @@ impl Caches {
             machines: cache(client, writer),
             sets: cache(client, writer),
             deployments: cache(client, writer),
+            machine_pools: cache(client, writer),
             health_checks: cache(client, writer),
             drain_rules: cache(client, writer),
             configs: cache(client, writer),
@@ -88,6 +98,7 @@ impl Caches {
             openstack_clusters: cache(client, writer),
             openstack_machines: cache(client, writer),
             openstack_templates: cache(client, writer),
+            openstack_machine_pools: cache(client, writer),
             images: cache(client, writer),
             identities: cache(client, writer),
             openstack_servers: cache(client, writer),
@@ -95,8 +106,11 @@ impl Caches {
             claims: cache(client, writer),
             addresses: cache(client, writer),
             classes: cache(client, writer),
+            extensions: cache(client, writer),
+            namespaces: cache(client, writer),
             control_plane_templates: cache(client, writer),
             cluster_templates: cache(client, writer),
+            pool_templates: cache(client, writer),
             secrets: Cache::start(client.clone(), watcher::Config::default().labels(names::CLUSTER_LABEL), writer),
             resource_sets: cache(client, writer),
             bindings: cache(client, writer),
@@ -110,8 +124,10 @@ impl Caches {
         caches.kinds.add(&caches.openstack_clusters);
         caches.kinds.add(&caches.openstack_machines);
         caches.kinds.add(&caches.openstack_templates);
+        caches.kinds.add(&caches.openstack_machine_pools);
         caches.kinds.add(&caches.control_plane_templates);
         caches.kinds.add(&caches.cluster_templates);
+        caches.kinds.add(&caches.pool_templates);
         Arc::new(caches)
     }
 
@@ -120,6 +136,7 @@ impl Caches {
         self.machines.synced().await;
         self.sets.synced().await;
         self.deployments.synced().await;
+        self.machine_pools.synced().await;
         self.health_checks.synced().await;
         self.drain_rules.synced().await;
         self.configs.synced().await;
@@ -128,6 +145,7 @@ impl Caches {
         self.openstack_clusters.synced().await;
         self.openstack_machines.synced().await;
         self.openstack_templates.synced().await;
+        self.openstack_machine_pools.synced().await;
         self.images.synced().await;
         self.identities.synced().await;
         self.openstack_servers.synced().await;
@@ -135,8 +153,11 @@ impl Caches {
         self.claims.synced().await;
         self.addresses.synced().await;
         self.classes.synced().await;
+        self.extensions.synced().await;
+        self.namespaces.synced().await;
         self.control_plane_templates.synced().await;
         self.cluster_templates.synced().await;
+        self.pool_templates.synced().await;
         self.secrets.synced().await;
         self.resource_sets.synced().await;
         self.bindings.synced().await;
@@ -176,6 +197,19 @@ impl Caches {
         self.configs.feed_owner("cluster.x-k8s.io", "MachineSet", queue);
     }
 
+    pub(crate) fn feed_deployments(&self, queue: &Queue) {
+        self.deployments.feed(queue);
+        self.sets.feed_owner("cluster.x-k8s.io", "MachineDeployment", queue);
+        // It looks at the machines themselves: they may change and change back before their set has said anything.
+        let queue = queue.clone();
+        self.machines.on_change(move |machine| {
+            let meta = &machine.metadata;
+            if let Some(deployment) = owner::label_of(meta, names::DEPLOYMENT_LABEL) {
+                queue.add(Key::new(meta.namespace.clone().unwrap_or_default(), deployment));
+            }
+        });
+    }
+
     pub(crate) fn feed_control_planes(&self, queue: &Queue) {
         self.kinds.feed_with_references(
             &self.control_planes,
@@ -184,11 +218,39 @@ impl Caches {
         );
     }
 
-    /// Machines, sets and deployments wake the controller of their cluster.
+    /// A pool is woken by what it names, by its machines and what the infrastructure makes for them, and by its cluster.
+    pub(crate) fn feed_machine_pools(self: &Arc<Self>, queue: &Queue) {
+        self.kinds.feed_with_references(&self.machine_pools, |pool| of_machine(&pool.spec.template.spec), queue);
+        self.machines.feed_owner("cluster.x-k8s.io", "MachinePool", queue);
+        let replicas = queue.clone();
+        self.openstack_machines.on_change(move |machine| {
+            let meta = &machine.metadata;
+            if let Some(pool) = owner::label_of(meta, names::POOL_LABEL) {
+                replicas.add(Key::new(meta.namespace.clone().unwrap_or_default(), pool));
+            }
+        });
+        self.feed_of_cluster(queue, |caches, namespace, cluster| {
+            keys(&caches.machine_pools.in_cluster(namespace, cluster))
+        });
+    }
+
+    /// A pool wakes its bootstrap configuration.
+    pub(crate) fn feed_configs_of_pool(&self, queue: &Queue) {
+        let queue = queue.clone();
+        self.machine_pools.on_change(move |pool| {
+            if let Some(reference) = &pool.spec.template.spec.bootstrap.config_ref {
+                let namespace = pool.metadata.namespace.clone().unwrap_or_default();
+                queue.add(Key::new(namespace, reference.name.clone()));
+            }
+        });
+    }
+
+    /// Machines, sets, deployments and pools wake the controller of their cluster.
     pub(crate) fn feed_cluster_of_children(&self, queue: &Queue) {
         feed_cluster(&self.machines, queue);
         feed_cluster(&self.sets, queue);
         feed_cluster(&self.deployments, queue);
+        feed_cluster(&self.machine_pools, queue);
         feed_cluster(&self.secrets, queue);
     }
 
@@ -238,8 +300,9 @@ impl Caches {
     pub(crate) fn feed_sets_of_cluster(self: &Arc<Self>, queue: &Queue) {
         self.feed_of_cluster(queue, |caches, namespace, cluster| keys(&caches.sets.in_cluster(namespace, cluster)));
         // Workers wait until the control plane is stable.
-        let (caches, queue) = (self.clone(), queue.clone());
+        let (caches, queue) = (Arc::downgrade(self), queue.clone());
         self.control_planes.on_change(move |control_plane| {
+            let Some(caches) = caches.upgrade() else { return };
             let meta = &control_plane.metadata;
             let Some(cluster) = owner::label_of(meta, names::CLUSTER_LABEL) else { return };
             for key in keys(&caches.sets.in_cluster(meta.namespace.as_deref().unwrap_or_default(), cluster)) {
@@ -276,7 +339,7 @@ impl Caches {
 
     /// Wakes what `select` names when something about the cluster changes that others wait for. Its counters, which
     /// change with every machine, wake nobody.
-    fn feed_of_cluster(
+    pub(crate) fn feed_of_cluster(
         self: &Arc<Self>,
         queue: &Queue,
         select: impl Fn(&Self, &str, &str) -> Vec<Key> + Send + Sync + 'static,

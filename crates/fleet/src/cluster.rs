@@ -12,14 +12,15 @@ use std::sync::Arc;
 use api::{
     cluster::{Cluster, ClusterInitialization, ClusterPhase, Endpoint, FailureDomain, ReplicaStatus},
     machine::{Machine, MachineDeployment, MachineSet},
-    meta::{ConditionStatus, Time},
+    machine_pool::MachinePool,
+    meta::{ConditionStatus, Gate, Time},
     names,
 };
 use control::{Key, Outcome, Plan, Reconcile, Result};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 
-use crate::{Context, external::External, owner, unacted, workload::Probe};
+use crate::{Caches, Context, extension::Extensions, external::External, owner, unacted, workload::Probe};
 
 /// Pause before a look at parts that are being deleted; their events come sooner.
 const DELETION_PAUSE_S: u64 = 5;
@@ -34,9 +35,14 @@ pub struct Seen {
     pub machines: Vec<Arc<Machine>>,
     pub sets: Vec<Arc<MachineSet>>,
     pub deployments: Vec<Arc<MachineDeployment>>,
+    pub pools: Vec<Arc<MachinePool>>,
     pub probe: Option<Probe>,
     /// Of the workload cluster, as far as they are known.
     pub nodes: Vec<Arc<Node>>,
+    /// What its class says of when it is available, if it says nothing itself.
+    pub class_gates: Vec<Gate>,
+    /// Extensions are to be asked before it is deleted.
+    pub held: bool,
     /// There is a kubeconfig, so the API is there or on its way.
     pub kubeconfig: bool,
 }
@@ -59,8 +65,11 @@ impl Reconcile for Clusters {
             machines: caches.machines.in_cluster(namespace, name),
             sets: caches.sets.in_cluster(namespace, name),
             deployments: caches.deployments.in_cluster(namespace, name),
+            pools: caches.machine_pools.in_cluster(namespace, name),
             probe: self.0.workloads.probe(key),
             nodes: self.0.workloads.nodes(key),
+            class_gates: class_gates(caches, &cluster),
+            held: Extensions::hold_deletion(caches, &cluster),
             kubeconfig: caches.secret(namespace, &names::Purpose::Kubeconfig.secret_name(name)).is_some(),
             cluster,
         }))
@@ -77,6 +86,14 @@ impl Reconcile for Clusters {
         let outcome = self.0.writer.execute(plan).await?;
         Ok(outcome.sooner(strays::delete(&self.0.workloads, key, strays).await?))
     }
+}
+
+fn class_gates(caches: &Caches, cluster: &Cluster) -> Vec<Gate> {
+    let Some(topology) = &cluster.spec.topology else { return Vec::new() };
+    let namespace = topology.class_ref.namespace.as_deref().or(cluster.metadata.namespace.as_deref());
+    let class = caches.classes.get(&Key::new(namespace.unwrap_or_default(), topology.class_ref.name.as_str()));
+    let gates = class.and_then(|class| class.spec.fields.get("availabilityGates").cloned());
+    gates.and_then(|gates| serde_json::from_value(gates).ok()).unwrap_or_default()
 }
 
 pub fn plan(seen: &Seen, now: &Time) -> Plan {
@@ -183,6 +200,10 @@ fn mirror(seen: &Seen, after: &mut Cluster) {
 /// Replica counters of the control plane and of all workers.
 fn count(seen: &Seen, after: &mut Cluster) {
     let status = after.status.get_or_insert_default();
+    // The way of an upgrade is the topology's to tell.
+    let way = |counts: &Option<ReplicaStatus>| counts.as_ref().map(|counts| counts.upgrade_plan.clone());
+    let [plane_way, workers_way] =
+        [&status.control_plane, &status.workers].map(|counts| way(counts).unwrap_or_default());
     status.control_plane = seen.control_plane.as_ref().map(|control_plane| ReplicaStatus {
         desired_replicas: control_plane.read("/spec/replicas"),
         replicas: control_plane.read("/status/replicas"),
@@ -190,15 +211,23 @@ fn count(seen: &Seen, after: &mut Cluster) {
         available_replicas: control_plane.read("/status/availableReplicas"),
         up_to_date_replicas: control_plane.read("/status/upToDateReplicas"),
         versions: control_plane.read("/status/versions").unwrap_or_default(),
-        upgrade_plan: Vec::new(),
+        upgrade_plan: plane_way,
     });
-    let mut workers = ReplicaStatus::default();
+    let mut workers = ReplicaStatus { upgrade_plan: workers_way, ..ReplicaStatus::default() };
     let mut add = |field: fn(&mut ReplicaStatus) -> &mut Option<i32>, count: Option<i32>| {
         *field(&mut workers).get_or_insert(0) += count.unwrap_or(0);
     };
     for deployment in &seen.deployments {
         let status = deployment.status.clone().unwrap_or_default();
         add(|workers| &mut workers.desired_replicas, deployment.spec.replicas);
+        add(|workers| &mut workers.replicas, status.replicas);
+        add(|workers| &mut workers.ready_replicas, status.ready_replicas);
+        add(|workers| &mut workers.available_replicas, status.available_replicas);
+        add(|workers| &mut workers.up_to_date_replicas, status.up_to_date_replicas);
+    }
+    for pool in &seen.pools {
+        let status = pool.status.clone().unwrap_or_default();
+        add(|workers| &mut workers.desired_replicas, pool.spec.replicas);
         add(|workers| &mut workers.replicas, status.replicas);
         add(|workers| &mut workers.ready_replicas, status.ready_replicas);
         add(|workers| &mut workers.available_replicas, status.available_replicas);
@@ -217,11 +246,21 @@ fn count(seen: &Seen, after: &mut Cluster) {
 
 /// One stage of the deletion; returns the reason and message of the Deleting condition.
 fn delete(seen: &Seen, plan: &mut Plan, after: &mut Cluster) -> (&'static str, String) {
+    if seen.held {
+        plan.wait("the hook BeforeClusterDelete", DELETION_PAUSE_S);
+        return ("WaitingForBeforeDeleteHook", "the hook BeforeClusterDelete has not let it go yet".to_owned());
+    }
     let mut left: Vec<String> = Vec::new();
     for deployment in &seen.deployments {
         left.push(format!("MachineDeployment {}", name(&deployment.metadata)));
         if deployment.metadata.deletion_timestamp.is_none() {
             plan.delete(deployment.as_ref());
+        }
+    }
+    for pool in &seen.pools {
+        left.push(format!("MachinePool {}", name(&pool.metadata)));
+        if pool.metadata.deletion_timestamp.is_none() {
+            plan.delete(pool.as_ref());
         }
     }
     for set in &seen.sets {

@@ -28,15 +28,16 @@ use api::{
     meta::Time,
     names::{self, Purpose},
 };
-use control::{Error, Key, Outcome, Plan, Reconcile, Result};
+use control::{Error, EventType, Key, Outcome, Plan, Reconcile, Result};
 use jiff::Timestamp;
 use k8s_openapi::{
     ByteString,
-    api::core::v1::{Pod, Secret},
+    api::core::v1::{Node, Pod, Secret},
 };
 use kube::core::ObjectMeta;
 
-use self::sight::Sight;
+pub use self::machines::NODE_ROLE;
+use self::sight::{End, Sight};
 use crate::{Context, bootstrap, certificates, external::External, naming::Suffixes, owner, unacted, workload::Probe};
 
 /// Pause while something is waited for whose end no event tells.
@@ -70,6 +71,8 @@ pub struct Seen {
     pub template: Option<External>,
     pub certificates: Vec<(Purpose, Arc<Secret>)>,
     pub kubeconfig: Option<Arc<Secret>>,
+    /// The nodes of the machines, as far as they are known, by name.
+    pub nodes: BTreeMap<String, Arc<Node>>,
     /// The static pods, by name; `Err` says why they are not known.
     pub pods: std::result::Result<BTreeMap<String, Pod>, String>,
     /// The members of its own etcd; `Err` says why they are not known. None before there is one.
@@ -78,6 +81,8 @@ pub struct Seen {
     pub fresh: bool,
     /// The API answers and kubeadm has left its configuration there.
     pub initialized: bool,
+    /// There is a connection to the workload cluster; one that is made wakes the control plane.
+    pub connected: bool,
     pub suffixes: Suffixes,
 }
 
@@ -99,6 +104,8 @@ pub struct ControlPlanePlan {
     pub creates: bool,
     /// A machine is deleted because it is ill.
     pub remediates: bool,
+    /// What is not well, so that nothing more is done: said in an event, once for each new answer.
+    pub unwell: Option<String>,
 }
 
 impl Reconcile for ControlPlanes {
@@ -145,6 +152,12 @@ impl Reconcile for ControlPlanes {
         } else {
             Ok(BTreeMap::new())
         };
+        let node = |machine: &Arc<Machine>| {
+            let name = machine.status.as_ref()?.node_ref.as_ref()?.name.clone();
+            let node = self.context.workloads.node_named(&target, &name)?;
+            Some((name, node))
+        };
+        let nodes = machines.iter().filter_map(node).collect();
         let before = control_plane.status.as_ref().and_then(|status| status.initialization.as_ref());
         let initialized = before.is_some_and(|before| before.control_plane_initialized == Some(true))
             || (!goes
@@ -182,8 +195,10 @@ impl Reconcile for ControlPlanes {
             etcd: None,
             fresh,
             kubeconfig: caches.secret(namespace, &Purpose::Kubeconfig.secret_name(&name)),
+            nodes,
             pods,
             initialized,
+            connected: self.context.workloads.client(&target).is_some(),
             suffixes: Suffixes::seeded((self.context.random)()),
             observed: machines.clone(),
             machines,
@@ -253,19 +268,38 @@ impl ControlPlanes {
 
     /// Notes when certificates end. What cannot be asked now is asked later: nothing waits for it.
     async fn read_expiries(&self, seen: &Seen, unread: &[expiry::Unread], local: &mut Plan) {
-        let Some(cluster) = seen.cluster.as_deref().map(Key::of).filter(|_| !unread.is_empty()) else { return };
-        if !self.sight.may_read(&cluster, self.context.writer.clock().now()) {
+        let Some(cluster) = seen.cluster.as_deref().map(Key::of) else { return };
+        let nodes: Vec<_> = unread.iter().map(|unread| unread.node.as_str()).collect();
+        self.sight.keep_ends_of(&cluster, &nodes);
+        if unread.is_empty() {
             return;
         }
+        let now = self.context.writer.clock().now();
         let authority = key_pair(&seen.certificates, Purpose::Ca, &cluster.name);
         let client = self.context.workloads.try_client(&cluster).await;
         let (Ok((authority, _)), Ok(client)) = (authority, client) else { return };
-        let read = unread.iter().map(async |unread| (unread, expiry::read(&client, unread, &authority).await));
-        for (unread, end) in futures::future::join_all(read).await {
+        let read = unread.iter().map(async |unread| {
+            let end = match self.sight.end(&cluster, &unread.node, now) {
+                End::Known(end) => return Some((unread, end)),
+                End::Asked => return None,
+                End::Due => expiry::read(&client, unread, &authority).await,
+            };
             match end {
-                Ok(end) => drop(local.update(unread.config.as_ref(), &expiry::noted(&unread.config, end))),
-                Err(why) => tracing::debug!(%cluster, node = unread.node, why, "the end of certificates is not known"),
+                Ok(end) => {
+                    self.sight.keep_end(&cluster, &unread.node, now, end);
+                    Some((unread, end))
+                }
+                Err(why) => {
+                    tracing::debug!(%cluster, node = unread.node, why, "the end of certificates is not known");
+                    None
+                }
             }
+        });
+        for read in futures::future::join_all(read).await {
+            match read {
+                Some((unread, end)) => local.update(unread.config.as_ref(), &expiry::noted(&unread.config, end)),
+                None => local.wait("the end of certificates", sight::READ_EVERY_S),
+            };
         }
     }
 
@@ -408,11 +442,17 @@ pub fn plan(seen: &Seen, now: &Time) -> ControlPlanePlan {
     } else {
         plan.local.update(control_plane, &after);
     }
+    if let Some(why) = plan.unwell.take().filter(|why| is_news(seen, why, now)) {
+        let why = format!("Waiting for control plane to pass preflight checks to continue reconciliation: {why}");
+        plan.local.event(control_plane, EventType::Warning, "ControlPlaneUnhealthy", why);
+    }
     if !deleting {
         let pause_s = match &blocked {
             // Etcd has been told, and is asked what came of it.
             _ if plan.etcd.is_some() => Some(HEALTH_PAUSE_S),
-            Some(_) if seen.machines.is_empty() || !seen.initialized => Some(PAUSE_S),
+            // The cluster's change wakes it, and the connection that is made to the workload cluster.
+            Some(_) if seen.machines.is_empty() || !(seen.initialized || seen.connected) => Some(SETTLED_PAUSE_S),
+            Some(_) if !seen.initialized => Some(PAUSE_S),
             Some(_) => Some(pause_s(seen, now).min(TROUBLE_PAUSE_S)),
             None => (!seen.machines.is_empty()).then(|| pause_s(seen, now)),
         };
@@ -424,6 +464,12 @@ pub fn plan(seen: &Seen, now: &Time) -> ControlPlanePlan {
         }
     }
     plan
+}
+
+/// Whether nothing has been said of it yet. Of machines that just start it is not said at all.
+fn is_news(seen: &Seen, why: &str, now: &Time) -> bool {
+    let told = seen.control_plane.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    pause_s(seen, now) != HEALTH_PAUSE_S && !told.iter().any(|condition| condition.message.contains(why))
 }
 
 /// Until the workload cluster is looked at again.

@@ -4,7 +4,8 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    fmt::Debug,
+    sync::{Arc, OnceLock},
 };
 
 use api::meta::{Condition, ContractRef};
@@ -22,21 +23,50 @@ use serde_json::Value;
 pub struct External {
     pub resource: ApiResource,
     pub meta: ObjectMeta,
-    pub value: Value,
+    object: Arc<dyn Readable>,
+    /// The object as JSON, once somebody has looked at more than its metadata.
+    value: OnceLock<Value>,
+}
+
+trait Readable: Debug + Send + Sync {
+    fn value(&self) -> Value;
+}
+
+impl<T: Serialize + Debug + Send + Sync> Readable for T {
+    fn value(&self) -> Value {
+        value(self)
+    }
+}
+
+/// An object of the API as JSON.
+pub fn value<T: Serialize>(object: &T) -> Value {
+    serde_json::to_value(object).expect("API types serialize to JSON: string keys only")
 }
 
 impl External {
-    pub fn of<K: Cached + Serialize>(object: &K) -> Self {
-        let resource = ApiResource::erase::<K>(&());
-        let value = serde_json::to_value(object).expect("API types serialize to JSON: string keys only");
-        Self { resource, meta: object.meta().clone(), value }
+    pub fn of<K: Cached + Serialize>(object: Arc<K>) -> Self {
+        let (resource, meta) = (ApiResource::erase::<K>(&()), object.meta().clone());
+        Self { resource, meta, object, value: OnceLock::new() }
     }
 
     /// An object that was read without a type.
     pub fn from_dynamic(resource: &ApiResource, object: DynamicObject) -> Self {
         let meta = object.metadata.clone();
-        let value = serde_json::to_value(object).expect("API types serialize to JSON: string keys only");
-        Self { resource: resource.clone(), meta, value }
+        Self { resource: resource.clone(), meta, object: Arc::new(object), value: OnceLock::new() }
+    }
+
+    #[cfg(test)]
+    pub fn from_value(resource: ApiResource, meta: ObjectMeta, value: Value) -> Self {
+        Self { resource, meta, object: Arc::new(value), value: OnceLock::new() }
+    }
+
+    #[cfg(test)]
+    pub fn set(&mut self, value: Value) {
+        self.value = value.into();
+    }
+
+    pub fn value(&self) -> &Value {
+        self.value.get_or_init(|| self.object.value())
     }
 
     pub fn key(&self) -> Key {
@@ -49,7 +79,7 @@ impl External {
 
     /// The field at a JSON pointer; `None` if it is absent or of another type.
     pub fn read<T: DeserializeOwned>(&self, pointer: &str) -> Option<T> {
-        T::deserialize(self.value.pointer(pointer)?).ok()
+        T::deserialize(self.value().pointer(pointer)?).ok()
     }
 
     pub fn provisioned(&self) -> bool {
@@ -116,9 +146,9 @@ impl Kinds {
     pub fn add<K: Cached + Serialize>(&mut self, cache: &Arc<Cache<K>>) {
         let resource = ApiResource::erase::<K>(&());
         let (one, many) = (cache.clone(), cache.clone());
-        let get: Get = Box::new(move |key| one.get(key).map(|object| External::of(object.as_ref())));
+        let get: Get = Box::new(move |key| one.get(key).map(External::of));
         let in_cluster: InCluster = Box::new(move |namespace, cluster| {
-            many.in_cluster(namespace, cluster).iter().map(|object| External::of(object.as_ref())).collect()
+            many.in_cluster(namespace, cluster).into_iter().map(External::of).collect()
         });
         let (watched, kind) = (cache.clone(), resource.kind.clone());
         let on_change: OnChange = Box::new(move |listener| {

@@ -10,10 +10,13 @@ mod caches;
 mod certificates;
 mod cluster;
 mod control_plane;
+pub mod deletion_rules;
+pub mod extension;
 mod external;
 mod health_check;
 mod machine;
 mod machine_deployment;
+mod machine_pool;
 mod machine_set;
 mod naming;
 pub mod openstack;
@@ -48,12 +51,16 @@ pub struct Options {
     pub connect: Arc<dyn Connect>,
     /// How OpenStack clouds are reached.
     pub clouds: Arc<dyn openstack::Clouds>,
+    /// How runtime extensions are reached.
+    pub extensions: Arc<dyn extension::Dial>,
     /// Reconciles at once, for each controller.
     pub concurrency: usize,
     /// Where the suffixes of names come from.
     pub random: Random,
     /// Is told how long reconciles take.
     pub longest: Longest,
+    /// What must not be deleted yet.
+    pub deletion_rules: Vec<deletion_rules::Rule>,
 }
 
 /// Numbers that nobody can foresee, or in tests those of a seed.
@@ -86,6 +93,14 @@ impl Life {
             }
         };
         self.tasks.spawn(self.abort.clone().run_until_cancelled_owned(running));
+    }
+
+    /// Runs until the controllers end.
+    pub fn task(&self, running: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            let _ = stop.run_until_cancelled(running).await;
+        });
     }
 
     pub fn spawn<R: Reconcile>(&self, runner: Runner, reconciler: R) {
@@ -124,6 +139,7 @@ impl Fleet {
 
 async fn launch(options: Options, life: &Life) {
     let writer = Writer::new(options.client.clone(), "skep-fleet", options.clock.clone());
+    deletion_rules::start(&options, &writer, life);
     let caches = Caches::start(&options.client, &writer);
     let workloads = Workloads::new(caches.clone(), options.connect.clone(), options.clock.clone(), life.stop.clone());
     let runner = || Runner::new(options.concurrency, options.clock.clone()).measured(&options.longest);
@@ -132,6 +148,7 @@ async fn launch(options: Options, life: &Life) {
 
     caches.feed_clusters(&clusters.queue());
     caches.feed_cluster_of_children(&clusters.queue());
+    caches.feed_clusters_of_class(&clusters.queue());
     workloads.feed_clusters(&clusters.queue());
 
     caches.feed_machines(&machines.queue());
@@ -143,10 +160,13 @@ async fn launch(options: Options, life: &Life) {
     caches.machines.feed_owner("cluster.x-k8s.io", "MachineSet", &sets.queue());
     caches.feed_sets_of_cluster(&sets.queue());
 
-    caches.deployments.feed(&deployments.queue());
-    caches.sets.feed_owner("cluster.x-k8s.io", "MachineDeployment", &deployments.queue());
+    caches.feed_deployments(&deployments.queue());
+
+    let pools = runner();
+    caches.feed_machine_pools(&pools.queue());
 
     caches.configs.feed(&bootstraps.queue());
+    caches.feed_configs_of_pool(&bootstraps.queue());
     caches.feed_configs_of_machine(&bootstraps.queue());
     caches.feed_configs_of_cluster(&bootstraps.queue());
 
@@ -164,20 +184,23 @@ async fn launch(options: Options, life: &Life) {
     resource_set::feed(&caches, &workloads, &resources.queue(), &resource_sets.queue());
     let told = resource_set::Failures::new(resource_sets.queue());
 
-    let (topologies, classes) = (runner(), runner());
+    let (topologies, classes, configs) = (runner(), runner(), runner());
     caches.feed_topologies(&topologies.queue());
-    caches.classes.feed(&classes.queue());
+    caches.feed_classes(&classes.queue());
+    caches.extensions.feed(&configs.queue());
+    let extensions = extension::Extensions::new(caches.clone(), writer.clone(), options.extensions.clone());
 
     let provider = openstack::Provider::new(&options, &caches, &writer, &workloads);
     provider.feed();
     caches.synced().await;
 
     let (random, hashes) = (options.random, Mutex::default());
-    let context = Arc::new(Context { caches, writer, workloads, random, hashes });
+    let context = Arc::new(Context { caches, writer, workloads, extensions, random, hashes });
     life.spawn(clusters, cluster::Clusters(context.clone()));
     life.spawn(machines, machine::Machines::new(context.clone()));
     life.spawn(sets, machine_set::MachineSets(context.clone()));
     life.spawn(deployments, machine_deployment::MachineDeployments(context.clone()));
+    life.spawn(pools, machine_pool::MachinePools(context.clone()));
     life.spawn(health_checks, health_check::HealthChecks(context.clone()));
     life.spawn(resources, resource_set::ClusterResources::new(context.clone(), told.clone()));
     life.spawn(resource_sets, resource_set::ResourceSets::new(context.clone(), told));
@@ -185,6 +208,7 @@ async fn launch(options: Options, life: &Life) {
     life.spawn(control_planes, control_plane::ControlPlanes::new(context.clone()));
     life.spawn(topologies, topology::Topologies::new(context.clone()));
     life.spawn(classes, topology::Classes(context.clone()));
+    life.spawn(configs, extension::ExtensionConfigs(context.extensions.clone()));
     provider.spawn(life);
 }
 
@@ -193,6 +217,7 @@ pub(crate) struct Context {
     pub caches: Arc<Caches>,
     pub writer: Writer,
     pub workloads: Arc<Workloads>,
+    pub extensions: Arc<extension::Extensions>,
     pub random: Random,
     /// Of what resource sets hold, with the version of the object that it is the hash of.
     pub hashes: resource_set::Hashes,

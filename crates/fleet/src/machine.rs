@@ -28,7 +28,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use parking_lot::Mutex;
 
-pub use self::drain::is_unreachable;
+pub use self::{conditions::mirrored, drain::is_unreachable};
 use self::{drain::Load, node::Remote};
 use crate::{Caches, Context, external::External, machine_deployment::revision, owner};
 

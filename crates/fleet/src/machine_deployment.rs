@@ -266,7 +266,7 @@ fn on_delete(seen: &Seen, old: &[&Arc<MachineSet>], wanted: i32) -> Vec<(Option<
 }
 
 /// Surge and unavailability in machines; percentages round up and down, and never are both zero.
-fn limits(update: Option<&RollingUpdate>, wanted: i32) -> (i32, i32) {
+pub fn limits(update: Option<&RollingUpdate>, wanted: i32) -> (i32, i32) {
     let surge = update.and_then(|update| update.max_surge.as_ref()).map_or(1, |value| resolve(value, wanted, true));
     let unavailable =
         update.and_then(|update| update.max_unavailable.as_ref()).map_or(0, |value| resolve(value, wanted, false));
@@ -395,7 +395,12 @@ fn template_hash(template: &MachineTemplate) -> String {
     (spec.deletion, spec.min_ready_seconds) = (None, None);
     spec.readiness_gates.clear();
     spec.taints.clear();
-    let text = serde_json::to_vec(&rolled).expect("API types serialize to JSON: string keys only");
+    fingerprint(&rolled)
+}
+
+/// A short name of what objects are made from.
+pub fn fingerprint(of: &impl serde::Serialize) -> String {
+    let text = serde_json::to_vec(of).expect("API types serialize to JSON: string keys only");
     // FNV-1a, 32 bits: stable between releases.
     let hash = text.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     hash.to_string()

@@ -20,7 +20,7 @@ use api::{
     cluster::Cluster,
     condition::{self, Statement},
     control_plane::KubeadmControlPlane,
-    machine::{DeletionOrder, Machine, MachineDeployment, MachineSet, MachineSpec},
+    machine::{DeletionOrder, Machine, MachineDeletion, MachineDeployment, MachineSet, MachineSpec},
     meta::{ConditionStatus, ContractRef, Time},
     names,
 };
@@ -251,7 +251,8 @@ fn preflight(seen: &Seen) -> Result<(), String> {
         return Err("the control plane does not exist".to_owned());
     };
     let skip = owner::annotation_of(&seen.set.metadata, "machineset.cluster.x-k8s.io/skip-preflight-checks");
-    let skipped = |check: &str| skip.is_some_and(|list| list.split(',').any(|one| one == "All" || one == check));
+    let skipped =
+        |check: &str| skip.is_some_and(|list| list.split(',').map(str::trim).any(|one| one == "All" || one == check));
     let status = control_plane.status.clone().unwrap_or_default();
     let started = status.initialization.as_ref().and_then(|started| started.control_plane_initialized) == Some(true);
     if started && !skipped("ControlPlaneIsStable") {
@@ -336,6 +337,7 @@ fn create(seen: &Seen, name: &str, plan: &mut Plan) -> Result<(), String> {
             bootstrap,
             infrastructure_ref: renamed(reference, &resource.kind, name),
             cluster_name: set.spec.cluster_name.clone(),
+            deletion: MachineDeletion::completed(template.deletion.as_ref()),
             ..template.clone()
         },
         status: None,
@@ -377,18 +379,31 @@ pub fn clone(
         names::CLONED_FROM_KIND_ANNOTATION.into(),
         format!("{}.{}", template.resource.kind, template.resource.group),
     );
-    json!({
+    let mut body = json!({
         "metadata": {
             "name": name, "namespace": namespace, "labels": all, "annotations": annotations, "ownerReferences": [maker],
         },
-        "spec": template.value.pointer("/spec/template/spec").cloned().unwrap_or_else(|| json!({})),
-    })
+    });
+    if let Some(spec) = template.value().pointer("/spec/template/spec") {
+        body["spec"] = spec.clone();
+    }
+    body
 }
 
-/// Picks machines to remove: those that go anyway first, then those that were named, then unhealthy ones, then by order.
+/// Picks machines to remove.
 fn to_remove(seen: &Seen, count: usize) -> Vec<&Arc<Machine>> {
     let order = seen.set.spec.deletion.as_ref().and_then(|deletion| deletion.order).unwrap_or_default();
-    let mut machines: Vec<_> = seen.machines.iter().collect();
+    let first = first_to_go(&seen.machines, order).into_iter().take(count);
+    first.filter(|machine| machine.metadata.deletion_timestamp.is_none()).collect()
+}
+
+/// Machines in the order in which they go: those that go anyway first, then those that were named, then unhealthy ones,
+/// then by order.
+pub fn first_to_go<'a>(
+    machines: impl IntoIterator<Item = &'a Arc<Machine>>,
+    order: DeletionOrder,
+) -> Vec<&'a Arc<Machine>> {
+    let mut machines: Vec<_> = machines.into_iter().collect();
     let urgency = |machine: &Machine| {
         let conditions = machine.status.as_ref().map_or(&[][..], |status| &status.conditions);
         // What is not known speaks against nobody.
@@ -418,7 +433,7 @@ fn to_remove(seen: &Seen, count: usize) -> Vec<&Arc<Machine>> {
         };
         urgency(a).cmp(&urgency(b)).then(within).then_with(|| a.metadata.name.cmp(&b.metadata.name))
     });
-    machines.into_iter().take(count).filter(|machine| machine.metadata.deletion_timestamp.is_none()).collect()
+    machines
 }
 
 /// Deletes what is left; true when there is nothing.
@@ -446,7 +461,7 @@ fn propagate(seen: &Seen, remediation: &Remediation, now: &Time, plan: &mut Plan
                 owner::extend(&mut after.metadata.labels, &meta.labels);
                 owner::extend(&mut after.metadata.annotations, &meta.annotations);
             }
-            after.spec.deletion = template.spec.deletion.clone();
+            after.spec.deletion = MachineDeletion::completed(template.spec.deletion.as_ref());
             after.spec.min_ready_seconds = template.spec.min_ready_seconds;
             after.spec.readiness_gates = template.spec.readiness_gates.clone();
             after.spec.taints = template.spec.taints.clone();

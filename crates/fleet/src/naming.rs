@@ -1,7 +1,8 @@
 //! Names of objects that controllers make.
 
-/// Letters and digits that cannot be taken for one another or form words (apimachinery `util/rand`).
-const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+use api::{names, topology::template};
+use serde_json::json;
+
 /// Longest name of a machine: it becomes the host name (RFC 1123).
 pub const MACHINE_NAME_MAX: usize = 63;
 const SUFFIX_CHARS: usize = 5;
@@ -19,17 +20,7 @@ impl Suffixes {
     /// The `index`th suffix: five characters.
     pub fn get(&self, index: usize) -> String {
         // SplitMix64: each seed and index gives an independent value.
-        let mut x = self.0.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^= x >> 31;
-        let mut text = String::with_capacity(SUFFIX_CHARS);
-        for _ in 0..SUFFIX_CHARS {
-            let letters = ALPHABET.len() as u64;
-            text.push(char::from(ALPHABET[(x % letters) as usize]));
-            x /= letters;
-        }
-        text
+        names::suffix(self.0.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)), SUFFIX_CHARS)
     }
 }
 
@@ -40,24 +31,14 @@ pub fn with_suffix(base: &str, suffix: &str, max: usize) -> String {
     format!("{}-{suffix}", base[..end].trim_end_matches(['-', '.']))
 }
 
-/// The name by a user's naming template: `{{ .cluster.name }}`, `{{ .machineSet.name }}` (or `.kubeadmControlPlane.name`)
-/// and `{{ .random }}`.
-pub fn from_template(template: &str, cluster: &str, owner: (&str, &str), random: &str) -> Result<String, String> {
-    let mut name = String::new();
-    let mut rest = template;
-    while let Some(open) = rest.find("{{") {
-        name.push_str(&rest[..open]);
-        let close = rest[open..].find("}}").ok_or_else(|| format!("naming template {template:?} lacks a `}}}}`"))?;
-        let expression = rest[open + 2..open + close].trim().trim_matches('-').trim();
-        name.push_str(match expression {
-            ".cluster.name" => cluster,
-            ".random" => random,
-            _ if expression.strip_prefix('.').and_then(|text| text.strip_suffix(".name")) == Some(owner.0) => owner.1,
-            _ => return Err(format!("naming template {template:?}: `{expression}` is not known here")),
-        });
-        rest = &rest[open + close + 2..];
+/// The name by a user's naming template, a Go template over `.cluster.name`, `.machineSet.name` (or `.kubeadmControlPlane.name`)
+/// and `.random`.
+pub fn from_template(text: &str, cluster: &str, owner: (&str, &str), random: &str) -> Result<String, String> {
+    let data = json!({"cluster": {"name": cluster}, owner.0: {"name": owner.1}, "random": random});
+    let mut name = template::render(text, &data).map_err(|error| format!("naming template {text:?} fails: {error}"))?;
+    if name.contains("<no value>") {
+        return Err(format!("naming template {text:?} names a field that is not known here"));
     }
-    name.push_str(rest);
     if name.len() > MACHINE_NAME_MAX {
         let kept = name.strip_suffix(random).unwrap_or(&name).trim_end_matches('-').to_owned();
         name = with_suffix(&kept, random, MACHINE_NAME_MAX);
@@ -81,13 +62,15 @@ mod tests {
         let (a, b) = (Suffixes::seeded(7), Suffixes::seeded(7));
         assert_ne!(a.get(0), a.get(1));
         assert_eq!(a.get(3), b.get(3));
-        assert!(a.get(0).bytes().all(|byte| ALPHABET.contains(&byte)));
+        assert!(a.get(0).bytes().all(|byte| b"bcdfghjklmnpqrstvwxz2456789".contains(&byte)));
     }
 
     #[test]
     fn a_naming_template_is_filled_in_or_refused() {
         let owner = ("machineSet", "ms");
         assert_eq!(from_template("{{ .cluster.name }}-w-{{.random}}", "c", owner, "abcde").unwrap(), "c-w-abcde");
+        let short = from_template("{{ .machineSet.name | trunc 1 }}-{{ .random }}", "c", owner, "abcde");
+        assert_eq!(short.unwrap(), "m-abcde");
         assert!(from_template("{{ .other }}", "c", owner, "abcde").unwrap_err().contains(".other"));
     }
 }

@@ -14,6 +14,7 @@ mod floating;
 mod image;
 mod leftovers;
 mod machine;
+mod machine_pool;
 mod member;
 mod names;
 mod network;
@@ -42,7 +43,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 pub use self::image::CRD as IMAGES_CRD;
-use crate::{Caches, Life, Options, Workloads, owner};
+use crate::{Caches, Life, Options, Random, Workloads, owner};
 
 /// Makes clients of clouds: over the network, or of a cloud in the same process.
 pub trait Clouds: Send + Sync + 'static {
@@ -50,12 +51,12 @@ pub trait Clouds: Send + Sync + 'static {
 }
 
 /// Over the network.
-#[derive(Clone, Copy, Debug)]
-pub struct Network;
+#[derive(Clone, Debug)]
+pub struct Network(pub openstack::Options);
 
 impl Clouds for Network {
     fn client(&self, cloud: openstack::Cloud) -> openstack::Result<openstack::Client> {
-        openstack::Client::connect(cloud, openstack::Options::default())
+        openstack::Client::connect(cloud, self.0.clone())
     }
 }
 
@@ -73,8 +74,9 @@ impl Shared {
     /// A reconcile begins: what an earlier one has seen that was put off, and had the same aim, is used in it. True if the cloud has
     /// to be asked for what it made twice.
     pub fn begin(&self, kind: &'static str, key: &Key, aim: passes::Aim) -> bool {
-        self.passes.begin(kind, key, aim);
-        self.unanswered.left(kind, key).is_some_and(|left| left.is_zero())
+        let doubts = self.unanswered.left(kind, key).is_some_and(|left| left.is_zero());
+        self.passes.begin(kind, key, aim, doubts);
+        doubts
     }
 
     /// The scope of the reconcile that is under way: its calls belong to that.
@@ -148,6 +150,8 @@ pub struct Provider {
     pools: Runner,
     zones: Runner,
     templates: Runner,
+    machine_pools: Runner,
+    random: Random,
 }
 
 impl Provider {
@@ -166,6 +170,8 @@ impl Provider {
             pools: runner(),
             zones: runner(),
             templates: runner(),
+            machine_pools: runner(),
+            random: options.random.clone(),
         }
     }
 
@@ -228,6 +234,7 @@ impl Provider {
         caches.openstack_servers.feed(&servers);
         claim::feed(caches, &machines, &servers);
         pool::feed(caches, &self.pools.queue());
+        machine_pool::feed(caches, &self.machine_pools.queue());
         self.feed_of_identities();
         // The last machine that goes frees its cluster. One that has gone frees the address of the API, if that led to it.
         let (weak, queue) = (Arc::downgrade(caches), clusters);
@@ -239,7 +246,8 @@ impl Provider {
             let Some(cluster) = caches.cluster(namespace, name) else { return };
             let Some(reference) = &cluster.spec.infrastructure_ref else { return };
             let infra = Key::new(namespace.as_str(), reference.name.as_str());
-            let has_gone = meta.finalizers.as_ref().is_none_or(Vec::is_empty);
+            // What is told of an object that has gone is how it was before, finalizers and all.
+            let has_gone = caches.openstack_machines.get(&Key::of(machine.as_ref())).is_none();
             if has_gone && caches.openstack_clusters.get(&infra).is_some_and(|infra| endpoint::is_on_node(&infra)) {
                 for other in caches.openstack_machines.in_cluster(namespace, name) {
                     machines.add(Key::of(other.as_ref()));
@@ -299,12 +307,13 @@ impl Provider {
     }
 
     pub(crate) fn spawn(self, life: &Life) {
-        let Self { shared, clusters, machines, images, servers, pools, zones, templates } = self;
+        let Self { shared, clusters, machines, images, servers, pools, zones, templates, machine_pools, random } = self;
         let (keeper, ours) = (image::Images(shared.clone()), image::Images(shared.clone()));
         life.spawn_if(async move { ours.is_ours().await }, images, keeper);
         life.spawn(servers, servers::OpenStackServers(shared.clone()));
         life.spawn(zones, zones::Zones(shared.clone()));
         life.spawn(pools, pool::Pools(shared.clone()));
+        life.spawn(machine_pools, machine_pool::OpenStackMachinePools { shared: shared.clone(), random });
         life.spawn(templates, template::Templates(shared.clone()));
         life.spawn(clusters, cluster::OpenStackClusters(shared.clone()));
         life.spawn(machines, machine::OpenStackMachines(shared));

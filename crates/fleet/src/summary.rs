@@ -86,19 +86,39 @@ pub fn both(
         match condition::get(conditions, part) {
             Some(found) if found.status == *good => {}
             Some(found) if found.status != ConditionStatus::Unknown => {
-                bad.push(format!("* {part}: {}", indented(&told(found))));
+                bad.push((*part, indented(&told(found))));
             }
-            found => unknown.push(format!("* {part}: {}", found.map_or_else(|| "not yet reported".into(), told))),
+            found => unknown.push((*part, found.map_or_else(|| "not yet reported".into(), told))),
         }
     }
     if !bad.is_empty() {
         bad.extend(unknown);
-        return Statement::no(type_, reasons.some_not, bad.join("\n"));
+        return Statement::no(type_, reasons.some_not, grouped(&bad));
     }
     if !unknown.is_empty() {
-        return Statement::unknown(type_, reasons.some_unknown, unknown.join("\n"));
+        return Statement::unknown(type_, reasons.some_unknown, grouped(&unknown));
     }
     Statement::yes(type_, reasons.all)
+}
+
+/// A line for each condition, and one for all components of a control plane that say the same.
+/// Source: Machine's spec.readinessGates in the API reference.
+fn grouped(parts: &[(&str, String)]) -> String {
+    let is_component = |(part, _): &&(&str, String)| {
+        *part == "EtcdPodHealthy"
+            || ["APIServer", "ControllerManager", "Scheduler"].iter().any(|prefix| part.starts_with(prefix))
+    };
+    let mut components = parts.iter().filter(is_component);
+    let first = components.next();
+    let alike = first.filter(|first| components.clone().all(|next| next.1 == first.1));
+    let alike = alike.filter(|_| components.next().is_some());
+    let line = |part: &(&str, String)| match alike {
+        Some(first) if is_component(&part) => {
+            (first.0 == part.0).then(|| format!("* Control plane components: {}", part.1))
+        }
+        _ => Some(format!("* {}: {}", part.0, part.1)),
+    };
+    parts.iter().filter_map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -117,5 +137,27 @@ mod tests {
         assert_eq!(with(ConditionStatus::Unknown).status, ConditionStatus::Unknown);
         let held = with(ConditionStatus::True);
         assert_eq!((held.status, held.message.as_str()), (ConditionStatus::False, "* Broken: Why"));
+    }
+
+    #[test]
+    fn components_of_a_control_plane_that_say_the_same_take_one_line() {
+        let with = |scheduler: &str| {
+            let mut conditions = Vec::new();
+            let why = [("APIServerPodHealthy", "down"), ("EtcdPodHealthy", "down"), ("SchedulerPodHealthy", scheduler)];
+            for (type_, why) in why {
+                let stated = Statement::no(type_, "Why", why);
+                condition::set(&mut conditions, stated, None, &api::meta::Time(jiff::Timestamp::UNIX_EPOCH));
+            }
+            let parts = ["NodeHealthy", "APIServerPodHealthy", "SchedulerPodHealthy", "EtcdPodHealthy"];
+            both("Ready", READY, &conditions, &parts, &[]).message
+        };
+        assert_eq!(with("down"), "* Control plane components: down\n* NodeHealthy: not yet reported");
+        assert_eq!(
+            with("slow"),
+            "* APIServerPodHealthy: down\n* SchedulerPodHealthy: slow\n* EtcdPodHealthy: down\n\
+             * NodeHealthy: not yet reported"
+        );
+        let one = both("Ready", READY, &[], &["SchedulerPodHealthy"], &[]);
+        assert_eq!(one.message, "* SchedulerPodHealthy: not yet reported");
     }
 }

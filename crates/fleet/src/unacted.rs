@@ -8,8 +8,7 @@ use serde::Serialize;
 /// of every kind is in one of the two.
 const FIELDS: &[(&str, &[&str])] = &[
     // No provider here takes the port of the API from the Cluster: theirs do (OpenStackCluster spec.apiServer.port).
-    ("Cluster", &["/spec/clusterNetwork/apiServerPort", "/spec/topology/workers/machinePools"]),
-    ("ClusterClass", &["/spec/availabilityGates", "/spec/upgrade", "/spec/workers/machinePools"]),
+    ("Cluster", &["/spec/clusterNetwork/apiServerPort"]),
 ];
 
 /// The fields of the object that are set and not acted upon, as `spec.topology`.

@@ -16,7 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::{Caches, machine::is_unreachable};
+use crate::{Caches, control_plane::NODE_ROLE, machine::is_unreachable};
 
 /// Pauses between attempts to connect; the first ones are short because an API that starts is waited for.
 const RECONNECT_MIN: Duration = Duration::from_millis(500);
@@ -42,9 +42,16 @@ impl Connect for Direct {
         Box::pin(async move {
             let unreadable =
                 |error: &dyn std::fmt::Display| Error::Retry(format!("the kubeconfig cannot be used: {error}"));
-            let kubeconfig = Kubeconfig::from_yaml(kubeconfig).map_err(|error| unreadable(&error))?;
+            // The parser's own words quote the lines around, and those of a proxy its password: conditions show them to everybody.
+            let kubeconfig = Kubeconfig::from_yaml(kubeconfig).map_err(|_| unreadable(&"it is not a kubeconfig"))?;
+            let mut clusters = kubeconfig.clusters.iter().filter_map(|one| one.cluster.as_ref());
+            if clusters.any(|cluster| cluster.proxy_url.as_ref().is_some_and(|url| !url.is_empty())) {
+                return Err(unreadable(&"it has a proxy-url: workload clusters are reached directly"));
+            }
             let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
             let mut config = config.map_err(|error| unreadable(&error))?;
+            // What the environment names is on the way to clouds.
+            config.proxy_url = None;
             config.connect_timeout = Some(CALL_LIMIT);
             Client::try_from(config).map_err(|error| unreadable(&error))
         })
@@ -105,7 +112,8 @@ impl Workloads {
         &self.clock
     }
 
-    /// A change of a node wakes the machines of its cluster; a new connection wakes its control plane too.
+    /// A change of a node wakes the machines of its cluster; a new connection wakes its control plane too, and so do the labels
+    /// and taints of its own nodes.
     pub fn feed_machines(&self, queue: &Queue) {
         self.machines.lock().push(queue.clone());
     }
@@ -297,7 +305,11 @@ impl Workloads {
                     if is_unreachable(&node) {
                         self.clusters.lock().iter().for_each(|queue| queue.add(cluster.clone()));
                     }
-                    link.state.write().nodes.insert(name(&node), Arc::new(trimmed(node)));
+                    let (name, node) = (name(&node), Arc::new(trimmed(node)));
+                    let before = link.state.write().nodes.insert(name, node.clone());
+                    if before.is_some_and(|before| is_marked_otherwise(&before, &node)) {
+                        self.wake_control_planes(cluster);
+                    }
                     self.wake(cluster, provider_id.as_deref());
                 }
                 watcher::Event::Delete(node) => {
@@ -321,12 +333,26 @@ impl Workloads {
             self.health_checks.lock().iter().for_each(|queue| queue.add(Key::of(check.as_ref())));
         }
         if provider_id.is_none() {
-            for control_plane in self.caches.control_planes.in_cluster(&cluster.namespace, &cluster.name) {
-                self.control_planes.lock().iter().for_each(|queue| queue.add(Key::of(control_plane.as_ref())));
-            }
+            self.wake_control_planes(cluster);
             self.clusters.lock().iter().for_each(|queue| queue.add(cluster.clone()));
         }
     }
+
+    fn wake_control_planes(&self, cluster: &Key) {
+        for control_plane in self.caches.control_planes.in_cluster(&cluster.namespace, &cluster.name) {
+            self.control_planes.lock().iter().for_each(|queue| queue.add(Key::of(control_plane.as_ref())));
+        }
+    }
+}
+
+/// Whether a control plane's node has got or lost a label or a taint, of which its machine tells.
+fn is_marked_otherwise(before: &Node, after: &Node) -> bool {
+    let marks = |node: &Node| {
+        let taints = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+        (node.metadata.labels.clone().unwrap_or_default(), taints)
+    };
+    let (before, after) = (marks(before), marks(after));
+    before != after && [&before, &after].iter().any(|(labels, _)| labels.contains_key(NODE_ROLE))
 }
 
 fn name(node: &Node) -> String {
@@ -355,5 +381,21 @@ mod tests {
         assert!(never.unwrap_err().to_string().contains("does not answer within 5s"));
         assert_eq!(started.elapsed(), CALL_LIMIT);
         assert_eq!(bounded::<_, ()>(&cluster, async { Ok(1) }).await.unwrap(), Ok(1));
+    }
+
+    #[tokio::test]
+    async fn nothing_that_a_kubeconfig_hides_is_told() {
+        let kubeconfig = |cluster: &str, user: &str| {
+            format!(
+                "current-context: a\ncontexts: [{{name: a, context: {{cluster: a, user: a}}}}]\n\
+                 clusters:\n- name: a\n  cluster: {{server: 'https://192.0.2.1:6443', {cluster}}}\n\
+                 users:\n- name: a\n  user:\n    token: s3cret\n    {user}\n"
+            )
+        };
+        let told = async |text: String| Direct.connect(&text).await.err().unwrap().chain();
+        let proxy = told(kubeconfig("proxy-url: 'http://user:s3cret@proxy.test:3128'", "")).await;
+        assert!(proxy.contains("proxy-url") && !proxy.contains("s3cret"), "{proxy}");
+        let broken = told(kubeconfig("", "token-file: [")).await;
+        assert!(broken.contains("kubeconfig") && !broken.contains("s3cret"), "{broken}");
     }
 }

@@ -27,6 +27,20 @@ wire! {
         pub device: String,
     }
 
+    /// A copy of a volume as it was; a volume does not go for as long as it has one.
+    pub struct Snapshot {
+        pub id: String,
+        pub name: String,
+        pub description: String,
+        /// `creating`, `available`, `deleting`, `error`, `error_deleting`, ...
+        pub status: String,
+        pub volume_id: String,
+        /// GiB.
+        pub size: u64,
+        pub metadata: BTreeMap<String, String>,
+        pub created_at: String,
+    }
+
     pub struct VolumeType {
         pub id: String,
         pub name: String,
@@ -36,8 +50,9 @@ wire! {
 }
 
 resource!(Volume, BlockStorage, "volumes", "volume", "volumes", list: "volumes/detail");
+resource!(Snapshot, BlockStorage, "snapshots", "snapshot", "snapshots", list: "snapshots/detail");
 resource!(VolumeType, BlockStorage, "types", "volume_type", "volume_types");
-named!(Volume, VolumeType);
+named!(Volume, Snapshot, VolumeType);
 
 draft! {
     pub struct VolumeDraft {
@@ -54,3 +69,16 @@ draft! {
 }
 
 impl Writes<Volume> for VolumeDraft {}
+
+draft! {
+    pub struct SnapshotDraft {
+        pub name: String,
+        pub description: String,
+        pub volume_id: String,
+        /// Also of a volume that a server has.
+        pub force: Option<bool>,
+        pub metadata: BTreeMap<String, String>,
+    }
+}
+
+impl Writes<Snapshot> for SnapshotDraft {}

@@ -17,7 +17,7 @@ use crate::{
     query::{Query, encode},
     resource::{Reads, Resource, Writes},
     token::{self, Access},
-    transport::{Https, Tls, Transport, TransportError},
+    transport::{Https, Proxies, Tls, Transport, TransportError},
 };
 
 /// The longest time that a service is left alone because it asks for it.
@@ -40,6 +40,8 @@ pub struct Options {
     pub user_agent: String,
     /// Follow a cloud's `verify: false`. If not set, such a cloud is refused.
     pub allow_unverified: bool,
+    /// On the way to the cloud.
+    pub proxies: Proxies,
 }
 
 impl Default for Options {
@@ -50,6 +52,7 @@ impl Default for Options {
             items_limit: 100_000,
             user_agent: "skep".to_owned(),
             allow_unverified: false,
+            proxies: Proxies::default(),
         }
     }
 }
@@ -73,6 +76,8 @@ struct Resolved {
     url: String,
     /// The highest microversion that both sides know.
     microversion: Microversion,
+    /// The service has said so. If it only refused to tell, it is asked again.
+    told: bool,
 }
 
 /// One request, before it has a token.
@@ -122,8 +127,8 @@ impl Client {
             return Err(Error::configuration(Service::Identity, message));
         }
         let tls = Tls { ca_pem: cloud.ca_pem.clone(), accept_any_certificate: !cloud.verify };
-        let https =
-            Https::new(&tls).map_err(|e| Error::configuration(Service::Identity, e.to_string()).with_source(e))?;
+        let https = Https::new(&tls, options.proxies.clone())
+            .map_err(|e| Error::configuration(Service::Identity, e.to_string()).with_source(e))?;
         Ok(Self::new(cloud, Arc::new(https), options))
     }
 
@@ -206,13 +211,15 @@ impl Client {
             return Ok(found.clone());
         }
         let resolved = Arc::new(self.discover(service).await?);
-        self.0.endpoints.lock().insert(service, resolved.clone());
+        if resolved.told {
+            self.0.endpoints.lock().insert(service, resolved.clone());
+        }
         Ok(resolved)
     }
 
     async fn discover(&self, service: Service) -> Result<Resolved> {
         if service == Service::Identity {
-            return Ok(Resolved { url: self.identity_url(), microversion: Microversion::NONE });
+            return Ok(Resolved { url: self.identity_url(), microversion: Microversion::NONE, told: true });
         }
         let cloud = &self.0.cloud;
         let access = self.access().await?;
@@ -226,11 +233,13 @@ impl Client {
                 format!("the cloud's catalog has no {interface} endpoint for it{region} (regions: {regions})");
             return Err(Error::configuration(service, message));
         };
+        let mut told = true;
         let url = match endpoint::split_version(base) {
             (_, Some(_)) => base.trim_end_matches('/').to_owned(),
             (base, None) => {
                 let found = self.version_document(service, &format!("{base}/"), &access).await?;
-                endpoint::choose(service, base, &found)
+                told &= found.is_some();
+                endpoint::choose(service, base, &found.unwrap_or_default())
             }
         };
         let mut microversion = Microversion::NONE;
@@ -239,22 +248,36 @@ impl Client {
             let (base, version) = endpoint::split_version(&url);
             let version = version.and_then(|v| v.split('/').next()).unwrap_or(service.usual_version());
             let found = self.version_document(service, &format!("{base}/{version}/"), &access).await?;
-            let max = found.iter().map(|v| v.max).max().unwrap_or_default();
+            told &= found.is_some();
+            let max = found.iter().flatten().map(|v| v.max).max().unwrap_or_default();
             microversion = max.min(service.written_for());
         }
-        Ok(Resolved { url, microversion })
+        Ok(Resolved { url, microversion, told })
     }
 
-    /// An endpoint whose version document cannot be had (401, 404, not JSON) is used by convention instead.
-    async fn version_document(&self, service: Service, url: &str, access: &Access) -> Result<Vec<endpoint::Version>> {
+    /// An endpoint that has no version document (404, not JSON) is used by convention; `None` where it is only not told now (401,
+    /// 403: the token may have ended).
+    async fn version_document(
+        &self,
+        service: Service,
+        url: &str,
+        access: &Access,
+    ) -> Result<Option<Vec<endpoint::Version>>> {
         let name = (service, &Method::GET, "(version document)");
         let mut request = self.request(Method::GET, url, None, name)?;
         request.headers_mut().insert("x-auth-token", access.token.clone());
         let response = self.send(request, name).await?;
-        if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS {
-            return Err(Error::from_response(name, response.status(), response.headers(), response.body()));
+        let status = response.status();
+        if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
+            return Ok(None);
         }
-        Ok(serde_json::from_slice(response.body()).map(|v| endpoint::versions(&v)).unwrap_or_default())
+        if !status.is_success() {
+            let error = Error::from_response(name, status, response.headers(), response.body());
+            if error.class().is_transient() {
+                return Err(error);
+            }
+        }
+        Ok(Some(serde_json::from_slice(response.body()).map(|v| endpoint::versions(&v)).unwrap_or_default()))
     }
 
     fn request(

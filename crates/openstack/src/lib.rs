@@ -6,7 +6,7 @@
 //!
 //! [`clouds`] reads `clouds.yaml`; [`Client`] holds a token, finds endpoints and speaks to them; the modules named
 //! after services hold what goes over the wire, read leniently (a field that a cloud leaves out or sends as `null` is
-//! its type's default). Left out on purpose: retries other than a new token on 401 (a reconciler's business), proxies,
+//! its type's default). Left out on purpose: retries other than a new token on 401 (a reconciler's business),
 //! client certificates, federation, and every call that nothing here makes.
 
 #[macro_use]
@@ -38,7 +38,7 @@ pub use self::{
     query::Query,
     resource::{Reads, Resource, Writes},
     token::{Access, Endpoint},
-    transport::{Https, Local, Tls, Transport, TransportError},
+    transport::{Https, Local, Proxies, ProxyError, Tls, Transport, TransportError},
 };
 
 /// The wall clock, in one place.

@@ -80,14 +80,10 @@ impl Pass {
         Some(found)
     }
 
-    /// Keeps an answer, unless it is one that asking again may change.
+    /// Keeps an answer that asking again would not change: what is there, or that it is not.
     pub(crate) fn keep(&self, asked: Asked, response: &Response<Bytes>) {
         let status = response.status();
-        let passing = status.is_server_error()
-            || matches!(
-                status,
-                StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS | StatusCode::PAYLOAD_TOO_LARGE
-            );
+        let passing = !(status.is_success() || status == StatusCode::NOT_FOUND);
         let mut answers = self.0.answers.lock();
         if passing || answers.count >= ANSWERS_LIMIT {
             return;
@@ -132,7 +128,7 @@ mod tests {
     fn what_may_pass_is_asked_again() {
         let pass = Pass::default();
         let servers = request("/servers");
-        for status in [401, 429, 413, 500, 503] {
+        for status in [401, 406, 409, 429, 413, 500, 503] {
             pass.keep(asked(&servers), &answer(status, ""));
         }
         pass.keep(asked(&request("/servers/1")), &answer(404, "gone"));

@@ -2,6 +2,7 @@
 
 mod https;
 mod local;
+mod proxy;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -12,6 +13,7 @@ use http_body_util::BodyExt;
 pub use self::{
     https::{Https, Tls},
     local::Local,
+    proxy::{Proxies, ProxyError},
 };
 
 /// Sends one request and returns the whole response. Timeouts are the caller's: dropping the future ends the call.

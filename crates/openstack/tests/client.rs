@@ -140,6 +140,27 @@ async fn the_compute_microversion_is_the_highest_that_both_sides_know() {
     assert_eq!(old.microversion(Service::Compute).await.unwrap(), Microversion(2, 30));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_service_that_does_not_tell_its_versions_now_is_asked_again() {
+    for (status, left_alone) in [(StatusCode::PAYLOAD_TOO_LARGE, true), (StatusCode::UNAUTHORIZED, false)] {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let document = move || async move {
+            if calls.fetch_add(1, SeqCst) == 0 {
+                (status, [("retry-after", "7")]).into_response()
+            } else {
+                Json(json!({"version": {"id": "v2.1", "version": "2.90", "min_version": "2.1"}})).into_response()
+            }
+        };
+        let client = client(identity(Arc::default()).route("/compute/v2.1/", get(document)), Options::default());
+        match client.microversion(Service::Compute).await {
+            Err(error) => assert!(left_alone && error.class() == Class::RateLimited, "{error}"),
+            Ok(known) => assert_eq!((known, left_alone), (Microversion::NONE, false)),
+        }
+        tokio::time::advance(Duration::from_secs(8)).await;
+        assert_eq!(client.microversion(Service::Compute).await.unwrap(), Microversion(2, 90), "{status}");
+    }
+}
+
 #[tokio::test]
 async fn a_service_that_the_catalog_lacks_is_named_with_the_regions() {
     let client = client(identity(Arc::default()), Options::default());
@@ -238,4 +259,89 @@ async fn a_pass_waits_for_a_token_of_anothers_no_longer_than_it_has() {
     let (started, pass) = (tokio::time::Instant::now(), Pass::default());
     client.during(&pass).look::<Port>("1").await.unwrap_err();
     assert!(started.elapsed() <= Options::default().timeout);
+}
+
+/// A proxy that opens the way to one place, whatever host it is asked for, to who says the password; and what it was asked.
+async fn proxy(to: std::net::SocketAddr) -> (std::net::SocketAddr, Arc<std::sync::Mutex<Vec<String>>>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, asked) = (listener.local_addr().unwrap(), Arc::<std::sync::Mutex<Vec<String>>>::default());
+    let heard = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(client.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap();
+            heard.lock().unwrap().push(head.lines().next().unwrap().to_owned());
+            if !head.to_ascii_lowercase().contains("proxy-authorization: basic dxnlcjpwyxnz") {
+                client.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").await.unwrap();
+                continue;
+            }
+            let mut there = tokio::net::TcpStream::connect(to).await.unwrap();
+            if head.starts_with("CONNECT ") {
+                client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.unwrap();
+            } else {
+                there.write_all(head.as_bytes()).await.unwrap();
+            }
+            tokio::spawn(async move { copy_bidirectional(&mut client, &mut there).await });
+        }
+    });
+    (address, asked)
+}
+
+/// TLS before a place that speaks none.
+async fn with_tls(place: std::net::SocketAddr) -> std::net::SocketAddr {
+    let made = rcgen::generate_simple_self_signed(["cloud.test".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()).into();
+    let config = rustls::ServerConfig::builder().with_no_client_auth();
+    let config = config.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let mut client = acceptor.accept(client).await.unwrap();
+            let mut there = tokio::net::TcpStream::connect(place).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut there).await });
+        }
+    });
+    address
+}
+
+fn through(proxy: &str, scheme: &str) -> Client {
+    let get = |name: &str| (name == format!("{}_PROXY", scheme.to_uppercase())).then(|| proxy.to_owned());
+    let proxies = openstack::Proxies::from_variables(&get).unwrap();
+    let yaml = YAML.replace("http://c/", &format!("{scheme}://cloud.test:5000/"));
+    let cloud = Cloud::from_yaml(yaml.replace("{region_name", "{verify: false, region_name").as_bytes(), None, None);
+    let options = Options { proxies, allow_unverified: true, ..Options::default() };
+    Client::connect(cloud.unwrap(), options).unwrap()
+}
+
+#[tokio::test]
+async fn a_cloud_is_reached_through_a_proxy_that_wants_a_password() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = listener.local_addr().unwrap();
+    let serving = axum::serve(listener, identity(Arc::default()));
+    tokio::spawn(async move { serving.await });
+    let (address, asked) = proxy(place).await;
+    // Names that only the proxy knows.
+    let plain = through(&format!("http://user:pass@{address}"), "http");
+    assert_eq!(plain.access().await.unwrap().user_id, "u");
+    let refused = through(&format!("http://{address}"), "https").access().await.unwrap_err();
+    let told: Vec<String> = std::iter::successors(Some(&refused as &dyn std::error::Error), |error| error.source())
+        .map(ToString::to_string)
+        .collect();
+    assert!(told.join(": ").contains("it opens no way to cloud.test:5000: HTTP/1.1 407"), "{told:?}");
+    assert_eq!(
+        *asked.lock().unwrap(),
+        ["POST http://cloud.test:5000/identity/v3/auth/tokens HTTP/1.1", "CONNECT cloud.test:5000 HTTP/1.1"]
+    );
+
+    let (address, asked) = proxy(with_tls(place).await).await;
+    let secure = through(&format!("http://user:pass@{address}"), "https");
+    assert_eq!(secure.access().await.unwrap().user_id, "u");
+    assert_eq!(*asked.lock().unwrap(), ["CONNECT cloud.test:5000 HTTP/1.1"]);
 }

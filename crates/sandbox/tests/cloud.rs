@@ -354,6 +354,8 @@ async fn an_application_credential_stands_for_its_user_until_it_is_deleted() {
     let robot = Client::new(at, Local::shared::<Body, Body>(cloud.router()), ClientOptions::default());
     assert_eq!(robot.access().await.unwrap().user_id, user);
     c.delete_in::<ApplicationCredential>(&user, &made.id).await.unwrap();
+    let lost = robot.list::<Network>(&Query::new()).await.unwrap_err();
+    assert_eq!(lost.class(), Class::Forbidden, "tokens go with their credential");
     let at = Where::from_yaml(yaml.as_bytes(), None, None).unwrap();
     let robot = Client::new(at, Local::shared::<Body, Body>(cloud.router()), ClientOptions::default());
     assert_eq!(robot.access().await.unwrap_err().class(), Class::Forbidden);

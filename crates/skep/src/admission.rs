@@ -3,14 +3,21 @@
 use std::sync::OnceLock;
 
 use api::{
-    admission::{addresses, openstack, topology},
+    admission::{addresses, class, control_plane, openstack, topology},
+    cluster::Cluster,
     cluster_class::ClusterClass,
+    control_plane::KubeadmControlPlane,
     conversion,
     ip_address::IPAddressClaim,
+    machine::{Machine, MachineDeployment},
+    machine_pool::MachinePool,
+    names,
+    topology::desired::Group,
 };
 use apiserver::{Admission, Conversion, Denied, FieldError, FieldErrorKind, Operation, Request, Warning};
 use async_trait::async_trait;
-use kube::{Api, Client};
+use kube::{Api, Client, api::ListParams, core::NamespaceResourceScope};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 /// Defaults and validation of the kinds that Skep serves.
@@ -28,11 +35,98 @@ impl Rules {
         serde_json::to_value(classes.get_opt(name).await.ok()??).ok()
     }
 
+    /// What a Cluster's topology is judged by, besides itself.
+    async fn beside(&self, cluster: &Value, old: Option<&Value>) -> topology::Beside {
+        let mut beside = topology::Beside { class: self.class(cluster).await, ..Default::default() };
+        let Some(old) = old.filter(|old| old["spec"]["topology"].is_object()) else { return beside };
+        if topology::class_of(old) != topology::class_of(cluster) {
+            beside.old_class = self.class(old).await;
+        }
+        let version = |cluster: &Value| cluster.pointer("/spec/topology/version").cloned();
+        if version(old) != version(cluster) {
+            beside.busy = self.busy(old).await;
+        }
+        beside
+    }
+
+    /// Why the version of a Cluster's topology cannot change now.
+    async fn busy(&self, cluster: &Value) -> Option<String> {
+        let namespace = cluster.pointer("/metadata/namespace")?.as_str()?;
+        let reference = &cluster["spec"]["controlPlaneRef"];
+        // Of other kinds only their own webhooks know.
+        let known = reference.is_null() || reference["kind"] == "KubeadmControlPlane";
+        let mut control_plane = None;
+        if let Some(name) = reference["name"].as_str() {
+            let planes = Api::<KubeadmControlPlane>::namespaced(self.client.get()?.clone(), namespace);
+            match planes.get_opt(name).await {
+                Ok(plane) => control_plane = plane.and_then(|plane| serde_json::to_value(plane).ok()),
+                Err(error) => return Some(format!("failed to get the control plane object: {error}")),
+            }
+        }
+        let owned = format!(
+            "{}={},{}",
+            names::CLUSTER_LABEL,
+            cluster["metadata"]["name"].as_str()?,
+            names::TOPOLOGY_OWNED_LABEL
+        );
+        let deployments = self.labelled::<MachineDeployment>(namespace, &owned).await;
+        let pools = self.labelled::<MachinePool>(namespace, &owned).await;
+        let machines = self.labelled::<Machine>(namespace, &owned).await;
+        match (deployments, pools, machines) {
+            (Ok(deployments), Ok(pools), Ok(machines)) => known.then(|| {
+                let workers = [(Group::Deployments, deployments), (Group::Pools, pools)];
+                topology::busy(cluster, control_plane.as_ref(), &workers, &machines)
+            })?,
+            (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => {
+                Some(format!("failed to list what is made of it: {error}"))
+            }
+        }
+    }
+
+    async fn labelled<K>(&self, namespace: &str, labels: &str) -> kube::Result<Vec<Value>>
+    where
+        K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug,
+        K: DeserializeOwned + Serialize,
+    {
+        let Some(client) = self.client.get() else { return Ok(Vec::new()) };
+        let api = Api::<K>::namespaced(client.clone(), namespace);
+        let found = api.list(&ListParams::default().labels(labels)).await?;
+        Ok(found.items.iter().filter_map(|object| serde_json::to_value(object).ok()).collect())
+    }
+
+    /// The Clusters of a class.
+    ///
+    /// # Errors
+    /// Nobody can tell: then nothing that would hurt them is let through.
+    async fn clusters_of(&self, namespace: &str, name: &str) -> Result<Vec<Value>, Denied> {
+        let Some(client) = self.client.get() else { return Ok(Vec::new()) };
+        let unknown = |error| Denied::Forbidden(format!("Clusters using ClusterClass can not be retrieved: {error}"));
+        let found = Api::<Cluster>::all(client.clone()).list(&ListParams::default()).await.map_err(unknown)?;
+        let all = found.items.iter().filter(|cluster| cluster.spec.topology.is_some());
+        let all = all.filter_map(|cluster| serde_json::to_value(cluster).ok());
+        Ok(all.filter(|cluster| topology::class_of(cluster) == Some((namespace, name))).collect())
+    }
+
     /// The claim that an address is for, in v1beta2; none if there is none.
     async fn claim(&self, address: &Value, namespace: &str) -> Option<Value> {
         let name = address.pointer("/spec/claimRef/name")?.as_str()?;
         let claims = Api::<IPAddressClaim>::namespaced(self.client.get()?.clone(), namespace);
         serde_json::to_value(claims.get_opt(name).await.ok()??).ok()
+    }
+
+    /// Whether a control plane can have so many replicas. Another API server shows its Scale alone.
+    async fn scale(&self, request: &Request, object: &Value) -> Result<Vec<Warning>, Denied> {
+        let mut scaled = object.clone();
+        if request.kind == "Scale" {
+            let Some(client) = self.client.get() else { return Ok(Vec::new()) };
+            let all = Api::<KubeadmControlPlane>::namespaced(client.clone(), &request.namespace);
+            let found = all.get(&request.name).await.map_err(|error| Denied::Forbidden(error.to_string()))?;
+            scaled = serde_json::to_value(found).map_err(|error| Denied::Forbidden(error.to_string()))?;
+            scaled["spec"]["replicas"] = object["spec"]["replicas"].clone();
+        } else if is_older(request) {
+            scaled = converted(object, conversion::HUB)?;
+        }
+        control_plane::scale(&scaled).map_or(Ok(Vec::new()), |why| Err(Denied::Forbidden(why.to_owned())))
     }
 
     /// `old` is in v1beta2 as the object is.
@@ -52,6 +146,10 @@ impl Rules {
             }
         }
     }
+}
+
+fn is_class(request: &Request) -> bool {
+    request.group == "cluster.x-k8s.io" && request.kind == "ClusterClass"
 }
 
 fn is_cluster(request: &Request) -> bool {
@@ -74,13 +172,25 @@ impl Admission for Rules {
         let mut defaulted = hub.clone();
         self.default(request, &mut defaulted, old.as_ref()).await;
         if defaulted != hub {
-            *object = converted(&defaulted, conversion::SPOKE)?;
+            *object = converted(&defaulted, &request.version)?;
         }
         Ok(Vec::new())
     }
 
     async fn validate(&self, request: &Request, object: &Value) -> Result<Vec<Warning>, Denied> {
-        if !request.subresource.is_empty() || request.operation == Operation::Delete {
+        if request.subresource == "scale" && request.resource == "kubeadmcontrolplanes" {
+            return self.scale(request, object).await;
+        }
+        if !request.subresource.is_empty() {
+            return Ok(Vec::new());
+        }
+        if request.operation == Operation::Delete {
+            if is_class(request) {
+                // Of many that are deleted at once, a request names none.
+                let named = request.old.as_ref().and_then(|old| old["metadata"]["name"].as_str());
+                let clusters = self.clusters_of(&request.namespace, named.unwrap_or(&request.name)).await?;
+                class::in_use(&clusters).map_or(Ok(()), |why| Err(Denied::Forbidden(why)))?;
+            }
             return Ok(Vec::new());
         }
         let (mut object, mut old) = (object.clone(), request.old.clone());
@@ -96,13 +206,17 @@ impl Admission for Rules {
         // What stays as it is is not held up by what its class says now.
         let topology_of = |cluster: &Value| cluster.pointer("/spec/topology").cloned();
         if is_cluster(request) && old.as_ref().and_then(topology_of) != topology_of(&object) {
-            let class = self.class(&object).await;
-            if let (None, Some((namespace, name))) = (&class, topology::class_of(&object)) {
+            let beside = self.beside(&object, old.as_ref()).await;
+            if let (None, Some((namespace, name))) = (&beside.class, topology::class_of(&object)) {
                 warnings.push(format!(
                     "ClusterClass {namespace}/{name} does not exist: the topology is checked once it does"
                 ));
             }
-            problems.extend(topology::validate(&object, old.as_ref(), class.as_ref()));
+            problems.extend(topology::validate(&object, old.as_ref(), &beside));
+        }
+        if let Some(old) = old.as_ref().filter(|old| is_class(request) && old["spec"] != object["spec"]) {
+            let clusters = self.clusters_of(&request.namespace, &request.name).await?;
+            problems.extend(class::for_clusters(&object, old, &clusters));
         }
         if request.kind == "IPAddress" && old.is_none() {
             let claim = self.claim(&object, &request.namespace).await;
@@ -127,7 +241,7 @@ impl Admission for Rules {
 }
 
 fn is_older(request: &Request) -> bool {
-    request.version == conversion::SPOKE && conversion::converts(&request.group, &request.kind)
+    request.version == conversion::spoke(&request.kind) && conversion::converts(&request.group, &request.kind)
 }
 
 fn converted(object: &Value, version: &str) -> Result<Value, Denied> {
@@ -146,3 +260,6 @@ impl Conversion for Versions {
         conversion::convert(object, version).map_err(|error| error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests;

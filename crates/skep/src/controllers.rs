@@ -1,10 +1,10 @@
 //! `skep controllers`: the controllers and the webhooks beside a Kubernetes that is not ours.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use control::{Clock, Election, Timing};
-use fleet::Fleet;
+use fleet::{Fleet, deletion_rules::Rule};
 use kube::Client;
 use rustls::ServerConfig;
 use tokio::{net::TcpListener, sync::watch};
@@ -14,6 +14,7 @@ use crate::{
     admission::Rules,
     install::{self, NAMESPACE, PORT, Target},
     plane::{CONCURRENCY, LEASE, identity},
+    settings::deletion_rules,
     state::Credential,
     webhooks,
 };
@@ -28,9 +29,14 @@ pub struct Arguments {
     /// Where the webhooks listen
     #[arg(long, default_value_t = SocketAddr::from(([0, 0, 0, 0], PORT)))]
     listen: SocketAddr,
+    /// What must not be deleted yet (docs/guides/deletion-rules.md); the same as `skep install` was given
+    #[arg(long, value_name = "FILE")]
+    deletion_rules: Option<PathBuf>,
 }
 
 pub async fn run(arguments: Arguments) -> Result<u8> {
+    let deletion_rules = deletion_rules(arguments.deletion_rules.as_deref())?;
+    let clouds = cli::cloud_options()?;
     let client = arguments.target.client().await?;
     let (authority, names) = install::installed(&client).await?;
     let listener =
@@ -52,10 +58,10 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     };
     eprintln!("The webhooks answer at https://{address}");
     let leading = tokio::spawn(election.lead(stop.clone(), move |lost| {
-        let client = client.clone();
+        let (client, deletion_rules, clouds) = (client.clone(), deletion_rules.clone(), clouds.clone());
         async move {
             eprintln!("The controllers work.");
-            let fleet = work(client);
+            let fleet = work(client, deletion_rules, clouds);
             lost.cancelled().await;
             fleet.shutdown().await;
         }
@@ -76,15 +82,17 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     Ok(0)
 }
 
-fn work(client: Client) -> Fleet {
+fn work(client: Client, deletion_rules: Vec<Rule>, clouds: openstack::Options) -> Fleet {
     Fleet::start(fleet::Options {
         client,
         clock: Clock::system(),
         connect: Arc::new(fleet::Direct),
-        clouds: Arc::new(fleet::openstack::Network),
+        clouds: Arc::new(fleet::openstack::Network(clouds)),
+        extensions: Arc::new(fleet::extension::Network),
         concurrency: CONCURRENCY,
         random: Arc::new(rand::random),
         longest: Default::default(),
+        deletion_rules,
     })
 }
 

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use crate::{
     rights::{self, MANAGER},
+    settings::deletion_rules,
     state::Credential,
     webhooks,
 };
@@ -29,6 +30,9 @@ pub const NAMESPACE: &str = "skep-system";
 const NAME: &str = "skep";
 /// The authority of the webhooks and the names that they are called by; the Service, and the two configurations.
 const WEBHOOKS: &str = "skep-webhooks";
+/// The ConfigMap with what must not be deleted yet, and its key.
+const DELETION_RULES: &str = "skep-deletion-rules";
+const RULES_FILE: &str = "deletion-rules.yaml";
 /// Where `skep controllers` listens if nothing else is said.
 pub const PORT: u16 = 9443;
 const TIMEOUT_S: u32 = 10;
@@ -43,6 +47,10 @@ pub struct Arguments {
     /// Image whose entry point is skep: the controllers are started in the cluster
     #[arg(long, conflicts_with = "reach")]
     image: Option<String>,
+    /// What must not be deleted yet (docs/guides/deletion-rules.md): rights for the kinds that the rules name, and with
+    /// --image the rules themselves
+    #[arg(long, value_name = "FILE")]
+    deletion_rules: Option<PathBuf>,
 }
 
 /// A Kubernetes that is not ours.
@@ -59,7 +67,7 @@ pub struct Target {
 impl Target {
     pub async fn client(&self) -> Result<Client> {
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
-        let config = match &self.kubeconfig {
+        let mut config = match &self.kubeconfig {
             Some(path) => {
                 let kubeconfig =
                     Kubeconfig::read_from(path).with_context(|| format!("read the kubeconfig {}", path.display()))?;
@@ -70,11 +78,13 @@ impl Target {
             }
             None => Config::infer().await.context("find a kubeconfig: name one with --kubeconfig")?,
         };
+        cli::reach_directly(&mut config);
         Client::try_from(config).context("make a client of the Kubernetes API")
     }
 }
 
 pub async fn run(arguments: Arguments) -> Result<u8> {
+    let rules = deletion_rules(arguments.deletion_rules.as_deref())?;
     let client = arguments.target.client().await?;
     let version = client.apiserver_version().await.context("reach the Kubernetes API")?;
     eprintln!("Kubernetes {}", version.git_version);
@@ -92,7 +102,7 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
         ..ServiceAccount::default()
     };
     apply(&client, &named("v1", "ServiceAccount", &account)?).await?;
-    rights::grant(&client, Some(&account)).await.context("grant the controllers their rights")?;
+    rights::grant(&client, Some(&account), &rules).await.context("grant the controllers their rights")?;
     let names = match &arguments.reach {
         Some(reach) => vec![host(reach)?],
         None => vec![format!("{WEBHOOKS}.{NAMESPACE}.svc")],
@@ -116,7 +126,9 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     {
         apply(&client, &configuration(kind, reached(path))).await?;
     }
-    for object in in_cluster(arguments.reach.is_none(), arguments.image.as_deref()) {
+    let text = arguments.deletion_rules.as_ref().map(std::fs::read_to_string).transpose();
+    let text = text.context("read the deletion rules")?;
+    for object in in_cluster(arguments.reach.is_none(), arguments.image.as_deref(), text.as_deref()) {
         apply(&client, &object).await?;
     }
     eprintln!("Skep's kinds, rights and webhooks are installed.");
@@ -253,7 +265,18 @@ fn configuration(kind: &str, client: Value) -> Value {
             "resources": plurals, "scope": "*",
         })
     };
-    let rules: Vec<Value> = plurals.iter().map(rule).collect();
+    let mut rules: Vec<Value> = plurals.iter().map(rule).collect();
+    if kind.starts_with("Validating") {
+        rules.push(json!({
+            "apiGroups": ["controlplane.cluster.x-k8s.io"], "apiVersions": ["v1beta2"], "operations": ["UPDATE"],
+            "resources": ["kubeadmcontrolplanes/scale"], "scope": "*",
+        }));
+        // A class that clusters are made from stays.
+        rules.push(json!({
+            "apiGroups": ["cluster.x-k8s.io"], "apiVersions": ["v1beta2"], "operations": ["DELETE"],
+            "resources": ["clusterclasses"], "scope": "*",
+        }));
+    }
     let name = if kind.starts_with("Mutating") { "default.skep.x-k8s.io" } else { "validation.skep.x-k8s.io" };
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": WEBHOOKS},
@@ -265,7 +288,7 @@ fn configuration(kind: &str, client: Value) -> Value {
 }
 
 /// What the controllers need where they run in the cluster; the lease is needed everywhere.
-fn in_cluster(service: bool, image: Option<&str>) -> Vec<Value> {
+fn in_cluster(service: bool, image: Option<&str>, deletion_rules: Option<&str>) -> Vec<Value> {
     let meta = |name: &str| json!({"name": name, "namespace": NAMESPACE});
     let labels = json!({"app.kubernetes.io/name": NAME});
     let rule =
@@ -289,7 +312,7 @@ fn in_cluster(service: bool, image: Option<&str>) -> Vec<Value> {
     }
     if let Some(image) = image {
         let probe = json!({"httpGet": {"path": webhooks::HEALTH, "port": PORT, "scheme": "HTTPS"}});
-        let container = json!({
+        let mut container = json!({
             "name": "skep", "image": image, "args": ["controllers"], "ports": [{"containerPort": PORT, "name": "webhooks"}],
             "readinessProbe": probe, "livenessProbe": probe,
             "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
@@ -298,8 +321,19 @@ fn in_cluster(service: bool, image: Option<&str>) -> Vec<Value> {
                 "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"},
             },
         });
-        let pod =
-            json!({"metadata": {"labels": labels}, "spec": {"serviceAccountName": NAME, "containers": [container]}});
+        let mut volumes = Vec::new();
+        if let Some(text) = deletion_rules {
+            let data = json!({ RULES_FILE: text });
+            objects
+                .push(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta(DELETION_RULES), "data": data}));
+            volumes.push(json!({"name": DELETION_RULES, "configMap": {"name": DELETION_RULES}}));
+            let folder = "/etc/skep";
+            container["volumeMounts"] = json!([{"name": DELETION_RULES, "mountPath": folder, "readOnly": true}]);
+            container["args"] = json!(["controllers", "--deletion-rules", format!("{folder}/{RULES_FILE}")]);
+        }
+        let pod = json!({"metadata": {"labels": labels}, "spec": {
+            "serviceAccountName": NAME, "containers": [container], "volumes": volumes,
+        }});
         let spec = json!({"replicas": 2, "selector": {"matchLabels": labels}, "template": pod});
         objects.push(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta(NAME), "spec": spec}));
     }
@@ -330,6 +364,8 @@ mod tests {
             });
             assert!(asked, "{}", crd.spec.names.kind);
         }
+        let deletions: Vec<_> = rules.iter().filter(|rule| rule["operations"][0] == "DELETE").collect();
+        assert_eq!((deletions.len(), &deletions[0]["resources"][0]), (1, &json!("clusterclasses")));
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     let path = &arguments.clouds_yaml;
     let yaml = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
     let cloud = openstack::Cloud::from_yaml(&yaml, Some(&arguments.cloud), None)?;
-    let client = openstack::Client::connect(cloud, openstack::Options::default())?;
+    let client = openstack::Client::connect(cloud, cli::cloud_options()?)?;
     let path = state.database("machines.db")?;
     let store = Embedded::open(&path, Limits::default()).with_context(|| format!("open {}", path.display()))?;
     let store: SharedStore = Arc::new(store);

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context, Result};
 use apiserver::{Options, Profile, Server, User};
 use control::{Clock, Election, Timing};
-use fleet::Fleet;
+use fleet::{Fleet, deletion_rules::Rule};
 use kube::Client;
 use store::SharedStore;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -34,6 +34,9 @@ pub struct Plane {
     stop: CancellationToken,
     /// How long the server says that it is ending before it does.
     drain_delay: Duration,
+    deletion_rules: Vec<Rule>,
+    /// How clouds are reached.
+    clouds: openstack::Options,
 }
 
 /// The controllers of this process.
@@ -57,6 +60,8 @@ impl Plane {
         settings: &Settings,
     ) -> Result<Self> {
         let authority = state.authority()?;
+        let deletion_rules = settings.deletion_rules()?;
+        let clouds = cli::cloud_options()?;
         let mut security = Security::open(settings, state, &authority.certificate)?;
         let crds = api::crd::all().into_iter().map(|crd| serde_json::to_value(crd).map_err(Into::into));
         let rules = Arc::new(Rules::default());
@@ -102,19 +107,24 @@ impl Plane {
         state.write("kubeconfig", &state::kubeconfig("skep", &url, &authority.certificate, &admin)?)?;
         let client = Client::new(server.service_as(User::master("skep-admin")), "default");
         let drain_delay = settings.shutdown_delay()?;
-        Ok(Self { client, address, server, controllers: Controllers::None, serving, stop, drain_delay })
+        let controllers = Controllers::None;
+        Ok(Self { client, address, server, controllers, serving, stop, drain_delay, deletion_rules, clouds })
+    }
+
+    async fn grant(&self) -> Result<()> {
+        rights::grant(&self.client, None, &self.deletion_rules).await.context("grant the controllers their rights")
     }
 
     /// Starts the controllers, with their own identity and no more rights than they need.
     pub async fn control(&mut self) -> Result<()> {
-        rights::grant(&self.client, None).await.context("grant the controllers their rights")?;
-        self.controllers = Controllers::Working(work(&self.server));
+        self.grant().await?;
+        self.controllers = Controllers::Working(work(&self.server, self.deletion_rules.clone(), self.clouds.clone()));
         Ok(())
     }
 
     /// Starts the controllers whenever this process is the one of several that is to run them.
     pub async fn control_by_lease(&mut self) -> Result<()> {
-        rights::grant(&self.client, None).await.context("grant the controllers their rights")?;
+        self.grant().await?;
         let election = Election {
             client: self.client.clone(),
             clock: Clock::system(),
@@ -124,13 +134,14 @@ impl Plane {
             timing: Timing::default(),
         };
         let (server, stop) = (self.server.clone(), CancellationToken::new());
+        let (rules, clouds) = (self.deletion_rules.clone(), self.clouds.clone());
         // So does the garbage collector.
         server.collect(false);
         let leading = election.lead(stop.clone(), move |lost| {
-            let server = server.clone();
+            let (server, rules, clouds) = (server.clone(), rules.clone(), clouds.clone());
             async move {
                 server.collect(true);
-                let fleet = work(&server);
+                let fleet = work(&server, rules, clouds);
                 lost.cancelled().await;
                 server.collect(false);
                 fleet.shutdown().await;
@@ -165,16 +176,18 @@ impl Plane {
     }
 }
 
-fn work(server: &Server) -> Fleet {
+fn work(server: &Server, deletion_rules: Vec<Rule>, clouds: openstack::Options) -> Fleet {
     let user = User::new("system:skep:controllers", [rights::CONTROLLERS]);
     Fleet::start(fleet::Options {
         client: Client::new(server.service_as(user), "default"),
         clock: Clock::system(),
         connect: Arc::new(fleet::Direct),
-        clouds: Arc::new(fleet::openstack::Network),
+        clouds: Arc::new(fleet::openstack::Network(clouds)),
+        extensions: Arc::new(fleet::extension::Network),
         concurrency: CONCURRENCY,
         random: Arc::new(rand::random),
         longest: Default::default(),
+        deletion_rules,
     })
 }
 

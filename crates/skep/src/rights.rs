@@ -1,5 +1,6 @@
 //! What the controllers may do: no more than they use.
 
+use fleet::deletion_rules::Rule;
 use k8s_openapi::api::{
     core::v1::ServiceAccount,
     rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject},
@@ -16,9 +17,14 @@ pub const CONTROLLERS: &str = "skep:controllers";
 pub const MANAGER: &str = "skep";
 
 /// Applies the controllers' role and its binding, to their group and to a service account if there is one.
-pub async fn grant(client: &Client, account: Option<&ServiceAccount>) -> Result<(), kube::Error> {
+/// `deletion_rules`: of the kinds that they name objects are read, and finalizers of those that they manage written.
+pub async fn grant(
+    client: &Client,
+    account: Option<&ServiceAccount>,
+    deletion_rules: &[Rule],
+) -> Result<(), kube::Error> {
     let params = PatchParams::apply(MANAGER).force();
-    Api::<ClusterRole>::all(client.clone()).patch(CONTROLLERS, &params, &Patch::Apply(role())).await?;
+    Api::<ClusterRole>::all(client.clone()).patch(CONTROLLERS, &params, &Patch::Apply(role(deletion_rules))).await?;
     let binding = binding(account);
     Api::<ClusterRoleBinding>::all(client.clone()).patch(CONTROLLERS, &params, &Patch::Apply(binding)).await?;
     Ok(())
@@ -28,7 +34,7 @@ fn metadata() -> ObjectMeta {
     ObjectMeta { name: Some(CONTROLLERS.to_owned()), ..ObjectMeta::default() }
 }
 
-fn role() -> ClusterRole {
+fn role(deletion_rules: &[Rule]) -> ClusterRole {
     let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| {
         let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         PolicyRule {
@@ -46,27 +52,30 @@ fn role() -> ClusterRole {
         "controlplane.cluster.x-k8s.io",
         "infrastructure.cluster.x-k8s.io",
         "ipam.cluster.x-k8s.io",
+        "runtime.cluster.x-k8s.io",
     ];
-    ClusterRole {
-        metadata: metadata(),
-        rules: Some(vec![
-            rule(&groups, &["*"], &all),
-            rule(&[""], &["secrets", "configmaps"], &all),
-            rule(&[""], &["events"], &["create", "get", "patch"]),
-            rule(&[""], &["namespaces"], &["get", "list", "watch"]),
-            rule(
-                &["openstack.k-orc.cloud"],
-                &["images", "images/status"],
-                &["get", "list", "watch", "update", "patch"],
-            ),
-            // Whose controller it is that keeps images.
-            PolicyRule {
-                resource_names: Some(vec![fleet::openstack::IMAGES_CRD.to_owned()]),
-                ..rule(&["apiextensions.k8s.io"], &["customresourcedefinitions"], &["get"])
-            },
-        ]),
-        ..ClusterRole::default()
+    let mut rules = vec![
+        rule(&groups, &["*"], &all),
+        rule(&[""], &["secrets", "configmaps"], &all),
+        rule(&[""], &["events"], &["create", "get", "patch"]),
+        rule(&[""], &["namespaces"], &["get", "list", "watch"]),
+        // Where extensions are.
+        rule(&[""], &["services"], &["get"]),
+        rule(&["openstack.k-orc.cloud"], &["images", "images/status"], &["get", "list", "watch", "update", "patch"]),
+        // Whose controller it is that keeps images.
+        PolicyRule {
+            resource_names: Some(vec![fleet::openstack::IMAGES_CRD.to_owned()]),
+            ..rule(&["apiextensions.k8s.io"], &["customresourcedefinitions"], &["get"])
+        },
+    ];
+    for named in deletion_rules {
+        let reads = ["get", "list", "watch"];
+        rules.push(rule(&[&named.dependent.group], &[&named.dependent.resource], &reads));
+        rules.push(rule(&[&named.managed.group], &[&named.managed.resource], &["get", "list", "watch", "patch"]));
+        let finalizers = format!("{}/finalizers", named.managed.resource);
+        rules.push(rule(&[&named.managed.group], &[&finalizers], &["update"]));
     }
+    ClusterRole { metadata: metadata(), rules: Some(rules), ..ClusterRole::default() }
 }
 
 fn binding(account: Option<&ServiceAccount>) -> ClusterRoleBinding {

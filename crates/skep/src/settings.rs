@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use apiserver::{Controller, RequestLimits};
+use fleet::deletion_rules::Rule;
 use serde::Deserialize;
 use store::etcd::Address;
 
@@ -117,6 +118,9 @@ pub struct Settings {
     /// them: garbage-collector-controller, namespace-controller, serviceaccount-controller, serviceaccount-token-controller, clusterrole-aggregation-controller
     #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Operation")]
     pub disable_controllers: Vec<String>,
+    /// What must not be deleted yet: a list of rules, read at the start (docs/guides/deletion-rules.md)
+    #[arg(long, value_name = "FILE", help_heading = "Operation")]
+    pub deletion_rules: Option<PathBuf>,
     /// TracingConfiguration (apiserver.config.k8s.io/v1): where traces go, over OTLP
     #[arg(long, value_name = "FILE", help_heading = "Operation")]
     pub tracing_config_file: Option<PathBuf>,
@@ -126,6 +130,17 @@ pub struct Settings {
     /// text or json [default: text]
     #[arg(long, value_name = "FORMAT", help_heading = "Operation")]
     pub logging_format: Option<String>,
+}
+
+/// The rules of a file; none without one.
+pub fn deletion_rules(path: Option<&Path>) -> Result<Vec<Rule>> {
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let size = std::fs::metadata(path).with_context(|| format!("read {}", path.display()))?.len();
+    if size > FILE_BYTES_MAX {
+        bail!("read {}: {size} bytes are more than {FILE_BYTES_MAX}", path.display());
+    }
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    fleet::deletion_rules::read(&text).with_context(|| format!("read the deletion rules in {}", path.display()))
 }
 
 impl Settings {
@@ -198,10 +213,15 @@ impl Settings {
             max_requests_inflight: self.max_requests_inflight.or(file.max_requests_inflight),
             max_mutating_requests_inflight: self.max_mutating_requests_inflight.or(file.max_mutating_requests_inflight),
             disable_controllers: texts(self.disable_controllers, file.disable_controllers),
+            deletion_rules: self.deletion_rules.or(near(file.deletion_rules)),
             tracing_config_file: self.tracing_config_file.or(near(file.tracing_config_file)),
             shutdown_delay_duration: self.shutdown_delay_duration.or(file.shutdown_delay_duration),
             logging_format: self.logging_format.or(file.logging_format),
         })
+    }
+
+    pub fn deletion_rules(&self) -> Result<Vec<Rule>> {
+        deletion_rules(self.deletion_rules.as_deref())
     }
 
     pub fn listen(&self) -> Result<SocketAddr> {

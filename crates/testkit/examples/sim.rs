@@ -9,15 +9,30 @@ use std::{
     time::Instant,
 };
 
-/// `<first> <count> <at once> [tell]`.
+use clap::Parser;
+
+#[derive(Parser)]
+struct Sim {
+    /// How many seeds
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first of them
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// Only this one, and tell its whole life
+    #[arg(long, conflicts_with_all = ["seeds", "from"])]
+    seed: Option<u64>,
+    /// Lives at once (none: one for each core)
+    #[arg(long)]
+    jobs: Option<usize>,
+}
+
 #[expect(clippy::print_stdout, reason = "the count is the program's output")]
 fn main() -> ExitCode {
-    let arguments: Vec<u64> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
-    let [first, count, threads] = arguments[..] else {
-        eprintln!("usage: sim <first seed> <seeds> <at once> [tell]");
-        return ExitCode::from(2);
-    };
-    let tell = std::env::args().any(|argument| argument == "tell");
+    let sim = Sim::parse();
+    let tell = sim.seed.is_some();
+    let (first, count) = sim.seed.map_or((sim.from, sim.seeds), |seed| (seed, 1));
+    let threads = sim.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let next = AtomicU64::new(first);
     let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {

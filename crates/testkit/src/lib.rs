@@ -7,6 +7,7 @@
 //! the keys of certificates, are not seeded.
 
 mod api_faults;
+mod extension;
 mod objects;
 pub mod sim;
 
@@ -34,7 +35,7 @@ use kube::{
 };
 use openstack::{
     Client as CloudClient, Cloud as Where, Local, Query, Resource, Transport,
-    block_storage::Volume,
+    block_storage::{Snapshot, Volume},
     compute::{Server, ServerGroup},
     load_balancer::LoadBalancer,
     network::{FloatingIp, Network as CloudNetwork, Port, Router, SecurityGroup, Trunk},
@@ -53,7 +54,8 @@ use store::{Embedded, Limits};
 use tokio::time::Instant;
 
 pub use self::{
-    api_faults::ApiFaults,
+    api_faults::{ApiFaults, Shares},
+    extension::Extensions,
     objects::{Shape, cluster, topology},
 };
 
@@ -63,7 +65,8 @@ const STEP: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 /// Reconciles at once, for each controller.
 const CONCURRENCY: usize = 4;
-const CLOUD: &str = "sandbox";
+/// The cloud in [`World::clouds_yaml`].
+pub const CLOUD: &str = "sandbox";
 /// Worlds begin so long ago: TLS asks the wall whether certificates are valid, and those that are made late in a world's
 /// life must be.
 const AGO: SignedDuration = SignedDuration::from_hours(12);
@@ -94,7 +97,11 @@ pub struct World {
     pub hollow: Arc<Hollow>,
     /// What goes wrong between the controllers and the Management API.
     pub api_faults: ApiFaults,
+    /// Where servers of runtime extensions stand.
+    pub extensions: Extensions,
     fleet: Option<Fleet>,
+    /// When the controllers were started last.
+    started: Instant,
     options: fleet::Options,
     server: ApiServer,
 }
@@ -138,6 +145,21 @@ async fn reach(network: &InProcess, kubeconfig: &str) -> control::Result<Client>
     network.client(config).map_err(|error| unusable(&error))
 }
 
+/// An API server with our kinds.
+async fn management(seed: u64) -> ApiServer {
+    let random = Mutex::new(StdRng::seed_from_u64(seed));
+    let crds = api::crd::all().into_iter().map(|crd| serde_json::to_value(crd).expect("a definition is JSON"));
+    let options = apiserver::Options {
+        clock: Arc::new(now),
+        random: Arc::new(move || random.lock().random()),
+        crds: crds.collect(),
+        conversion: Some(Arc::new(Versions)),
+        ..Default::default()
+    };
+    let store = Arc::new(Embedded::memory(Limits::default()));
+    ApiServer::start(store, options).await.expect("start the Management API")
+}
+
 impl World {
     /// Starts the plane. The seed decides the identifiers and names that are given out.
     pub async fn start(seed: u64) -> Self {
@@ -152,16 +174,7 @@ impl World {
         let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let store = || Arc::new(Embedded::memory(Limits::default()));
-        let random = Mutex::new(StdRng::seed_from_u64(seed));
-        let crds = api::crd::all().into_iter().map(|crd| serde_json::to_value(crd).expect("a definition is JSON"));
-        let options = apiserver::Options {
-            clock: Arc::new(now),
-            random: Arc::new(move || random.lock().random()),
-            crds: crds.collect(),
-            conversion: Some(Arc::new(Versions)),
-            ..Default::default()
-        };
-        let server = ApiServer::start(store(), options).await.expect("start the Management API");
+        let server = management(seed).await;
         let mut settings = CloudOptions {
             public_url: "http://cloud.test".to_owned(),
             seed: Some(seed),
@@ -190,14 +203,17 @@ impl World {
         let hollow = Hollow::start_on(options, Arc::new(network.clone()));
         let random = Mutex::new(StdRng::seed_from_u64(!seed));
         let api_faults = ApiFaults::new(seed);
+        let extensions = Extensions::default();
         let options = fleet::Options {
             client: Client::new(api_faults.before(server.service_as(User::master("fleet"))), "default"),
             clock: control::Clock::from_fn(now),
             connect: Arc::new(Reach(network.clone())),
             clouds: Arc::new(Inside(transport)),
+            extensions: Arc::new(extensions.clone()),
             concurrency: CONCURRENCY,
             random: Arc::new(move || random.lock().random()),
             longest: control::Longest::default(),
+            deletion_rules: Vec::new(),
         };
         Self {
             client: Client::new(server.service_as(User::master("admin")), "default"),
@@ -208,10 +224,17 @@ impl World {
             network,
             hollow,
             api_faults,
+            extensions,
             fleet: Some(Fleet::start(options.clone())),
+            started: Instant::now(),
             options,
             server,
         }
+    }
+
+    /// Credentials of the cloud, as clusters have them.
+    pub fn clouds_yaml(&self) -> &str {
+        &self.clouds_yaml
     }
 
     /// A client of the cloud in the project that clusters are in.
@@ -231,7 +254,23 @@ impl World {
         if let Some(fleet) = self.fleet.take() {
             fleet.shutdown().await;
         }
+        self.start_controllers();
+    }
+
+    fn start_controllers(&mut self) {
         self.fleet = Some(Fleet::start(self.options.clone()));
+        self.started = Instant::now();
+    }
+
+    /// How long the controllers have been running, on the world's clock.
+    pub fn controllers_age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Starts the controllers anew with rules about what must not be deleted yet.
+    pub async fn hold_back(&mut self, rules: &str) {
+        self.options.deletion_rules = fleet::deletion_rules::read(rules).expect("the rules of a test are good");
+        self.restart_controllers().await;
     }
 
     /// Ends the controllers in the middle of what they do, as a crash would, and starts them anew.
@@ -239,12 +278,28 @@ impl World {
         if let Some(fleet) = self.fleet.take() {
             fleet.abort().await;
         }
-        self.fleet = Some(Fleet::start(self.options.clone()));
+        self.start_controllers();
     }
 
     /// The longest reconcile of each controller so far.
     pub fn longest_reconciles(&self) -> BTreeMap<&'static str, Duration> {
         self.options.longest.all()
+    }
+
+    /// Another management cluster over the same cloud. Nobody works in it: see [`World::go_over`].
+    pub async fn another(&self, seed: u64) -> ApiServer {
+        management(seed).await
+    }
+
+    /// Ends the controllers here, starts them over the other management cluster, and looks at that one from now on.
+    pub async fn go_over(&mut self, other: ApiServer) {
+        if let Some(fleet) = self.fleet.take() {
+            fleet.shutdown().await;
+        }
+        self.client = Client::new(other.service_as(User::master("admin")), "default");
+        self.options.client = Client::new(other.service_as(User::master("fleet")), "default");
+        std::mem::replace(&mut self.server, other).shutdown().await;
+        self.start_controllers();
     }
 
     pub async fn shutdown(self) {
@@ -401,6 +456,7 @@ impl World {
             ("load balancers", count::<LoadBalancer>(cloud, |_| true).await),
             ("floating ips", count::<FloatingIp>(cloud, |_| true).await),
             ("volumes", count::<Volume>(cloud, |_| true).await),
+            ("snapshots", count::<Snapshot>(cloud, |_| true).await),
             ("trunks", count::<Trunk>(cloud, |_| true).await),
         ]);
         let groups = cloud.list::<ServerGroup>(&Query::new().with("all_projects", 1)).await;

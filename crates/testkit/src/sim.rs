@@ -24,7 +24,7 @@ use sandbox::cloud::{End, Faults};
 use tokio::time::Instant;
 
 use self::shape::Wanted;
-use crate::{World, api_faults::Shares};
+use crate::{Shares, World};
 
 const NAME: &str = "demo";
 /// Everything has settled so long after faults have ended, on the world's clock.
@@ -75,10 +75,19 @@ pub async fn live(seed: u64) -> Result<String, String> {
     let mut life = Life { world, rng, wanted, log: String::new(), deleting: false, lost: BTreeMap::new() };
     let steps = life.steps();
     life.note(&format!("seed {seed}: {:?}", life.wanted));
-    for step in steps {
-        if let Err(why) = life.step(step).await {
-            return Err(format!("{why}\n{}{}", life.log, life.world.told().await));
+    let api = life.world.api_faults.clone();
+    let all = async {
+        for step in steps {
+            life.step(step).await?;
         }
+        Ok(())
+    };
+    let lived = tokio::select! {
+        lived = all => lived,
+        why = api.storm() => Err(why),
+    };
+    if let Err(why) = lived {
+        return Err(format!("{why}\n{}{}", life.log, life.world.told().await));
     }
     let longest = life.world.longest_reconciles();
     life.note(&format!("longest reconciles: {longest:?}"));
@@ -126,7 +135,12 @@ impl Life {
         let (faults, told) = chaos::draw(&mut self.rng, &self.wanted, &victims);
         let (shares, api) = chaos::api(&mut self.rng);
         self.note(&format!("{step:?}, with {told}{api}"));
+        let servers_end = faults.zones_down.iter().any(|zone| zone.running.is_some());
         self.set(faults);
+        if servers_end {
+            // Their machines end with them, and not while a member of etcd is taken away that nobody knew to be the last but one.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
         self.world.api_faults.set(shares);
         self.begin(step).await;
         self.deleting = step == Step::Delete;

@@ -6,9 +6,9 @@ use api::{
     kubeadm::KubeadmConfig,
     machine::Machine,
 };
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::{
-    Api,
+    Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use openstack::{Query, compute::Server};
@@ -54,6 +54,30 @@ async fn survives(world: &World) {
 
 async fn names(world: &World) -> Vec<String> {
     world.machines().await.into_iter().filter_map(|machine| machine.metadata.name).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_tells_soon_of_the_marks_that_its_node_loses_and_gets() {
+    let world = started(9, 1).await;
+    let ready = async || {
+        let machines = world.machines().await;
+        let is = |machine: &Machine| {
+            machine.status.as_ref().is_some_and(|status| condition::is_true(&status.conditions, "Ready"))
+        };
+        machines.iter().all(is)
+    };
+    world.until("its machine is Ready", ready).await;
+    // At rest the workload cluster is asked once a minute.
+    tokio::time::sleep(std::time::Duration::from_secs(125)).await;
+    let nodes = Api::<Node>::all(world.workload("demo").await);
+    let name = world.nodes("demo").await[0].name_any();
+    for (label, wanted) in [(json!(null), false), (json!(""), true)] {
+        let patch = json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": label}}});
+        nodes.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        let told = world.within(std::time::Duration::from_secs(10), async || ready().await == wanted).await;
+        assert!(told, "Ready is not {wanted}");
+    }
+    world.shutdown().await;
 }
 
 /// What a health check writes that leaves a machine to its owner.

@@ -3,11 +3,17 @@
 use std::collections::BTreeMap;
 
 use api::{cluster::Cluster, openstack_cluster::OpenStackCluster};
-use k8s_openapi::api::core::v1::PersistentVolume;
-use kube::Api;
+use k8s_openapi::{
+    api::core::v1::PersistentVolume, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api,
+    api::{ApiResource, DynamicObject},
+    core::GroupVersionKind,
+};
 use openstack::{
     Query,
-    block_storage::{Volume, VolumeDraft},
+    block_storage::{Snapshot, SnapshotDraft, Volume, VolumeDraft},
     load_balancer::{LoadBalancer, LoadBalancerDraft},
     network::{FloatingIp, FloatingIpDraft, SecurityGroup, SecurityGroupDraft},
 };
@@ -42,8 +48,48 @@ async fn service(world: &World) {
     let _: SecurityGroup = c.create(&group).await.unwrap();
 }
 
-/// Makes a volume as the CSI driver does, and its PersistentVolume.
-async fn volume(world: &World, name: &str, policy: &str) {
+/// Makes a snapshot as the CSI driver does, and its VolumeSnapshotContent.
+async fn snapshot(world: &World, volume: &str, name: &str, policy: &str) {
+    let c = world.tenant();
+    let available = async || c.get::<Volume>(volume).await.unwrap().status == "available";
+    world.until("the volume is there", available).await;
+    let draft = SnapshotDraft {
+        name: name.into(),
+        volume_id: volume.into(),
+        metadata: [("cinder.csi.openstack.org/cluster".to_owned(), "demo".to_owned())].into(),
+        ..Default::default()
+    };
+    let made: Snapshot = c.create(&draft).await.unwrap();
+    let client = world.workload("demo").await;
+    let names = json!({"kind": "VolumeSnapshotContent", "plural": "volumesnapshotcontents", "singular": "volumesnapshotcontent"});
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let crd: CustomResourceDefinition = serde_json::from_value(json!({
+        "metadata": {
+            "name": "volumesnapshotcontents.snapshot.storage.k8s.io",
+            "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-csi/external-snapshotter/pull/814"},
+        },
+        "spec": {"group": "snapshot.storage.k8s.io", "names": names, "scope": "Cluster", "versions": [
+            {"name": "v1", "served": true, "storage": true, "schema": schema},
+        ]},
+    }))
+    .unwrap();
+    let crds = Api::<CustomResourceDefinition>::all(client.clone());
+    if crds.get_opt("volumesnapshotcontents.snapshot.storage.k8s.io").await.unwrap().is_none() {
+        crds.create(&Default::default(), &crd).await.unwrap();
+    }
+    let kind = GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshotContent");
+    let contents = Api::<DynamicObject>::all_with(client, &ApiResource::from_gvk(&kind));
+    let content: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotContent", "metadata": {"name": name},
+        "spec": {"deletionPolicy": policy, "driver": "cinder.csi.openstack.org"}, "status": {"snapshotHandle": made.id},
+    }))
+    .unwrap();
+    let made = async || contents.create(&Default::default(), &content).await.is_ok();
+    world.until("the content is there", made).await;
+}
+
+/// Makes a volume as the CSI driver does, and its PersistentVolume; the volume's id.
+async fn volume(world: &World, name: &str, policy: &str) -> String {
     let draft = VolumeDraft {
         name: name.into(),
         size: Some(1),
@@ -53,9 +99,10 @@ async fn volume(world: &World, name: &str, policy: &str) {
     let made: Volume = world.tenant().create(&draft).await.unwrap();
     let volume: PersistentVolume = serde_json::from_value(json!({"metadata": {"name": name}, "spec": {
         "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "persistentVolumeReclaimPolicy": policy,
-        "csi": {"driver": "cinder.csi.openstack.org", "volumeHandle": made.id}}}))
+        "csi": {"driver": "cinder.csi.openstack.org", "volumeHandle": made.id.clone()}}}))
     .unwrap();
     Api::<PersistentVolume>::all(world.workload("demo").await).create(&Default::default(), &volume).await.unwrap();
+    made.id
 }
 
 #[tokio::test(start_paused = true)]
@@ -64,17 +111,23 @@ async fn what_the_clusters_own_controllers_made_goes_with_it_but_volumes_that_ar
     world.create("demo", Shape { workers: 0, ..Shape::default() }).await;
     world.available("demo").await;
     service(&world).await;
-    volume(&world, "pvc-goes", "Delete").await;
-    volume(&world, "pvc-stays", "Retain").await;
+    let (goes, _) = (volume(&world, "pvc-goes", "Delete").await, volume(&world, "pvc-stays", "Retain").await);
+    let copied = volume(&world, "pvc-copied", "Delete").await;
+    snapshot(&world, &goes, "snapshot-goes", "Delete").await;
+    snapshot(&world, &copied, "snapshot-stays", "Retain").await;
     world.delete("demo").await;
     let gone = async || world.api::<Cluster>().get_opt("demo").await.unwrap().is_none();
     world.until("the cluster is gone", gone).await;
-    let settled = async || world.in_cloud().await.get("volumes") == Some(&1);
-    world.until("one volume is left", settled).await;
+    let settled = async || world.in_cloud().await.get("volumes") == Some(&2);
+    world.until("two volumes are left", settled).await;
     let left: BTreeMap<_, _> = world.in_cloud().await.into_iter().filter(|(_, count)| *count > 0).collect();
-    assert_eq!(left, BTreeMap::from([("volumes", 1)]));
+    assert_eq!(left, BTreeMap::from([("volumes", 2), ("snapshots", 1)]));
     let volumes = world.tenant().list::<Volume>(&Query::new()).await.unwrap();
-    assert_eq!(volumes[0].name, "pvc-stays");
+    let mut names: Vec<_> = volumes.into_iter().map(|volume| volume.name).collect();
+    names.sort();
+    assert_eq!(names, ["pvc-copied", "pvc-stays"]);
+    let snapshots = world.tenant().list::<Snapshot>(&Query::new()).await.unwrap();
+    assert_eq!(snapshots[0].name, "snapshot-stays");
     world.shutdown().await;
 }
 

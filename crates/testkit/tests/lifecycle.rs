@@ -96,7 +96,7 @@ async fn without_a_load_balancer_the_address_of_the_api_goes_from_machine_to_mac
     world.until("all machines are of the new version", async || as_wanted(4, "v1.35.0").await).await;
     world.available("demo").await;
     let took = world.elapsed() - before;
-    assert!(took < Duration::from_secs(180), "nobody took the address when it was free: {took:?}");
+    assert!(took < Duration::from_secs(45), "nobody took the address when it was free: {took:?}");
     world.delete("demo").await;
     let gone = async || world.api::<api::cluster::Cluster>().get_opt("demo").await.unwrap().is_none();
     world.until("the cluster is gone", gone).await;

@@ -2,6 +2,9 @@
 //!
 //! Source of the cases: kubernetes-sigs/cluster-api-provider-openstack test/e2e/suites/apivalidations and pkg/webhooks.
 
+#[path = "validations/core.rs"]
+mod core;
+
 use std::sync::Arc;
 
 use api::admission;
@@ -110,6 +113,7 @@ fn smallest(kind: &str) -> (&'static str, &'static str, bool, Value) {
         "clustertemplate" => ("OpenStackClusterTemplate", "v1beta2", true, cluster),
         "machine" => ("OpenStackMachine", "v1beta2", false, machine),
         "machinetemplate" => ("OpenStackMachineTemplate", "v1beta2", true, machine),
+        "pooltemplate" => ("OpenStackMachinePoolTemplate", "v1beta2", true, json!({"template": {"spec": machine}})),
         "server" => ("OpenStackServer", "v1alpha1", false, server),
         other => panic!("no kind {other}"),
     }

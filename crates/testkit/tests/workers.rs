@@ -6,8 +6,12 @@ use api::{
     names::OUTDATED_TAINT,
     openstack_machine::OpenStackMachineTemplate,
 };
+use hyper::Method;
+use kube::ResourceExt;
+use openstack::{Query, Service};
+use sandbox::cloud::End;
 use serde_json::json;
-use testkit::{Shape, World};
+use testkit::{Shape, Shares, World};
 
 /// Revisions of the sets with their machines, the oldest revision first: `1:0 2:3`.
 async fn sets(world: &World) -> String {
@@ -60,6 +64,29 @@ async fn a_rollout_marks_old_nodes_and_keeps_the_old_set_which_an_undo_takes_aga
     world.until("its own set has them", async || sets(&world).await == "2:0 3:3").await;
     world.delete("demo").await;
     world.until("nothing is left", async || world.machines().await.is_empty() && sets(&world).await.is_empty()).await;
+    world.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_tells_of_its_machines_also_where_their_set_had_nothing_new_to_say() {
+    let world = World::start(43).await;
+    world.create("demo", Shape::default()).await;
+    world.available("demo").await;
+    let available = async || {
+        let deployment = world.api::<MachineDeployment>().get("demo-md").await.unwrap();
+        deployment.status.is_some_and(|status| condition::is_true(&status.conditions, "Available"))
+    };
+    world.until("the deployment is Available", available).await;
+    let machines = world.machines().await;
+    let worker = machines.iter().find(|machine| machine.name_any().starts_with("demo-md")).unwrap();
+    let server = worker.spec.provider_id.as_deref().and_then(|id| id.rsplit('/').next()).unwrap().to_owned();
+    world.api_faults.set(Shares { lost: 1.0, of: Some("machinesets"), ..Shares::default() });
+    assert!(world.sandbox.end_server(&server, End::Shutoff));
+    world.until("the deployment lacks a machine", async || !available().await).await;
+    let start = json!({"os-start": null});
+    let action = format!("servers/{server}/action");
+    world.tenant().raw(Service::Compute, Method::POST, &action, &Query::new(), Some(&start)).await.unwrap();
+    world.until("the deployment has it back", available).await;
     world.shutdown().await;
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// A crate, and the crates of ours that it may depend on (tests may use more: see `TESTS`).
 const ARROWS: &[(&str, &[&str])] = &[
-    ("api", &[]),
+    ("api", &["policy"]),
     ("store", &[]),
     ("policy", &[]),
     ("openstack", &[]),
@@ -24,7 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that may stand together in tests of any crate.
-const TESTS: &[&str] = &["api", "apiserver", "control", "fleet", "openstack", "policy", "sandbox", "store"];
+const TESTS: &[&str] = &["api", "apiserver", "cli", "control", "fleet", "openstack", "policy", "sandbox", "store"];
 
 /// Crates that do no IO: no runtime, no HTTP, no clock of their own.
 const PURE: &[&str] = &["api", "policy"];

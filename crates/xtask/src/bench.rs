@@ -34,7 +34,7 @@ const APPLY_CONCURRENCY: usize = 8;
 /// Pause between two lines of progress.
 const WORD_EVERY: Duration = Duration::from_secs(5);
 /// Nothing is going on any more if nothing was written for so long.
-const SETTLED_AFTER: Duration = Duration::from_secs(20);
+const SETTLED_AFTER: Duration = Duration::from_secs(40);
 /// Longest wait for the server to answer.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Longest wait for it to end.

@@ -5,12 +5,12 @@ use serde_json::Value;
 use super::Problem;
 
 pub fn check(group: &str, kind: &str, old: &Value, new: &Value, problems: &mut Vec<Problem>) {
-    let belongs = group == "cluster.x-k8s.io" && kind != "Cluster" || kind == "ClusterResourceSetBinding";
-    if belongs {
-        let (before, after) = (&old["spec"]["clusterName"], &new["spec"]["clusterName"]);
-        if before != after {
-            problems.push(Problem::forbidden("spec.clusterName", "field is immutable"));
-        }
+    let (before, after) = (&old["spec"]["clusterName"], &new["spec"]["clusterName"]);
+    if group == "cluster.x-k8s.io" && kind != "Cluster" && before != after {
+        problems.push(Problem::forbidden("spec.clusterName", "field is immutable"));
+    }
+    if kind == "ClusterResourceSetBinding" && !before.is_null() && before != after {
+        problems.push(Problem::invalid("spec.clusterName", after, "field is immutable"));
     }
     if matches!(kind, "MachineDeployment" | "MachineSet")
         && group == "cluster.x-k8s.io"

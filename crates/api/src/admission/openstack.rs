@@ -45,6 +45,8 @@ pub(super) fn check(group: &str, kind: &str, object: &Value, old: Option<&Value>
             }
         },
         "OpenStackMachineTemplate" => template(kind, object, old, problems),
+        "OpenStackMachinePool" => pool(object, problems),
+        "OpenStackMachinePoolTemplate" => pool_template(kind, object, old, problems),
         "OpenStackClusterTemplate" => {
             if let Some(old) = old {
                 kept("OpenStackClusterTemplate", &spec_of(old), &spec_of(object), object, problems);
@@ -66,6 +68,36 @@ fn template(kind: &str, object: &Value, old: Option<&Value>, problems: &mut Vec<
         None => {}
         Some(old) => kept(kind, &without_pairs(spec_of(old)), &without_pairs(spec_of(object)), object, problems),
     }
+}
+
+/// A pool's template may change: its servers are replaced.
+fn pool(object: &Value, problems: &mut Vec<Problem>) {
+    let spec = spec_of(object);
+    machine(&spec, problems);
+    if !spec["providerID"].is_null() {
+        problems.push(Problem::forbidden("spec.template.spec.providerID", "cannot be set in templates"));
+    }
+    if !object["spec"]["serverGroup"].is_null() && !spec["serverGroup"].is_null() {
+        let detail = "cannot be set: spec.template.spec.serverGroup names the group";
+        problems.push(Problem::forbidden("spec.serverGroup", detail));
+    }
+    super::machines::rolling(&object["spec"]["strategy"]["rollingUpdate"], "spec.strategy.rollingUpdate", problems);
+}
+
+/// What a class makes pools from.
+fn pool_template(kind: &str, object: &Value, old: Option<&Value>, problems: &mut Vec<Problem>) {
+    if let Some(old) = old {
+        kept(kind, &spec_of(old), &spec_of(object), object, problems);
+        return;
+    }
+    let mut found = Vec::new();
+    pool(&object["spec"]["template"], &mut found);
+    if !object.pointer("/spec/template/spec/providerIDList").is_none_or(Value::is_null) {
+        found.push(Problem::forbidden("spec.providerIDList", "cannot be set in templates"));
+    }
+    let there = |problem: Problem| Problem { path: format!("spec.template.{}", problem.path), ..problem };
+    problems.extend(found.into_iter().map(there));
+    super::labels::metadata(&object["spec"]["template"]["metadata"], "spec.template.metadata", problems);
 }
 
 /// A template is replaced, never changed.

@@ -25,11 +25,7 @@ pub fn health_check(object: &Value, problems: &mut Vec<Problem>) {
     }
     let trigger = &spec["remediation"]["triggerIf"];
     let max = &trigger["unhealthyLessThanOrEqualTo"];
-    if max.as_str().is_some_and(|text| percentage(text).is_none()) {
-        let path = "spec.remediation.triggerIf.unhealthyLessThanOrEqualTo";
-        let detail = "must be either an int or a percentage: invalid value for IntOrString: invalid type: string is not a percentage";
-        problems.push(Problem::invalid(path, max, detail));
-    }
+    super::machines::number(max, "spec.remediation.triggerIf.unhealthyLessThanOrEqualTo", problems);
     let range = &trigger["unhealthyInRange"];
     if range.as_str().is_some_and(|text| self::range(text).is_none()) {
         let detail = "must be a range of two numbers of which the first is not the greater one, e.g. [1-3]";
@@ -86,8 +82,48 @@ fn is_empty(selector: &Value) -> bool {
     labels && selector["matchExpressions"].as_array().is_none_or(Vec::is_empty)
 }
 
+/// Whether labels fit a selector that is well formed.
+pub(super) fn matches(selector: &Value, labels: &Value) -> bool {
+    let required = selector["matchLabels"].as_object().into_iter().flatten();
+    let all = required.fold(true, |all, (key, value)| all && labels[key] == *value);
+    let fits = |requirement: &Value| {
+        let label = &labels[requirement["key"].as_str().unwrap_or_default()];
+        let listed = requirement["values"].as_array().is_some_and(|values| values.contains(label));
+        match requirement["operator"].as_str().unwrap_or_default() {
+            "In" => listed,
+            "NotIn" => !listed,
+            "Exists" => !label.is_null(),
+            _ => label.is_null(),
+        }
+    };
+    all && selector["matchExpressions"].as_array().into_iter().flatten().all(fits)
+}
+
+/// A selector as `kubectl` writes it: `a=b,c in (x,y)`.
+pub(super) fn text(selector: &Value) -> String {
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let labels = selector["matchLabels"].as_object().into_iter().flatten();
+    let mut parts: Vec<(String, String)> =
+        labels.map(|(key, value)| (key.clone(), format!("{key}={}", word(value)))).collect();
+    for requirement in selector["matchExpressions"].as_array().into_iter().flatten() {
+        let key = word(&requirement["key"]);
+        let mut values: Vec<String> = requirement["values"].as_array().into_iter().flatten().map(word).collect();
+        values.sort();
+        let list = values.join(",");
+        let part = match requirement["operator"].as_str().unwrap_or_default() {
+            "In" => format!("{key} in ({list})"),
+            "NotIn" => format!("{key} notin ({list})"),
+            "Exists" => key.clone(),
+            _ => format!("!{key}"),
+        };
+        parts.push((key, part));
+    }
+    parts.sort();
+    parts.into_iter().map(|(_, part)| part).collect::<Vec<_>>().join(",")
+}
+
 /// What is wrong with a label selector (apimachinery `LabelSelectorAsSelector`).
-fn selector(selector: &Value, path: &str, problems: &mut Vec<Problem>) {
+pub(super) fn selector(selector: &Value, path: &str, problems: &mut Vec<Problem>) {
     for requirement in selector["matchExpressions"].as_array().into_iter().flatten() {
         let none = requirement["values"].as_array().is_none_or(Vec::is_empty);
         let detail = match requirement["operator"].as_str().unwrap_or_default() {

@@ -211,6 +211,32 @@ pub(super) const MACHINE_DEPLOYMENT: &[Rule] = &[
     ),
 ];
 
+pub(super) const MACHINE_POOL: &[Rule] = &[
+    part(
+        "spec",
+        "spec",
+        &[
+            moved("minReadySeconds", "template.spec.minReadySeconds"),
+            part("template.spec", "template.spec", MACHINE_SPEC),
+        ],
+    ),
+    part(
+        "status",
+        "status",
+        &[
+            moved("bootstrapReady", "initialization.bootstrapDataSecretCreated"),
+            moved("infrastructureReady", "initialization.infrastructureProvisioned"),
+            derived("unavailableReplicas", status::unavailable_replicas),
+            conditions(&[
+                ("Ready", "Available"),
+                ("BootstrapReady", "BootstrapConfigReady"),
+                ("InfrastructureReady", "InfrastructureReady"),
+            ]),
+            also(COUNTERS),
+        ],
+    ),
+];
+
 pub(super) const HEALTH_CHECK: &[Rule] = &[
     part("spec", "spec", CHECKS),
     part("status", "status", &[conditions(&[("RemediationAllowed", "RemediationAllowed")]), also(STATUS)]),
@@ -278,3 +304,6 @@ pub(super) const CLASS: &[Rule] = &[
         ],
     ),
 ];
+
+pub(super) const EXTENSION: &[Rule] =
+    &[part("status", "status", &[conditions(&[("Discovered", "Discovered")]), also(STATUS)])];

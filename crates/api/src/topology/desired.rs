@@ -6,31 +6,30 @@
 //!
 //! Source: kubernetes-sigs/cluster-api exp/topology/desiredstate.
 
+mod group;
+mod objects;
+mod plan;
 mod upgrade;
+mod workers;
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-pub use self::upgrade::{Upgrade, Waiting};
+pub use self::{
+    group::Group,
+    plan::Plan,
+    upgrade::{Upgrade, Waiting, is_upgrading, lowest_version},
+};
 use super::{
     TopologyError,
+    hooks::{Blocking, Calls, Hook, Runtime},
     patches::{self, Draft, Use},
     template, variables,
 };
-use crate::{
-    conversion,
-    names::{
-        CLONED_FROM_KIND_ANNOTATION, CLONED_FROM_NAME_ANNOTATION, CLUSTER_LABEL, CONTROL_PLANE_LABEL,
-        TOPOLOGY_DEPLOYMENT_LABEL, TOPOLOGY_OWNED_LABEL,
-    },
-};
+use crate::conversion;
 
-/// Letters and digits of suffixes (apimachinery `util/rand`).
-const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX_CHARS: usize = 5;
-/// Content is told apart by more.
-const CONTENT_CHARS: usize = 10;
 /// Names of objects that become host names or label values.
 const NAME_MAX: usize = 63;
 
@@ -64,13 +63,19 @@ pub fn references(class: &Value) -> Vec<Reference> {
     .into_iter()
     .filter_map(Reference::of)
     .collect();
-    for workers in spec["workers"]["machineDeployments"].as_array().into_iter().flatten() {
+    for workers in Group::ALL.iter().flat_map(|group| items(spec, &format!("/workers/{}", group.list()))) {
         found.extend(Reference::of(&workers["bootstrap"]["templateRef"]));
         found.extend(Reference::of(&workers["infrastructure"]["templateRef"]));
     }
     found.sort();
     found.dedup();
     found
+}
+
+/// The handler of an extension that plans upgrades, if the class names one.
+pub fn plan_extension(class: &Value) -> Option<&str> {
+    let name = class.pointer("/spec/upgrade/external/generateUpgradePlanExtension")?.as_str()?;
+    Some(name).filter(|name| !name.is_empty())
 }
 
 /// All that decides. Objects are of v1beta2, as the API has them.
@@ -82,18 +87,39 @@ pub struct Seen {
     pub control_plane: Option<Value>,
     /// Those that the topology owns.
     pub deployments: Vec<Value>,
+    /// The same.
+    pub pools: Vec<Value>,
     /// Of the workers.
     pub machines: Vec<Value>,
+    /// What is known of runtime extensions.
+    pub runtime: Runtime,
+}
+
+impl Seen {
+    fn workers(&self, group: Group) -> &[Value] {
+        match group {
+            Group::Deployments => &self.deployments,
+            Group::Pools => &self.pools,
+        }
+    }
+
+    /// What is there of the workers that the topology calls so.
+    fn made(&self, group: Group, topology: &str) -> Option<&Value> {
+        self.workers(group).iter().find(|one| *group.of(one) == *topology)
+    }
 }
 
 /// Workers of one kind.
 #[derive(Clone, Debug)]
 pub struct Workers {
+    pub group: Group,
     /// As the topology calls them.
     pub topology: String,
+    /// Templates of a MachineDeployment; of a MachinePool the objects themselves.
     pub bootstrap: Value,
     pub infrastructure: Value,
-    pub deployment: Value,
+    /// The MachineDeployment or MachinePool.
+    pub object: Value,
     pub health_check: Option<Value>,
 }
 
@@ -105,9 +131,18 @@ pub struct Desired {
     pub control_plane: Value,
     pub control_plane_health_check: Option<Value>,
     pub workers: Vec<Workers>,
-    /// Names of MachineDeployments that the topology has no more.
-    pub removed: Vec<String>,
+    /// Names of MachineDeployments and MachinePools that the topology has no more.
+    pub removed: Vec<(Group, String)>,
     pub upgrade: Upgrade,
+    pub hooks: Hooks,
+}
+
+/// What hooks of runtime extensions have to do with it.
+#[derive(Clone, Debug, Default)]
+pub struct Hooks {
+    /// What the annotation of hooks that are to be called yet is to be; none: it is to be gone.
+    pub noted: Option<String>,
+    pub blocking: Vec<Blocking>,
 }
 
 impl Desired {
@@ -118,7 +153,7 @@ impl Desired {
         objects.push(&self.control_plane);
         objects.extend(&self.control_plane_health_check);
         for workers in &self.workers {
-            objects.extend([&workers.bootstrap, &workers.infrastructure, &workers.deployment]);
+            objects.extend([&workers.bootstrap, &workers.infrastructure, &workers.object]);
             objects.extend(&workers.health_check);
         }
         objects
@@ -141,30 +176,19 @@ pub fn desired(seen: &Seen) -> Result<Desired, TopologyError> {
     Generator::new(seen)?.all()
 }
 
+/// Whether the control plane of a Cluster has been initialized.
+fn is_initialized(cluster: &Value) -> bool {
+    let conditions = items(cluster, "/status/conditions");
+    conditions.iter().any(|one| one["type"] == "ControlPlaneInitialized" && one["status"] == "True")
+}
+
 struct Generator<'a> {
     seen: &'a Seen,
     topology: &'a Value,
+    calls: Calls<'a>,
+    definitions: Vec<Value>,
     globals: Map<String, Value>,
     upgrade: Upgrade,
-}
-
-/// A name for what is made for the cluster: it follows from what decides it.
-fn suffix(parts: &[&str], chars: usize) -> String {
-    // FNV-1a, and then splitmix64 so that near values are far apart.
-    let mut x = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in parts.iter().flat_map(|part| part.bytes().chain([0])) {
-        x = (x ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^= x >> 31;
-    let mut text = String::with_capacity(chars);
-    for _ in 0..chars {
-        let letters = ALPHABET.len() as u64;
-        text.push(char::from(ALPHABET[(x % letters) as usize]));
-        x /= letters;
-    }
-    text
 }
 
 /// `base-suffix`, with the base cut so that it fits.
@@ -209,10 +233,6 @@ fn hub(object: &Value) -> Result<Value, TopologyError> {
     conversion::convert(object, conversion::HUB).map_err(|error| TopologyError::Template(error.to_string()))
 }
 
-fn definitions(class: &Value) -> &[Value] {
-    items(class, "/spec/variables")
-}
-
 fn by_name(variables: &[Value]) -> Map<String, Value> {
     let named = variables
         .iter()
@@ -224,15 +244,26 @@ impl<'a> Generator<'a> {
     fn new(seen: &'a Seen) -> Result<Self, TopologyError> {
         let topology = &seen.cluster["spec"]["topology"];
         let class = &seen.class;
-        let given = variables::defaulted(definitions(class), items(topology, "/variables"), true);
-        let wrong = variables::validate(definitions(class), &given, true, "spec.topology.variables");
+        let definitions = variables::definitions(class);
+        let given = variables::defaulted(&definitions, items(topology, "/variables"), true);
+        let wrong = variables::validate(&definitions, &given, &[], true, "spec.topology.variables");
         if let Some(problem) = wrong.first() {
             return Err(TopologyError::Variable(format!("{}: {}", problem.path, problem.detail)));
         }
         let mut globals = by_name(&given);
         globals.insert("builtin".into(), json!({"cluster": cluster_builtin(&seen.cluster)}));
-        let upgrade = Upgrade::of(seen)?;
-        Ok(Self { seen, topology, globals, upgrade })
+        let mut calls = Calls::of(&seen.runtime, &seen.cluster);
+        let spec = &seen.cluster["spec"];
+        if spec["infrastructureRef"].is_null() && spec["controlPlaneRef"].is_null() {
+            if !calls.passes(Hook::BeforeClusterCreate, json!({}))? {
+                return Err(TopologyError::Blocked(calls.blocking));
+            }
+            calls.expect(&[Hook::AfterControlPlaneInitialized]);
+        } else if is_initialized(&seen.cluster) {
+            calls.tell_if_noted(Hook::AfterControlPlaneInitialized)?;
+        }
+        let upgrade = Upgrade::of(seen, &mut calls)?;
+        Ok(Self { seen, topology, calls, definitions, globals, upgrade })
     }
 
     fn cluster_name(&self) -> &str {
@@ -246,33 +277,47 @@ impl<'a> Generator<'a> {
     fn all(mut self) -> Result<Desired, TopologyError> {
         let class = &self.seen.class["spec"];
         let mut drafts = vec![
-            self.draft(&class["infrastructure"]["templateRef"], Use::Infrastructure, Map::new())?,
-            self.draft(&class["controlPlane"]["templateRef"], Use::ControlPlane, self.control_plane_variables()?)?,
+            self.draft(
+                &class["infrastructure"]["templateRef"],
+                Use::Infrastructure,
+                Map::new(),
+                self.cluster_holder("spec.infrastructureRef"),
+            )?,
+            self.draft(
+                &class["controlPlane"]["templateRef"],
+                Use::ControlPlane,
+                self.control_plane_variables()?,
+                self.cluster_holder("spec.controlPlaneRef"),
+            )?,
         ];
         let machines = &class["controlPlane"]["machineInfrastructure"]["templateRef"];
         if !machines.is_null() {
-            drafts.push(self.draft(machines, Use::ControlPlaneMachines, self.control_plane_variables()?)?);
+            let holder = self.machines_holder(&drafts[1].object)?;
+            drafts.push(self.draft(machines, Use::ControlPlaneMachines, self.control_plane_variables()?, holder)?);
         }
         let first_of_workers = drafts.len();
         let mut workers = Vec::new();
-        for own in items(self.topology, "/workers/machineDeployments") {
-            let name = text(own, "/class");
-            let all = items(class, "/workers/machineDeployments");
-            let found = all.iter().find(|class| text(class, "/class") == name).ok_or_else(|| {
-                TopologyError::Template(format!("the ClusterClass has no MachineDeployment class {name:?}"))
-            })?;
-            let Some(version) = self.upgrade.workers_version(self.seen, own) else { continue };
-            let variables = self.worker_variables(own, &version)?;
-            for part in ["bootstrap", "infrastructure"] {
-                drafts.push(self.draft(
-                    &found[part]["templateRef"],
-                    Use::Deployment(name.to_owned()),
-                    variables.clone(),
-                )?);
+        let topology = self.topology;
+        let each = |group: Group| wanted(topology, group).iter().map(move |own| (group, own));
+        for (group, own) in Group::ALL.into_iter().flat_map(each) {
+            let found = class_of(class, group, own)?;
+            let Some(version) = self.upgrade.workers_version(self.seen, group, own) else { continue };
+            let variables = self.worker_variables(group, own, found, &version)?;
+            for (part, path) in [("bootstrap", "bootstrap.configRef"), ("infrastructure", "infrastructureRef")] {
+                let holder = self.workers_holder(group, own, found, path)?;
+                let use_ = Use::Workers(group, text(own, "/class").to_owned());
+                drafts.push(self.draft(&found[part]["templateRef"], use_, variables.clone(), holder)?);
             }
-            workers.push((own, found, version));
+            workers.push((group, own, found, version));
         }
-        patches::apply(items(class, "/patches"), &mut drafts, &self.globals)?;
+        if self.upgrade.is_over()
+            && !self.calls.is_pending(Hook::AfterControlPlaneUpgrade)
+            && !self.calls.is_pending(Hook::AfterWorkersUpgrade)
+        {
+            let version = json!({"kubernetesVersion": self.topology["version"]});
+            self.calls.passes_if_noted(Hook::AfterClusterUpgrade, version)?;
+        }
+        patches::apply(&self.seen.class, &mut drafts, &self.globals, &self.seen.runtime)?;
         let mut drafts = drafts.into_iter().map(|draft| hub(&draft.object)).collect::<Result<Vec<_>, _>>()?.into_iter();
         let mut next = || drafts.next().ok_or_else(|| TopologyError::Template("a template was lost".to_owned()));
         let infrastructure = self.infrastructure(&next()?)?;
@@ -283,27 +328,37 @@ impl<'a> Generator<'a> {
         };
         let control_plane = self.control_plane(&control_plane, control_plane_machines.as_ref())?;
         let mut made = Vec::new();
-        for (own, class, version) in workers {
-            made.push(self.workers(own, class, &version, &next()?, &next()?)?);
+        for (group, own, class, version) in workers {
+            made.push(match group {
+                Group::Deployments => self.deployment(own, class, &version, &next()?, &next()?)?,
+                Group::Pools => self.pool(own, class, &version, &next()?, &next()?)?,
+            });
         }
-        let wanted = items(self.topology, "/workers/machineDeployments");
-        let is_wanted = |deployment: &&Value| {
-            let name = &deployment["metadata"]["labels"][TOPOLOGY_DEPLOYMENT_LABEL];
-            wanted.iter().any(|own| own["name"] == *name)
-        };
-        let removed = self.seen.deployments.iter().filter(|one| !is_wanted(one));
+        let mut removed = Vec::new();
+        for group in Group::ALL {
+            let is_wanted = |one: &&Value| wanted(topology, group).iter().any(|own| own["name"] == *group.of(one));
+            let gone = self.seen.workers(group).iter().filter(|one| !is_wanted(one));
+            removed.extend(gone.map(|one| (group, text(one, "/metadata/name").to_owned())));
+        }
         Ok(Desired {
             control_plane_health_check: self.control_plane_health_check(&control_plane),
             infrastructure,
             control_plane_machines,
             control_plane,
             workers: made,
-            removed: removed.map(|one| text(one, "/metadata/name").to_owned()).collect(),
+            removed,
             upgrade: self.upgrade,
+            hooks: Hooks { noted: self.calls.noted(), blocking: self.calls.blocking },
         })
     }
 
-    fn draft(&self, reference: &Value, use_: Use, variables: Map<String, Value>) -> Result<Draft, TopologyError> {
+    fn draft(
+        &self,
+        reference: &Value,
+        use_: Use,
+        variables: Map<String, Value>,
+        holder: Value,
+    ) -> Result<Draft, TopologyError> {
         let missing = || TopologyError::Template(format!("the ClusterClass names no template for {use_:?}"));
         let reference = Reference::of(reference).ok_or_else(missing)?;
         let object = self.seen.templates.get(&reference).cloned();
@@ -313,14 +368,13 @@ impl<'a> Generator<'a> {
                 reference.kind, reference.name, reference.api_version
             ))
         })?;
-        Ok(Draft { use_, object, variables })
+        Ok(Draft { use_, object, variables, holder })
     }
 
     /// Overrides and built-in variables of a part.
     fn own_variables(&self, own: &Value, path: &str) -> Result<Map<String, Value>, TopologyError> {
-        let class = &self.seen.class;
-        let given = variables::defaulted(definitions(class), items(own, "/variables/overrides"), false);
-        let wrong = variables::validate(definitions(class), &given, false, path);
+        let given = variables::defaulted(&self.definitions, items(own, "/variables/overrides"), false);
+        let wrong = variables::validate(&self.definitions, &given, &[], false, path);
         match wrong.first() {
             Some(problem) => Err(TopologyError::Variable(format!("{}: {}", problem.path, problem.detail))),
             None => Ok(by_name(&given)),
@@ -337,284 +391,45 @@ impl<'a> Generator<'a> {
         Ok(variables)
     }
 
-    fn worker_variables(&self, own: &Value, version: &str) -> Result<Map<String, Value>, TopologyError> {
-        let name = text(own, "/name");
-        let path = format!("spec.topology.workers.machineDeployments[{name}].variables.overrides");
-        let mut variables = self.own_variables(own, &path)?;
-        let mut builtin = json!({"version": version, "class": own["class"], "topologyName": name});
-        if let Some(current) =
-            self.seen.deployments.iter().find(|one| one["metadata"]["labels"][TOPOLOGY_DEPLOYMENT_LABEL] == *name)
-        {
-            builtin["name"] = current["metadata"]["name"].clone();
-        }
-        put(&mut builtin, &["replicas"], either(&own["replicas"], &Value::Null));
-        put(&mut builtin, &["metadata"], either(&own["metadata"], &Value::Null));
-        let control_plane = json!({"version": self.upgrade.control_plane});
-        variables.insert("builtin".into(), json!({"machineDeployment": builtin, "controlPlane": control_plane}));
-        Ok(variables)
-    }
-
-    fn owner(&self) -> Value {
-        json!({
-            "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Cluster", "name": self.cluster_name(), "uid": self.uid(),
-            "controller": true, "blockOwnerDeletion": true,
-        })
-    }
-
-    /// Labels of everything that the topology owns.
-    fn labels(&self) -> Map<String, Value> {
-        Map::from_iter([
-            (CLUSTER_LABEL.to_owned(), self.cluster_name().into()),
-            (TOPOLOGY_OWNED_LABEL.to_owned(), "".into()),
-        ])
-    }
-
-    fn object(
+    fn worker_variables(
         &self,
-        like: &Value,
-        kind: &str,
-        name: &str,
-        labels: Map<String, Value>,
-        annotations: Map<String, Value>,
-        spec: Value,
-    ) -> Value {
-        let mut all = labels;
-        all.extend(self.labels());
-        let mut metadata =
-            json!({"name": name, "namespace": self.seen.cluster["metadata"]["namespace"], "labels": all});
-        if !annotations.is_empty() {
-            metadata["annotations"] = annotations.into();
-        }
-        json!({"apiVersion": like["apiVersion"], "kind": kind, "metadata": metadata, "spec": spec})
-    }
-
-    /// Where an object was made from.
-    fn cloned(template: &Value) -> Map<String, Value> {
-        let group = text(template, "/apiVersion").split_once('/').map_or("", |(group, _)| group);
-        Map::from_iter([
-            (CLONED_FROM_NAME_ANNOTATION.to_owned(), template["metadata"]["name"].clone()),
-            (CLONED_FROM_KIND_ANNOTATION.to_owned(), format!("{}.{group}", text(template, "/kind")).into()),
-        ])
-    }
-
-    /// A name by the class' naming template, or by the usual one.
-    fn name(&self, template: &Value, usual: &str, data: Value, random: &str) -> Result<String, TopologyError> {
-        let Some(text) = template["template"].as_str().filter(|text| !text.is_empty()) else {
-            return Ok(joined(usual, random));
-        };
-        let mut data = data;
-        data["cluster"] = json!({"name": self.cluster_name()});
-        data["random"] = random.into();
-        let name = template::render(text, &data)
-            .map_err(|error| TopologyError::Template(format!("naming template: {error}")))?;
-        Ok(if name.len() <= NAME_MAX { name } else { joined(&name, &suffix(&[&name], SUFFIX_CHARS)) })
-    }
-
-    fn infrastructure(&self, template: &Value) -> Result<Value, TopologyError> {
-        let known = text(&self.seen.cluster, "/spec/infrastructureRef/name");
-        let random = suffix(&[self.uid(), "infrastructure"], SUFFIX_CHARS);
-        let name = match known {
-            "" => self.name(
-                &self.seen.class["spec"]["infrastructure"]["naming"],
-                self.cluster_name(),
-                json!({}),
-                &random,
-            )?,
-            known => known.to_owned(),
-        };
-        Ok(self.made_from(template, &name))
-    }
-
-    fn made_from(&self, template: &Value, name: &str) -> Value {
-        let inner = &template["spec"]["template"];
-        let kind = text(template, "/kind").trim_end_matches("Template");
-        let mut annotations = over(&[&inner["metadata"]["annotations"]]);
-        annotations.extend(Self::cloned(template));
-        let labels = over(&[&inner["metadata"]["labels"]]);
-        let mut object = self.object(
-            template,
-            kind,
-            name,
-            labels,
-            annotations,
-            either(&inner["spec"], &json!({})).unwrap_or_default(),
-        );
-        object["metadata"]["ownerReferences"] = json!([self.owner()]);
-        object
-    }
-
-    /// A template for machines: its name follows from what is in it, and from nothing else that a move would change.
-    fn template(&self, template: &Value, base: &str, labels: Map<String, Value>) -> Value {
-        let mut object = self.object(
-            template,
-            text(template, "/kind"),
-            "",
-            labels,
-            Self::cloned(template),
-            template["spec"].clone(),
-        );
-        let content = json!([object["apiVersion"], object["kind"], object["spec"]]).to_string();
-        object["metadata"]["name"] = joined(base, &suffix(&[&content], CONTENT_CHARS)).into();
-        object["metadata"]["ownerReferences"] = json!([{
-            "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Cluster", "name": self.cluster_name(), "uid": self.uid(),
-        }]);
-        object
-    }
-
-    fn control_plane_name(&self) -> Result<String, TopologyError> {
-        let known = text(&self.seen.cluster, "/spec/controlPlaneRef/name");
-        if !known.is_empty() {
-            return Ok(known.to_owned());
-        }
-        let random = suffix(&[self.uid(), "control-plane"], SUFFIX_CHARS);
-        self.name(&self.seen.class["spec"]["controlPlane"]["naming"], self.cluster_name(), json!({}), &random)
-    }
-
-    fn control_plane_metadata(&self) -> Value {
-        let (own, class) =
-            (&self.topology["controlPlane"]["metadata"], &self.seen.class["spec"]["controlPlane"]["metadata"]);
-        json!({"labels": over(&[&own["labels"], &class["labels"]]), "annotations": over(&[&own["annotations"], &class["annotations"]])})
-    }
-
-    fn control_plane(&self, template: &Value, machines: Option<&Value>) -> Result<Value, TopologyError> {
-        let (own, class) = (&self.topology["controlPlane"], &self.seen.class["spec"]["controlPlane"]);
-        let metadata = self.control_plane_metadata();
-        let mut object = self.made_from(template, &self.control_plane_name()?);
-        for part in ["labels", "annotations"] {
-            let all = over(&[&object["metadata"][part], &metadata[part]]);
-            put(&mut object, &["metadata", part], (!all.is_empty()).then(|| all.into()));
-        }
-        let spec = &mut object["spec"];
-        put(spec, &["version"], Some(self.upgrade.control_plane.clone().into()));
-        put(spec, &["replicas"], either(&own["replicas"], &Value::Null));
-        put(spec, &["rollout", "after"], either(&own["rollout"]["after"], &Value::Null));
-        if let Some(machines) = machines {
-            let group = text(machines, "/apiVersion").split_once('/').map_or("", |(group, _)| group);
-            let reference = json!({"apiGroup": group, "kind": machines["kind"], "name": machines["metadata"]["name"]});
-            put(spec, &["machineTemplate", "spec", "infrastructureRef"], Some(reference));
-            let given = spec["machineTemplate"]["metadata"].clone();
-            let labels = over(&[&self.labels().into(), &metadata["labels"], &given["labels"]]);
-            let annotations = over(&[&metadata["annotations"], &given["annotations"]]);
-            put(spec, &["machineTemplate", "metadata", "labels"], Some(labels.into()));
-            put(
-                spec,
-                &["machineTemplate", "metadata", "annotations"],
-                (!annotations.is_empty()).then(|| annotations.into()),
-            );
-        }
-        for field in ["readinessGates", "taints"] {
-            put(spec, &["machineTemplate", "spec", field], either(&own[field], &class[field]));
-        }
-        for field in TIMEOUTS {
-            put(
-                spec,
-                &["machineTemplate", "spec", "deletion", field],
-                either(&own["deletion"][field], &class["deletion"][field]),
-            );
-        }
-        Ok(object)
-    }
-
-    fn workers(
-        &self,
+        group: Group,
         own: &Value,
         class: &Value,
         version: &str,
-        bootstrap: &Value,
-        infrastructure: &Value,
-    ) -> Result<Workers, TopologyError> {
-        let topology = text(own, "/name");
-        let label = || Map::from_iter([(TOPOLOGY_DEPLOYMENT_LABEL.to_owned(), Value::from(topology))]);
-        let base = format!("{}-{topology}", self.cluster_name());
-        let (bootstrap, infrastructure) =
-            (self.template(bootstrap, &base, label()), self.template(infrastructure, &base, label()));
-        let current =
-            self.seen.deployments.iter().find(|one| one["metadata"]["labels"][TOPOLOGY_DEPLOYMENT_LABEL] == *topology);
-        let name = match current {
-            Some(current) => text(current, "/metadata/name").to_owned(),
-            None => {
-                let random = suffix(&[self.uid(), "deployment", topology], SUFFIX_CHARS);
-                self.name(&class["naming"], &base, json!({"machineDeployment": {"topologyName": topology}}), &random)?
-            }
-        };
-        let mut labels = over(&[&own["metadata"]["labels"], &class["metadata"]["labels"]]);
-        labels.extend(label());
-        labels.extend(self.labels());
-        let mut annotations = over(&[&own["metadata"]["annotations"], &class["metadata"]["annotations"]]);
-        annotations.retain(|name, _| !upgrade::STEERING.contains(&name.as_str()));
-        let mut selector = label();
-        selector.extend(self.labels());
-        let reference = |template: &Value| {
-            let group = text(template, "/apiVersion").split_once('/').map_or("", |(group, _)| group);
-            json!({"apiGroup": group, "kind": template["kind"], "name": template["metadata"]["name"]})
-        };
-        let mut machine = json!({
-            "clusterName": self.cluster_name(), "version": version,
-            "bootstrap": {"configRef": reference(&bootstrap)}, "infrastructureRef": reference(&infrastructure),
+    ) -> Result<Map<String, Value>, TopologyError> {
+        let name = text(own, "/name");
+        let path = format!("spec.topology.workers.{}[{name}].variables.overrides", group.list());
+        let mut variables = self.own_variables(own, &path)?;
+        let mut builtin = json!({
+            "version": version, "class": own["class"], "topologyName": name,
+            "name": self.workers_name(group, own, class)?,
         });
-        for field in ["failureDomain", "minReadySeconds", "readinessGates", "taints"] {
-            put(&mut machine, &[field], either(&own[field], &class[field]));
+        put(&mut builtin, &["replicas"], either(&own["replicas"], &Value::Null));
+        let (labels, annotations) = self.workers_metadata(group, own, class);
+        put(&mut builtin, &["metadata", "labels"], Some(labels.into()));
+        put(&mut builtin, &["metadata", "annotations"], (!annotations.is_empty()).then(|| annotations.into()));
+        if group == Group::Pools {
+            builtin["infrastructureRef"] = json!({"name": self.pool_infrastructure_name(own)});
         }
-        for field in TIMEOUTS {
-            put(&mut machine, &["deletion", field], either(&own["deletion"][field], &class["deletion"][field]));
-        }
-        let mut metadata = json!({ "labels": labels });
-        put(&mut metadata, &["annotations"], (!annotations.is_empty()).then(|| annotations.clone().into()));
-        let mut spec = json!({
-            "clusterName": self.cluster_name(), "selector": {"matchLabels": selector},
-            "template": {"metadata": metadata, "spec": machine},
-        });
-        put(&mut spec, &["replicas"], either(&own["replicas"], &Value::Null));
-        put(&mut spec, &["rollout", "after"], either(&own["rollout"]["after"], &Value::Null));
-        put(&mut spec, &["rollout", "strategy"], either(&own["rollout"]["strategy"], &class["rollout"]["strategy"]));
-        put(&mut spec, &["deletion", "order"], either(&own["deletion"]["order"], &class["deletion"]["order"]));
-        let (own_health, class_health) = (&own["healthCheck"]["remediation"], &class["healthCheck"]["remediation"]);
-        put(
-            &mut spec,
-            &["remediation", "maxInFlight"],
-            either(&own_health["maxInFlight"], &class_health["maxInFlight"]),
-        );
-        let like = json!({"apiVersion": "cluster.x-k8s.io/v1beta2"});
-        let mut deployment = self.object(&like, "MachineDeployment", &name, labels, annotations, spec);
-        deployment["metadata"]["ownerReferences"] = json!([{
-            "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Cluster", "name": self.cluster_name(), "uid": self.uid(),
-            "controller": false, "blockOwnerDeletion": true,
-        }]);
-        let health_check = self.health_check(&name, selector, &own["healthCheck"], &class["healthCheck"]);
-        Ok(Workers { topology: topology.to_owned(), bootstrap, infrastructure, deployment, health_check })
-    }
-
-    fn control_plane_health_check(&self, control_plane: &Value) -> Option<Value> {
-        let (own, class) = (&self.topology["controlPlane"], &self.seen.class["spec"]["controlPlane"]);
-        let selector = Map::from_iter([
-            (CLUSTER_LABEL.to_owned(), self.cluster_name().into()),
-            (CONTROL_PLANE_LABEL.to_owned(), "".into()),
-        ]);
-        self.health_check(text(control_plane, "/metadata/name"), selector, &own["healthCheck"], &class["healthCheck"])
-    }
-
-    /// The topology's own checks take the place of the class', unless they are switched off.
-    fn health_check(&self, name: &str, selector: Map<String, Value>, own: &Value, class: &Value) -> Option<Value> {
-        let is_given = |health: &Value| !health["checks"].is_null() || !health["remediation"].is_null();
-        let health = if is_given(own) { own } else { class };
-        if own["enabled"] == false || !is_given(health) {
-            return None;
-        }
-        let mut spec = json!({"clusterName": self.cluster_name(), "selector": {"matchLabels": selector}});
-        put(&mut spec, &["checks"], either(&health["checks"], &Value::Null));
-        for field in ["triggerIf", "templateRef"] {
-            put(&mut spec, &["remediation", field], either(&health["remediation"][field], &Value::Null));
-        }
-        let like = json!({"apiVersion": "cluster.x-k8s.io/v1beta2"});
-        let mut object = self.object(&like, "MachineHealthCheck", name, Map::new(), Map::new(), spec);
-        object["metadata"]["ownerReferences"] = json!([{
-            "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Cluster", "name": self.cluster_name(), "uid": self.uid(),
-        }]);
-        Some(object)
+        let control_plane = json!({"version": self.upgrade.control_plane});
+        variables.insert("builtin".into(), json!({group.variable(): builtin, "controlPlane": control_plane}));
+        Ok(variables)
     }
 }
 
-const TIMEOUTS: [&str; 3] = ["nodeDrainTimeoutSeconds", "nodeVolumeDetachTimeoutSeconds", "nodeDeletionTimeoutSeconds"];
+/// What a topology has of a group.
+fn wanted(topology: &Value, group: Group) -> &[Value] {
+    items(topology, &format!("/workers/{}", group.list()))
+}
+
+/// The class of workers that a topology names.
+fn class_of<'a>(class: &'a Value, group: Group, own: &Value) -> Result<&'a Value, TopologyError> {
+    let (name, all) = (text(own, "/class"), items(class, &format!("/workers/{}", group.list())));
+    all.iter()
+        .find(|class| text(class, "/class") == name)
+        .ok_or_else(|| TopologyError::Template(format!("the ClusterClass has no {} class {name:?}", group.kind())))
+}
 
 fn cluster_builtin(cluster: &Value) -> Value {
     let topology = &cluster["spec"]["topology"];

@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{TopologyError, template};
+use super::{TopologyError, desired::Group, external, hooks::Runtime, template};
 
 /// What a template is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,8 +12,8 @@ pub enum Use {
     Infrastructure,
     ControlPlane,
     ControlPlaneMachines,
-    /// Of workers: the class.
-    Deployment(String),
+    /// Of workers: what they are made as, and their class.
+    Workers(Group, String),
 }
 
 /// A template on its way.
@@ -23,18 +23,28 @@ pub struct Draft {
     pub object: Value,
     /// Built-in variables and overrides that hold for this one, in the form of a map by name.
     pub variables: Map<String, Value>,
+    /// What refers to it: `apiVersion`, `kind`, `namespace`, `name` and `fieldPath`.
+    pub holder: Value,
 }
 
-/// Carries out the patches of a class, in their order.
+/// Carries out the patches of a class, in their order, and has extensions judge what came of them.
 ///
 /// # Errors
-/// Which patch cannot be carried out, and why.
-pub fn apply(patches: &[Value], drafts: &mut [Draft], globals: &Map<String, Value>) -> Result<(), TopologyError> {
+/// Which patch cannot be carried out, and why; what has to be asked first.
+pub fn apply(
+    class: &Value,
+    drafts: &mut [Draft],
+    globals: &Map<String, Value>,
+    runtime: &Runtime,
+) -> Result<(), TopologyError> {
+    let patches = class.pointer("/spec/patches").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let is_external = |patch: &&Value| patch["external"].is_object();
     for patch in patches {
         let name = patch["name"].as_str().unwrap_or_default();
         let failed = |why: String| TopologyError::Patch { patch: name.to_owned(), why };
-        if patch.get("external").is_some_and(|external| !external.is_null()) {
-            return Err(failed("external patches need a runtime extension, which is not called yet".to_owned()));
+        if is_external(&patch) {
+            external::generate(patch, class, drafts, globals, runtime)?;
+            continue;
         }
         for draft in &mut *drafts {
             let all = patch["definitions"].as_array().into_iter().flatten();
@@ -56,6 +66,9 @@ pub fn apply(patches: &[Value], drafts: &mut [Draft], globals: &Map<String, Valu
                 }
             }
         }
+    }
+    for patch in patches.iter().filter(is_external) {
+        external::validate(patch, class, drafts, globals, runtime)?;
     }
     Ok(())
 }
@@ -82,15 +95,19 @@ fn is_about(selector: &Value, draft: &Draft) -> bool {
     match &draft.use_ {
         Use::Infrastructure => resources["infrastructureCluster"] == true,
         Use::ControlPlane | Use::ControlPlaneMachines => resources["controlPlane"] == true,
-        Use::Deployment(class) => {
-            let names = resources["machineDeploymentClass"]["names"].as_array().into_iter().flatten();
+        Use::Workers(group, class) => {
+            let field = match group {
+                Group::Deployments => "machineDeploymentClass",
+                Group::Pools => "machinePoolClass",
+            };
+            let names = resources[field]["names"].as_array().into_iter().flatten();
             names.filter_map(Value::as_str).any(|name| fits(name, class))
         }
     }
 }
 
 /// A name may have a star at its start or its end.
-fn fits(name: &str, class: &str) -> bool {
+pub(crate) fn fits(name: &str, class: &str) -> bool {
     name == class
         || name.strip_prefix('*').is_some_and(|end| class.ends_with(end))
         || name.strip_suffix('*').is_some_and(|start| class.starts_with(start))
@@ -174,7 +191,7 @@ mod tests {
         let object =
             json!({"apiVersion": "x/v1", "kind": kind, "spec": {"template": {"spec": {"a": 1, "list": ["x"]}}}});
         let variables = json!({"builtin": {"controlPlane": {"version": "v1.34.2"}}});
-        Draft { use_, object, variables: variables.as_object().cloned().unwrap() }
+        Draft { use_, object, variables: variables.as_object().cloned().unwrap(), holder: json!({"kind": kind}) }
     }
 
     fn globals() -> Map<String, Value> {
@@ -189,7 +206,8 @@ mod tests {
 
     fn patched(patch: Value, use_: Use) -> Result<Value, String> {
         let mut drafts = [draft(use_, "T")];
-        apply(&[patch], &mut drafts, &globals()).map_err(|error| error.to_string())?;
+        let class = json!({"spec": {"patches": [patch]}});
+        apply(&class, &mut drafts, &globals(), &Runtime::default()).map_err(|error| error.to_string())?;
         Ok(drafts[0].object["spec"]["template"]["spec"].clone())
     }
 
@@ -209,10 +227,15 @@ mod tests {
         let workers = json!({"machineDeploymentClass": {"names": ["small", "gpu-*"]}});
         let remove = json!([{"op": "remove", "path": "/spec/template/spec/a"}]);
         assert_eq!(
-            patched(patch(workers.clone(), remove.clone()), Use::Deployment("gpu-a".into())),
+            patched(patch(workers.clone(), remove.clone()), Use::Workers(Group::Deployments, "gpu-a".into())),
             Ok(json!({"list": ["x"]}))
         );
-        assert_eq!(patched(patch(workers, remove), Use::Deployment("large".into())), Ok(same));
+        let large = || Use::Workers(Group::Deployments, "large".into());
+        assert_eq!(patched(patch(workers.clone(), remove.clone()), large()), Ok(same.clone()));
+        let pool = || Use::Workers(Group::Pools, "small".into());
+        assert_eq!(patched(patch(workers, remove.clone()), pool()), Ok(same), "a pool is no deployment");
+        let pools = json!({"machinePoolClass": {"names": ["*all"]}});
+        assert_eq!(patched(patch(pools, remove), pool()), Ok(json!({"list": ["x"]})));
     }
 
     #[test]

@@ -27,6 +27,16 @@ pub enum TemplateError {
     Limit(String),
 }
 
+impl TemplateError {
+    /// A field was asked for of something that is not there.
+    pub fn is_of_absent(&self) -> bool {
+        matches!(self, Self::Run(why) if why.starts_with(ABSENT))
+    }
+}
+
+/// As `text/template` says it.
+const ABSENT: &str = "nil pointer evaluating";
+
 type Result<T, E = TemplateError> = std::result::Result<T, E>;
 
 fn failed<T>(why: impl Into<String>) -> Result<T> {
@@ -45,6 +55,23 @@ pub fn render(text: &str, data: &Value) -> Result<String> {
     let mut run = Run { out: String::new(), steps: 0, variables: vec![("$".to_owned(), data.clone())] };
     run.nodes(&nodes, data)?;
     Ok(run.out)
+}
+
+/// What is wrong with a template before it is given anything: that it cannot be read, or a function that is not known.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check(text: &str) -> Result<()> {
+    if text.len() > TEMPLATE_BYTES_MAX {
+        return Err(TemplateError::Limit(format!("it has more than {TEMPLATE_BYTES_MAX} bytes")));
+    }
+    let nodes = parse::parse(text).map_err(TemplateError::Parse)?;
+    let mut names = Vec::new();
+    parse::functions(&nodes, &mut names);
+    match names.into_iter().find(|name| !functions::is_known(name)) {
+        Some(name) => Err(TemplateError::Parse(format!("function {name:?} not defined"))),
+        None => Ok(()),
+    }
 }
 
 struct Run {
@@ -217,7 +244,7 @@ impl Run {
         for field in &term.fields {
             value = match value {
                 Value::Object(mut fields) => fields.remove(field).unwrap_or(Value::Null),
-                Value::Null => return failed(format!("nil pointer evaluating interface {{}}.{field}")),
+                Value::Null => return failed(format!("{ABSENT} interface {{}}.{field}")),
                 other => return failed(format!("can't evaluate field {field} in {}", functions::text(&other))),
             };
         }
@@ -278,6 +305,7 @@ mod tests {
             ("{{ .empty | default \"x\" | quote }}", "\"x\""),
             ("{{ trimPrefix \"v\" .builtin.controlPlane.version }} {{ upper .name }}", "1.34.2 NODE"),
             ("{{ semverCompare \">= 1.31.0\" .builtin.controlPlane.version }}", "true"),
+            ("{{ semverCompare \"~1.18446744073709551615.0\" \"1.18446744073709551615.0\" }}", "false"),
             ("{{ toJson .map }} {{ index .list 1 }} {{ index .map \"k\" \"x\" }}", r#"{"k":{"x":3}} b 3"#),
             ("{{ eq .count 2 }} {{ ne .name \"x\" }} {{ eq .name \"a\" \"node\" }}", "true true true"),
             ("{{ .absent }}", "<no value>"),
@@ -304,6 +332,20 @@ mod tests {
             let error = made(template);
             assert!(error.starts_with("! ") && error.contains(wanted), "{template}: {error}");
         }
+    }
+
+    #[test]
+    fn a_template_is_checked_before_it_is_carried_out() {
+        for (template, good) in [
+            ("{{ if and .a (eq .b 1) }}{{ .c | quote }}{{ end }}", true),
+            ("{{ range .list }}{{ nosuch . }}{{ end }}", false),
+            ("{{ if .on }}", false),
+            ("{{ (nosuch) }}", false),
+            ("{{ fail \"only when it is carried out\" }}", true),
+        ] {
+            assert_eq!(check(template).is_ok(), good, "{template}");
+        }
+        assert!(matches!(check(&"a".repeat(TEMPLATE_BYTES_MAX + 1)), Err(TemplateError::Limit(_))));
     }
 
     #[test]

@@ -1,14 +1,34 @@
 //! Variables of a ClusterClass: what a Cluster leaves out is filled in, what it gives is checked against the schemas.
 //!
-//! Source: kubernetes-sigs/cluster-api internal/topology/variables. Rules in CEL are checked where expressions can be
-//! evaluated, not here.
+//! Source: kubernetes-sigs/cluster-api internal/topology/variables.
+
+use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
+use super::rules;
 use crate::admission::{Problem, ProblemKind};
 
 /// Variables of a Cluster: no more than this (`maxItems` of `spec.topology.variables`).
 pub const VARIABLES_MAX: usize = 1000;
+
+/// Where a variable's definition is from, if it stands in the class itself (`VariableDefinitionFromInline`).
+pub const INLINE: &str = "inline";
+/// A compiled pattern may take so much.
+pub(crate) const PATTERN_BYTES_MAX: usize = 1024 * 1024;
+
+/// The variables of a class: those of its own, and those that extensions have been found to bring along.
+pub fn definitions(class: &Value) -> Vec<Value> {
+    let list = |pointer: &str| class.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+    let mut all: Vec<Value> = list("/spec/variables").cloned().collect();
+    for variable in list("/status/variables") {
+        let found = variable["definitions"].as_array().into_iter().flatten().find(|one| one["from"] != INLINE);
+        if let Some(found) = found.filter(|_| !all.iter().any(|known| known["name"] == variable["name"])) {
+            all.push(json!({"name": variable["name"], "required": found["required"], "schema": found["schema"]}));
+        }
+    }
+    all
+}
 
 fn schema<'a>(definitions: &'a [Value], name: &Value) -> Option<&'a Value> {
     let found = definitions.iter().find(|definition| definition["name"] == *name)?;
@@ -64,8 +84,28 @@ fn fill(schema: &Value, value: &mut Value) {
     }
 }
 
-/// What is wrong with the variables. `path`: where they stand; `all`: of the whole cluster, where none may be missing.
-pub fn validate(definitions: &[Value], given: &[Value], all: bool, path: &str) -> Vec<Problem> {
+/// A value with the defaults below it.
+pub(crate) fn filled(schema: &Value, value: &Value) -> Value {
+    let mut value = value.clone();
+    fill(schema, &mut value);
+    value
+}
+
+/// What is wrong with a value by its schema, and by the schema's rules.
+pub(crate) fn wrong(schema: &Value, value: &Value, path: &str) -> Vec<Problem> {
+    changed(schema, value, None, path)
+}
+
+fn changed(schema: &Value, value: &Value, old: Option<&Value>, path: &str) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    check(schema, value, path, &mut problems);
+    // Rules may take for granted what the schema says.
+    if problems.is_empty() { rules::run(schema, value, old, path) } else { problems }
+}
+
+/// What is wrong with the variables. `old`: those that stand so far; `path`: where they stand; `all`: of the whole
+/// cluster, where none may be missing.
+pub fn validate(definitions: &[Value], given: &[Value], old: &[Value], all: bool, path: &str) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut names = Vec::new();
     for variable in given {
@@ -76,7 +116,10 @@ pub fn validate(definitions: &[Value], given: &[Value], all: bool, path: &str) -
         }
         names.push(name);
         match schema(definitions, name) {
-            Some(schema) => check(schema, &variable["value"], &at, &mut problems),
+            Some(schema) => {
+                let before = old.iter().find(|before| before["name"] == *name).map(|before| &before["value"]);
+                problems.extend(changed(schema, &variable["value"], before, &at));
+            }
             None => problems.push(problem(ProblemKind::Invalid, &at, name, "variable is not defined")),
         }
     }
@@ -164,7 +207,7 @@ fn texts(schema: &Value, value: &Value) -> Vec<String> {
         wrong.push(format!("may not be more than {} chars long", schema["maxLength"]));
     }
     if let Some(pattern) = schema["pattern"].as_str().filter(|pattern| !pattern.is_empty()) {
-        match regex::RegexBuilder::new(pattern).size_limit(1024 * 1024).build() {
+        match regex::RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build() {
             Ok(pattern) if pattern.is_match(text) => {}
             Ok(_) => wrong.push(format!("should match '{pattern}'")),
             Err(error) => wrong.push(format!("the pattern of its schema cannot be read: {error}")),
@@ -246,7 +289,9 @@ fn list(schema: &Value, items: &[Value], value: &Value, path: &str, problems: &m
     if schema["maxItems"].as_u64().is_some_and(|most| count > most) {
         wrong(format!("must have at most {} items", schema["maxItems"]));
     }
-    if schema["uniqueItems"] == true && items.iter().enumerate().any(|(index, item)| items[..index].contains(item)) {
+    // By their texts: a list may be too long to compare each with each.
+    let mut known = HashSet::new();
+    if schema["uniqueItems"] == true && !items.iter().all(|item| known.insert(item.to_string())) {
         wrong("shouldn't contain duplicates".to_owned());
     }
     if schema["items"].is_object() {
@@ -260,7 +305,7 @@ fn list(schema: &Value, items: &[Value], value: &Value, path: &str, problems: &m
 mod tests {
     use super::*;
 
-    fn definitions() -> Vec<Value> {
+    fn classes() -> Vec<Value> {
         let definition = |name: &str, required: bool, schema: Value| json!({"name": name, "required": required, "schema": {"openAPIV3Schema": schema}});
         vec![
             definition("zone", true, json!({"type": "string", "enum": ["a", "b"]})),
@@ -283,9 +328,9 @@ mod tests {
     fn what_is_left_out_is_filled_in() {
         let given = [json!({"name": "network", "value": {"cidr": "10.0.0.0/8"}})];
         let filled = json!({"name": "network", "value": {"cidr": "10.0.0.0/8", "mtu": 1450}});
-        assert_eq!(defaulted(&definitions(), &given, true), [filled.clone(), json!({"name": "count", "value": 3})]);
-        assert_eq!(defaulted(&definitions(), &given, false), [filled]);
-        let again = defaulted(&definitions(), &defaulted(&definitions(), &given, true), true);
+        assert_eq!(defaulted(&classes(), &given, true), [filled.clone(), json!({"name": "count", "value": 3})]);
+        assert_eq!(defaulted(&classes(), &given, false), [filled]);
+        let again = defaulted(&classes(), &defaulted(&classes(), &given, true), true);
         assert_eq!(again.len(), 2);
     }
 
@@ -293,7 +338,7 @@ mod tests {
     fn what_does_not_fit_is_refused_with_its_place() {
         let told = |value: Value| {
             let given = [json!({"name": "zone", "value": "a"}), value];
-            let problems = validate(&definitions(), &given, true, "v");
+            let problems = validate(&classes(), &given, &[], true, "v");
             problems
                 .into_iter()
                 .map(|problem| format!("{}: {}", problem.path, problem.detail))
@@ -313,9 +358,9 @@ mod tests {
         ] {
             assert_eq!(told(value), wanted);
         }
-        let problems = validate(&definitions(), &[json!({"name": "zone", "value": "c"})], true, "v");
+        let problems = validate(&classes(), &[json!({"name": "zone", "value": "c"})], &[], true, "v");
         assert_eq!(problems.len(), 1);
-        assert_eq!(validate(&definitions(), &[], true, "v")[0].kind, ProblemKind::Required);
-        assert!(validate(&definitions(), &[], false, "v").is_empty());
+        assert_eq!(validate(&classes(), &[], &[], true, "v")[0].kind, ProblemKind::Required);
+        assert!(validate(&classes(), &[], &[], false, "v").is_empty());
     }
 }

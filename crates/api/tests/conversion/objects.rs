@@ -26,7 +26,7 @@ impl Schemas {
             };
             let text = |value: &Value| value.as_str().unwrap().to_owned();
             let (group, kind) = (text(&crd["spec"]["group"]), text(&crd["spec"]["names"]["kind"]));
-            Some(Kind { group, kind, hub: schema("v1beta2")?, spoke: schema("v1beta1")? })
+            Some(Kind { group, hub: schema("v1beta2")?, spoke: schema(api::conversion::spoke(&kind))?, kind })
         });
         Self(kinds.collect())
     }

@@ -144,6 +144,8 @@ pub(super) fn difference(node: Schema<'_>, old: Option<&Value>, new: Option<&Val
             out.removed = whole(node, old);
             return out;
         }
+        // Most of an object is as it was; to find its elements takes longer than to compare them.
+        (Some(old), Some(new)) if old == new => return out,
         (Some(old), Some(new)) => (old, new),
     };
     match (shape(node, old), shape(node, new)) {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -13,6 +13,7 @@ use kube::{
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{
     Move,
@@ -26,7 +27,7 @@ const DELETE_ANNOTATION: &str = "clusterctl.cluster.x-k8s.io/delete-for-move";
 /// On a Cluster that is being moved, here: the target. Namespaces' UIDs tell management clusters apart.
 const TO_ANNOTATION: &str = "move.skep.dev/to";
 /// On a Cluster that is being moved, in the target: where it comes from.
-const FROM_ANNOTATION: &str = "move.skep.dev/from";
+pub const FROM_ANNOTATION: &str = "move.skep.dev/from";
 /// On what was made in the target: the UID that it had.
 const UID_ANNOTATION: &str = "move.skep.dev/uid";
 /// Looks for objects that came late.

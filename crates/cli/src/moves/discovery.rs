@@ -101,6 +101,26 @@ where
     }
 }
 
+/// Namespaces with clusters to move, or with a move that was cut off. Those with classes come first: clusters of others may
+/// be made from them.
+pub async fn namespaces(from: &Client, to: &Client) -> Result<Vec<String>> {
+    let of = |meta: &kube::core::ObjectMeta| meta.namespace.clone().unwrap_or_default();
+    let classes = list(&Api::<api::cluster_class::ClusterClass>::all(from.clone()), "ClusterClasses").await?;
+    let mut found: Vec<String> = classes.iter().map(|class| of(&class.metadata)).collect();
+    let here = list(&Api::<api::cluster::Cluster>::all(from.clone()), "clusters").await?;
+    let there = list(&Api::<api::cluster::Cluster>::all(to.clone()), "clusters of the target").await?;
+    let coming = there.iter().filter(|cluster| {
+        cluster.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(super::carry::FROM_ANNOTATION))
+    });
+    found.sort();
+    let mut others: Vec<String> = here.iter().chain(coming).map(|cluster| of(&cluster.metadata)).collect();
+    others.sort();
+    found.extend(others);
+    let mut seen = BTreeSet::new();
+    found.retain(|namespace| seen.insert(namespace.clone()));
+    Ok(found)
+}
+
 /// Classes of the namespace that clusters of other namespaces are made from: they have to stay.
 pub async fn classes_used_elsewhere(client: &Client, namespace: &str) -> Result<BTreeSet<String>> {
     let clusters = list(&Api::<api::cluster::Cluster>::all(client.clone()), "clusters").await?;

@@ -76,6 +76,7 @@ fn seen(version: &str, control_plane: bool, initialized: bool) -> Seen {
         cluster: Some(Arc::new(cluster)),
         certificates: certificates::PURPOSES.into_iter().map(secret).collect(),
         data: None,
+        control_plane_version: None,
     }
 }
 
@@ -265,7 +266,7 @@ fn a_control_plane_machine_that_joins_gets_keys_and_token_and_a_worker_the_token
 fn one_thing_after_the_other_is_waited_for() {
     let mut lone = seen("v1.34.2", true, false);
     lone.machine = None;
-    assert_eq!(waits(&lone), "waits 15 s: Waiting for a Machine to own this configuration");
+    assert_eq!(waits(&lone), "waits 15 s: Waiting for a Machine or a MachinePool to own this configuration");
     let mut early = seen("v1.34.2", true, false);
     Arc::make_mut(early.cluster.as_mut().unwrap()).status = None;
     assert_eq!(waits(&early), "waits 15 s: Waiting for Cluster status.infrastructureReady to be true");
@@ -383,6 +384,33 @@ fn filled(path: &str, schema: &Value, marks: &mut Vec<(String, String)>) -> Valu
             json!(format!("mark{number}"))
         }
     }
+}
+
+#[test]
+fn a_file_that_is_a_template_knows_the_version_of_the_control_plane() {
+    let text = |template: &str, version: Option<&str>| {
+        let mut seen = seen("v1.34.2", true, false);
+        seen.control_plane_version = version.map(str::to_owned);
+        let config = Arc::get_mut(&mut seen.config).unwrap();
+        config.spec.files = vec![
+            serde_json::from_value(json!({"path": "/v", "content": template, "contentFormat": "Template"})).unwrap(),
+        ];
+        super::user_data(&seen, &Sources::default()).map(|data| data.text)
+    };
+    let asks = "is {{ if .controlPlane }}{{ .controlPlane.version }}{{ else }}unknown{{ end }}";
+    assert!(text(asks, Some("v1.34.2")).unwrap().contains("is v1.34.2\n"));
+    assert!(text(asks, None).unwrap().contains("is unknown\n"));
+    let error = text("{{ .controlPlane.version }}", None).unwrap_err();
+    assert!(error.starts_with("file /v: its template fails: "), "{error}");
+}
+
+#[test]
+fn an_empty_list_of_taints_reaches_kubeadm() {
+    let mut seen = seen("v1.34.2", true, false);
+    let config = Arc::get_mut(&mut seen.config).unwrap();
+    config.spec.init_configuration.as_mut().unwrap().node_registration.as_mut().unwrap().taints = Some(Vec::new());
+    let text = super::user_data(&seen, &Sources::default()).unwrap().text;
+    assert!(text.contains("taints: []"), "{text}");
 }
 
 #[test]

@@ -12,14 +12,8 @@ use api::{
 use super::{Seen, is_control_plane, name};
 use crate::{external::External, summary, workload::Probe};
 
-/// Reasons of TopologyReconciled that speak of versions alone.
-const UPGRADES: [&str; 5] = [
-    "ClusterUpgrading",
-    "ControlPlaneUpgradePending",
-    "MachineDeploymentsCreatePending",
-    "MachineDeploymentsUpgradePending",
-    "MachineDeploymentsUpgradeDeferred",
-];
+/// Reasons of TopologyReconciled for which a cluster is not available; with others it is on its way, or waits for somebody.
+const TOPOLOGY_FAILURES: [&str; 2] = ["ReconcileFailed", "ClusterClassNotReconciled"];
 
 pub fn set(seen: &Seen, after: &mut Cluster, deletion: Option<&(&'static str, String)>, paused: bool, now: &Time) {
     let generation = after.metadata.generation;
@@ -66,11 +60,7 @@ pub fn set(seen: &Seen, after: &mut Cluster, deletion: Option<&(&'static str, St
         let machines = machines.iter().map(|machine| (name(&machine.metadata), of_machine(machine)));
         set(summary::all(type_, "Machine", part, reasons, machines));
     }
-    let deployments = seen.deployments.iter().map(|deployment| {
-        let conditions = deployment.status.as_ref().map_or(&[][..], |status| &status.conditions);
-        (name(&deployment.metadata), conditions)
-    });
-    set(summary::all("WorkersAvailable", "MachineDeployment", "Available", summary::AVAILABLE, deployments));
+    set(workers_available(seen));
     for (type_, reasons) in [
         ("RollingOut", ("RollingOut", "NotRollingOut")),
         ("ScalingUp", ("ScalingUp", "NotScalingUp")),
@@ -87,13 +77,14 @@ pub fn set(seen: &Seen, after: &mut Cluster, deletion: Option<&(&'static str, St
     set(Statement::no("Deleting", "NotDeleting", ""));
     let mut parts = vec!["RemoteConnectionProbe", "InfrastructureReady", "ControlPlaneAvailable", "WorkersAvailable"];
     if seen.cluster.spec.topology.is_some() {
-        // The topology controller says it. An upgrade under way is no reason to call a cluster unavailable.
+        // The topology controller says it.
         let told = condition::get(&status.conditions, "TopologyReconciled");
-        if !told.is_some_and(|told| UPGRADES.contains(&told.reason.as_str())) {
+        if told.is_none_or(|told| TOPOLOGY_FAILURES.contains(&told.reason.as_str())) {
             parts.push("TopologyReconciled");
         }
     }
-    let gates = &seen.cluster.spec.availability_gates;
+    let own = &seen.cluster.spec.availability_gates;
+    let gates = if own.is_empty() { &seen.class_gates } else { own };
     let (positive, negative): (Vec<_>, Vec<_>) =
         gates.iter().partition(|gate| gate.polarity != Some(GatePolarity::Negative));
     parts.extend(positive.iter().map(|gate| gate.condition_type.as_str()));
@@ -123,6 +114,36 @@ fn mirrored(type_: &'static str, part: &str, external: Option<&External>, wanted
     }
 }
 
+/// Of deployments, and of pools, which tell it as those do.
+fn workers_available(seen: &Seen) -> Statement {
+    let of = |kind: &'static str, parts: Vec<(&str, &[Condition])>| {
+        summary::all("WorkersAvailable", kind, "Available", summary::AVAILABLE, parts)
+    };
+    let deployments = seen.deployments.iter().map(|deployment| {
+        let conditions = deployment.status.as_ref().map_or(&[][..], |status| &status.conditions);
+        (name(&deployment.metadata), conditions)
+    });
+    let pools = seen.pools.iter().map(|pool| {
+        let conditions = pool.status.as_ref().map_or(&[][..], |status| &status.conditions);
+        (name(&pool.metadata), conditions)
+    });
+    let mut told = of("MachineDeployment", deployments.collect());
+    if seen.pools.is_empty() {
+        return told;
+    }
+    let pools = of("MachinePool", pools.collect());
+    if seen.deployments.is_empty() || told.status == ConditionStatus::True {
+        return pools;
+    }
+    if pools.status != ConditionStatus::True {
+        told.message = format!("{}\n{}", told.message, pools.message);
+        if pools.status == ConditionStatus::False {
+            (told.status, told.reason) = (pools.status, pools.reason);
+        }
+    }
+    told
+}
+
 /// True if it is true of the control plane or of any set of workers.
 fn any(seen: &Seen, type_: &'static str, reasons: (&'static str, &'static str)) -> Statement {
     let control_plane = seen.control_plane.as_ref().map(|part| {
@@ -133,9 +154,14 @@ fn any(seen: &Seen, type_: &'static str, reasons: (&'static str, &'static str)) 
         let conditions = deployment.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
         ("MachineDeployment", name(&deployment.metadata), conditions)
     });
+    let pools = seen.pools.iter().map(|pool| {
+        let conditions = pool.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
+        ("MachinePool", name(&pool.metadata), conditions)
+    });
     let messages: Vec<_> = control_plane
         .into_iter()
         .chain(deployments)
+        .chain(pools)
         .filter(|(_, _, conditions)| condition::is_true(conditions, type_))
         .map(|(kind, name, conditions)| {
             let why = condition::get(&conditions, type_).map(|found| found.message.clone()).unwrap_or_default();

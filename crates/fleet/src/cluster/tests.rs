@@ -27,9 +27,12 @@ pub fn seen() -> Seen {
         control_plane: None,
         machines: Vec::new(),
         sets: Vec::new(),
+        pools: Vec::new(),
         deployments: Vec::new(),
         probe: None,
         nodes: Vec::new(),
+        class_gates: Vec::new(),
+        held: false,
         kubeconfig: false,
         cluster: Arc::new(cluster),
     }
@@ -203,10 +206,12 @@ WaitingForInfrastructureDeletion\n\
     );
     let infrastructure = seen.infrastructure.as_mut().unwrap();
     infrastructure.meta.deletion_timestamp = Some(now());
-    infrastructure.value["status"] = json!({"conditions": [{
+    let mut value = infrastructure.value().clone();
+    value["status"] = json!({"conditions": [{
         "type": "Ready", "status": "False", "reason": "Cloud", "message": "the volumes cannot be listed",
         "lastTransitionTime": "2026-01-01T00:00:00Z",
     }]});
+    infrastructure.set(value);
     assert!(told(&seen).ends_with("* Infra demo still exists: the volumes cannot be listed"), "{}", told(&seen));
     seen.infrastructure = None;
     assert_eq!(
@@ -229,6 +234,30 @@ fn a_paused_cluster_neither_adopts_nor_goes() {
     assert_eq!((&paused["type"], &paused["status"]), (&json!("Paused"), &json!("True")));
     Arc::make_mut(&mut seen.cluster).metadata.deletion_timestamp = Some(now());
     assert_eq!(brief(&plan(&seen, &now())), "settled");
+}
+
+#[test]
+fn a_topology_that_has_not_failed_makes_no_cluster_unavailable() {
+    let is_named = |reason: &str| {
+        let mut seen = seen();
+        let cluster = Arc::make_mut(&mut seen.cluster);
+        cluster.spec.topology = Some(Default::default());
+        let statement = condition::Statement::no("TopologyReconciled", reason, "told");
+        condition::set(&mut cluster.status.get_or_insert_default().conditions, statement, None, &now());
+        let conditions = written(&seen).1["conditions"].as_array().cloned().unwrap_or_default();
+        let available = conditions.into_iter().find(|one| one["type"] == "Available").unwrap();
+        available["message"].as_str().unwrap_or_default().contains("TopologyReconciled")
+    };
+    for (reason, named) in [
+        ("ReconcileFailed", true),
+        ("ClusterClassNotReconciled", true),
+        ("ClusterUpgrading", false),
+        ("MachinePoolsUpgradeDeferred", false),
+        // It stands there for a moment after a cluster goes on.
+        ("Paused", false),
+    ] {
+        assert_eq!(is_named(reason), named, "{reason}");
+    }
 }
 
 #[test]

@@ -64,9 +64,12 @@ pub fn step(seen: &Seen, plan: &mut Plan) -> Result<Next, String> {
         ));
     }
     let look = preflight::look(seen).map_err(|why| held(&why))?;
-    match look.and_then(|look| look.member_of(first).map(|member| (look, member))) {
+    // One that is deleted while it joins may have a member that its Machine does not tell of yet.
+    let others = seen.machines.iter().map(AsRef::as_ref).filter(|other| name_of(other) != name_of(first));
+    let member = |look: &'_ etcd::Look| look.member_of(first).or_else(|| look.may_be_of(first, others)).cloned();
+    match look.and_then(|look| member(look).map(|member| (look, member))) {
         Some((look, member)) => {
-            look.removal(member, &staying_nodes(seen, first)).map(Next::Ask).map_err(|why| held(&why))
+            look.removal(&member, &staying_nodes(seen, first)).map(Next::Ask).map_err(|why| held(&why))
         }
         None => {
             machines::release(first, plan);

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use api::{
     condition::{self, Statement},
     control_plane::KubeadmControlPlane,
-    machine::Machine,
-    meta::Time,
+    machine::{Machine, MachineDeletion},
+    meta::{Gate, Time},
 };
 use control::{Key, Plan, Step};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Resource as _;
+use serde_json::json;
 
 use super::{
     Seen, deletion,
@@ -32,6 +33,10 @@ const COMPONENTS: [(&str, &str); 4] = [
 /// Condition of a machine about its etcd member.
 pub const ETCD_MEMBER: &str = "EtcdMemberHealthy";
 
+/// Condition of a machine about what kubeadm writes on its node.
+pub const NODE_MARKS: &str = "NodeKubeadmLabelsAndTaintsSet";
+pub const NODE_ROLE: &str = "node-role.kubernetes.io/control-plane";
+
 /// The components that the control plane runs: with an etcd of its own or the user's.
 pub fn components(seen: &Seen) -> &'static [(&'static str, &'static str)] {
     if has_own_etcd(&seen.control_plane) { &COMPONENTS } else { &COMPONENTS[..3] }
@@ -42,6 +47,22 @@ pub fn has_own_etcd(control_plane: &KubeadmControlPlane) -> bool {
     let spec = control_plane.spec.kubeadm_config_spec.as_ref();
     let configuration = spec.and_then(|spec| spec.cluster_configuration.as_ref());
     configuration.and_then(|found| found.etcd.as_ref()?.external.as_ref()).is_none()
+}
+
+/// What a machine's readiness consists of besides: what the control plane says of it, then what the user asks for.
+pub fn gates(control_plane: &KubeadmControlPlane) -> Vec<Gate> {
+    let own_etcd = has_own_etcd(control_plane);
+    let components = if own_etcd { &COMPONENTS } else { &COMPONENTS[..3] };
+    let told = std::iter::once(NODE_MARKS)
+        .chain(components.iter().map(|(type_, _)| *type_))
+        .chain(own_etcd.then_some(ETCD_MEMBER));
+    let mut gates: Vec<Gate> = told.map(|type_| Gate { condition_type: type_.to_owned(), polarity: None }).collect();
+    for gate in &control_plane.spec.machine_template.spec.readiness_gates {
+        if !gates.iter().any(|found| found.condition_type == gate.condition_type) {
+            gates.push(gate.clone());
+        }
+    }
+    gates
 }
 
 /// The nodes of all machines that have one.
@@ -88,8 +109,8 @@ pub fn updated(seen: &Seen, decision: Option<&Decision>, now: &Time) -> Vec<Mach
                 owner::extend(&mut after.metadata.labels, &meta.labels);
                 owner::extend(&mut after.metadata.annotations, &meta.annotations);
             }
-            after.spec.deletion = template.spec.deletion.clone();
-            after.spec.readiness_gates = template.spec.readiness_gates.clone();
+            after.spec.deletion = MachineDeletion::completed(template.spec.deletion.as_ref());
+            after.spec.readiness_gates = gates(&seen.control_plane);
             after.spec.taints = template.spec.taints.clone();
         }
         let generation = machine.metadata.generation;
@@ -98,6 +119,7 @@ pub fn updated(seen: &Seen, decision: Option<&Decision>, now: &Time) -> Vec<Mach
         if has_own_etcd(&seen.control_plane) {
             statements.extend(member(seen, machine));
         }
+        statements.extend(marks(seen, machine));
         if !goes {
             statements.push(match rollout::outdated(seen, machine, now) {
                 None => Statement::yes("UpToDate", "UpToDate"),
@@ -167,6 +189,56 @@ fn health(seen: &Seen, machine: &Machine, type_: &'static str, component: &str) 
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
     let reason = if phase == "Failed" { "Failed" } else { "Provisioning" };
     Some(Statement::no(type_, reason, format!("Pod {name} is {phase} and not ready")))
+}
+
+/// Whether the node has the label and the taint that kubeadm gives; `None` leaves what was said before.
+fn marks(seen: &Seen, machine: &Machine) -> Option<Statement> {
+    let node = node_of(machine).and_then(|name| seen.nodes.get(name));
+    let (Some(node), Some(name)) = (node, node_of(machine)) else {
+        let without = || Statement::unknown(NODE_MARKS, "InspectionFailed", absent(machine));
+        return match passing(machine, NODE_MARKS) {
+            None if is_kept(seen, machine, NODE_MARKS) => None,
+            passing => Some(passing.unwrap_or_else(without)),
+        };
+    };
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    let has = |key: &str, effect: &str| taints.iter().any(|taint| taint.key == key && taint.effect == effect);
+    if has("node.kubernetes.io/unreachable", "NoExecute") {
+        return Some(Statement::unknown(NODE_MARKS, "InspectionFailed", format!("Node {name} is unreachable")));
+    }
+    let mut missing = Vec::new();
+    if node.metadata.labels.as_ref().is_none_or(|labels| !labels.contains_key(NODE_ROLE)) {
+        missing.push(format!("the {NODE_ROLE} label"));
+    }
+    if wants_taint(seen, machine) && !has(NODE_ROLE, "NoSchedule") {
+        missing.push(format!("the {NODE_ROLE}:NoSchedule taint"));
+    }
+    if missing.is_empty() {
+        return Some(Statement::yes(NODE_MARKS, "Set"));
+    }
+    let message = format!("Node {name} does not have {}", missing.join(" and "));
+    Some(Statement::no(NODE_MARKS, "NotSet", message))
+}
+
+fn absent(machine: &Machine) -> String {
+    format!("Node {} does not exist", node_of(machine).unwrap_or_default())
+}
+
+/// kubeadm taints the node of a control plane unless a list of taints is given.
+fn wants_taint(seen: &Seen, machine: &Machine) -> bool {
+    let is_it = |key: &str, effect: &str| key == NODE_ROLE && effect == "NoSchedule";
+    let own = machine.spec.taints.iter();
+    if own.into_iter().any(|taint| taint.key == NODE_ROLE && json!(taint.effect) == "NoSchedule") {
+        return true;
+    }
+    let config = machine.metadata.name.as_ref().and_then(|name| seen.configs.get(name));
+    let Some(spec) = config.map(|config| &config.spec) else { return true };
+    let registration = match (&spec.join_configuration, &spec.init_configuration) {
+        (Some(join), None) => join.node_registration.as_ref(),
+        (_, init) => init.as_ref().and_then(|init| init.node_registration.as_ref()),
+    };
+    let given = registration.and_then(|registration| registration.taints.as_ref());
+    given.is_none_or(|taints| taints.iter().any(|taint| is_it(&taint.key, &taint.effect)))
 }
 
 /// The state of the etcd member; `None` leaves what was said before.

@@ -49,7 +49,7 @@ pub fn pending_version(seen: &Seen, cluster: &Cluster) -> Option<String> {
 }
 
 /// Names the version of an upgrade over several minor versions that is being done.
-const UPGRADE_STEP: &str = "topology.internal.cluster.x-k8s.io/upgrade-step";
+const UPGRADE_STEP: &str = api::names::TOPOLOGY_UPGRADE_STEP_ANNOTATION;
 
 /// Everything is well, but for the machine that goes.
 fn stable(seen: &Seen, operation: Operation<'_>) -> Result<(), String> {

@@ -5,18 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use api::{
     cluster::Cluster,
     kubeadm::{KubeadmConfig, KubeadmConfigSpec},
-    machine::{Bootstrap, Machine, MachineSpec},
+    machine::{Bootstrap, Machine, MachineDeletion, MachineSpec},
     meta::{ContractRef, Time},
     names,
 };
 use control::EventType;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::ObjectMeta;
+use serde_json::json;
 
 use super::{
     ControlPlanePlan, Seen,
     deletion::{self, Next},
-    expiry,
+    expiry, machines,
     preflight::{self, Operation},
     remediation::{self, Decision, Verdict},
 };
@@ -95,14 +96,26 @@ pub fn step(
         have < wanted + surge(seen)
     };
     if up {
-        preflight::check(seen, cluster, Operation::Up)?;
+        checked(seen, cluster, Operation::Up, plan)?;
         return create(seen, cluster, &new_name(seen)?, now, plan);
     }
     let Some(machine) = removable(seen, &outdated) else { return Ok(()) };
     // One that is not well may go: it is what stands in the way.
-    preflight::check(seen, cluster, Operation::Down(machine))?;
+    checked(seen, cluster, Operation::Down(machine), plan)?;
     remove(seen, machine, plan);
     Ok(())
+}
+
+fn checked(
+    seen: &Seen,
+    cluster: &Cluster,
+    operation: Operation<'_>,
+    plan: &mut ControlPlanePlan,
+) -> Result<(), String> {
+    let checked = preflight::check(seen, cluster, operation);
+    // What only takes its time is no trouble.
+    plan.unwell = checked.as_ref().err().filter(|why| !why.starts_with("waiting for")).cloned();
+    checked
 }
 
 /// Deletes a machine that is ill. What is recorded of it comes first: a crash in between repeats the deletion.
@@ -171,17 +184,21 @@ fn create(seen: &Seen, cluster: &Cluster, name: &str, now: &Time, plan: &mut Con
     let spec = control_plane.spec.kubeadm_config_spec.clone().unwrap_or_default();
     let first = seen.machines.is_empty();
     if !seen.configs.contains_key(name) {
-        plan.create(&KubeadmConfig {
-            metadata: ObjectMeta {
-                name: Some(name.to_owned()),
-                namespace: Some(namespace.clone()),
-                labels: Some(labels.clone()),
-                owner_references: Some(vec![maker.clone()]),
-                ..ObjectMeta::default()
-            },
-            spec: if first { for_init(spec.clone()) } else { for_join(spec.clone()) },
-            status: None,
-        });
+        let metadata = ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(namespace.clone()),
+            labels: Some(labels.clone()),
+            owner_references: Some(vec![maker.clone()]),
+            ..ObjectMeta::default()
+        };
+        let own = if first { for_init(spec.clone()) } else { for_join(spec.clone()) };
+        let mut body = json!({ "metadata": metadata });
+        // One that says nothing is left out: a spec has at least one field.
+        if own != KubeadmConfigSpec::default() {
+            body["spec"] = json!(own);
+        }
+        let resource = kube::api::ApiResource::erase::<KubeadmConfig>(&());
+        plan.create_external(&resource, control::Key::new(namespace.as_str(), name), body);
     }
     let kind = reference.kind.strip_suffix("Template").unwrap_or(&reference.kind).to_owned();
     if !seen.infrastructures.contains_key(name) {
@@ -224,8 +241,8 @@ fn create(seen: &Seen, cluster: &Cluster, name: &str, now: &Time, plan: &mut Con
             infrastructure_ref: renamed(reference, &kind, name),
             version: Some(control_plane.spec.version.clone()),
             failure_domain: failure_domain(seen, cluster, now),
-            deletion: machine.deletion.clone(),
-            readiness_gates: machine.readiness_gates.clone(),
+            deletion: MachineDeletion::completed(machine.deletion.as_ref()),
+            readiness_gates: machines::gates(control_plane),
             taints: machine.taints.clone(),
             ..MachineSpec::default()
         },

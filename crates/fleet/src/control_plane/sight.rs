@@ -21,7 +21,8 @@ const GRACE: SignedDuration = SignedDuration::from_mins(5);
 /// A client certificate is good for a day, and used for half of it.
 const CLIENT_LIFE: SignedDuration = SignedDuration::from_hours(12);
 /// Certificates that could not be read are asked for again.
-const READ_EVERY: SignedDuration = SignedDuration::from_secs(30);
+const READ_EVERY: SignedDuration = SignedDuration::from_secs(READ_EVERY_S as i64);
+pub const READ_EVERY_S: u64 = 30;
 
 #[derive(Default)]
 pub struct Sight(Mutex<HashMap<Key, Memory>>);
@@ -31,7 +32,18 @@ struct Memory {
     answered: Option<Timestamp>,
     look: Option<(Timestamp, Vec<String>, Arc<Look>)>,
     access: Option<(Timestamp, String, Arc<ClientConfig>)>,
-    read: Option<Timestamp>,
+    /// By node: when the end of its certificates was asked for, and the answer.
+    ends: HashMap<String, (Timestamp, Option<Timestamp>)>,
+}
+
+/// What is remembered of the end of a node's certificates.
+#[derive(Debug, PartialEq)]
+pub enum End {
+    /// To be asked for now.
+    Due,
+    /// Asked for lately, without an answer.
+    Asked,
+    Known(Timestamp),
 }
 
 impl Sight {
@@ -74,15 +86,30 @@ impl Sight {
         Ok(tls)
     }
 
-    /// Whether certificates may be asked for now; one that cannot be asked is not asked in every reconcile.
-    pub fn may_read(&self, cluster: &Key, now: Timestamp) -> bool {
+    /// The end of the node's certificates: an answer is kept (writing it down may meet a conflict), a node that gives none
+    /// is not asked in every reconcile.
+    pub fn end(&self, cluster: &Key, node: &str, now: Timestamp) -> End {
         let mut memory = self.0.lock();
-        let read = &mut memory.entry(cluster.clone()).or_default().read;
-        let due = read.is_none_or(|read| now.duration_since(read) >= READ_EVERY);
-        if due {
-            *read = Some(now);
+        let ends = &mut memory.entry(cluster.clone()).or_default().ends;
+        match ends.get(node) {
+            Some((_, Some(end))) => End::Known(*end),
+            Some((asked, None)) if now.duration_since(*asked) < READ_EVERY => End::Asked,
+            _ => {
+                ends.insert(node.to_owned(), (now, None));
+                End::Due
+            }
         }
-        due
+    }
+
+    pub fn keep_end(&self, cluster: &Key, node: &str, now: Timestamp, end: Timestamp) {
+        self.0.lock().entry(cluster.clone()).or_default().ends.insert(node.to_owned(), (now, Some(end)));
+    }
+
+    /// Only these nodes' certificates are still to be noted.
+    pub fn keep_ends_of(&self, cluster: &Key, nodes: &[&str]) {
+        if let Some(memory) = self.0.lock().get_mut(cluster) {
+            memory.ends.retain(|node, _| nodes.contains(&node.as_str()));
+        }
     }
 
     pub fn forget(&self, cluster: &Key) {
@@ -105,6 +132,20 @@ mod tests {
         assert!(sight.last(&key, &["a".to_owned(), "b".to_owned()], now).is_none());
         sight.forget(&key);
         assert!(sight.last(&key, &nodes, now).is_none());
+    }
+
+    #[test]
+    fn the_end_of_certificates_is_asked_for_once_and_again_only_when_nothing_came() {
+        let (sight, key) = (Sight::default(), Key::new("ns", "demo"));
+        let at = |seconds| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
+        assert_eq!(sight.end(&key, "a", at(0)), End::Due);
+        assert_eq!(sight.end(&key, "a", at(1)), End::Asked);
+        assert_eq!(sight.end(&key, "b", at(1)), End::Due, "another node is not held up");
+        assert_eq!(sight.end(&key, "a", at(30)), End::Due);
+        sight.keep_end(&key, "a", at(30), at(1000));
+        assert_eq!(sight.end(&key, "a", at(31)), End::Known(at(1000)));
+        sight.keep_ends_of(&key, &["b"]);
+        assert_eq!(sight.end(&key, "a", at(32)), End::Due, "what was noted is forgotten");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use api::{
     },
     kubeadm::KubeadmConfigSpec,
     machine::NodeRef,
-    meta::{ContractRef, TemplateMeta},
+    meta::{ContractRef, Gate, GatePolarity, TemplateMeta},
 };
 use control::Step;
 use jiff::SignedDuration;
@@ -65,10 +65,12 @@ fn seen(replicas: i32) -> Seen {
         certificates: certificates::PURPOSES.into_iter().map(secret).collect(),
         // Made by somebody else, so that its age is nobody's business here.
         kubeconfig: Some(Arc::new(Secret::default())),
+        nodes: BTreeMap::new(),
         pods: Ok(BTreeMap::new()),
         etcd: None,
         fresh: true,
         initialized: false,
+        connected: false,
         suffixes: Suffixes::seeded(0),
         control_plane: Arc::new(control_plane),
     }
@@ -202,11 +204,11 @@ fn keys_come_first_then_the_endpoint_then_the_first_machine() {
     let mut waiting = cluster.as_ref().clone();
     waiting.status = None;
     seen.cluster = Some(Arc::new(waiting));
-    assert_eq!(text(&seen), "waits 2 s: Waiting for Cluster infrastructure to be ready");
+    assert_eq!(text(&seen), "waits 60 s: Waiting for Cluster infrastructure to be ready");
     let mut waiting = cluster.as_ref().clone();
     waiting.spec.control_plane_endpoint = None;
     seen.cluster = Some(Arc::new(waiting));
-    assert_eq!(text(&seen), "waits 2 s: Waiting for Cluster to have a valid spec.controlPlaneEndpoint");
+    assert_eq!(text(&seen), "waits 60 s: Waiting for Cluster to have a valid spec.controlPlaneEndpoint");
     let all = std::mem::take(&mut seen.certificates);
     assert_eq!(
         text(&seen),
@@ -261,7 +263,7 @@ fn the_second_machine_waits_for_the_first_and_every_other_for_all_to_be_well() {
     step(&mut seen, 1);
     let initialized = seen.control_plane.clone();
     Arc::make_mut(&mut seen.control_plane).status = None;
-    assert_eq!(text(&seen), "waits 2 s: Waiting for the first control plane machine to be initialized");
+    assert_eq!(text(&seen), "waits 60 s: Waiting for the first control plane machine to be initialized");
     seen.control_plane = initialized;
     seen.initialized = true;
     let machine = Arc::make_mut(&mut seen.machines[0]);
@@ -360,6 +362,45 @@ fn what_the_machines_are_made_of_rolls_and_metadata_does_not() {
     assert_eq!(why(&seen), "", "its time has not come");
     let later = Time(now().0 + SignedDuration::from_secs(200));
     assert!(rollout::outdated(&seen, &seen.machines[0], &later).is_some());
+}
+
+#[test]
+fn machines_are_ready_when_what_runs_on_them_is_and_those_that_are_there_are_told_without_a_rollout() {
+    let mut seen = running(1);
+    let gates = |machine: &Machine| -> Vec<String> {
+        machine.spec.readiness_gates.iter().map(|gate| gate.condition_type.clone()).collect()
+    };
+    let told = [
+        "NodeKubeadmLabelsAndTaintsSet",
+        "APIServerPodHealthy",
+        "ControllerManagerPodHealthy",
+        "SchedulerPodHealthy",
+        "EtcdPodHealthy",
+        "EtcdMemberHealthy",
+    ];
+    assert_eq!(gates(&seen.machines[0]), told);
+    let gate = |type_: &str| Gate { condition_type: type_.into(), polarity: Some(GatePolarity::Negative) };
+    spec(&mut seen).machine_template.spec.readiness_gates = vec![gate("Broken"), gate("EtcdPodHealthy")];
+    assert_eq!(rollout::outdated(&seen, &seen.machines[0], &now()), None);
+    let after = &machines::updated(&seen, None, &now())[0];
+    assert_eq!(gates(after), [&told[..], &["Broken"]].concat(), "what the control plane says is no gate of the user's");
+    let external =
+        json!({"etcd": {"external": {"endpoints": ["https://e"], "caFile": "a", "certFile": "b", "keyFile": "c"}}});
+    configuration(&mut seen).cluster_configuration = serde_json::from_value(external).unwrap();
+    let after = &machines::updated(&seen, None, &now())[0];
+    assert_eq!(gates(after), [&told[..4], &["Broken", "EtcdPodHealthy"]].concat());
+}
+
+#[test]
+fn a_machine_is_made_without_the_words_that_the_control_plane_does_not_say() {
+    let mut seen = seen(1);
+    spec(&mut seen).kubeadm_config_spec = None;
+    let plan = plan(&seen, &now());
+    let body = plan.local.steps.iter().find_map(|step| match step {
+        Step::Create { resource, body, .. } if resource.kind == "KubeadmConfig" => Some(body),
+        _ => None,
+    });
+    assert_eq!(body.unwrap().get("spec"), None, "a spec of a KubeadmConfig has at least one field");
 }
 
 #[test]

@@ -70,7 +70,7 @@ pub fn set(seen: &Seen, after: &mut Machine, deletion: Option<&Step>, paused: bo
     recheck
 }
 
-fn mirrored(type_: &'static str, part: Option<&External>, wanted: bool) -> Statement {
+pub fn mirrored(type_: &'static str, part: Option<&External>, wanted: bool) -> Statement {
     let Some(part) = part else {
         return if wanted {
             Statement::unknown(type_, "DoesNotExist", "The referenced object does not exist")

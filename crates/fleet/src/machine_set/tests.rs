@@ -6,7 +6,8 @@ use api::{
         KubeadmControlPlaneInitialization, KubeadmControlPlaneSpec, KubeadmControlPlaneStatus as ControlPlaneStatus,
     },
     machine::{
-        Bootstrap, MachineDeploymentSpec, MachineSetDeletion, MachineSetSpec, MachineStatus, MachineTemplate, NodeRef,
+        Bootstrap, MachineDeletion, MachineDeploymentSpec, MachineSetDeletion, MachineSetSpec, MachineStatus,
+        MachineTemplate, NodeRef,
     },
     meta::TemplateMeta,
 };
@@ -45,7 +46,7 @@ pub(crate) fn brief(plan: &Plan) -> String {
 pub(crate) fn external(kind: &str, name: &str, value: Value) -> External {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("x.example", "v1", kind));
     let meta = ObjectMeta { name: Some(name.into()), namespace: Some("ns".into()), ..Default::default() };
-    External { resource, meta, value }
+    External::from_value(resource, meta, value)
 }
 
 fn reference(kind: &str) -> ContractRef {
@@ -66,6 +67,7 @@ pub(super) fn seen(replicas: i32) -> Seen {
             version: Some("v1.34.2".into()),
             bootstrap: Bootstrap { config_ref: Some(reference("BootTemplate")), data_secret_name: None },
             infrastructure_ref: reference("InfraTemplate"),
+            deletion: MachineDeletion::completed(None),
             ..Default::default()
         },
     };

@@ -122,7 +122,7 @@ impl Reconcile for OpenStackClusters {
         if !paused {
             match &done {
                 Ok(()) => set(Statement::yes("Ready", "Ready")),
-                Err(stop) if stop.is_put_off() && was_ready => {}
+                Err(stop) if stop.found_nothing() && was_ready => {}
                 Err(stop) => {
                     let (reason, message) = stop.told();
                     set(Statement::no("Ready", reason, message));
@@ -214,7 +214,7 @@ impl OpenStackClusters {
         done
     }
 
-    /// Notes which volumes go with the cluster, while its API still tells.
+    /// Notes which volumes and snapshots go with the cluster, while its API still tells.
     async fn note_volumes(&self, key: &Key, seen: &Seen, after: &mut OpenStackCluster) {
         let Some(cluster) = seen.cluster.as_ref().filter(|c| c.metadata.deletion_timestamp.is_some()) else { return };
         if owner::annotation_of(&after.metadata, names::VOLUMES_ANNOTATION).is_some() {
@@ -223,8 +223,13 @@ impl OpenStackClusters {
         let name = cluster.metadata.name.clone().unwrap_or_default();
         let workload = Key::new(key.namespace.as_str(), name);
         let Some(client) = self.0.workloads.client(&workload) else { return };
-        match crate::workload::bounded(&workload, leftovers::volumes_to_delete(client)).await {
-            Ok(Ok(ids)) => owner::annotate(&mut after.metadata, names::VOLUMES_ANNOTATION, ids),
+        match crate::workload::bounded(&workload, leftovers::going(client)).await {
+            Ok(Ok(leftovers::Going { volumes, snapshots })) => {
+                owner::annotate(&mut after.metadata, names::VOLUMES_ANNOTATION, volumes);
+                if !snapshots.is_empty() {
+                    owner::annotate(&mut after.metadata, names::SNAPSHOTS_ANNOTATION, snapshots);
+                }
+            }
             Ok(Err(error)) => tracing::info!(%workload, %error, "the cluster's volumes are not seen"),
             Err(error) => tracing::info!(%workload, %error, "the cluster's volumes are not seen"),
         }
@@ -280,7 +285,7 @@ fn note<T>(
     result: Result<T>,
 ) -> Result<T> {
     let statement = match &result {
-        Err(stop) if stop.is_put_off() && condition::is_true(&status.conditions, type_) => return result,
+        Err(stop) if stop.found_nothing() && condition::is_true(&status.conditions, type_) => return result,
         Ok(_) => Statement::yes(type_, if type_.ends_with("Succeeded") { "Succeeded" } else { "Ready" }),
         Err(stop) => {
             let (reason, message) = stop.told();

@@ -111,7 +111,10 @@ pub async fn ensure(
     let port = port(spec);
     let host = if let Some(wanted) = balancer(spec).cloned() {
         load_balancer(scope, spec, &wanted, status, age).await?
-    } else if spec.control_plane_endpoint.as_ref().is_some_and(is_valid) {
+    } else if let Some(known) = spec.control_plane_endpoint.as_ref().filter(|endpoint| is_valid(endpoint)) {
+        if scope.doubts && wants_floating_ip(spec) {
+            floating::own(scope, ROLE, known.host.as_deref()).await?;
+        }
         return Ok(());
     } else if let Some(external) = status.external_network.as_ref().filter(|_| wants_floating_ip(spec)) {
         floating::ensure(scope, ROLE, &external.id, wanted_floating_ip(spec)).await?.floating_ip_address

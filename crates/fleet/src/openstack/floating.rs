@@ -11,14 +11,15 @@ use super::{
     stop::{Result, blocked},
 };
 
-/// The floating IP for a role of the cluster, if it has been made.
-pub async fn own(scope: &Scope, role: &str) -> Result<Option<FloatingIp>> {
+/// The floating IP for a role of the cluster, if it has been made; the one of that address, if there are several.
+pub async fn own(scope: &Scope, role: &str, address: Option<&str>) -> Result<Option<FloatingIp>> {
     let mark = names::floating_description(&scope.resource, role);
     let mut found = scope.cloud.list::<FloatingIp>(&Query::new().with("description", &mark)).await?;
     found.retain(|f| f.description == mark);
     // One that was made late, by a call that was given up, is not needed.
     let free = |ip: &FloatingIp| ip.port_id.as_deref().unwrap_or_default().is_empty();
-    found.sort_by(|a, b| (free(a), &a.created_at, &a.id).cmp(&(free(b), &b.created_at, &b.id)));
+    let other = |ip: &FloatingIp| address.is_some_and(|address| ip.floating_ip_address != address);
+    found.sort_by(|a, b| (other(a), free(a), &a.created_at, &a.id).cmp(&(other(b), free(b), &b.created_at, &b.id)));
     let mut found = found.into_iter();
     let first = found.next();
     for double in found.filter(free) {
@@ -35,7 +36,7 @@ pub async fn ensure(scope: &Scope, role: &str, external: &str, address: Option<&
             return Ok(found);
         }
     }
-    if let Some(own) = own(scope, role).await? {
+    if let Some(own) = own(scope, role, address).await? {
         scope.tag::<FloatingIp>(&own.id, &own.tags, &[]).await?;
         return Ok(own);
     }
@@ -67,7 +68,7 @@ pub async fn attach(scope: &Scope, ip: &FloatingIp, port: &str) -> Result<()> {
 
 /// Deletes the cluster's own floating IP for a role; one that the spec names is only freed by what used it.
 pub async fn delete(scope: &Scope, role: &str) -> Result<()> {
-    while let Some(ip) = own(scope, role).await? {
+    while let Some(ip) = own(scope, role, None).await? {
         if !scope.cloud.remove::<FloatingIp>(&ip.id).await? {
             break;
         }

@@ -189,7 +189,7 @@ pub fn plan(image: &Image) -> Work {
 }
 
 fn state(status: &mut ImageStatus, done: &Result<()>, deleting: bool, generation: Option<i64>, now: &Time) {
-    if matches!(done, Err(stop) if stop.is_put_off() && condition::is_true(&status.conditions, "Available")) {
+    if matches!(done, Err(stop) if stop.found_nothing() && condition::is_true(&status.conditions, "Available")) {
         return;
     }
     let (available, progressing) = match done {

@@ -1,23 +1,27 @@
 //! What the workload cluster's own controllers have made in the cloud: load balancers, floating IPs and security groups of
-//! the cloud controller manager, volumes of the CSI driver. Nobody else takes them away when the cluster goes.
+//! the cloud controller manager, volumes of the CSI driver and snapshots of them. Nobody else takes them away when the cluster goes.
 //!
 //! They are known by their names, descriptions and metadata, and a load balancer also by the cluster's own network, in which
 //! nobody else has a place. Of volumes only those go whose PersistentVolume was seen to say so (reclaim policy Delete), while
-//! the cluster's API still answered.
+//! the cluster's API still answered, and of snapshots those whose VolumeSnapshotContent did (deletion policy Delete).
 //!
 //! Source: kubernetes/cloud-provider-openstack pkg/openstack/loadbalancer.go, pkg/util/util.go, pkg/csi/cinder.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use api::{
-    names::{LEFTOVERS_ANNOTATION, VOLUMES_ANNOTATION},
+    names::{LEFTOVERS_ANNOTATION, SNAPSHOTS_ANNOTATION, VOLUMES_ANNOTATION},
     openstack_cluster::OpenStackCluster,
 };
 use k8s_openapi::api::core::v1::PersistentVolume;
-use kube::{Api, Client, api::ListParams};
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject, ListParams},
+    core::GroupVersionKind,
+};
 use openstack::{
     Query,
-    block_storage::Volume,
+    block_storage::{Snapshot, Volume},
     load_balancer::LoadBalancer,
     network::{FloatingIp, SecurityGroup},
 };
@@ -29,11 +33,13 @@ use super::{
 };
 use crate::owner;
 
-/// Metadata of the CSI driver's volumes: the name of the cluster that it was started with.
+/// Metadata of the CSI driver's volumes and snapshots: the name of the cluster that it was started with.
 const CSI_CLUSTER: &str = "cinder.csi.openstack.org/cluster";
 const CSI_DRIVER: &str = "cinder.csi.openstack.org";
 /// Volumes whose fate is noted; of more than these the rest stays.
 pub const VOLUMES_LIMIT: usize = 1000;
+/// An id of these, as Cinder has them with room to spare: what is longer is none, and there is no end to it.
+const ID_BYTES_MAX: usize = 64;
 /// Names in a message.
 const NAMED_MAX: usize = 5;
 const REASON: &str = "WaitingForLeftovers";
@@ -66,8 +72,9 @@ fn is_group(group: &SecurityGroup, aliases: &[String]) -> bool {
     group.name.starts_with("lb-sg-") && aliases.iter().any(described)
 }
 
-fn is_volume(volume: &Volume, aliases: &[String]) -> bool {
-    volume.metadata.get(CSI_CLUSTER).is_some_and(|cluster| aliases.contains(cluster))
+/// What the CSI driver has made, by its metadata.
+fn is_of(metadata: &BTreeMap<String, String>, aliases: &[String]) -> bool {
+    metadata.get(CSI_CLUSTER).is_some_and(|cluster| aliases.contains(cluster))
 }
 
 fn named<'a>(all: impl ExactSizeIterator<Item = &'a str>) -> String {
@@ -79,13 +86,44 @@ fn named<'a>(all: impl ExactSizeIterator<Item = &'a str>) -> String {
     text
 }
 
-/// Ids of the volumes that go with their PersistentVolume, as the annotation has them.
-pub async fn volumes_to_delete(client: Client) -> kube::Result<String> {
-    let params = ListParams::default().limit(u32::try_from(VOLUMES_LIMIT).unwrap_or(u32::MAX));
-    let all = Api::<PersistentVolume>::all(client).list(&params).await?;
-    let mut ids: Vec<String> = all.items.into_iter().filter_map(volume_to_delete).take(VOLUMES_LIMIT).collect();
+/// Ids as annotations have them.
+pub struct Going {
+    /// Of the volumes that go with their PersistentVolume.
+    pub volumes: String,
+    /// Of the snapshots that go with their VolumeSnapshotContent.
+    pub snapshots: String,
+}
+
+/// Ids that the cluster tells, as they are noted.
+fn joined(ids: impl Iterator<Item = String>) -> String {
+    let mut ids: Vec<String> = ids.filter(|id| id.len() <= ID_BYTES_MAX).take(VOLUMES_LIMIT).collect();
     ids.sort();
-    Ok(ids.join(","))
+    ids.join(",")
+}
+
+/// What the cluster says that is to go.
+pub async fn going(client: Client) -> kube::Result<Going> {
+    let params = ListParams::default().limit(u32::try_from(VOLUMES_LIMIT).unwrap_or(u32::MAX));
+    let all = Api::<PersistentVolume>::all(client.clone()).list(&params).await?;
+    let volumes = joined(all.items.into_iter().filter_map(volume_to_delete));
+    let kind = GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshotContent");
+    let contents = Api::<DynamicObject>::all_with(client, &ApiResource::from_gvk(&kind));
+    let snapshots = match contents.list(&params).await {
+        Ok(all) => joined(all.items.into_iter().filter_map(snapshot_to_delete)),
+        // Not every cluster has the kind.
+        Err(kube::Error::Api(status)) if status.code == 404 => String::new(),
+        Err(error) => return Err(error),
+    };
+    Ok(Going { volumes, snapshots })
+}
+
+fn snapshot_to_delete(content: DynamicObject) -> Option<String> {
+    let is = |pointer: &str, text: &str| content.data.pointer(pointer).is_some_and(|value| value == text);
+    if !is("/spec/deletionPolicy", "Delete") || !is("/spec/driver", CSI_DRIVER) {
+        return None;
+    }
+    let handles = ["/status/snapshotHandle", "/spec/source/snapshotHandle"];
+    handles.iter().find_map(|pointer| content.data.pointer(pointer)?.as_str().map(str::to_owned))
 }
 
 fn volume_to_delete(volume: PersistentVolume) -> Option<String> {
@@ -153,15 +191,21 @@ async fn volumes(scope: &Scope, infra: &OpenStackCluster, aliases: &[String], ag
     }
     let go = owner::annotation_of(&infra.metadata, VOLUMES_ANNOTATION).unwrap_or_default();
     let go: Vec<&str> = go.split(',').collect();
+    let mut sentences = Vec::new();
+    let copied = snapshots(scope, infra, aliases, age, &mut sentences).await?;
     let (mut stay, mut busy) = (Vec::new(), Vec::new());
     for volume in scope.cloud.list::<Volume>(&Query::new()).await? {
-        if go.contains(&volume.id.as_str()) {
+        let goes = go.contains(&volume.id.as_str());
+        if goes && copied.contains(&volume.id) {
+            // Cinder keeps it for as long as there is a snapshot of it.
+            stay.push(volume.name);
+        } else if goes {
             match volume.status.as_str() {
                 "available" | "error" | "error_deleting" => drop(scope.cloud.remove::<Volume>(&volume.id).await?),
                 "deleting" => {}
                 other => busy.push(format!("{} (it is {other})", volume.name)),
             }
-        } else if is_volume(&volume, aliases) {
+        } else if is_of(&volume.metadata, aliases) {
             stay.push(volume.name);
         }
     }
@@ -169,11 +213,47 @@ async fn volumes(scope: &Scope, infra: &OpenStackCluster, aliases: &[String], ag
         let names = named(busy.iter().map(String::as_str));
         return wait(REASON, format!("volumes of the cluster to be free: {names}"), pace(age));
     }
-    if stay.is_empty() {
-        return Ok(Vec::new());
+    if !stay.is_empty() {
+        let names = named(stay.iter().map(String::as_str));
+        let why = "volumes whose PersistentVolume does not say Delete, or was not seen, or whose snapshots stay";
+        sentences.push(format!("{why}: {names}"));
     }
-    let names = named(stay.iter().map(String::as_str));
-    Ok(vec![format!("volumes whose PersistentVolume does not say Delete, or was not seen: {names}")])
+    Ok(sentences)
+}
+
+/// Takes away the snapshots that are to go, and returns the volumes that are held by those that stay.
+async fn snapshots(
+    scope: &Scope,
+    infra: &OpenStackCluster,
+    aliases: &[String],
+    age: Duration,
+    sentences: &mut Vec<String>,
+) -> Result<Vec<String>> {
+    let go = owner::annotation_of(&infra.metadata, SNAPSHOTS_ANNOTATION).unwrap_or_default();
+    let go: Vec<&str> = go.split(',').collect();
+    let (mut stay, mut busy, mut held) = (Vec::new(), Vec::new(), Vec::new());
+    for snapshot in scope.cloud.list::<Snapshot>(&Query::new()).await? {
+        if !go.contains(&snapshot.id.as_str()) {
+            if is_of(&snapshot.metadata, aliases) {
+                stay.push(snapshot.name);
+            }
+            held.push(snapshot.volume_id);
+            continue;
+        }
+        if matches!(snapshot.status.as_str(), "available" | "error" | "error_deleting") {
+            scope.cloud.remove::<Snapshot>(&snapshot.id).await?;
+        }
+        busy.push(format!("{} (it is {})", snapshot.name, snapshot.status));
+    }
+    if !busy.is_empty() {
+        let names = named(busy.iter().map(String::as_str));
+        return wait(REASON, format!("snapshots of the cluster to be gone: {names}"), pace(age));
+    }
+    if !stay.is_empty() {
+        let names = named(stay.iter().map(String::as_str));
+        sentences.push(format!("snapshots whose VolumeSnapshotContent does not say Delete, or was not seen: {names}"));
+    }
+    Ok(held)
 }
 
 /// What the user wants to keep. Load balancers in the cluster's own network cannot stay when it goes.
@@ -205,7 +285,9 @@ async fn keep(scope: &Scope, aliases: &[String], network: Option<&str>) -> Resul
     tell("security groups", groups.filter(|group| is_group(group, aliases)).map(|group| group.name).collect());
     if scope.cloud.has(openstack::Service::BlockStorage).await? {
         let volumes = scope.cloud.list::<Volume>(&Query::new()).await?.into_iter();
-        tell("volumes", volumes.filter(|volume| is_volume(volume, aliases)).map(|volume| volume.name).collect());
+        tell("volumes", volumes.filter(|volume| is_of(&volume.metadata, aliases)).map(|volume| volume.name).collect());
+        let all = scope.cloud.list::<Snapshot>(&Query::new()).await?.into_iter();
+        tell("snapshots", all.filter(|one| is_of(&one.metadata, aliases)).map(|one| one.name).collect());
     }
     Ok(kept)
 }
@@ -267,7 +349,8 @@ mod tests {
             metadata: [(CSI_CLUSTER.to_owned(), cluster.to_owned())].into(),
             ..Default::default()
         };
-        assert!(is_volume(&volume("demo"), &all) && !is_volume(&volume("kubernetes"), &all));
+        let is_volume = |cluster: &str| is_of(&volume(cluster).metadata, &all);
+        assert!(is_volume("demo") && !is_volume("kubernetes"));
     }
 
     #[test]
@@ -280,5 +363,21 @@ mod tests {
         assert_eq!(volume_to_delete(volume("Delete", CSI_DRIVER)).as_deref(), Some("id"));
         assert_eq!(volume_to_delete(volume("Retain", CSI_DRIVER)), None);
         assert_eq!(volume_to_delete(volume("Delete", "other.example")), None);
+        let snapshot = |policy: &str, driver: &str| -> DynamicObject {
+            serde_json::from_value(serde_json::json!({"metadata": {"name": "a"},
+                "spec": {"deletionPolicy": policy, "driver": driver}, "status": {"snapshotHandle": "id"}}))
+            .unwrap()
+        };
+        assert_eq!(snapshot_to_delete(snapshot("Delete", CSI_DRIVER)).as_deref(), Some("id"));
+        assert_eq!(snapshot_to_delete(snapshot("Retain", CSI_DRIVER)), None);
+        assert_eq!(snapshot_to_delete(snapshot("Delete", "other.example")), None);
+    }
+
+    #[test]
+    fn what_is_noted_of_a_cluster_has_an_end() {
+        let id = |length: usize| "a".repeat(length);
+        assert_eq!(joined([id(ID_BYTES_MAX), id(ID_BYTES_MAX + 1)].into_iter()), id(ID_BYTES_MAX));
+        let many = joined((0..=VOLUMES_LIMIT).map(|index| index.to_string()));
+        assert_eq!(many.split(',').count(), VOLUMES_LIMIT);
     }
 }

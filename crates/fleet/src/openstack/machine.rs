@@ -197,7 +197,7 @@ fn state(status: &mut OpenStackMachineStatus, done: &Result<()>, deleting: bool,
     match done {
         Ok(()) if deleting => {}
         // What was found before still counts.
-        Err(stop) if stop.is_put_off() => {
+        Err(stop) if stop.found_nothing() => {
             let (reason, message) = stop.told();
             for (type_, _) in ["InstanceReady", "Ready"].into_iter().zip(was).filter(|(_, was)| !was) {
                 set(Statement::no(type_, reason, message.clone()));
@@ -299,7 +299,8 @@ impl OpenStackMachines {
             let twice = server::delete_doubles(&scope, &server, &after.spec, ports).await;
             if let Err(stop) = twice {
                 after.status = Some(status);
-                return Err(stop);
+                // Told as a fault of the server, it would not be settled, so not be looked at for doubles, so have no fault.
+                return Err(Stop::Aside(Box::new(stop)));
             }
         }
         status.addresses = addresses(&server);
@@ -405,7 +406,7 @@ async fn instance(
             let placed = status.resolved.as_ref().is_some_and(|resolved| resolved.server_group_id.is_some());
             if seen.infra.spec.server_group.is_none()
                 && !placed
-                && let Some(group) = placement::group(scope, cluster, machine).await?
+                && let Some(group) = placement::group(scope, cluster, &seen.infra, machine).await?
             {
                 status.resolved.get_or_insert_default().server_group_id = Some(group);
             }

@@ -140,7 +140,7 @@ impl Reconcile for Pools {
             owner::remove_finalizer(&mut after.metadata, OPENSTACK_POOL_FINALIZER);
         } else {
             let stays =
-                matches!(&done, Err(stop) if stop.is_put_off() && condition::is_true(&status.conditions, READY));
+                matches!(&done, Err(stop) if stop.found_nothing() && condition::is_true(&status.conditions, READY));
             if condition::is_true(&status.conditions, AUTHENTICATED) && !stays {
                 let statement = match &done {
                     Ok(()) => Statement::yes(READY, "Ready"),

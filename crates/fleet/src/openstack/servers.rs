@@ -125,7 +125,7 @@ pub fn plan(seen: &Seen) -> Work {
 }
 
 fn state(status: &mut OpenStackServerStatus, done: &Result<()>, generation: Option<i64>, now: &Time) {
-    if matches!(done, Err(stop) if stop.is_put_off() && condition::is_true(&status.conditions, "Ready")) {
+    if matches!(done, Err(stop) if stop.found_nothing() && condition::is_true(&status.conditions, "Ready")) {
         return;
     }
     status.ready = done.is_ok();

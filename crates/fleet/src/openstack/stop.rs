@@ -20,6 +20,8 @@ pub enum Stop {
     Cloud(openstack::Error),
     /// The Management API refused or failed.
     Api(Error),
+    /// What is wanted is there; something beside it failed, and is tried again.
+    Aside(Box<Stop>),
 }
 
 impl From<openstack::Error> for Stop {
@@ -54,12 +56,27 @@ impl Stop {
             // Without the request's id: a message that differs each time would be written, and wake, each time.
             Self::Cloud(error) => ("OpenStackError", format!("{}: {}", error.service(), error.message())),
             Self::Api(error) => ("DependencyFailed", error.chain()),
+            Self::Aside(stop) => stop.told(),
         }
     }
 
-    /// The reconcile goes on at once, with what it has seen: it found nothing that its conditions should tell.
+    /// The reconcile goes on at once, with what it has seen.
     pub fn is_put_off(&self) -> bool {
-        matches!(self, Self::Cloud(error) if error.is_put_off())
+        match self {
+            Self::Cloud(error) => error.is_put_off(),
+            Self::Aside(stop) => stop.is_put_off(),
+            _ => false,
+        }
+    }
+
+    /// What is true of the object stays so: nothing else was found, only that the cloud can't be asked now, or that something
+    /// beside it failed. An object that is not ready is told it all the same.
+    pub fn found_nothing(&self) -> bool {
+        match self {
+            Self::Cloud(error) => error.is_put_off() || (error.is_of_a_read() && error.class().is_transient()),
+            Self::Aside(_) => true,
+            _ => false,
+        }
     }
 
     /// How the reconcile ends: waiting comes back by itself, failures are paced by the queue.
@@ -74,6 +91,7 @@ impl Stop {
             Self::Wait { on, after, .. } => Ok(Outcome::Waiting { on, after }),
             Self::Blocked { reason, message } => Err(Error::blocked(reason, message)),
             Self::Api(error) => Err(error),
+            Self::Aside(stop) => stop.outcome(),
             Self::Cloud(error) => match (error.class(), error.retry_after()) {
                 (_, Some(after)) => Ok(Outcome::Waiting { on: error.to_string(), after }),
                 // Busy or in use: the cloud says that it passes.

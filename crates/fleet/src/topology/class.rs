@@ -1,44 +1,130 @@
-//! The ClusterClass controller: says which variables a class has, and that its references can be followed.
+//! The ClusterClass controller: says which variables a class has, and that its references can be followed. Extensions may
+//! bring along variables for their patches.
 //!
 //! Source: kubernetes-sigs/cluster-api core/reconcilers/clusterclass.
 
 use std::sync::Arc;
 
 use api::{
+    admission,
     cluster_class::ClusterClass,
     condition::{self, Statement},
     meta::Time,
+    topology::{
+        hooks::{Hook, Question},
+        variables::INLINE,
+    },
 };
 use control::{Key, Outcome, Plan, Reconcile, Result};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{Context, owner, unacted};
+use super::templates;
+use crate::{
+    Context,
+    extension::{GO_ON_S, Pass, UNREACHED, UNREACHED_S},
+    owner, unacted,
+};
 
-/// Rules in CEL, which are not evaluated for variables.
-const RULES: &str = "x-kubernetes-validations";
+/// An extension that failed is asked again, and one that did not may say something else later.
+const RETRY_S: u64 = 10;
+const AGAIN_S: u64 = 10 * 60;
+/// Variables that one extension may bring along.
+const VARIABLES_MAX: usize = 1000;
 
 pub struct Classes(pub Arc<Context>);
 
+/// A class, and what extensions say of its patches.
+pub struct Seen {
+    pub class: Arc<ClusterClass>,
+    /// By patch: the variables, or why they are not known.
+    pub found: Vec<(String, std::result::Result<Vec<Value>, String>)>,
+    /// The rest is asked by the next reconcile.
+    pub put_off: bool,
+    /// An extension was not reached, which is to be ignored.
+    pub unreached: bool,
+}
+
 impl Reconcile for Classes {
     const NAME: &'static str = "clusterclass";
-    type Seen = Arc<ClusterClass>;
+    type Seen = Seen;
     type Plan = Plan;
 
-    async fn observe(&self, key: &Key) -> Result<Option<Arc<ClusterClass>>> {
-        Ok(self.0.caches.classes.get(key))
+    async fn observe(&self, key: &Key) -> Result<Option<Seen>> {
+        let Some(class) = self.0.caches.classes.get(key) else { return Ok(None) };
+        let (mut found, mut put_off, mut unreached, pass) = (Vec::new(), false, false, Pass::begin());
+        let quiet = class.metadata.deletion_timestamp.is_some() || owner::is_paused(None, &class.metadata);
+        let patches = class.spec.fields.get("patches").and_then(Value::as_array).into_iter().flatten();
+        for patch in patches.filter(|_| !quiet) {
+            let external = &patch["external"];
+            let Some(handler) = external["discoverVariablesExtension"].as_str().filter(|name| !name.is_empty()) else {
+                continue;
+            };
+            let question = Question {
+                hook: Hook::DiscoverVariables,
+                handler: Some(handler.to_owned()),
+                request: json!({}),
+                settings: external["settings"].clone(),
+            };
+            let name = patch["name"].as_str().unwrap_or_default().to_owned();
+            let Some(answer) = self.0.extensions.ask(key, &question, &pass).await.transpose() else {
+                put_off = true;
+                break;
+            };
+            let is_unreached = answer.as_ref().is_ok_and(|response| response[UNREACHED] == true);
+            unreached |= is_unreached;
+            let answer = match is_unreached {
+                true => Ok(known(&class, &name)),
+                false => answer.and_then(|response| discovered(&response)),
+            };
+            let failed = answer.is_err();
+            found.push((name, answer));
+            if failed {
+                break;
+            }
+        }
+        Ok(Some(Seen { class, found, put_off, unreached }))
     }
 
-    fn plan(&self, seen: &Arc<ClusterClass>, now: Timestamp) -> Plan {
+    fn plan(&self, seen: &Seen, now: Timestamp) -> Plan {
         plan(seen, &Time(now))
     }
 
-    async fn act(&self, _: &Key, _: &Arc<ClusterClass>, plan: Plan) -> Result<Outcome> {
+    async fn act(&self, _: &Key, seen: &Seen, mut plan: Plan) -> Result<Outcome> {
+        templates::adopt(&self.0.caches, &seen.class, &mut plan);
         self.0.writer.execute(plan).await
     }
 }
 
-pub(super) fn plan(class: &ClusterClass, now: &Time) -> Plan {
+/// The variables that a patch has brought along so far.
+pub(super) fn known(class: &ClusterClass, patch: &str) -> Vec<Value> {
+    let mut found = Vec::new();
+    for variable in class.status.iter().flat_map(|status| &status.variables) {
+        let definitions = variable["definitions"].as_array().into_iter().flatten();
+        found.extend(definitions.filter(|one| one["from"] == patch).map(|definition| {
+            json!({"name": variable["name"], "required": definition["required"], "schema": definition["schema"]})
+        }));
+    }
+    found
+}
+
+/// The variables of a response, if they are such as a class may have.
+fn discovered(response: &Value) -> std::result::Result<Vec<Value>, String> {
+    let variables = response["variables"].as_array().cloned().unwrap_or_default();
+    if variables.len() > VARIABLES_MAX {
+        return Err(format!("the extension has more than {VARIABLES_MAX} variables"));
+    }
+    let wrong = admission::class::variables(&json!({"spec": {"variables": variables}}));
+    match wrong.first() {
+        Some(problem) => {
+            Err(format!("the extension has a variable that cannot be: {}: {}", problem.path, problem.detail))
+        }
+        None => Ok(variables),
+    }
+}
+
+pub(super) fn plan(seen: &Seen, now: &Time) -> Plan {
+    let class = seen.class.as_ref();
     let mut plan = Plan::nothing();
     if class.metadata.deletion_timestamp.is_some() {
         return plan;
@@ -50,21 +136,58 @@ pub(super) fn plan(class: &ClusterClass, now: &Time) -> Plan {
     let mut set = |statement| condition::set(&mut status.conditions, statement, generation, now);
     set(Statement::of("Paused", paused, ("Paused", "NotPaused"), ""));
     if !paused {
-        set(Statement::yes("VariablesReady", "VariablesReady"));
+        let failed =
+            seen.found.iter().find_map(|(patch, found)| Some(format!("patch {patch}: {}", found.as_ref().err()?)));
         set(Statement::yes("RefVersionsUpToDate", "RefVersionsUpToDate"));
-        let variables = class.spec.fields.get("variables").and_then(Value::as_array).into_iter().flatten();
-        status.variables = variables.map(variable).collect();
+        match failed {
+            // What was found before stays.
+            None if seen.put_off => {
+                plan.wait("a runtime extension", GO_ON_S);
+            }
+            Some(why) => {
+                set(Statement::no("VariablesReady", "VariableDiscoveryFailed", why));
+                plan.wait("a runtime extension", RETRY_S);
+            }
+            None => {
+                set(Statement::yes("VariablesReady", "VariablesReady"));
+                status.variables = all(class, &seen.found);
+                if seen.unreached {
+                    plan.wait("a runtime extension that was not reached", UNREACHED_S);
+                } else if !seen.found.is_empty() {
+                    plan.wait("what extensions may come to say", AGAIN_S);
+                }
+            }
+        }
     }
     status.observed_generation = generation;
     let observed = class.status.as_ref().and_then(|status| status.observed_generation);
-    let rules = class.spec.fields.get("variables").is_some_and(|variables| variables.to_string().contains(RULES));
-    let partly = if rules { vec![format!("{RULES} of spec.variables")] } else { Vec::new() };
-    unacted::tell(class, observed, partly, &mut plan);
+    unacted::tell(class, observed, Vec::new(), &mut plan);
     plan.update(class, &after);
     plan
 }
 
-fn variable(variable: &Value) -> Value {
-    let definition = json!({"from": "inline", "required": variable["required"] == true, "schema": variable["schema"]});
-    json!({"name": variable["name"], "definitionsConflict": false, "definitions": [definition]})
+/// Every variable with its definitions: the class' own, then those of the patches.
+pub(super) fn all(class: &ClusterClass, found: &[(String, std::result::Result<Vec<Value>, String>)]) -> Vec<Value> {
+    let own = class.spec.fields.get("variables").and_then(Value::as_array).into_iter().flatten();
+    let own = own.map(|variable| (INLINE, variable));
+    let of_patches = found
+        .iter()
+        .flat_map(|(patch, variables)| variables.iter().flatten().map(move |variable| (patch.as_str(), variable)));
+    let mut all: Vec<Value> = Vec::new();
+    for (from, variable) in own.chain(of_patches) {
+        let definition = json!({"from": from, "required": variable["required"] == true, "schema": variable["schema"]});
+        let known = all.iter_mut().find(|known| known["name"] == variable["name"]);
+        let Some(known) = known else {
+            let name = &variable["name"];
+            all.push(json!({"name": name, "definitionsConflict": false, "definitions": [definition]}));
+            continue;
+        };
+        let says = |definition: &Value| (definition["required"].clone(), definition["schema"].clone());
+        let differs = says(&known["definitions"][0]) != says(&definition);
+        known["definitionsConflict"] = (known["definitionsConflict"] == true || differs).into();
+        if let Some(definitions) = known["definitions"].as_array_mut() {
+            definitions.push(definition);
+        }
+    }
+    all
 }

@@ -26,24 +26,50 @@ const ACTED: &[(&str, &[&str])] = &[
             "/spec/topology/variables/**",
             "/spec/topology/version",
             "/spec/topology/workers/machineDeployments/**",
+            "/spec/topology/workers/machinePools/**",
         ],
     ),
     (
         "ClusterClass",
         &[
+            "/spec/availabilityGates/**",
             "/spec/controlPlane/**",
             "/spec/infrastructure/**",
             "/spec/kubernetesVersions",
-            // External ones are refused in TopologyReconciled.
             "/spec/patches/**",
+            "/spec/upgrade/**",
             "/spec/variables/**",
             "/spec/workers/machineDeployments/**",
+            "/spec/workers/machinePools/**",
         ],
     ),
-    // Refused as a whole by admission.
-    ("MachinePool", &["/spec"]),
+    (
+        "MachinePool",
+        &[
+            "/spec/clusterName",
+            "/spec/failureDomains",
+            "/spec/providerIDList",
+            "/spec/replicas",
+            "/spec/template/metadata/**",
+        ],
+    ),
+    (
+        "OpenStackMachinePool",
+        &["/spec/deletion/order", "/spec/providerIDList", "/spec/serverGroup/policy", "/spec/strategy/**"],
+    ),
+    (
+        "ExtensionConfig",
+        &[
+            "/spec/clientConfig/caBundle",
+            "/spec/clientConfig/service/**",
+            "/spec/clientConfig/url",
+            "/spec/namespaceSelector/**",
+            "/spec/settings",
+        ],
+    ),
     ("KubeadmControlPlaneTemplate", &["/spec/template/metadata/**"]),
     ("OpenStackClusterTemplate", &["/spec/template/metadata/**"]),
+    ("OpenStackMachinePoolTemplate", &["/spec/template/metadata/**"]),
     (
         "Machine",
         &[
@@ -256,6 +282,10 @@ const ACTED: &[(&str, &[&str])] = &[
 const SHARED: &[(&str, &str, &str)] = &[
     ("MachineSet", "/spec/template/spec", "Machine"),
     ("MachineDeployment", "/spec/template/spec", "Machine"),
+    ("MachinePool", "/spec/template/spec", "Machine"),
+    ("OpenStackMachinePool", "/spec/template/spec", "OpenStackMachine"),
+    ("OpenStackMachinePoolTemplate", "/spec/template/spec/template/spec", "OpenStackMachine"),
+    ("OpenStackMachinePoolTemplate", "/spec/template/spec", "OpenStackMachinePool"),
     ("KubeadmConfigTemplate", "/spec/template/spec", "KubeadmConfig"),
     ("KubeadmControlPlane", "/spec/kubeadmConfigSpec", "KubeadmConfig"),
     ("KubeadmControlPlaneTemplate", "/spec/template/spec/kubeadmConfigSpec", "KubeadmConfig"),

@@ -6,9 +6,13 @@ use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
 };
+use openstack::{
+    Client, Cloud as Where, Local, Options,
+    identity::{ApplicationCredential, ApplicationCredentialDraft},
+};
 use serde_json::{Value, json};
 
-use crate::world::{World, message, quick};
+use crate::world::{World, is_ready as is_up, message, quick};
 
 fn is_ready(cluster: &OpenStackCluster) -> bool {
     cluster.status.as_ref().is_some_and(|status| condition::is_true(&status.conditions, "Ready"))
@@ -93,4 +97,46 @@ async fn credentials_that_are_changed_are_used_at_once() {
     world.infra_cluster(|cluster| refusal(cluster).starts_with("OpenStackAuthenticationFailed: ")).await;
     patch(world.api::<Secret>(), "demo-cloud-config", json!({"stringData": {"clouds.yaml": right}})).await;
     world.infra_cluster(is_ready).await;
+}
+
+#[tokio::test]
+async fn an_application_credential_is_rotated_while_its_cluster_lives() {
+    let world = World::start(quick(), &[]).await;
+    let yaml = world.cloud.clouds_yaml("c");
+    let user = Where::from_yaml(yaml.as_bytes(), Some("c"), None).unwrap();
+    let user = Client::new(
+        user,
+        Local::shared::<axum::body::Body, axum::body::Body>(world.cloud.router()),
+        Options::default(),
+    );
+    let id = user.access().await.unwrap().user_id.clone();
+    let issue = async |name: &str| {
+        let draft = ApplicationCredentialDraft { name: name.into(), ..Default::default() };
+        let made: ApplicationCredential = user.create_in(&id, &draft).await.unwrap();
+        let auth = json!({
+            "auth_url": "http://cloud.test/identity", "application_credential_id": made.id,
+            "application_credential_secret": made.secret,
+        });
+        (made.id, json!({"clouds": {"c": {"auth_type": "v3applicationcredential", "auth": auth}}}).to_string())
+    };
+    let (first, yaml) = issue("first").await;
+    let mut objects = world.objects(|_| ());
+    objects[0]["stringData"]["clouds.yaml"] = yaml.into();
+    world.apply(&objects).await;
+    world.machine(is_up).await;
+
+    // The old one goes as soon as the Secret holds the new one: its tokens go with it.
+    let (_, yaml) = issue("second").await;
+    patch(world.api::<Secret>(), "demo-cloud-config", json!({"stringData": {"clouds.yaml": yaml}})).await;
+    user.delete_in::<ApplicationCredential>(&id, &first).await.unwrap();
+    let bastion = json!({"spec": {"bastion": {"enabled": true, "spec": {
+        "flavor": {"filter": {"name": "m1.small"}}, "image": {"filter": {"name": "ubuntu-2404-kube"}},
+    }}}});
+    patch(world.api::<OpenStackCluster>(), "demo", bastion).await;
+    let has_bastion = |cluster: &OpenStackCluster| {
+        is_ready(cluster) && cluster.status.as_ref().is_some_and(|status| status.bastion.is_some())
+    };
+    world.infra_cluster(has_bastion).await;
+    world.delete().await;
+    assert!(world.inventory().await.values().all(|count| *count == 0));
 }

@@ -4,6 +4,7 @@ mod families;
 mod identities;
 mod images;
 mod pools;
+mod regions;
 mod servers;
 mod world;
 

@@ -90,6 +90,14 @@ pub fn quick() -> CloudSettings {
     }
 }
 
+/// A client of an API server with our kinds.
+pub async fn management() -> Client {
+    let crds = api::crd::all().iter().map(|crd| serde_json::to_value(crd).unwrap()).collect();
+    let options = apiserver::Options { crds, ..Default::default() };
+    let server = ApiServer::start(Arc::new(Embedded::memory(Limits::default())), options).await.unwrap();
+    Client::new(server.service_as(User::master("fleet")), "default")
+}
+
 pub struct World {
     pub client: Client,
     pub cloud: Cloud,
@@ -107,12 +115,15 @@ impl World {
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "fleet=warn,control=warn".into());
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let store = || Arc::new(Embedded::memory(Limits::default()));
-        let crds = api::crd::all().iter().map(|crd| serde_json::to_value(crd).unwrap()).collect();
-        let server = ApiServer::start(store(), apiserver::Options { crds, ..Default::default() }).await.unwrap();
-        let client = Client::new(server.service_as(User::master("fleet")), "default");
+        let client = management().await;
         let settings = CloudSettings { public_url: "http://cloud.test".to_owned(), ..settings };
         let cloud = Cloud::open(store(), settings).await.unwrap();
         let local = Local::shared::<Body, Body>(cloud.router());
+        Self::over(cloud, local, client, lose)
+    }
+
+    /// Starts the controllers over a cloud that is reached in this way.
+    pub fn over(cloud: Cloud, local: Arc<dyn Transport>, client: Client, lose: &[&'static str]) -> Self {
         let at = Where::from_yaml(cloud.clouds_yaml("c").as_bytes(), Some("c-admin"), None).unwrap();
         let admin = CloudClient::new(at, local.clone(), CloudOptions::default());
         let calls = Arc::<AtomicUsize>::default();
@@ -121,10 +132,12 @@ impl World {
             client: client.clone(),
             clock: control::Clock::system(),
             connect: Arc::new(Nowhere),
+            extensions: Arc::new(fleet::extension::Network),
             clouds: Arc::new(InProcess { transport }),
             concurrency: 4,
             random: Arc::new(rand::random),
             longest: control::Longest::default(),
+            deletion_rules: Vec::new(),
         };
         let fleet = Some(Fleet::start(options.clone()));
         Self { client, cloud, admin, fleet, options, calls }

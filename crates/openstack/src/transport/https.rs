@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, header};
 use http_body_util::Full;
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
@@ -18,7 +18,10 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
 
-use super::{Transport, TransportError, collect};
+use super::{
+    Transport, TransportError, collect,
+    proxy::{Proxies, Through},
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -37,11 +40,12 @@ pub struct Tls {
 }
 
 pub struct Https {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<Through>, Full<Bytes>>,
+    proxies: Proxies,
 }
 
 impl Https {
-    pub fn new(tls: &Tls) -> Result<Self, TransportError> {
+    pub fn new(tls: &Tls, proxies: Proxies) -> Result<Self, TransportError> {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
@@ -50,20 +54,23 @@ impl Https {
             .with_tls_config(config(tls)?)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(http);
+            .wrap_connector(Through { http, proxies: proxies.clone() });
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(IDLE_PER_HOST)
             .build(connector);
-        Ok(Self { client })
+        Ok(Self { client, proxies })
     }
 }
 
 #[async_trait]
 impl Transport for Https {
-    async fn send(&self, request: Request<Bytes>, limit_bytes: usize) -> Result<Response<Bytes>, TransportError> {
+    async fn send(&self, mut request: Request<Bytes>, limit_bytes: usize) -> Result<Response<Bytes>, TransportError> {
         let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+        if let Some(authorization) = self.proxies.authorization(request.uri()) {
+            request.headers_mut().insert(header::PROXY_AUTHORIZATION, authorization.clone());
+        }
         let response = self
             .client
             .request(request.map(Full::new))

@@ -1,4 +1,6 @@
-//! Cinder v3: volumes and their types.
+//! Cinder v3: volumes, their snapshots and their types.
+
+pub mod snapshots;
 
 use std::sync::Arc;
 
@@ -40,15 +42,14 @@ pub fn handle(state: &mut State, request: &Request) -> Result<Reply> {
                 "totalVolumesUsed": state.table(Kind::Volume).count("project_id", &caller.project),
                 "maxTotalVolumeGigabytes": state.quota("volume", &caller.project, "gigabytes"),
                 "totalGigabytesUsed": state.gigabytes(&caller.project),
-                "maxTotalSnapshots": 0, "totalSnapshotsUsed": 0, "maxTotalBackups": 0, "totalBackupsUsed": 0,
+                "maxTotalSnapshots": state.quota("volume", &caller.project, "snapshots"),
+                "totalSnapshotsUsed": state.table(Kind::Snapshot).count("project_id", &caller.project), "maxTotalBackups": 0, "totalBackupsUsed": 0,
                 "maxTotalBackupGigabytes": 0, "totalBackupGigabytesUsed": 0,
             });
             Ok(Reply::ok(json!({"limits": {"rate": [], "absolute": absolute}})))
         }
-        ("GET", ["snapshots" | "backups", ..]) => {
-            let many = rest.first().copied().unwrap_or_default();
-            Ok(Reply::ok(json!({ many: [] })))
-        }
+        (_, ["snapshots", rest @ ..]) => snapshots::handle(state, request, &caller, rest),
+        ("GET", ["backups", ..]) => Ok(Reply::ok(json!({"backups": []}))),
         ("GET", ["os-availability-zone"]) => {
             let zone = |z: &String| json!({"zoneName": z, "zoneState": {"available": true}});
             let zones: Vec<Value> = state.options.zone_names().iter().map(zone).collect();
@@ -99,7 +100,8 @@ fn volume(state: &mut State, request: &Request, caller: &Arc<Caller>, id: &str, 
             Ok(Reply::one(200, "volume", Value::Object(view(&row))))
         }
         ("DELETE", []) => {
-            if !matches!(text(&row, "status"), "available" | "error") {
+            let has_snapshots = state.table(Kind::Snapshot).count("volume_id", id) > 0;
+            if has_snapshots || !matches!(text(&row, "status"), "available" | "error") {
                 return Err(Fault::bad(
                     "Invalid volume: Volume status must be available or error or error_restoring or error_extending or error_managing and must not be migrating, attached, belong to a group, have snapshots, awaiting a transfer, or be disassociated from snapshots after volume transfer.",
                 ));
@@ -127,7 +129,16 @@ fn volume(state: &mut State, request: &Request, caller: &Arc<Caller>, id: &str, 
 /// Creates a volume; its id.
 pub fn make(state: &mut State, caller: &Caller, body: &Map<String, Value>) -> Result<String> {
     let given = |key: &str| body.get(key).and_then(Value::as_str).filter(|s| !s.is_empty());
+    let snapshot = given("snapshot_id").map(|id| snapshots::source(state, caller, id)).transpose()?;
     let size = body.get("size").and_then(|v| v.as_i64().or_else(|| v.as_str()?.parse().ok()));
+    let least = snapshot.as_ref().map(|row| number(row, "size"));
+    if let (Some(size), Some(least)) = (size, least)
+        && size < least
+    {
+        let why = format!("Volume size '{size}'GB cannot be smaller than the snapshot size {least}GB. ");
+        return Err(Fault::bad(format!("Invalid input received: {why}They must be >= original snapshot size.")));
+    }
+    let size = size.or(least);
     let size = size.filter(|s| (1..=SIZE_LIMIT).contains(s));
     let size = size.ok_or_else(|| Fault::bad("Invalid input received: Volume size must be a positive integer"))?;
     let name = given("name").unwrap_or_default();
@@ -175,7 +186,7 @@ pub fn make(state: &mut State, caller: &Caller, body: &Map<String, Value>) -> Re
         "id": id, "name": name, "description": given("description"), "status": "creating", "size": size,
         "volume_type": kind, "availability_zone": zone, "bootable": if image.is_null() { "false" } else { "true" },
         "metadata": body.get("metadata").cloned().unwrap_or_else(|| json!({})), "attachments": [], "encrypted": false,
-        "multiattach": false, "snapshot_id": null, "source_volid": null, "consistencygroup_id": null,
+        "multiattach": false, "snapshot_id": given("snapshot_id"), "source_volid": null, "consistencygroup_id": null,
         "replication_status": null, "migration_status": null, "created_at": now, "updated_at": now,
         "user_id": caller.user, "project_id": caller.project, "os-vol-tenant-attr:tenant_id": caller.project, "links": [],
         "volume_image_metadata": image,
@@ -261,6 +272,7 @@ fn quotas(state: &mut State, request: &Request, caller: &Caller, project: &str) 
         let limit = state.quota("volume", project, name);
         if request.is_set("usage") { json!({"limit": limit, "in_use": used, "reserved": 0}) } else { json!(limit) }
     };
-    let set = json!({"id": project, "volumes": one("volumes", count), "gigabytes": one("gigabytes", state.gigabytes(project))});
+    let snapshots = state.table(Kind::Snapshot).count("project_id", project) as i64;
+    let set = json!({"id": project, "volumes": one("volumes", count), "snapshots": one("snapshots", snapshots), "gigabytes": one("gigabytes", state.gigabytes(project))});
     Ok(Reply::one(200, "quota_set", set))
 }

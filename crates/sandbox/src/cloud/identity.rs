@@ -38,8 +38,8 @@ impl Signer {
         hmac::verify(&self.0, format!("{what}\0{text}").as_bytes(), &signature).is_ok()
     }
 
-    /// The token's user and project, if it is ours and has not ended.
-    fn open(&self, token: &str, now: Timestamp) -> Option<(String, String, Timestamp)> {
+    /// What the token says, if it is ours and has not ended.
+    fn open(&self, token: &str, now: Timestamp) -> Option<Opened> {
         let (content, signature) = token.split_once('.')?;
         if !self.agrees("token", content, signature) {
             return None;
@@ -47,13 +47,30 @@ impl Signer {
         let content: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(content).ok()?).ok()?;
         let ends = Timestamp::from_second(content.get("e")?.as_i64()?).ok()?;
         let part = |key: &str| content.get(key).and_then(Value::as_str).map(str::to_owned);
-        (now < ends).then_some((part("u")?, part("p")?, ends))
+        let (user, project) = (part("u")?, part("p")?);
+        (now < ends).then_some(Opened { user, project, ends, credential: part("c").unwrap_or_default() })
+    }
+}
+
+struct Opened {
+    user: String,
+    project: String,
+    ends: Timestamp,
+    /// Id of the application credential that it was issued for.
+    credential: String,
+}
+
+impl Opened {
+    /// Tokens go with the application credential that they were issued for.
+    fn holds(&self, state: &State) -> bool {
+        self.credential.is_empty() || state.get(Kind::ApplicationCredential, &self.credential).is_some()
     }
 }
 
 /// Who a token's bearer is. The user must still exist and have a role in the project.
 pub fn caller(state: &State, signer: &Signer, token: &str) -> Option<Arc<Caller>> {
-    let (user, project, _) = signer.open(token, state.options.now())?;
+    let opened = signer.open(token, state.options.now()).filter(|opened| opened.holds(state))?;
+    let (user, project) = (opened.user, opened.project);
     let row = state.get(Kind::User, &user)?;
     let roles = roles(&row, &project);
     if !flag(&row, "enabled") || (!project.is_empty() && roles.is_empty()) {
@@ -90,8 +107,9 @@ pub fn handle(state: &mut State, request: &Request, signer: &Signer) -> Result<R
     match (request.method.as_str(), rest) {
         ("GET" | "HEAD", ["auth", "tokens"]) => {
             let subject = request.headers.get("x-subject-token").and_then(|v| v.to_str().ok()).unwrap_or_default();
-            let opened = signer.open(subject, state.options.now());
-            let (user, project, ends) = opened.ok_or_else(|| Fault::not_found("", "Could not find token."))?;
+            let opened = signer.open(subject, state.options.now()).filter(|opened| opened.holds(state));
+            let Opened { user, project, ends, .. } =
+                opened.ok_or_else(|| Fault::not_found("", "Could not find token."))?;
             let body = token_body(state, &user, &project, ends, "password")?;
             Ok(Reply { headers: vec![("x-subject-token", subject.to_owned())], ..Reply::ok(body) })
         }
@@ -222,6 +240,7 @@ fn issue(state: &State, request: &Request, signer: &Signer) -> Result<Reply> {
     let identity = auth.get("identity").cloned().unwrap_or_default();
     let method = identity.get("methods").and_then(|m| m.get(0)).and_then(Value::as_str).unwrap_or_default().to_owned();
     let given = identity.get(&method).cloned().unwrap_or_default();
+    let mut credential = String::new();
     let (user, mut project) = match method.as_str() {
         "password" => {
             let wanted = given.get("user").cloned().unwrap_or_default();
@@ -236,8 +255,10 @@ fn issue(state: &State, request: &Request, signer: &Signer) -> Result<Reply> {
         }
         "token" => {
             let token = given.get("id").and_then(Value::as_str).unwrap_or_default();
-            let (user, project, _) = signer.open(token, state.options.now()).ok_or_else(Fault::unauthorized)?;
-            (state.get(Kind::User, &user).ok_or_else(Fault::unauthorized)?, project)
+            let opened = signer.open(token, state.options.now()).filter(|opened| opened.holds(state));
+            let opened = opened.ok_or_else(Fault::unauthorized)?;
+            credential = opened.credential;
+            (state.get(Kind::User, &opened.user).ok_or_else(Fault::unauthorized)?, opened.project)
         }
         "application_credential" => {
             let row = find_credential(state, &given).ok_or_else(Fault::unauthorized)?;
@@ -252,6 +273,7 @@ fn issue(state: &State, request: &Request, signer: &Signer) -> Result<Reply> {
                 return Err(Fault::unauthorized());
             }
             let user = state.get(Kind::User, text(&row, "~user_id")).ok_or_else(Fault::unauthorized)?;
+            text(&row, "id").clone_into(&mut credential);
             (user, text(&row, "project_id").to_owned())
         }
         _ => return Err(Fault::unauthorized()),
@@ -262,7 +284,7 @@ fn issue(state: &State, request: &Request, signer: &Signer) -> Result<Reply> {
         Some(scope) if method != "application_credential" => {
             let Some(wanted) = scope.get("project") else {
                 // Domain and system scope: administrators get a token of their project.
-                let body = issue_for(state, signer, &user, &project, &method)?;
+                let body = issue_for(state, signer, &user, &project, (&method, &credential))?;
                 return if roles(&user, &project).iter().any(|r| r == "admin") {
                     Ok(body)
                 } else {
@@ -274,10 +296,16 @@ fn issue(state: &State, request: &Request, signer: &Signer) -> Result<Reply> {
         }
         Some(_) => {}
     }
-    issue_for(state, signer, &user, &project, &method)
+    issue_for(state, signer, &user, &project, (&method, &credential))
 }
 
-fn issue_for(state: &State, signer: &Signer, user: &Row, project: &str, method: &str) -> Result<Reply> {
+fn issue_for(
+    state: &State,
+    signer: &Signer,
+    user: &Row,
+    project: &str,
+    (method, credential): (&str, &str),
+) -> Result<Reply> {
     if !flag(user, "enabled") || (!project.is_empty() && roles(user, project).is_empty()) {
         return Err(Fault::unauthorized());
     }
@@ -285,7 +313,11 @@ fn issue_for(state: &State, signer: &Signer, user: &Row, project: &str, method: 
     let ends = state.options.now() + life;
     // Two tokens of one second differ: one may be made to end early.
     let now = state.options.now().as_nanosecond() ^ i128::from(state.injection.expirations());
-    let content = json!({"u": text(user, "id"), "p": project, "e": ends.as_second(), "n": now.to_string()}).to_string();
+    let mut content = json!({"u": text(user, "id"), "p": project, "e": ends.as_second(), "n": now.to_string()});
+    if !credential.is_empty() {
+        content["c"] = credential.into();
+    }
+    let content = content.to_string();
     let content = URL_SAFE_NO_PAD.encode(content);
     let token = format!("{content}.{}", signer.sign("token", &content));
     let body = token_body(state, text(user, "id"), project, ends, method)?;

@@ -27,6 +27,7 @@ pub enum Kind {
     HealthMonitor,
     Volume,
     VolumeType,
+    Snapshot,
     /// What an administrator changed of a project's quotas; the id is `<service>/<project>`.
     Quota,
 }
@@ -318,10 +319,12 @@ static VOLUME: Meta = meta!("volume", BlockStorage, "volumes", "volume", "volume
     indexed: ["~server_id", "status"], quota: "volumes");
 static VOLUME_TYPE: Meta = meta!("volume-type", BlockStorage, "types", "volume_type", "volume_types", "Volume type",
     &[], indexed: []);
+static SNAPSHOT: Meta = meta!("snapshot", BlockStorage, "snapshots", "snapshot", "snapshots", "Snapshot", &[],
+    indexed: ["volume_id", "status"], quota: "snapshots");
 static QUOTA: Meta = meta!("quota", Identity, "", "", "", "quota", &[], indexed: []);
 
 impl Kind {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Project,
         Self::User,
         Self::ApplicationCredential,
@@ -345,6 +348,7 @@ impl Kind {
         Self::HealthMonitor,
         Self::Volume,
         Self::VolumeType,
+        Self::Snapshot,
         Self::Quota,
     ];
 
@@ -373,6 +377,7 @@ impl Kind {
             Self::HealthMonitor => &HEALTH_MONITOR_META,
             Self::Volume => &VOLUME,
             Self::VolumeType => &VOLUME_TYPE,
+            Self::Snapshot => &SNAPSHOT,
             Self::Quota => &QUOTA,
         }
     }

@@ -422,6 +422,7 @@ pub async fn run_timers(shared: Weak<Shared>, wake: Arc<Notify>) {
                             Kind::Server => compute::servers::advance(state, &id),
                             Kind::LoadBalancer => load_balancer::advance(state, &id),
                             Kind::Volume => block_storage::advance(state, &id),
+                            Kind::Snapshot => block_storage::snapshots::advance(state, &id),
                             Kind::Image => image::advance(state, &id),
                             _ => {}
                         }

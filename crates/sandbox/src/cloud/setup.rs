@@ -137,6 +137,9 @@ pub fn begin_again(state: &mut State, options: &super::Options) {
     for id in unfinished(state, Kind::Volume, |r| matches!(text(r, "status"), "creating" | "deleting")) {
         state.schedule(Kind::Volume, &id, options.volume_latency);
     }
+    for id in unfinished(state, Kind::Snapshot, |r| matches!(text(r, "status"), "creating" | "deleting")) {
+        state.schedule(Kind::Snapshot, &id, options.volume_latency);
+    }
     for id in unfinished(state, Kind::Image, |r| text(r, "status") == "importing") {
         state.schedule(Kind::Image, &id, options.volume_latency);
     }

@@ -4,7 +4,7 @@ use rand::{Rng, rngs::StdRng};
 use sandbox::cloud::{BuildRule, Built, CallRule, Effect, End, Faults, LifeRule, When, ZoneRule};
 
 use super::Wanted;
-use crate::api_faults::Shares;
+use crate::Shares;
 
 /// Faults of a step, and their description.
 ///
@@ -24,7 +24,7 @@ pub fn api(rng: &mut StdRng) -> (Shares, String) {
     if rng.random_bool(0.75) {
         return (Shares::default(), String::new());
     }
-    let shares = Shares { lost: rng.random_range(0.0..0.2), unanswered: rng.random_range(0.0..0.2) };
+    let shares = Shares { lost: rng.random_range(0.0..0.2), unanswered: rng.random_range(0.0..0.2), of: None };
     let told = format!("; of writes {:.2} lost and {:.2} unanswered", shares.lost, shares.unanswered);
     (shares, told)
 }

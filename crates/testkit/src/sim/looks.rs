@@ -1,5 +1,7 @@
 //! What must hold whenever somebody looks.
 
+use std::time::Duration;
+
 use api::{
     cluster::Cluster,
     condition,
@@ -14,8 +16,10 @@ use kube::{Resource, core::ObjectMeta};
 
 use crate::{World, now};
 
-/// What waits says for what after this long, in seconds: the first call to the cloud may take 30 s to fail.
-const SPEAKS_AFTER_S: i64 = 45;
+/// What waits says for what after this long: the first call to the cloud may take 30 s to fail.
+const SPEAKS_AFTER: Duration = Duration::from_secs(45);
+/// What could not be written is tried again within this time.
+const WRITTEN_AFTER: Duration = Duration::from_secs(75);
 
 /// Most voters of each etcd live.
 pub fn quorum(world: &World) -> Result<(), String> {
@@ -30,8 +34,11 @@ pub fn is_lost(infra: &OpenStackMachine) -> bool {
         && !condition::is_true(&status.conditions, "InstanceReady")
 }
 
-/// Every object that is not ready says why.
+/// Every object that is not ready says why, once the controllers have had the time to ask and could write it.
 pub async fn silent(world: &World) -> Result<(), String> {
+    if world.controllers_age() < SPEAKS_AFTER || world.api_faults.whole_for() < WRITTEN_AFTER {
+        return Ok(());
+    }
     macro_rules! look {
         ($($kind:ty: $condition:literal),*) => {
             $(for object in world.list_all::<$kind>().await {
@@ -49,7 +56,7 @@ pub async fn silent(world: &World) -> Result<(), String> {
 
 fn says_why(kind: &str, meta: &ObjectMeta, conditions: &[Condition], type_: &str) -> Result<(), String> {
     let age = meta.creation_timestamp.as_ref().map_or(0, |since| now().duration_since(since.0).as_secs());
-    if age < SPEAKS_AFTER_S {
+    if age.unsigned_abs() < SPEAKS_AFTER.as_secs() {
         return Ok(());
     }
     match condition::get(conditions, type_) {

@@ -1,17 +1,25 @@
-//! Which version each part is to have now: the control plane first, then the workers in their order, so many at a time.
+//! Which version each part is to have now: the control plane first, then MachineDeployments and MachinePools in their
+//! order, so many of each at a time.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Seen, TopologyError, items, text};
-use crate::names::{
-    TOPOLOGY_DEFER_UPGRADE_ANNOTATION, TOPOLOGY_DEPLOYMENT_LABEL, TOPOLOGY_HOLD_UPGRADE_ANNOTATION,
-    TOPOLOGY_UPGRADE_CONCURRENCY_ANNOTATION,
+use super::{
+    Group, Seen, TopologyError, items,
+    plan::{self, Plan, numbers},
+    text,
+};
+use crate::{
+    names::{
+        BEFORE_UPGRADE_HOOK_PREFIX, TOPOLOGY_DEFER_UPGRADE_ANNOTATION, TOPOLOGY_HOLD_UPGRADE_ANNOTATION,
+        TOPOLOGY_UPGRADE_CONCURRENCY_ANNOTATION,
+    },
+    topology::hooks::{Blocking, Calls, Hook},
 };
 
 /// Annotations that steer upgrades and stay in the topology.
 pub(super) const STEERING: [&str; 2] = [TOPOLOGY_DEFER_UPGRADE_ANNOTATION, TOPOLOGY_HOLD_UPGRADE_ANNOTATION];
-/// A kubelet may be so many minor versions behind its API server (Kubernetes' version skew policy).
-const SKEW_MAX: u64 = 3;
+/// An annotation that holds back an upgrade wakes when it changes; this is for the record.
+const ANNOTATION_RETRY_S: u64 = 20 * 60;
 
 /// What does not have its version yet, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,18 +31,33 @@ pub enum Waiting {
     },
     /// New workers.
     Create {
+        group: Group,
         topology: String,
         on: String,
     },
+    /// `name`: of the object, which there is; `topology`: as the topology calls them.
     Workers {
+        group: Group,
         topology: String,
+        name: String,
         to: String,
         on: String,
     },
     Deferred {
+        group: Group,
         topology: String,
+        name: String,
         to: String,
     },
+}
+
+/// How far the workers of a group are.
+#[derive(Clone, Debug, Default)]
+struct Turn {
+    /// So many more may go to another version now.
+    room: usize,
+    /// Those that follow in the list wait, because a user said so.
+    held: bool,
 }
 
 /// The state of an upgrade.
@@ -42,77 +65,55 @@ pub enum Waiting {
 pub struct Upgrade {
     /// The version that the control plane is to have now.
     pub control_plane: String,
+    pub plan: Plan,
     pub waiting: Vec<Waiting>,
-    /// Parts that are on their way to the version that they are to have.
-    pub upgrading: Vec<String>,
+    /// Objects that are on their way to the version that they are to have; no group: the control plane.
+    pub upgrading: Vec<(Option<Group>, String)>,
     /// What the workers may go to now.
     workers: Option<String>,
-    room: usize,
-    held: bool,
+    deployments: Turn,
+    pools: Turn,
     wanted: String,
+    /// The control plane is what it is to be, and nothing holds its workers back.
     steady: bool,
 }
 
-fn numbers(version: &str) -> Option<[u64; 3]> {
-    let core = version.strip_prefix('v').unwrap_or(version).split(['-', '+']).next()?;
-    let mut parts = core.split('.').map(|part| part.parse().ok());
-    Some([parts.next()??, parts.next()??, parts.next()??])
-}
-
-fn minor(version: &str) -> Option<u64> {
-    numbers(version).map(|[_, minor, _]| minor)
-}
-
-/// The next version on the way: one minor version at a time, by those that the class offers.
-fn next(from: &str, to: &str, offered: &[Value]) -> Result<String, TopologyError> {
-    let (Some(here), Some(there)) = (minor(from), minor(to)) else { return Ok(to.to_owned()) };
-    if there <= here + 1 || offered.is_empty() {
-        return Ok(to.to_owned());
-    }
-    let versions = offered.iter().filter_map(Value::as_str).filter(|version| minor(version) == Some(here + 1));
-    let best = versions.max_by_key(|version| numbers(version));
-    best.map(str::to_owned).ok_or_else(|| {
-        TopologyError::Version(format!(
-            "there is no way from {from} to {to}: the ClusterClass offers no version v1.{}",
-            here + 1
-        ))
-    })
-}
-
 /// The lowest version that a control plane's machines have; none before the first.
-fn lowest(control_plane: &Value) -> Option<String> {
+pub fn lowest_version(control_plane: &Value) -> Option<String> {
     let versions = items(control_plane, "/status/versions").iter().filter_map(|one| one["version"].as_str());
     let lowest = versions.min_by_key(|version| numbers(version));
     lowest.or_else(|| control_plane.pointer("/status/version").and_then(Value::as_str)).map(str::to_owned)
 }
 
-fn is_upgrading(seen: &Seen, deployment: &Value) -> bool {
-    let version = text(deployment, "/spec/template/spec/version");
-    let own = &deployment["metadata"]["labels"][TOPOLOGY_DEPLOYMENT_LABEL];
-    let mut machines =
-        seen.machines.iter().filter(|machine| machine["metadata"]["labels"][TOPOLOGY_DEPLOYMENT_LABEL] == *own);
+/// Whether workers have machines of another version than they are to have.
+pub fn is_upgrading(machines: &[Value], workers: &Value, group: Group) -> bool {
+    let (version, own) = (text(workers, "/spec/template/spec/version"), group.of(workers));
+    let mut machines = machines.iter().filter(|machine| group.of(machine) == own);
     machines.any(|machine| text(machine, "/spec/version") != version)
 }
 
 impl Upgrade {
-    pub(super) fn of(seen: &Seen) -> Result<Self, TopologyError> {
+    pub(super) fn of(seen: &Seen, calls: &mut Calls<'_>) -> Result<Self, TopologyError> {
         let topology = &seen.cluster["spec"]["topology"];
         let wanted = text(topology, "/version").to_owned();
         let concurrency = seen.cluster["metadata"]["annotations"][TOPOLOGY_UPGRADE_CONCURRENCY_ANNOTATION].as_str();
         let concurrency = concurrency.and_then(|text| text.parse().ok()).filter(|count| *count > 0).unwrap_or(1_usize);
-        let upgrading: Vec<String> = seen
-            .deployments
-            .iter()
-            .filter(|deployment| is_upgrading(seen, deployment))
-            .map(|deployment| text(deployment, "/metadata/name").to_owned())
-            .collect();
+        let mut upgrading = Vec::new();
+        let mut turn = |group: Group| {
+            let moving = seen.workers(group).iter().filter(|workers| is_upgrading(&seen.machines, workers, group));
+            let before = upgrading.len();
+            upgrading.extend(moving.map(|workers| (Some(group), text(workers, "/metadata/name").to_owned())));
+            Turn { room: concurrency.saturating_sub(upgrading.len() - before), held: false }
+        };
+        let (deployments, pools) = (turn(Group::Deployments), turn(Group::Pools));
         let mut upgrade = Self {
             control_plane: wanted.clone(),
+            plan: Plan::default(),
             waiting: Vec::new(),
-            room: concurrency.saturating_sub(upgrading.len()),
+            deployments,
+            pools,
             upgrading,
             workers: None,
-            held: false,
             wanted: wanted.clone(),
             steady: true,
         };
@@ -121,88 +122,184 @@ impl Upgrade {
         if current.is_empty() {
             return Ok(upgrade);
         }
-        upgrade.choose(seen, control_plane, current)?;
+        upgrade.plan = plan::plan(seen, &wanted, &current, calls)?;
+        upgrade.control_plane.clone_from(&current);
+        if let Some(on) = upgrade.choose(seen, control_plane, &current, calls)?
+            && current != wanted
+        {
+            upgrade.waiting.push(Waiting::ControlPlane { from: current, to: wanted, on });
+        }
         Ok(upgrade)
     }
 
-    fn choose(&mut self, seen: &Seen, control_plane: &Value, current: String) -> Result<(), TopologyError> {
-        let wanted = self.wanted.clone();
+    /// What the control plane waits for, if it does not go on now.
+    fn choose(
+        &mut self,
+        seen: &Seen,
+        control_plane: &Value,
+        current: &str,
+        calls: &mut Calls<'_>,
+    ) -> Result<Option<String>, TopologyError> {
+        let name = text(control_plane, "/metadata/name");
         let started =
             control_plane.pointer("/status/initialization/controlPlaneInitialized") == Some(&Value::Bool(true));
-        let moving = started && lowest(control_plane).is_some_and(|lowest| lowest != current);
-        self.control_plane = current.clone();
-        let mut waits = |on: String| {
-            if current != wanted {
-                self.waiting.push(Waiting::ControlPlane { from: current.clone(), to: wanted.clone(), on });
-            }
-        };
         if !started {
-            self.steady = current == wanted;
-            waits("the control plane is not initialized yet".to_owned());
-            return Ok(());
+            self.steady = current == self.wanted;
+            return Ok(Some("the control plane is not initialized yet".to_owned()));
         }
-        if moving {
+        if lowest_version(control_plane).is_some_and(|lowest| lowest != current) {
             self.steady = false;
-            waits(format!("the control plane is still being upgraded to {current}"));
-            self.upgrading.push(text(control_plane, "/metadata/name").to_owned());
-            return Ok(());
+            self.upgrading.push((None, name.to_owned()));
+            return Ok(Some(format!("the control plane is still being upgraded to {current}")));
         }
-        if current == wanted {
-            self.workers = Some(wanted);
-            return Ok(());
-        }
-        let next = next(&current, &wanted, items(&seen.class, "/spec/kubernetesVersions"))?;
-        let oldest = seen.deployments.iter().filter_map(|one| minor(text(one, "/spec/template/spec/version"))).min();
-        let behind = oldest.zip(minor(&next)).is_some_and(|(oldest, next)| next > oldest + SKEW_MAX);
-        if behind {
-            waits(format!("workers have to be of {current} first: they would be too far behind {next}"));
-            self.workers = Some(current);
-        } else if !self.upgrading.is_empty() {
-            waits(format!("{} is still being upgraded", self.upgrading.join(", ")));
-        } else {
-            self.control_plane = next;
+        let held = |hook: Hook| Ok(Some(format!("the hook {} holds it back", hook.name())));
+        let steps = self.steps();
+        let after = with(&steps, json!({ "kubernetesVersion": current }));
+        if !calls.passes_if_noted(Hook::AfterControlPlaneUpgrade, after.clone())? {
             self.steady = false;
-            self.upgrading.push(text(control_plane, "/metadata/name").to_owned());
+            return held(Hook::AfterControlPlaneUpgrade);
         }
-        Ok(())
+        let workers = plan::lowest_worker(seen).unwrap_or_default();
+        let before = with(&steps, json!({"fromKubernetesVersion": workers, "toKubernetesVersion": current}));
+        if !calls.passes_if_noted(Hook::BeforeWorkersUpgrade, before)? {
+            self.steady = false;
+            return held(Hook::BeforeWorkersUpgrade);
+        }
+        if self.plan.workers.first().is_some_and(|first| first == current) {
+            self.workers = Some(current.to_owned());
+            return Ok(Some(format!("workers have to be of {current} first")));
+        }
+        if !self.upgrading.is_empty() {
+            let names: Vec<&str> = self.upgrading.iter().map(|(_, name)| name.as_str()).collect();
+            return Ok(Some(format!("{} is still being upgraded", names.join(", "))));
+        }
+        if !calls.passes_if_noted(Hook::AfterWorkersUpgrade, after)? {
+            return held(Hook::AfterWorkersUpgrade);
+        }
+        if current == self.wanted {
+            return Ok(None);
+        }
+        self.begin(seen, name, current, calls)
     }
 
-    /// The version of workers; none: they are not to be made yet. Call it for each, in their order.
-    pub(super) fn workers_version(&mut self, seen: &Seen, own: &Value) -> Option<String> {
+    /// Lets the control plane go to the next version, unless a hook holds it back.
+    fn begin(
+        &mut self,
+        seen: &Seen,
+        name: &str,
+        current: &str,
+        calls: &mut Calls<'_>,
+    ) -> Result<Option<String>, TopologyError> {
+        let held = |hook: Hook| Ok(Some(format!("the hook {} holds it back", hook.name())));
+        let steps = self.steps();
+        let between = |to: &str| with(&steps, json!({"fromKubernetesVersion": current, "toKubernetesVersion": to}));
+        if !calls.is_pending(Hook::AfterClusterUpgrade) {
+            if let Some(message) = annotations_that_hold(&seen.cluster) {
+                let hook = Hook::BeforeClusterUpgrade;
+                calls.blocking.push(Blocking { hook, message, retry_after_s: ANNOTATION_RETRY_S });
+                return held(hook);
+            }
+            if !calls.passes(Hook::BeforeClusterUpgrade, between(&self.wanted))? {
+                return held(Hook::BeforeClusterUpgrade);
+            }
+        }
+        calls.expect(&[Hook::AfterClusterUpgrade]);
+        let Some(next) = self.plan.control_plane.first().cloned() else {
+            return Ok(Some("there is no plan for it".to_owned()));
+        };
+        if !calls.passes(Hook::BeforeControlPlaneUpgrade, between(&next))? {
+            return held(Hook::BeforeControlPlaneUpgrade);
+        }
+        calls.expect(&[Hook::AfterControlPlaneUpgrade]);
+        if self.plan.workers.first() == Some(&next) {
+            calls.expect(&[Hook::BeforeWorkersUpgrade, Hook::AfterWorkersUpgrade]);
+        }
+        self.control_plane = next;
+        self.steady = false;
+        self.upgrading.push((None, name.to_owned()));
+        Ok(None)
+    }
+
+    /// The plan as requests have it.
+    fn steps(&self) -> Value {
+        let steps = |all: &[String]| all.iter().map(|version| json!({ "version": version })).collect::<Vec<_>>();
+        json!({"controlPlaneUpgrades": steps(&self.plan.control_plane), "workersUpgrades": steps(&self.plan.workers)})
+    }
+
+    /// Whether everything has the wanted version, and nothing is on its way.
+    pub(super) fn is_over(&self) -> bool {
+        self.steady && self.control_plane == self.wanted && self.waiting.is_empty() && self.upgrading.is_empty()
+    }
+
+    /// The version of the step that the control plane is at, if more are to follow.
+    pub fn step(&self) -> Option<&str> {
+        (self.control_plane != self.wanted).then_some(self.control_plane.as_str())
+    }
+
+    fn turn(&mut self, group: Group) -> &mut Turn {
+        match group {
+            Group::Deployments => &mut self.deployments,
+            Group::Pools => &mut self.pools,
+        }
+    }
+
+    /// The version of workers; none: they are not to be made yet. Call it for each of a group, in their order.
+    pub(super) fn workers_version(&mut self, seen: &Seen, group: Group, own: &Value) -> Option<String> {
         let topology = text(own, "/name").to_owned();
         let steered = |name: &str| own.pointer("/metadata/annotations").is_some_and(|all| all.get(name).is_some());
-        let deferred =
-            self.held || steered(TOPOLOGY_DEFER_UPGRADE_ANNOTATION) || steered(TOPOLOGY_HOLD_UPGRADE_ANNOTATION);
-        let found =
-            seen.deployments.iter().find(|one| one["metadata"]["labels"][TOPOLOGY_DEPLOYMENT_LABEL] == *topology);
-        let Some(current) = found.map(|one| text(one, "/spec/template/spec/version").to_owned()) else {
+        let holds = steered(TOPOLOGY_HOLD_UPGRADE_ANNOTATION);
+        let deferred = self.turn(group).held || steered(TOPOLOGY_DEFER_UPGRADE_ANNOTATION) || holds;
+        let Some(found) = seen.made(group, &topology) else {
             if self.steady && self.control_plane == self.wanted {
                 return Some(self.wanted.clone());
             }
             let on = "the control plane is being upgraded".to_owned();
-            self.waiting.push(Waiting::Create { topology, on });
+            self.waiting.push(Waiting::Create { group, topology, on });
             return None;
         };
+        let current = text(found, "/spec/template/spec/version").to_owned();
         if current == self.wanted {
             return Some(current);
         }
+        let name = text(found, "/metadata/name").to_owned();
         let to = self.wanted.clone();
         if deferred {
-            self.held |= steered(TOPOLOGY_HOLD_UPGRADE_ANNOTATION);
-            self.waiting.push(Waiting::Deferred { topology, to });
+            self.turn(group).held |= holds;
+            self.waiting.push(Waiting::Deferred { group, topology, name, to });
             return Some(current);
         }
+        let has_room = self.turn(group).room > 0;
         let on = match &self.workers {
             Some(version) if *version == current => "the control plane has to go on first".to_owned(),
-            Some(version) if self.room > 0 => {
-                self.room -= 1;
-                self.upgrading.push(topology);
-                return Some(version.clone());
+            Some(version) if has_room => {
+                let version = version.clone();
+                self.turn(group).room -= 1;
+                self.upgrading.push((Some(group), name));
+                return Some(version);
             }
             Some(_) => "other workers are being upgraded".to_owned(),
             None => "the control plane comes first".to_owned(),
         };
-        self.waiting.push(Waiting::Workers { topology, to, on });
+        self.waiting.push(Waiting::Workers { group, topology, name, to, on });
         Some(current)
+    }
+}
+
+fn with(steps: &Value, mut fields: Value) -> Value {
+    if let (Some(all), Some(steps)) = (fields.as_object_mut(), steps.as_object()) {
+        all.extend(steps.iter().map(|(name, value)| (name.clone(), value.clone())));
+    }
+    fields
+}
+
+/// What the user holds back an upgrade with.
+fn annotations_that_hold(cluster: &Value) -> Option<String> {
+    let all = cluster["metadata"]["annotations"].as_object()?;
+    let keys: Vec<&str> =
+        all.keys().map(String::as_str).filter(|key| key.starts_with(BEFORE_UPGRADE_HOOK_PREFIX)).collect();
+    match keys[..] {
+        [] => None,
+        [one] => Some(format!("annotation {one} is set")),
+        _ => Some(format!("annotations {} are set", keys.join(", "))),
     }
 }

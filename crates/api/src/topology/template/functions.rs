@@ -140,8 +140,18 @@ pub(super) fn call(name: &str, arguments: Vec<Value>) -> Result<Value> {
             version(&text).ok_or_else(|| TemplateError::Run(format!("{text:?} is no semantic version")))?
         }
         "semverCompare" => satisfies(&given.text(0)?, &given.text(1)?)?.into(),
-        _ => return failed(format!("function {name:?} not defined")),
+        _ => return failed(not_defined(name)),
     })
+}
+
+fn not_defined(name: &str) -> String {
+    format!("function {name:?} not defined")
+}
+
+/// Whether there is such a function: one that is has something to say about arguments that are missing.
+pub(super) fn is_known(name: &str) -> bool {
+    matches!(name, "and" | "or")
+        || !matches!(call(name, Vec::new()), Err(TemplateError::Run(why)) if why == not_defined(name))
 }
 
 /// Functions of texts.
@@ -353,6 +363,7 @@ fn satisfies(range: &str, text: &str) -> Result<bool> {
             return Ok(false);
         }
         let [major, minor, _] = wanted;
+        let next = |number: u64| number.saturating_add(1);
         Ok(match sign.trim() {
             "" | "=" => found == wanted,
             "!=" => found != wanted,
@@ -360,8 +371,8 @@ fn satisfies(range: &str, text: &str) -> Result<bool> {
             ">=" | "=>" => found >= wanted,
             "<" => found < wanted,
             "<=" | "=<" => found <= wanted,
-            "~" => found >= wanted && found < if given == 1 { [major + 1, 0, 0] } else { [major, minor + 1, 0] },
-            "^" => found >= wanted && found < if major > 0 { [major + 1, 0, 0] } else { [0, minor + 1, 0] },
+            "~" => found >= wanted && found < if given == 1 { [next(major), 0, 0] } else { [major, next(minor), 0] },
+            "^" => found >= wanted && found < if major > 0 { [next(major), 0, 0] } else { [0, next(minor), 0] },
             other => return failed(format!("{other:?} is no comparison of versions")),
         })
     };

@@ -77,6 +77,33 @@ pub(super) fn parse(text: &str) -> Result<Vec<Node>> {
     }
 }
 
+/// Adds the names of all functions that nodes call.
+pub(super) fn functions<'a>(nodes: &'a [Node], names: &mut Vec<&'a str>) {
+    for node in nodes {
+        match node {
+            Node::Text(_) => {}
+            Node::Action(pipeline) => called(pipeline, names),
+            Node::If { condition: pipeline, then, otherwise }
+            | Node::With { value: pipeline, then, otherwise }
+            | Node::Range { list: pipeline, then, otherwise, .. } => {
+                called(pipeline, names);
+                functions(then, names);
+                functions(otherwise, names);
+            }
+        }
+    }
+}
+
+fn called<'a>(pipeline: &'a Pipeline, names: &mut Vec<&'a str>) {
+    for term in pipeline.commands.iter().flatten() {
+        match &term.operand {
+            Operand::Function(name) => names.push(name),
+            Operand::Pipeline(inner) => called(inner, names),
+            _ => {}
+        }
+    }
+}
+
 fn pieces(mut text: &str) -> Result<Vec<Piece>> {
     let mut pieces = Vec::new();
     let mut trim = false;

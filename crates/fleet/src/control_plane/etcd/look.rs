@@ -173,13 +173,23 @@ impl Look {
         self.members.iter().find(|member| member.is_on(machine))
     }
 
+    /// The member that may be on a machine of which neither node nor addresses are known: it is on none of the others. Nobody's
+    /// where one of those is not known either.
+    pub fn may_be_of<'a>(
+        &self,
+        machine: &Machine,
+        others: impl Iterator<Item = &'a Machine> + Clone,
+    ) -> Option<&Member> {
+        if !is_unknown(machine) || others.clone().any(is_unknown) {
+            return None;
+        }
+        self.members.iter().find(|member| !others.clone().any(|other| member.is_on(other)))
+    }
+
     /// Members that run on none of the machines, those without a name first; nothing while some machine may yet turn out
     /// to have one: its node is not known, and neither are its addresses.
     pub fn strays<'a>(&self, machines: impl Iterator<Item = &'a Machine> + Clone) -> Vec<&Member> {
-        let unknown = |machine: &Machine| {
-            machine.status.as_ref().is_none_or(|status| status.node_ref.is_none() && status.addresses.is_empty())
-        };
-        if machines.clone().any(unknown) {
+        if machines.clone().any(is_unknown) {
             return Vec::new();
         }
         let is_stray = |member: &&Member| !machines.clone().any(|machine| member.is_on(machine));
@@ -228,6 +238,11 @@ impl Look {
         let target = self.members.iter().find(|other| other.name == *target)?;
         Some((member.name.clone(), target.id))
     }
+}
+
+/// Where it runs is not known.
+fn is_unknown(machine: &Machine) -> bool {
+    machine.status.as_ref().is_none_or(|status| status.node_ref.is_none() && status.addresses.is_empty())
 }
 
 #[cfg(test)]

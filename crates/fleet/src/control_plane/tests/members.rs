@@ -182,6 +182,8 @@ fn the_member_of_a_machine_that_never_joined_does_not_hold_up_its_replacement() 
     assert!(text(&seen).starts_with("etcd: remove 7\n"), "{}", text(&seen));
     machine(&mut seen, 2).status.as_mut().unwrap().addresses.clear();
     assert!(!text(&seen).contains("etcd: remove"), "it may be the one that has no address yet");
+    deleted(&mut seen, 2);
+    assert!(text(&seen).starts_with("etcd: remove 7\n"), "before its server goes: {}", text(&seen));
 }
 
 #[test]

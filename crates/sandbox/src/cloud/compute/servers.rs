@@ -64,12 +64,20 @@ pub fn missing(id: &str) -> Fault {
     Fault::not_found("InstanceNotFound", format!("Instance {id} could not be found."))
 }
 
+/// The one name that a pattern can match.
+fn whole_name(pattern: &str) -> Option<String> {
+    let plain = pattern.replace('\\', "");
+    Some(plain.strip_prefix('^')?.strip_suffix('$')?.to_owned())
+}
+
 /// Nova reads names as regular expressions; the forms that people use are anchors and a part of the name.
 fn name_matches(pattern: &str, name: &str) -> bool {
+    if let Some(whole) = whole_name(pattern) {
+        return whole == name;
+    }
     let plain = pattern.replace('\\', "");
     match (plain.strip_prefix('^'), plain.strip_suffix('$')) {
-        (Some(p), Some(_)) => p.strip_suffix('$') == Some(name),
-        (Some(start), None) => name.starts_with(start.trim_end_matches(".*")),
+        (Some(start), _) => name.starts_with(start.trim_end_matches(".*")),
         (None, Some(end)) => name.ends_with(end),
         (None, None) => name.contains(plain.as_str()),
     }
@@ -79,10 +87,16 @@ fn all(state: &State, request: &Request, caller: &Caller, detail: bool) -> Resul
     let everybody = caller.admin && (request.is_set("all_tenants") || request.is_set("all_projects"));
     let project = request.query("project_id").or(request.query("tenant_id"));
     let table = state.table(Kind::Server);
-    let mut rows: Vec<Arc<Row>> = match (everybody, project) {
-        (true, None) => table.all().cloned().collect(),
-        (true, Some(project)) => table.find("project_id", project).cloned().collect(),
-        (false, _) => table.find("project_id", &caller.project).cloned().collect(),
+    let project = if everybody { project } else { Some(caller.project.as_str()) };
+    // Who names a server wholly is not made to wait for all others.
+    let mut rows: Vec<Arc<Row>> = match (request.query("name").and_then(whole_name), project) {
+        (Some(name), project) => {
+            let mut rows: Vec<_> = table.find("name", &name).cloned().collect();
+            rows.retain(|row| project.is_none_or(|project| text(row, "project_id") == project));
+            rows
+        }
+        (None, Some(project)) => table.find("project_id", project).cloned().collect(),
+        (None, None) => table.all().cloned().collect(),
     };
     if let Some(since) = request.query("changes-since") {
         let since: jiff::Timestamp =

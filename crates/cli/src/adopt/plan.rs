@@ -1,0 +1,688 @@
+//! What is to be made of a cluster, as a pure function of what there is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::{
+    cluster_configuration::ClusterConfiguration,
+    names::{
+        CLONED_FROM_KIND_ANNOTATION, CLONED_FROM_NAME_ANNOTATION, CLUSTER_LABEL, CONTROL_PLANE_LABEL,
+        CONTROL_PLANE_NAME_LABEL, DEPLOYMENT_LABEL, KUBEADM_CLUSTER_CONFIGURATION_ANNOTATION, MACHINE_FINALIZER,
+        MACHINE_SET_FINALIZER, OPENSTACK_MACHINE_FINALIZER, REVISION_ANNOTATION, SECRET_TYPE, SET_LABEL,
+        TEMPLATE_HASH_LABEL,
+    },
+};
+use openstack::network::Port;
+use serde_json::{Map, Value, json};
+
+use super::{
+    FILES, Keys, OWNER_KEY,
+    look::{Member, Seen},
+};
+
+const CORE: &str = "cluster.x-k8s.io";
+const BOOTSTRAP: &str = "bootstrap.cluster.x-k8s.io";
+const CONTROL_PLANE: &str = "controlplane.cluster.x-k8s.io";
+const INFRASTRUCTURE: &str = "infrastructure.cluster.x-k8s.io";
+/// What the provider writes into descriptions.
+const MARK: &str = "Created by cluster-api-provider-openstack cluster ";
+const CLEANUP_HOOK: &str = "pre-terminate.delete.hook.machine.cluster.x-k8s.io/kcp-cleanup";
+/// Longest name of a machine.
+const NAME_MAX: usize = 63;
+/// In the names and labels of what is adopted.
+const HASH: &str = "adopted";
+
+/// An object that others belong to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Owner {
+    Cluster,
+    ControlPlane,
+    Deployment(String),
+    Set(String),
+    Machine(String),
+}
+
+/// An object to be made. Owners are earlier in the list; one of them may be the controller.
+#[derive(Debug)]
+pub struct Made {
+    pub object: Value,
+    pub owners: Vec<(Owner, bool)>,
+    pub is: Option<Owner>,
+}
+
+impl Made {
+    pub fn name(&self) -> String {
+        self.object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
+    }
+
+    pub fn told(&self) -> String {
+        format!("{} {}", self.object["kind"].as_str().unwrap_or_default(), self.name())
+    }
+}
+
+/// What the cluster is to be called, and what its controllers are to know.
+pub struct Terms<'a> {
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub keys: &'a Keys,
+    pub clouds_yaml: &'a str,
+    pub cloud_name: &'a str,
+}
+
+/// Workers that are alike.
+struct Group<'a> {
+    name: String,
+    members: Vec<&'a Member>,
+}
+
+#[derive(Default)]
+pub struct Plan {
+    pub objects: Vec<Made>,
+    /// Servers by id and name that nothing says whose they are.
+    pub unmarked: Vec<(String, String)>,
+    /// Why it cannot be done.
+    pub obstacles: Vec<String>,
+    /// What a user should know.
+    pub notes: Vec<String>,
+    /// `<namespace>-<cluster>`.
+    pub resource: String,
+    summary: Vec<String>,
+}
+
+pub fn of(adopt: &Terms<'_>, seen: &Seen) -> Plan {
+    let mut plan = Plan { resource: format!("{}-{}", adopt.namespace, adopt.name), ..Plan::default() };
+    let (control, workers): (Vec<&Member>, Vec<&Member>) = seen.members.iter().partition(|member| member.control_plane);
+    members(seen, &mut plan);
+    let configuration = configuration(seen, &mut plan);
+    let host = endpoint(seen, &mut plan);
+    let first = control.first().copied();
+    for (what, of) in [
+        ("version", control.iter().map(|one| one.version.as_str()).collect::<BTreeSet<_>>()),
+        ("flavour", control.iter().map(|one| one.flavor.as_str()).collect()),
+    ] {
+        if of.len() > 1 {
+            let all = of.into_iter().collect::<Vec<_>>().join(", ");
+            plan.obstacles
+                .push(format!("control plane nodes differ in {what} ({all}): some would be replaced at once"));
+        }
+    }
+    let (Some(first), Some(host)) = (first, host) else {
+        if first.is_none() {
+            plan.obstacles.push("no node has the label node-role.kubernetes.io/control-plane".to_owned());
+        }
+        return plan;
+    };
+    cluster(adopt, seen, &host, &mut plan);
+    control_plane(adopt, seen, first, &control, configuration, &mut plan);
+    for group in grouped(adopt, &workers) {
+        deployment(adopt, seen, &group, &mut plan);
+    }
+    plan.summary.insert(0, format!("cluster {}/{}: API at {}:{}", adopt.namespace, adopt.name, host.0, host.1));
+    plan
+}
+
+/// Whether each node can be a machine.
+fn members(seen: &Seen, plan: &mut Plan) {
+    let mut names = BTreeSet::new();
+    for member in &seen.members {
+        let node = &member.node;
+        let Some(server) = &member.server else {
+            plan.obstacles
+                .push(format!("node {node} (provider ID {:?}) has no server in this cloud", member.provider_id));
+            continue;
+        };
+        if !is_name(&server.name) {
+            plan.obstacles.push(format!("server {} of node {node} has a name that no object can have", server.name));
+        }
+        // The cloud lets them, and the controllers know servers by their names.
+        if !names.insert(&server.name) {
+            plan.obstacles.push(format!("server {} of node {node} has the name of another node's server", server.name));
+        }
+        if server.image["id"].as_str().is_none() {
+            plan.obstacles
+                .push(format!("server {} boots from a volume: such machines are not adopted yet", server.name));
+        }
+        match server.metadata.get(OWNER_KEY) {
+            Some(of) if *of == plan.resource => {}
+            Some(of) => plan.obstacles.push(format!("server {} is marked as one of {of}", server.name)),
+            None => plan.unmarked.push((server.id.clone(), server.name.clone())),
+        }
+    }
+}
+
+/// A name that a machine can have (RFC 1123).
+fn is_name(name: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(is_part) && !name.starts_with('-') && !name.ends_with('-')
+}
+
+/// kubeadm's own configuration as the platform writes it; its fields of other places are left out.
+fn configuration(seen: &Seen, plan: &mut Plan) -> Value {
+    const KEPT: [&str; 9] = [
+        "apiServer",
+        "certificatesDir",
+        "controllerManager",
+        "dns",
+        "encryptionAlgorithm",
+        "etcd",
+        "featureGates",
+        "imageRepository",
+        "scheduler",
+    ];
+    let mut found = Map::new();
+    for key in KEPT {
+        let value = tidy(seen.configuration[key].clone());
+        if !value.is_null() {
+            found.insert(key.to_owned(), value);
+        }
+    }
+    if let Some(server) = found.get_mut("apiServer").and_then(Value::as_object_mut) {
+        server.remove("timeoutForControlPlane");
+    }
+    if seen.configuration.pointer("/etcd/external").is_some_and(|external| !external.is_null()) {
+        plan.obstacles.push("etcd is outside of the cluster: such clusters are not adopted yet".to_owned());
+    }
+    found.retain(|_, value| tidy(value.clone()) != Value::Null);
+    let value = Value::Object(found);
+    match serde_json::from_value::<ClusterConfiguration>(value.clone()) {
+        Ok(read) => serde_json::to_value(read).unwrap_or(value),
+        Err(error) => {
+            plan.obstacles.push(format!("kubeadm's ClusterConfiguration cannot be taken over: {error}"));
+            json!({})
+        }
+    }
+}
+
+/// Without what is empty; arguments of v1beta3, a map, as a list.
+fn tidy(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let of = |(key, value): (String, Value)| {
+                let value = match value {
+                    Value::Object(arguments) if key == "extraArgs" => Value::Array(
+                        arguments.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect(),
+                    ),
+                    other => tidy(other),
+                };
+                (!value.is_null()).then_some((key, value))
+            };
+            let kept: Map<String, Value> = map.into_iter().filter_map(of).collect();
+            if kept.is_empty() { Value::Null } else { Value::Object(kept) }
+        }
+        Value::Array(list) if list.is_empty() => Value::Null,
+        Value::String(text) if text.is_empty() => Value::Null,
+        other => other,
+    }
+}
+
+/// Host and port of the API, as kubeadm tells them.
+fn endpoint(seen: &Seen, plan: &mut Plan) -> Option<(String, u16)> {
+    let text = seen.configuration["controlPlaneEndpoint"].as_str().unwrap_or_default();
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, "6443"));
+    let host = host.trim_matches(['[', ']']);
+    match port.parse::<u16>() {
+        Ok(port) if !host.is_empty() => Some((host.to_owned(), port)),
+        _ => {
+            plan.obstacles
+                .push(format!("kubeadm's controlPlaneEndpoint is {text:?}: set one that outlives every node"));
+            None
+        }
+    }
+}
+
+fn metadata(adopt: &Terms<'_>, name: &str) -> Value {
+    json!({"name": name, "labels": {CLUSTER_LABEL: adopt.name}})
+}
+
+fn reference(group: &str, kind: &str, name: &str) -> Value {
+    json!({"apiGroup": group, "kind": kind, "name": name})
+}
+
+fn object(group: &str, kind: &str, metadata: Value, spec: Value) -> Value {
+    json!({"apiVersion": format!("{group}/v1beta2"), "kind": kind, "metadata": metadata, "spec": spec})
+}
+
+fn secret(metadata: Value, type_: &str, data: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": type_, "stringData": data})
+}
+
+/// Cluster, its keys and credentials, and its network.
+fn cluster(adopt: &Terms<'_>, seen: &Seen, host: &(String, u16), plan: &mut Plan) {
+    let name = adopt.name;
+    let networking = &seen.configuration["networking"];
+    let mut network = Map::new();
+    for (field, from) in [("pods", "podSubnet"), ("services", "serviceSubnet")] {
+        if let Some(blocks) = networking[from].as_str().filter(|blocks| !blocks.is_empty()) {
+            let blocks: Vec<&str> = blocks.split(',').map(str::trim).collect();
+            network.insert(field.to_owned(), json!({ "cidrBlocks": blocks }));
+        }
+    }
+    if let Some(domain) = networking["dnsDomain"].as_str() {
+        network.insert("serviceDomain".to_owned(), domain.into());
+    }
+    let mut spec = json!({
+        "paused": true,
+        "controlPlaneEndpoint": {"host": host.0, "port": host.1},
+        "controlPlaneRef": reference(CONTROL_PLANE, "KubeadmControlPlane", &control_plane_name(adopt)),
+        "infrastructureRef": reference(INFRASTRUCTURE, "OpenStackCluster", name),
+    });
+    if !network.is_empty() {
+        spec["clusterNetwork"] = network.into();
+    }
+    plan.objects.push(Made {
+        object: object(CORE, "Cluster", metadata(adopt, name), spec),
+        owners: Vec::new(),
+        is: Some(Owner::Cluster),
+    });
+    let owned = || vec![(Owner::Cluster, false)];
+    let credentials = json!({"clouds.yaml": adopt.clouds_yaml});
+    let credentials = secret(metadata(adopt, &format!("{name}-cloud-config")), "Opaque", credentials);
+    plan.objects.push(Made { object: credentials, owners: owned(), is: None });
+    for (key, purpose, ..) in FILES {
+        let (public, private) = adopt.keys.get(key).cloned().unwrap_or_default();
+        let data = json!({"tls.crt": public, "tls.key": private});
+        let keys = secret(metadata(adopt, &purpose.secret_name(name)), SECRET_TYPE, data);
+        plan.objects.push(Made { object: keys, owners: owned(), is: None });
+    }
+    let infra = infrastructure(adopt, seen, host, plan);
+    let owners = vec![(Owner::Cluster, true)];
+    let infra = object(INFRASTRUCTURE, "OpenStackCluster", metadata(adopt, name), infra);
+    plan.objects.push(Made { object: infra, owners, is: None });
+}
+
+/// What carries the cluster's mark is the platform's, and goes with the cluster; the rest is named, and stays.
+fn infrastructure(adopt: &Terms<'_>, seen: &Seen, host: &(String, u16), plan: &mut Plan) -> Value {
+    let mark = format!("{MARK}{}", plan.resource);
+    let ours = |description: &str| description.starts_with(&mark);
+    let mut spec = json!({
+        "identityRef": {"name": format!("{}-cloud-config", adopt.name), "cloudName": adopt.cloud_name},
+        "controlPlaneEndpoint": {"host": host.0, "port": host.1},
+    });
+    if let Some(router) = &seen.router
+        && let Some(gateway) = &router.external_gateway_info
+    {
+        spec["externalNetwork"] = json!({"id": gateway.network_id});
+    } else {
+        spec["enableExternalNetwork"] = false.into();
+    }
+    match &seen.network {
+        Some(network) if ours(&network.description) => {
+            let subnet = |subnet: &openstack::network::Subnet| json!({"cidr": subnet.cidr, "dnsNameservers": subnet.dns_nameservers});
+            spec["managedSubnets"] = seen.subnets.iter().map(subnet).collect();
+            plan.summary.push(format!("network {}: goes with the cluster", network.name));
+        }
+        Some(network) => {
+            spec["network"] = json!({"id": network.id});
+            spec["subnets"] = seen.subnets.iter().map(|subnet| json!({"id": subnet.id})).collect();
+            if let Some(router) = &seen.router {
+                spec["router"] = json!({"id": router.id});
+            }
+            plan.summary.push(format!("network {}: stays when the cluster is deleted", network.name));
+        }
+        None => plan.obstacles.push("the control plane nodes have no port in this cloud".to_owned()),
+    }
+    if managed_groups(seen, &plan.resource) {
+        spec["managedSecurityGroups"] = json!({"allowAllInClusterTraffic": true});
+    }
+    let floating = seen.floating_ips.iter().find(|ip| ip.floating_ip_address == host.0);
+    let port = floating.and_then(|ip| ip.port_id.clone());
+    let balancer = seen
+        .balancers
+        .iter()
+        .find(|balancer| balancer.vip_address == host.0 || port.as_ref() == Some(&balancer.vip_port_id));
+    match balancer {
+        Some(balancer) if ours(&balancer.description) => {
+            spec["apiServer"] =
+                json!({"managedLoadBalancer": {"enabled": true}, "enableFloatingIP": floating.is_some()});
+            plan.summary.push(format!("load balancer {}: goes with the cluster", balancer.name));
+        }
+        Some(balancer) => {
+            spec["apiServer"] = json!({"enableFloatingIP": false});
+            plan.notes.push(format!(
+                "load balancer {} is not the platform's: add new control plane machines to it, and take old ones out, yourself",
+                balancer.name
+            ));
+        }
+        None if floating.is_some_and(|ip| ours(&ip.description)) => {}
+        None => {
+            spec["apiServer"] = json!({"enableFloatingIP": false});
+            plan.notes.push(format!(
+                "{} leads to the control plane by a way that the platform does not know: keep it",
+                host.0
+            ));
+        }
+    }
+    spec
+}
+
+fn managed_groups(seen: &Seen, resource: &str) -> bool {
+    let prefix = format!("k8s-cluster-{resource}-secgroup-");
+    let of = |port: &Port| {
+        port.security_groups.iter().any(|id| seen.groups.get(id).is_some_and(|group| group.name.starts_with(&prefix)))
+    };
+    seen.members.iter().flat_map(|member| &member.ports).any(of)
+}
+
+fn control_plane_name(adopt: &Terms<'_>) -> String {
+    format!("{}-control-plane", adopt.name)
+}
+
+/// What machines of the kind are made from.
+fn machine_spec(seen: &Seen, member: &Member, resource: &str) -> Value {
+    let server = member.server.clone().unwrap_or_default();
+    let mut spec = json!({"flavor": {"filter": {"name": member.flavor}}, "image": {"id": server.image["id"]}});
+    if !server.key_name.is_empty() {
+        spec["sshKeyName"] = server.key_name.into();
+    }
+    if !managed_groups(seen, resource) {
+        let groups: BTreeSet<&String> = member.ports.iter().flat_map(|port| &port.security_groups).collect();
+        if !groups.is_empty() {
+            spec["securityGroups"] = groups.into_iter().map(|id| json!({"id": id})).collect();
+        }
+    }
+    spec
+}
+
+/// How new machines register. Where a cloud controller manager runs, that says the provider ID.
+fn registration(seen: &Seen) -> Value {
+    let arguments = if seen.cloud_controller {
+        json!([{"name": "cloud-provider", "value": "external"}])
+    } else {
+        json!([{"name": "provider-id", "value": "openstack:///'{{ ds.meta_data.instance_id }}'"}])
+    };
+    json!({"nodeRegistration": {"name": "{{ local_hostname }}", "kubeletExtraArgs": arguments}})
+}
+
+fn template(adopt: &Terms<'_>, name: &str, spec: &Value) -> Made {
+    let spec = json!({"template": {"spec": spec}});
+    let object = object(INFRASTRUCTURE, "OpenStackMachineTemplate", metadata(adopt, name), spec);
+    Made { object, owners: vec![(Owner::Cluster, false)], is: None }
+}
+
+fn control_plane(
+    adopt: &Terms<'_>,
+    seen: &Seen,
+    first: &Member,
+    all: &[&Member],
+    configuration: Value,
+    plan: &mut Plan,
+) {
+    let name = control_plane_name(adopt);
+    let spec = machine_spec(seen, first, &plan.resource);
+    plan.objects.push(template(adopt, &name, &spec));
+    let mut kubeadm = json!({"initConfiguration": registration(seen), "joinConfiguration": registration(seen)});
+    let plain = configuration.as_object().is_none_or(Map::is_empty);
+    if !plain {
+        kubeadm["clusterConfiguration"] = configuration.clone();
+    }
+    let infra = reference(INFRASTRUCTURE, "OpenStackMachineTemplate", &name);
+    plan.objects.push(Made {
+        object: object(
+            CONTROL_PLANE,
+            "KubeadmControlPlane",
+            metadata(adopt, &name),
+            json!({
+                "replicas": all.len(), "version": first.version, "kubeadmConfigSpec": kubeadm,
+                "machineTemplate": {"spec": {"infrastructureRef": infra}},
+            }),
+        ),
+        owners: vec![(Owner::Cluster, true)],
+        is: Some(Owner::ControlPlane),
+    });
+    // What the control plane compares with its own: as of a machine that has joined.
+    let mut config = kubeadm;
+    config.as_object_mut().map(|fields| fields.remove("initConfiguration"));
+    config["joinConfiguration"]["controlPlane"] = json!({});
+    let recorded: Option<ClusterConfiguration> =
+        (!plain).then(|| serde_json::from_value(configuration).unwrap_or_default());
+    let recorded = serde_json::to_string(&recorded).unwrap_or_default();
+    for member in all {
+        let labels = json!({CLUSTER_LABEL: adopt.name, CONTROL_PLANE_LABEL: "", CONTROL_PLANE_NAME_LABEL: name});
+        let annotations = json!({CLEANUP_HOOK: "", KUBEADM_CLUSTER_CONFIGURATION_ANNOTATION: recorded});
+        let meta = Meta { labels, annotations, template: name.clone(), owner: Owner::ControlPlane };
+        machine(adopt, member, &spec, &config, meta, plan);
+    }
+    plan.summary.push(format!("KubeadmControlPlane {name}: {} machines of {}", all.len(), first.version));
+}
+
+/// What an object of a machine carries.
+struct Meta {
+    labels: Value,
+    annotations: Value,
+    template: String,
+    owner: Owner,
+}
+
+/// The machine, its server and its configuration. Its user data is of no more use, and is asked for all the same.
+fn machine(adopt: &Terms<'_>, member: &Member, spec: &Value, config: &Value, meta: Meta, plan: &mut Plan) {
+    let Some(server) = &member.server else { return };
+    let name = server.name.as_str();
+    let mut body = json!({
+        "clusterName": adopt.name, "version": member.version, "providerID": member.provider_id,
+        "bootstrap": {"configRef": reference(BOOTSTRAP, "KubeadmConfig", name), "dataSecretName": name},
+        "infrastructureRef": reference(INFRASTRUCTURE, "OpenStackMachine", name),
+    });
+    if member.control_plane && !server.availability_zone.is_empty() {
+        body["failureDomain"] = server.availability_zone.clone().into();
+    }
+    let of = |finalizers: &[&str], annotations: Value| json!({"name": name, "labels": meta.labels, "annotations": annotations, "finalizers": finalizers});
+    plan.objects.push(Made {
+        object: object(CORE, "Machine", of(&[MACHINE_FINALIZER], meta.annotations), body),
+        owners: vec![(meta.owner, true)],
+        is: Some(Owner::Machine(name.to_owned())),
+    });
+    let owned = || vec![(Owner::Machine(name.to_owned()), true)];
+    let cloned = json!({
+        CLONED_FROM_NAME_ANNOTATION: meta.template,
+        CLONED_FROM_KIND_ANNOTATION: format!("OpenStackMachineTemplate.{INFRASTRUCTURE}"),
+    });
+    let infra = object(INFRASTRUCTURE, "OpenStackMachine", of(&[OPENSTACK_MACHINE_FINALIZER], cloned), spec.clone());
+    plan.objects.push(Made { object: infra, owners: owned(), is: None });
+    let config = object(BOOTSTRAP, "KubeadmConfig", of(&[], json!({})), config.clone());
+    plan.objects.push(Made { object: config, owners: owned(), is: None });
+    let data = json!({"value": "#cloud-config\n# This machine was there before.\n", "format": "cloud-config"});
+    plan.objects.push(Made { object: secret(metadata(adopt, name), SECRET_TYPE, data), owners: owned(), is: None });
+}
+
+/// Workers of one flavour, image, key and version are of one deployment.
+fn grouped<'a>(adopt: &Terms<'_>, workers: &[&'a Member]) -> Vec<Group<'a>> {
+    let mut groups: BTreeMap<[String; 4], Vec<&Member>> = BTreeMap::new();
+    for member in workers {
+        let Some(server) = &member.server else { continue };
+        let image = server.image["id"].as_str().unwrap_or_default().to_owned();
+        let kind = [member.flavor.clone(), image, server.key_name.clone(), member.version.clone()];
+        groups.entry(kind).or_default().push(member);
+    }
+    let name = |index: usize| format!("{}-md-{index}", adopt.name);
+    groups.into_values().enumerate().map(|(index, members)| Group { name: name(index), members }).collect()
+}
+
+fn deployment(adopt: &Terms<'_>, seen: &Seen, group: &Group<'_>, plan: &mut Plan) {
+    let (name, Some(first)) = (&group.name, group.members.first()) else { return };
+    let spec = machine_spec(seen, first, &plan.resource);
+    let config = json!({ "joinConfiguration": registration(seen) });
+    plan.objects.push(template(adopt, name, &spec));
+    plan.objects.push(Made {
+        object: object(
+            BOOTSTRAP,
+            "KubeadmConfigTemplate",
+            metadata(adopt, name),
+            json!({"template": {"spec": config}}),
+        ),
+        owners: vec![(Owner::Cluster, false)],
+        is: None,
+    });
+    let own = json!({CLUSTER_LABEL: adopt.name, DEPLOYMENT_LABEL: name});
+    let mut hashed = own.clone();
+    hashed[TEMPLATE_HASH_LABEL] = HASH.into();
+    let template = |labels: &Value| {
+        json!({"metadata": {"labels": labels}, "spec": {
+            "clusterName": adopt.name, "version": first.version,
+            "bootstrap": {"configRef": reference(BOOTSTRAP, "KubeadmConfigTemplate", name)},
+            "infrastructureRef": reference(INFRASTRUCTURE, "OpenStackMachineTemplate", name),
+        }})
+    };
+    let sized = |labels: &Value| {
+        json!({
+            "clusterName": adopt.name, "replicas": group.members.len(), "selector": {"matchLabels": labels},
+            "template": template(labels),
+        })
+    };
+    let revised =
+        |name: &str, labels: &Value| json!({"name": name, "labels": labels, "annotations": {REVISION_ANNOTATION: "1"}});
+    plan.objects.push(Made {
+        object: object(CORE, "MachineDeployment", revised(name, &own), sized(&own)),
+        owners: vec![(Owner::Cluster, false)],
+        is: Some(Owner::Deployment(name.clone())),
+    });
+    let set = format!("{name}-{HASH}");
+    let mut meta = revised(&set, &hashed);
+    meta["finalizers"] = json!([MACHINE_SET_FINALIZER]);
+    plan.objects.push(Made {
+        object: object(CORE, "MachineSet", meta, sized(&hashed)),
+        owners: vec![(Owner::Deployment(name.clone()), true)],
+        is: Some(Owner::Set(set.clone())),
+    });
+    let mut labels = hashed;
+    labels[SET_LABEL] = set.clone().into();
+    for member in &group.members {
+        let (labels, annotations) = (labels.clone(), json!({}));
+        let meta = Meta { labels, annotations, template: name.clone(), owner: Owner::Set(set.clone()) };
+        machine(adopt, member, &spec, &config, meta, plan);
+    }
+    plan.summary.push(format!("MachineDeployment {name}: {} machines of {}", group.members.len(), first.version));
+}
+
+/// The plan as a person reads it.
+pub fn told(plan: &Plan) -> String {
+    let mut lines = plan.summary.clone();
+    lines.extend(plan.objects.iter().map(|made| format!("  {}", made.told())));
+    lines.extend(plan.unmarked.iter().map(|(_, name)| format!("  server {name} is marked as the cluster's")));
+    lines.extend(plan.notes.iter().map(|note| format!("note: {note}")));
+    if plan.obstacles.is_empty() {
+        lines.push("no machine would be replaced".to_owned());
+    }
+    lines.extend(plan.obstacles.iter().map(|obstacle| format!("! {obstacle}")));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use openstack::{
+        compute::Server,
+        load_balancer::LoadBalancer,
+        network::{GatewayInfo, Network, Router, Subnet},
+    };
+
+    use super::*;
+
+    fn member(name: &str, control_plane: bool) -> Member {
+        let image = json!({"id": "image"});
+        let server = Server { id: format!("id-{name}"), name: name.into(), image, ..Server::default() };
+        Member {
+            node: name.into(),
+            provider_id: format!("openstack:///id-{name}"),
+            version: "v1.34.1".into(),
+            control_plane,
+            server: Some(server),
+            flavor: "m1.medium".into(),
+            ports: vec![Port { network_id: "net".into(), security_groups: vec!["sg".into()], ..Port::default() }],
+        }
+    }
+
+    fn seen() -> Seen {
+        let gateway = GatewayInfo { network_id: "out".into(), ..GatewayInfo::default() };
+        Seen {
+            members: vec![member("cp", true), member("w1", false), member("w2", false)],
+            configuration: json!({
+                "controlPlaneEndpoint": "203.0.113.7:6443", "clusterName": "kubernetes", "etcd": {"local": {"dataDir": "/var/lib/etcd"}},
+                "apiServer": {"extraArgs": {"profiling": "false"}, "timeoutForControlPlane": "4m0s"}, "dns": {},
+                "networking": {"podSubnet": "10.244.0.0/16", "serviceSubnet": "10.96.0.0/12", "dnsDomain": "cluster.local"},
+            }),
+            cloud_controller: false,
+            network: Some(Network { id: "net".into(), name: "mine".into(), ..Network::default() }),
+            subnets: vec![Subnet { id: "sub".into(), cidr: "10.0.0.0/24".into(), ..Subnet::default() }],
+            router: Some(Router { id: "router".into(), external_gateway_info: Some(gateway), ..Router::default() }),
+            groups: BTreeMap::new(),
+            balancers: vec![LoadBalancer {
+                name: "api".into(),
+                vip_address: "203.0.113.7".into(),
+                ..Default::default()
+            }],
+            floating_ips: Vec::new(),
+        }
+    }
+
+    fn plan(seen: &Seen) -> Plan {
+        let keys = Keys::new();
+        of(&Terms { namespace: "ns", name: "demo", keys: &keys, clouds_yaml: "", cloud_name: "mine" }, seen)
+    }
+
+    fn spec(plan: &Plan, kind: &str) -> Value {
+        let made = plan.objects.iter().find(|made| made.object["kind"] == kind);
+        made.map(|made| made.object["spec"].clone()).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_is_not_marked_is_named_by_its_id_and_stays() {
+        let found = plan(&seen());
+        assert_eq!(found.obstacles, Vec::<String>::new());
+        let infra = spec(&found, "OpenStackCluster");
+        assert_eq!(infra["network"], json!({"id": "net"}));
+        assert_eq!((&infra["router"], &infra["externalNetwork"]), (&json!({"id": "router"}), &json!({"id": "out"})));
+        assert!(infra["managedSubnets"].is_null() && infra["managedSecurityGroups"].is_null());
+        assert!(found.notes[0].contains("load balancer api is not the platform's"), "{:?}", found.notes);
+        assert_eq!(found.unmarked.len(), 3);
+        assert_eq!(spec(&found, "OpenStackMachine")["securityGroups"], json!([{"id": "sg"}]));
+        let control_plane = spec(&found, "KubeadmControlPlane");
+        let kubeadm = &control_plane["kubeadmConfigSpec"]["clusterConfiguration"];
+        assert_eq!(kubeadm["apiServer"], json!({"extraArgs": [{"name": "profiling", "value": "false"}]}));
+        assert_eq!((&control_plane["replicas"], &kubeadm["dns"]), (&json!(1), &Value::Null));
+        assert_eq!(spec(&found, "MachineDeployment")["replicas"], 2);
+        assert_eq!(spec(&found, "Cluster")["paused"], true);
+        // Owners come before what they own.
+        let mut known = BTreeSet::new();
+        for made in &found.objects {
+            assert!(made.owners.iter().all(|(owner, _)| known.contains(owner)), "{}", made.told());
+            known.extend(made.is.clone());
+        }
+    }
+
+    #[test]
+    fn what_is_marked_goes_with_the_cluster() {
+        let mut seen = seen();
+        let mark = format!("{MARK}ns-demo");
+        seen.network.as_mut().unwrap().description = mark.clone();
+        seen.balancers[0].description = mark;
+        for member in &mut seen.members {
+            let server = member.server.as_mut().unwrap();
+            server.metadata.insert(OWNER_KEY.into(), "ns-demo".into());
+        }
+        let infra = spec(&plan(&seen), "OpenStackCluster");
+        assert_eq!(infra["managedSubnets"][0]["cidr"], "10.0.0.0/24");
+        assert_eq!(infra["apiServer"]["managedLoadBalancer"]["enabled"], true);
+        assert!(infra["network"].is_null() && plan(&seen).unmarked.is_empty());
+    }
+
+    #[test]
+    fn what_would_be_replaced_or_lost_stands_in_the_way() {
+        let mut seen = seen();
+        seen.members.push(Member { version: "v1.34.2".into(), ..member("cp2", true) });
+        seen.members[1].server = None;
+        seen.members[2].server.as_mut().unwrap().image = json!("");
+        seen.configuration["etcd"] = json!({"external": {"endpoints": ["https://10.0.0.9:2379"]}});
+        let text = plan(&seen).obstacles.join("\n");
+        for part in ["differ in version", "has no server", "boots from a volume", "etcd is outside"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let mut twins = self::seen();
+        twins.members[2].server.as_mut().unwrap().name = "w1".into();
+        assert_eq!(plan(&twins).obstacles, ["server w1 of node w2 has the name of another node's server"]);
+        for (name, good) in
+            [("a".repeat(63), true), ("a".repeat(64), false), ("-a".into(), false), ("a-".into(), false)]
+        {
+            assert_eq!(is_name(&name), good, "{name}");
+        }
+        seen.configuration["controlPlaneEndpoint"] = Value::Null;
+        assert!(plan(&seen).obstacles.iter().any(|why| why.contains("set one that outlives every node")));
+    }
+}

@@ -1,0 +1,111 @@
+//! Clusters that no management cluster knows come under one, and keep their machines.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use api::{
+    cluster::Cluster,
+    condition,
+    control_plane::KubeadmControlPlane,
+    machine::{Machine, MachineDeployment},
+};
+use apiserver::User;
+use cli::Adopt;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Client;
+use serde_json::json;
+use testkit::{Shape, World};
+
+/// Machines by name with their servers; those that are not ready and up to date have none.
+async fn machines(world: &World) -> BTreeMap<String, Option<String>> {
+    let server = |machine: Machine| {
+        let conditions = machine.status.unwrap_or_default().conditions;
+        let ready = condition::is_true(&conditions, "Ready") && condition::is_true(&conditions, "UpToDate");
+        (machine.metadata.name.unwrap_or_default(), machine.spec.provider_id.filter(|_| ready))
+    };
+    world.machines().await.into_iter().map(server).collect()
+}
+
+async fn all_ready(world: &World, count: usize) -> bool {
+    let machines = machines(world).await;
+    machines.len() == count && machines.values().all(Option::is_some)
+}
+
+/// What lies in `/etc/kubernetes/pki`.
+async fn keys(world: &World) -> BTreeMap<&'static str, (String, String)> {
+    let mut keys = BTreeMap::new();
+    for purpose in ["ca", "etcd", "proxy", "sa"] {
+        let secret = world.api::<Secret>().get(&format!("demo-{purpose}")).await.unwrap();
+        let data = secret.data.unwrap();
+        let text = |key: &str| String::from_utf8(data[key].0.clone()).unwrap();
+        keys.insert(purpose, (text("tls.crt"), text("tls.key")));
+    }
+    keys
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_whose_management_is_lost_is_adopted_scaled_upgraded_and_deleted() {
+    let mut world = World::start(71).await;
+    world.create("demo", Shape { control_plane: 1, workers: 2, version: "v1.34.1".into() }).await;
+    world.until("all machines are ready", async || all_ready(&world, 3).await).await;
+    world.available("demo").await;
+    let (before, cloud) = (machines(&world).await, world.in_cloud().await);
+    let (keys, workload) = (keys(&world).await, world.workload("demo").await);
+
+    // The management cluster is lost with all that it knew.
+    let other = world.another(72).await;
+    let management = Client::new(other.service_as(User::master("admin")), "default");
+    world.go_over(other).await;
+    assert!(world.machines().await.is_empty());
+    let mut adopt = Adopt {
+        management: management.clone(),
+        workload: workload.clone(),
+        cloud: world.tenant(),
+        namespace: "default".into(),
+        name: "demo".into(),
+        keys,
+        clouds_yaml: world.clouds_yaml().to_owned(),
+        cloud_name: testkit::CLOUD.to_owned(),
+        dry_run: true,
+    };
+    let mut said = Vec::new();
+    assert!(adopt.run(&mut |word| said.push(word.to_owned())).await.unwrap(), "{said:?}");
+    assert!(said[0].contains("no machine would be replaced"), "{said:?}");
+    assert!(world.api::<Cluster>().get_opt("demo").await.unwrap().is_none());
+    adopt.dry_run = false;
+    // Twice: what an earlier run made is taken for what it is.
+    for _ in 0..2 {
+        assert!(adopt.run(&mut |word| said.push(word.to_owned())).await.unwrap(), "{said:?}");
+    }
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(world.in_cloud().await, cloud, "it is paused");
+    cli::go_on_with_adopted(&management, &workload, "default", "demo", &mut |word| said.push(word.to_owned()))
+        .await
+        .unwrap();
+    world.until("all machines are ready again", async || all_ready(&world, 3).await).await;
+    world.available("demo").await;
+    tokio::time::sleep(Duration::from_secs(45 * 60)).await;
+    assert_eq!((machines(&world).await, world.in_cloud().await), (before.clone(), cloud), "nothing was replaced");
+
+    world.patch::<MachineDeployment>("demo-md-0", json!({"spec": {"replicas": 3}})).await;
+    world.until("there is one more", async || all_ready(&world, 4).await).await;
+    let version = json!({"spec": {"version": "v1.34.2"}});
+    world.patch::<KubeadmControlPlane>("demo-control-plane", version).await;
+    let upgraded = async || {
+        let machines = world.machines().await;
+        let new = machines.iter().filter(|machine| machine.spec.version.as_deref() == Some("v1.34.2"));
+        new.count() == 1 && all_ready(&world, 4).await
+    };
+    world.until("the control plane is upgraded", upgraded).await;
+    let version = json!({"spec": {"template": {"spec": {"version": "v1.34.2"}}}});
+    world.patch::<MachineDeployment>("demo-md-0", version).await;
+    let upgraded = async || {
+        let now = machines(&world).await;
+        all_ready(&world, 4).await && before.keys().all(|old| !now.contains_key(old))
+    };
+    world.until("the workers are upgraded", upgraded).await;
+    world.delete("demo").await;
+    world.until("all is gone", async || world.machines().await.is_empty() && world.in_cloud().await.is_empty()).await;
+    let left = async || world.api::<Secret>().list(&Default::default()).await.unwrap().items.len();
+    world.until("its secrets are gone too", async || left().await == 0).await;
+    world.shutdown().await;
+}
