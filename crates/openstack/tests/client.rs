@@ -291,9 +291,10 @@ async fn proxy(to: std::net::SocketAddr) -> (std::net::SocketAddr, Arc<std::sync
     (address, asked)
 }
 
-/// TLS before a place that speaks none.
-async fn with_tls(place: std::net::SocketAddr) -> std::net::SocketAddr {
-    let made = rcgen::generate_simple_self_signed(["cloud.test".to_owned()]).unwrap();
+/// TLS before a place that speaks none, and the certificate.
+async fn with_tls(place: std::net::SocketAddr) -> (std::net::SocketAddr, String) {
+    let names = ["cloud.test".to_owned(), "127.0.0.1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()).into();
     let config = rustls::ServerConfig::builder().with_no_client_auth();
     let config = config.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
@@ -302,25 +303,32 @@ async fn with_tls(place: std::net::SocketAddr) -> std::net::SocketAddr {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            let mut client = acceptor.accept(client).await.unwrap();
+            let Ok(mut client) = acceptor.accept(client).await else { continue };
             let mut there = tokio::net::TcpStream::connect(place).await.unwrap();
             tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut there).await });
         }
     });
-    address
+    (address, made.cert.pem())
 }
 
-fn through(proxy: &str, scheme: &str) -> Client {
+fn through(proxy: &str, scheme: &str, ca_pem: Option<&str>) -> Client {
     let get = |name: &str| (name == format!("{}_PROXY", scheme.to_uppercase())).then(|| proxy.to_owned());
     let proxies = openstack::Proxies::from_variables(&get).unwrap();
     let yaml = YAML.replace("http://c/", &format!("{scheme}://cloud.test:5000/"));
-    let cloud = Cloud::from_yaml(yaml.replace("{region_name", "{verify: false, region_name").as_bytes(), None, None);
+    let yaml = yaml.replace("{region_name", "{verify: false, region_name");
+    let cloud = Cloud::from_yaml(yaml.as_bytes(), None, ca_pem.map(str::as_bytes));
     let options = Options { proxies, allow_unverified: true, ..Options::default() };
     Client::connect(cloud.unwrap(), options).unwrap()
 }
 
+/// All that an error says.
+fn told(error: &(dyn std::error::Error + 'static)) -> String {
+    let parts = std::iter::successors(Some(error), |error| error.source());
+    parts.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 #[tokio::test]
-async fn a_cloud_is_reached_through_a_proxy_that_wants_a_password() {
+async fn a_cloud_is_reached_through_a_proxy_that_wants_a_password_or_tls() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = listener.local_addr().unwrap();
@@ -328,20 +336,25 @@ async fn a_cloud_is_reached_through_a_proxy_that_wants_a_password() {
     tokio::spawn(async move { serving.await });
     let (address, asked) = proxy(place).await;
     // Names that only the proxy knows.
-    let plain = through(&format!("http://user:pass@{address}"), "http");
+    let plain = through(&format!("http://user:pass@{address}"), "http", None);
     assert_eq!(plain.access().await.unwrap().user_id, "u");
-    let refused = through(&format!("http://{address}"), "https").access().await.unwrap_err();
-    let told: Vec<String> = std::iter::successors(Some(&refused as &dyn std::error::Error), |error| error.source())
-        .map(ToString::to_string)
-        .collect();
-    assert!(told.join(": ").contains("it opens no way to cloud.test:5000: HTTP/1.1 407"), "{told:?}");
+    let refused = through(&format!("http://{address}"), "https", None).access().await.unwrap_err();
+    let why = told(&refused);
+    assert!(why.contains("tunnel error: proxy authorization required"), "{why}");
     assert_eq!(
         *asked.lock().unwrap(),
         ["POST http://cloud.test:5000/identity/v3/auth/tokens HTTP/1.1", "CONNECT cloud.test:5000 HTTP/1.1"]
     );
 
-    let (address, asked) = proxy(with_tls(place).await).await;
-    let secure = through(&format!("http://user:pass@{address}"), "https");
+    let (address, asked) = proxy(with_tls(place).await.0).await;
+    let secure = through(&format!("http://user:pass@{address}"), "https", None);
     assert_eq!(secure.access().await.unwrap().user_id, "u");
     assert_eq!(*asked.lock().unwrap(), ["CONNECT cloud.test:5000 HTTP/1.1"]);
+
+    let (address, certificate) = with_tls(address).await;
+    let strange = through(&format!("https://user:pass@{address}"), "https", None).access().await.unwrap_err();
+    let why = told(&strange);
+    assert!(why.contains("invalid peer certificate: UnknownIssuer"), "{why}");
+    let secure = through(&format!("https://user:pass@{address}"), "https", Some(&certificate));
+    assert_eq!(secure.access().await.unwrap().user_id, "u");
 }

@@ -50,11 +50,18 @@ impl Https {
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        // Whoever takes any certificate for a cloud's does not for a proxy's.
+        let trust = Tls { accept_any_certificate: false, ..tls.clone() };
+        let https = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(config(&trust)?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(http.clone());
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(config(tls)?)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(Through { http, proxies: proxies.clone() });
+            .wrap_connector(Through { http, https, proxies: proxies.clone() });
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_timer(TokioTimer::new())

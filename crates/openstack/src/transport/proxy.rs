@@ -1,7 +1,7 @@
 //! Proxies between here and a cloud, as Go programs find them: `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`, or in small letters.
 //!
 //! Source: golang.org/x/net/http/httpproxy. What goes to this machine itself never takes a proxy. A proxy is spoken to over plain
-//! HTTP; one that wants TLS or SOCKS is refused by name.
+//! HTTP or over TLS, with the trust that the cloud's own certificate authority adds; one that wants SOCKS is refused by name.
 
 use std::{
     fmt,
@@ -16,28 +16,24 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures::future::BoxFuture;
 use http::{HeaderValue, Uri};
 use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::{
-    client::legacy::connect::{Connected, Connection, HttpConnector},
+    client::legacy::connect::{Connected, Connection, HttpConnector, proxy::Tunnel},
     rt::TokioIo,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::net::TcpStream;
 use tower::Service;
 
 use super::Source;
 
 /// Entries that `NO_PROXY` may have.
 const EXCEPTIONS_LIMIT: usize = 1024;
-/// The largest head of a proxy's answer, in bytes.
-const HEAD_LIMIT_BYTES: usize = 8 * 1024;
-/// For a proxy's answer to CONNECT.
+/// For a connection to a proxy, and its answer to CONNECT.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
-    #[error("{variable} is not the URL of a proxy that can be used (http://host:port)")]
+    #[error("{variable} is not the URL of a proxy that can be used (http://host:port or https://host:port)")]
     Url { variable: String },
     #[error("{variable} has more than {EXCEPTIONS_LIMIT} entries")]
     TooMany { variable: String },
@@ -125,10 +121,10 @@ impl Proxy {
     fn read(value: &str, variable: String) -> Result<Self, ProxyError> {
         let value = value.trim();
         let text = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
-        let Some(uri) = text.parse::<Uri>().ok().filter(|uri| uri.scheme_str() == Some("http")) else {
-            return Err(ProxyError::Url { variable });
-        };
-        let (Some(authority), Some(host)) = (uri.authority(), uri.host()) else {
+        let Ok(uri) = text.parse::<Uri>() else { return Err(ProxyError::Url { variable }) };
+        let (Some(scheme @ ("http" | "https")), Some(authority), Some(host)) =
+            (uri.scheme_str(), uri.authority(), uri.host())
+        else {
             return Err(ProxyError::Url { variable });
         };
         let user = authority.as_str().rsplit_once('@').map(|(user, _)| user);
@@ -140,7 +136,8 @@ impl Proxy {
             value.set_sensitive(true);
             Some(value)
         });
-        let place = format!("http://{host}:{}", authority.port_u16().unwrap_or(80));
+        let port = authority.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+        let place = format!("{scheme}://{host}:{port}");
         match place.parse() {
             Ok(uri) => Ok(Self { uri, authorization }),
             Err(_) => Err(ProxyError::Url { variable }),
@@ -185,6 +182,8 @@ impl Exception {
 #[derive(Clone)]
 pub struct Through {
     pub http: HttpConnector,
+    /// To proxies that want TLS.
+    pub https: HttpsConnector<HttpConnector>,
     pub proxies: Proxies,
 }
 
@@ -200,52 +199,38 @@ impl Service<Uri> for Through {
     fn call(&mut self, target: Uri) -> Self::Future {
         let Some(proxy) = self.proxies.to(&target).cloned() else {
             let direct = self.http.call(target);
-            return Box::pin(async move { Ok(Way { stream: direct.await?, asks_proxy: false }) });
+            return Box::pin(
+                async move { Ok(Way { stream: MaybeHttpsStream::Http(direct.await?), asks_proxy: false }) },
+            );
         };
-        let there = self.http.call(proxy.uri.clone());
+        let mut https = self.https.clone();
         Box::pin(async move {
-            let failed = |source: Source| -> Source { format!("the proxy {}: {source}", proxy.uri).into() };
-            let mut stream = there.await.map_err(|error| failed(error.into()))?;
+            let failed = |source: Source| -> Source { format!("the proxy {}: {}", proxy.uri, chain(&*source)).into() };
             if target.scheme_str() != Some("https") {
+                let stream = https.call(proxy.uri.clone()).await.map_err(failed)?;
                 return Ok(Way { stream, asks_proxy: true });
             }
-            let opened = tokio::time::timeout(ANSWER_TIMEOUT, open(stream.inner_mut(), &target, &proxy)).await;
-            opened.map_err(|_| failed("it does not answer".into()))?.map_err(failed)?;
+            let mut tunnel = Tunnel::new(proxy.uri.clone(), https);
+            if let Some(authorization) = &proxy.authorization {
+                tunnel = tunnel.with_auth(authorization.clone());
+            }
+            let opened = tokio::time::timeout(ANSWER_TIMEOUT, tunnel.call(target)).await;
+            let stream =
+                opened.map_err(|_| failed("it does not answer".into()))?.map_err(|error| failed(error.into()))?;
             Ok(Way { stream, asks_proxy: false })
         })
     }
 }
 
-/// Asks the proxy for a way to the host (RFC 9110, section 9.3.6).
-async fn open(stream: &mut TcpStream, target: &Uri, proxy: &Proxy) -> Result<(), Source> {
-    let host = target.host().ok_or("the URL has no host")?;
-    let port = target.port_u16().unwrap_or(443);
-    let mut request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n").into_bytes();
-    if let Some(authorization) = &proxy.authorization {
-        request.extend([b"Proxy-Authorization: ", authorization.as_bytes(), b"\r\n"].concat());
-    }
-    request.extend(b"\r\n");
-    stream.write_all(&request).await?;
-    // Nobody speaks behind the head before we do, so a byte at a time takes nothing that is TLS.
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        if head.len() >= HEAD_LIMIT_BYTES {
-            return Err(format!("its answer is larger than {HEAD_LIMIT_BYTES} bytes").into());
-        }
-        head.push(stream.read_u8().await?);
-    }
-    let head = String::from_utf8_lossy(&head);
-    let line = head.lines().next().unwrap_or_default();
-    let mut words = line.split(' ');
-    match (words.next(), words.next()) {
-        (Some(version), Some(status)) if version.starts_with("HTTP/1.") && status.starts_with('2') => Ok(()),
-        _ => Err(format!("it opens no way to {host}:{port}: {line}").into()),
-    }
+/// What an error says, and what is behind it.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let parts = std::iter::successors(Some(error), |error| error.source());
+    parts.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// A connection to a host, or to the proxy that is asked for what is the host's.
 pub struct Way {
-    stream: TokioIo<TcpStream>,
+    stream: MaybeHttpsStream<TokioIo<TcpStream>>,
     asks_proxy: bool,
 }
 
@@ -330,8 +315,8 @@ mod tests {
     #[test]
     fn what_is_no_proxy_and_lists_without_end_are_refused() {
         let told = |variables: &[(&str, &str)]| proxies(variables).unwrap_err().to_string();
-        let wrong = "HTTPS_PROXY is not the URL of a proxy that can be used (http://host:port)";
-        for url in ["socks5://p.test:1080", "https://p.test", "http://", "::"] {
+        let wrong = "HTTPS_PROXY is not the URL of a proxy that can be used (http://host:port or https://host:port)";
+        for url in ["socks5://p.test:1080", "http://", "::"] {
             assert_eq!(told(&[("HTTPS_PROXY", url)]), wrong, "{url}");
         }
         let list = |count: usize| vec!["a.test"; count].join(",");
