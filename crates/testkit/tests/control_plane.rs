@@ -5,11 +5,13 @@ use api::{
     control_plane::{KubeadmControlPlane, KubeadmControlPlaneStatus},
     kubeadm::KubeadmConfig,
     machine::Machine,
+    openstack_machine::OpenStackMachine,
 };
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams, WatchParams},
 };
 use openstack::{Query, compute::Server};
 use sandbox::hollow::EtcdFault;
@@ -54,6 +56,39 @@ async fn survives(world: &World) {
 
 async fn names(world: &World) -> Vec<String> {
     world.machines().await.into_iter().filter_map(|machine| machine.metadata.name).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_to_a_server_that_is_gone_end_and_the_others_stay() {
+    let world = started(10, 3).await;
+    let members = async || {
+        let machines = world.api::<OpenStackMachine>().list(&Default::default()).await.unwrap().items;
+        let is = |one: &OpenStackMachine| condition::is_true(&one.status.as_ref().unwrap().conditions, "Ready");
+        machines.len() == 3 && machines.iter().all(is)
+    };
+    world.until("the load balancer leads to all three", members).await;
+    // The sandbox asks its cloud every other second what is behind an address.
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let mut watches = Vec::new();
+    for _ in 0..9 {
+        let maps = Api::<ConfigMap>::namespaced(world.workload("demo").await, "default");
+        watches.push(maps.watch(&WatchParams::default().timeout(290), "0").await.unwrap().boxed());
+    }
+    for watch in &mut watches {
+        assert!(watch.next().await.unwrap().is_ok(), "it shows what is there");
+    }
+    let server = world.tenant().list::<Server>(&Query::new()).await.unwrap().remove(0);
+    world.tenant().delete::<Server>(&server.id).await.unwrap();
+    let gone = async || world.tenant().look::<Server>(&server.id).await.unwrap().is_none();
+    world.until("the server is gone", gone).await;
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    let mut ended = 0;
+    for watch in &mut watches {
+        let ends = async { while let Some(Ok(_)) = watch.next().await {} };
+        ended += usize::from(tokio::time::timeout(std::time::Duration::from_secs(5), ends).await.is_ok());
+    }
+    assert!((1..9).contains(&ended), "{ended} of 9 connections ended");
+    world.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -121,9 +121,9 @@ impl Balancer {
                 let members: Vec<_> = cluster
                     .members
                     .read()
-                    .values()
-                    .filter(|member| addresses.contains(&member.address) && !cluster.etcd.is_down(&member.node))
-                    .cloned()
+                    .iter()
+                    .filter(|(_, member)| addresses.contains(&member.address) && !cluster.etcd.is_down(&member.node))
+                    .map(|(machine, member)| (machine.clone(), member.tls.clone()))
                     .collect();
                 if members.is_empty() {
                     debug!(%address, "no machine is behind the address");
@@ -133,10 +133,10 @@ impl Balancer {
                     debug!(%address, "etcd of the cluster has no quorum");
                     return;
                 }
-                let member = &members[turn.fetch_add(1, Ordering::Relaxed) % members.len()];
+                let (machine, tls) = &members[turn.fetch_add(1, Ordering::Relaxed) % members.len()];
                 tokio::select! {
-                    () = cluster.server.serve_connection(stream, member.tls.clone()) => {}
-                    () = cluster.loses_quorum() => {}
+                    () = cluster.server.serve_connection(stream, tls.clone()) => {}
+                    () = cluster.ceases(machine) => {}
                 }
             });
         }

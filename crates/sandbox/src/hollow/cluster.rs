@@ -184,11 +184,11 @@ impl Cluster {
         self.etcd.has_quorum(&self.alive())
     }
 
-    /// Returns when most of the etcd members are gone: then no API server of the cluster answers any more.
-    pub async fn loses_quorum(&self) {
+    /// Returns when the machine's API server answers no more: the machine is gone, or its etcd, or most of the etcd members.
+    pub async fn ceases(&self, machine: &str) {
         loop {
             let changed = self.changed.notified();
-            if !self.has_quorum() {
+            if !self.alive().iter().any(|id| id == machine) || !self.has_quorum() {
                 return;
             }
             changed.await;

@@ -336,10 +336,17 @@ impl Forward for Pods {
                 io::Error::new(io::ErrorKind::ConnectionRefused, text)
             };
             if let (Some(node), Some(cluster)) = (pod.strip_prefix("kube-apiserver-"), self.cluster()) {
-                let tls = cluster.members.read().values().find(|member| member.node == node).map(|m| m.tls.clone());
-                let tls = tls.filter(|_| namespace == "kube-system" && port == API_PORT).ok_or_else(refused)?;
+                let members = cluster.members.read().clone();
+                let found = members.into_iter().find(|(_, member)| member.node == node);
+                let found = found.filter(|_| namespace == "kube-system" && port == API_PORT);
+                let (machine, member) = found.ok_or_else(refused)?;
                 let (ours, theirs) = tokio::io::duplex(BUFFER_BYTES);
-                tokio::spawn(async move { cluster.server.serve_connection(ours, tls).await });
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = cluster.server.serve_connection(ours, member.tls) => {}
+                        () = cluster.ceases(&machine) => {}
+                    }
+                });
                 return Ok(theirs);
             }
             let node = pod.strip_prefix("etcd-").filter(|_| namespace == "kube-system" && port == PORT);
