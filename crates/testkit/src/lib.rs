@@ -52,6 +52,7 @@ use sandbox::{
 use serde_json::Value;
 use store::{Embedded, Limits};
 use tokio::time::Instant;
+use tracing_subscriber::fmt::{format::Writer, time::FormatTime};
 
 pub use self::{
     api_faults::{ApiFaults, Shares},
@@ -160,6 +161,16 @@ async fn management(seed: u64) -> ApiServer {
     ApiServer::start(store, options).await.expect("start the Management API")
 }
 
+/// Logs tell the time on the world's own clock.
+struct OwnTime;
+
+impl FormatTime for OwnTime {
+    fn format_time(&self, w: &mut Writer<'_>) -> std::fmt::Result {
+        let elapsed = BEGUN.get().map_or(Duration::ZERO, |(_, since)| since.elapsed());
+        write!(w, "{:9.3} s", elapsed.as_secs_f64())
+    }
+}
+
 impl World {
     /// Starts the plane. The seed decides the identifiers and names that are given out.
     pub async fn start(seed: u64) -> Self {
@@ -172,7 +183,7 @@ impl World {
         // Another test of this process may have been first.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
-        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_timer(OwnTime).with_test_writer().try_init();
         let store = || Arc::new(Embedded::memory(Limits::default()));
         let server = management(seed).await;
         let mut settings = CloudOptions {

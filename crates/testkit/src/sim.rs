@@ -153,8 +153,10 @@ impl Life {
             self.look().await?;
             if restarts && self.rng.random_bool(0.2) {
                 if self.rng.random_bool(0.5) {
+                    self.note("the controllers start anew");
                     self.world.restart_controllers().await;
                 } else {
+                    self.note("the controllers crash");
                     self.world.crash_controllers().await;
                 }
             }
