@@ -27,6 +27,7 @@ mod server;
 mod servers;
 mod stop;
 mod template;
+mod unanswered;
 mod zones;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -40,7 +41,6 @@ use api::{
 use control::{Cache, Cached, Key, Queue, Runner, Writer};
 use kube::core::ObjectMeta;
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 pub use self::image::CRD as IMAGES_CRD;
 use crate::{Caches, Life, Options, Random, Workloads, owner};
@@ -65,7 +65,7 @@ pub(crate) struct Shared {
     pub caches: Arc<Caches>,
     pub writer: Writer,
     pub scopes: scope::Scopes,
-    pub unanswered: Unanswered,
+    pub unanswered: unanswered::Unanswered,
     pub passes: passes::Passes,
     pub workloads: Arc<Workloads>,
 }
@@ -96,50 +96,6 @@ impl Shared {
     }
 }
 
-/// What a cloud makes that gave no answer in time, it has made by then.
-const LATE: Duration = Duration::from_secs(90);
-
-/// Objects for which something may yet be made in the cloud: by calls that got no answer in time. What is deleted waits for them, or
-/// they would leave something behind. Kept in memory only: controllers that start anew make no calls for what is being deleted.
-#[derive(Default)]
-pub(crate) struct Unanswered(Mutex<HashMap<(&'static str, Key), Instant>>);
-
-impl Unanswered {
-    /// Notes how a reconcile ended.
-    pub fn note<T>(&self, kind: &'static str, key: &Key, done: &stop::Result<T>) {
-        if let Err(stop::Stop::Cloud(error)) = done
-            && error.may_yet_create()
-        {
-            self.0.lock().insert((kind, key.clone()), Instant::now());
-        }
-    }
-
-    /// How long it takes until all that may yet be made has been made: none if there is nothing of the kind.
-    pub fn left(&self, kind: &'static str, key: &Key) -> Option<Duration> {
-        let calls = self.0.lock();
-        calls.get(&(kind, key.clone())).map(|since| LATE.saturating_sub(since.elapsed()))
-    }
-
-    /// What was made late has been looked for.
-    pub fn forget(&self, kind: &'static str, key: &Key) {
-        self.0.lock().remove(&(kind, key.clone()));
-    }
-
-    /// Waits if a call may still make something.
-    pub fn wait(&self, kind: &'static str, key: &Key) -> stop::Result<()> {
-        let mut calls = self.0.lock();
-        let entry = (kind, key.clone());
-        let Some(since) = calls.get(&entry) else { return Ok(()) };
-        let left = LATE.saturating_sub(since.elapsed());
-        if left.is_zero() {
-            calls.remove(&entry);
-            return Ok(());
-        }
-        drop(calls);
-        stop::wait("WaitingForLateCalls", "calls that the cloud gave no answer to", left)
-    }
-}
-
 /// The provider's controllers, before they run.
 pub struct Provider {
     shared: Arc<Shared>,
@@ -157,7 +113,7 @@ pub struct Provider {
 impl Provider {
     pub fn new(options: &Options, caches: &Arc<Caches>, writer: &Writer, workloads: &Arc<Workloads>) -> Self {
         let scopes = scope::Scopes::new(options.clouds.clone(), options.client.clone(), caches);
-        let (unanswered, passes) = (Unanswered::default(), passes::Passes::default());
+        let (unanswered, passes) = (unanswered::Unanswered::default(), passes::Passes::default());
         let (caches, writer, workloads) = (caches.clone(), writer.clone(), workloads.clone());
         let shared = Arc::new(Shared { caches, writer, scopes, unanswered, passes, workloads });
         let runner = || Runner::new(options.concurrency, options.clock.clone()).measured(&options.longest);

@@ -1,5 +1,7 @@
 //! What a cluster makes of a cloud that fails in one way.
 
+use std::time::Duration;
+
 use api::{cluster::Cluster, condition, machine::Machine, openstack_machine::OpenStackMachine};
 use sandbox::cloud::{BuildRule, Built, CallRule, Effect, End, Faults, When};
 use serde_json::{Value, json};
@@ -97,5 +99,33 @@ async fn what_the_cloud_makes_after_nobody_waits_any_more_is_not_left() {
     world.available("demo").await;
     ready(&world, 2).await;
     assert_eq!(world.sandbox.struck()[0], [1; 7]);
+    end(world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_cloud_makes_late_goes_although_the_controllers_began_anew() {
+    let mut world = World::start(14).await;
+    // Clients wait for 30 s.
+    let late = |service: &str, path: &str| {
+        let effect = Effect::Delay { min_ms: 33_000, max_ms: 45_000 };
+        CallRule::on(service, "POST", path, When::times(1), effect)
+    };
+    let calls = vec![late("network", "networks"), late("network", "floatingips"), late("compute", "servers")];
+    world.sandbox.set_faults(Faults { calls, ..Faults::default() }).unwrap();
+    world.create("demo", Shape::default()).await;
+    for rule in 0..3 {
+        world.until("a call gets no answer", async || world.sandbox.struck()[0][rule] == 1).await;
+        tokio::time::sleep(Duration::from_secs(32)).await;
+        world.restart_controllers().await;
+    }
+    world.available("demo").await;
+    ready(&world, 2).await;
+    let once = async || {
+        let there = world.in_cloud().await;
+        ["networks", "floating ips"].iter().all(|kind| there[kind] == 1) && there["servers"] == 2
+    };
+    world.until("nothing is there twice", once).await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(once().await, "{:?}", world.in_cloud().await);
     end(world).await;
 }

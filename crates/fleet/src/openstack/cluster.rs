@@ -82,6 +82,8 @@ impl Reconcile for OpenStackClusters {
         let before = seen.infra.as_ref();
         let mut after = before.clone();
         let mut stays = Vec::new();
+        let conditions = before.status.as_ref().map_or(&[][..], |status| &status.conditions);
+        self.0.unanswered.meet(Self::NAME, key, &before.metadata, conditions, &now);
         let doubts = match work {
             Work::Ensure => self.0.begin(Self::NAME, key, Aim::Ensure),
             Work::Delete => self.0.begin(Self::NAME, key, Aim::Delete),

@@ -72,6 +72,8 @@ impl Reconcile for OpenStackServers {
         let now = Time(self.0.writer.clock().now());
         let before = seen.server.as_ref();
         let mut after = before.clone();
+        let conditions = before.status.as_ref().map_or(&[][..], |status| &status.conditions);
+        self.0.unanswered.meet(Self::NAME, key, &before.metadata, conditions, &now);
         let doubts = match work {
             Work::Ensure => self.0.begin(Self::NAME, key, Aim::Ensure),
             Work::Delete => self.0.begin(Self::NAME, key, Aim::Delete),
