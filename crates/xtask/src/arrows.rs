@@ -11,6 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store", &[]),
     ("policy", &[]),
     ("openstack", &[]),
+    ("helm", &[]),
     ("apiserver", &["store", "policy"]),
     ("control", &["api"]),
     ("fleet", &["api", "control", "openstack"]),
@@ -18,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["api", "openstack"]),
     ("skep", &["api", "apiserver", "cli", "control", "fleet", "openstack", "policy", "sandbox", "store"]),
     ("conformance", &["apiserver", "store"]),
+    ("conformance-helm", &["helm"]),
     ("fuzz", &["apiserver", "policy", "store"]),
     ("testkit", &["api", "apiserver", "control", "fleet", "openstack", "sandbox", "store"]),
     ("xtask", &["api", "cli"]),
@@ -27,7 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const TESTS: &[&str] = &["api", "apiserver", "cli", "control", "fleet", "openstack", "policy", "sandbox", "store"];
 
 /// Crates that do no IO: no runtime, no HTTP, no clock of their own.
-const PURE: &[&str] = &["api", "policy"];
+const PURE: &[&str] = &["api", "helm", "policy"];
 const IO: &[&str] = &["tokio", "hyper", "axum", "rustls", "rusqlite", "kube-client"];
 
 pub fn check() -> Result<()> {

@@ -1,0 +1,125 @@
+//! A case: a chart, what is set over its values, and the release. Those of this folder are many to a file; a folder that is a chart
+//! is a case too.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context, Result};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use helm::{
+    chart::{Chart, Files},
+    data,
+    release::{Capabilities, Release},
+    values,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+const KUBE_VERSION: &str = "v1.36.0";
+const API_VERSIONS: &[&str] = &["v1", "apps/v1", "apps/v1/Deployment", "batch/v1", "networking.k8s.io/v1", "policy/v1"];
+
+/// As it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    name: String,
+    /// What stands in `templates/case`.
+    #[serde(default)]
+    template: Option<String>,
+    /// Files of the chart by their paths; a `Chart.yaml` is made up where none is given.
+    #[serde(default)]
+    files: BTreeMap<String, String>,
+    /// What is set over the chart's values, as texts in YAML.
+    #[serde(default)]
+    values: Vec<String>,
+    /// Flags: which and what.
+    #[serde(default)]
+    set: Vec<(String, String)>,
+    #[serde(default)]
+    kube_version: Option<String>,
+    #[serde(default)]
+    upgrade: bool,
+}
+
+pub struct Case {
+    pub name: String,
+    files: Files,
+    values: Vec<String>,
+    set: Vec<(String, String)>,
+    kube_version: String,
+    upgrade: bool,
+}
+
+pub fn read(path: &Path) -> Result<Vec<Case>> {
+    if path.is_dir() {
+        let mut files = Files::new();
+        collect(path, "", &mut files)?;
+        let name = path.display().to_string();
+        let kube_version = KUBE_VERSION.to_owned();
+        return Ok(vec![Case { name, files, values: Vec::new(), set: Vec::new(), kube_version, upgrade: false }]);
+    }
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let written: Vec<Written> = serde_saphyr::from_str(&text).with_context(|| format!("read {}", path.display()))?;
+    Ok(written.into_iter().map(Case::of).collect())
+}
+
+fn collect(folder: &Path, prefix: &str, files: &mut Files) -> Result<()> {
+    for entry in std::fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
+        let entry = entry?;
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        if entry.path().is_dir() {
+            collect(&entry.path(), &format!("{name}/"), files)?;
+        } else {
+            files.insert(name, std::fs::read(entry.path())?.into());
+        }
+    }
+    Ok(())
+}
+
+impl Case {
+    fn of(written: Written) -> Self {
+        let mut files: Files = written.files.into_iter().map(|(path, text)| (path, text.into_bytes().into())).collect();
+        if let Some(template) = written.template {
+            files.insert("templates/case".to_owned(), template.into_bytes().into());
+        }
+        let chart = || b"apiVersion: v2\nname: c\nversion: 1.2.3\nappVersion: 4.5\n".as_slice().into();
+        files.entry("Chart.yaml".to_owned()).or_insert_with(chart);
+        Self {
+            name: written.name,
+            files,
+            values: written.values,
+            set: written.set,
+            kube_version: written.kube_version.unwrap_or_else(|| KUBE_VERSION.to_owned()),
+            upgrade: written.upgrade,
+        }
+    }
+
+    /// What the judge is asked.
+    pub fn request(&self) -> Value {
+        let files: BTreeMap<&String, String> =
+            self.files.iter().map(|(path, data)| (path, STANDARD.encode(data))).collect();
+        let set: Vec<_> = self.set.iter().map(|(kind, text)| json!({"kind": kind, "text": text})).collect();
+        json!({
+            "files": files,
+            "values": self.values,
+            "set": set,
+            "release": {"name": "r", "namespace": "ns", "revision": 1, "upgrade": self.upgrade},
+            "kubeVersion": self.kube_version,
+            "apiVersions": API_VERSIONS,
+        })
+    }
+
+    /// What ours makes of it.
+    pub fn render(&self) -> helm::Result<BTreeMap<String, String>> {
+        let chart = Chart::load(&self.files)?;
+        let mut set = values::Table::new();
+        for text in &self.values {
+            let over = data::yaml::read_map(text)
+                .map_err(|error| helm::Error::Values(format!("failed to parse values: {error}")))?;
+            values::overlay(&mut set, data::json_map(&over));
+        }
+        let release =
+            Release { name: "r".to_owned(), namespace: "ns".to_owned(), revision: 1, is_upgrade: self.upgrade };
+        let capabilities = Capabilities::of(&self.kube_version, API_VERSIONS.iter().map(ToString::to_string).collect());
+        helm::render(&chart, &set, &release, &capabilities)
+    }
+}

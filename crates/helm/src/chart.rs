@@ -1,0 +1,131 @@
+//! Charts: files that have been read, with the charts that they depend on.
+
+pub mod metadata;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::{Map, Value as Json};
+
+pub use self::metadata::{Dependency, Metadata};
+use crate::{
+    data,
+    error::{Error, Result},
+};
+
+/// A chart may consist of so many files, its dependencies included.
+pub const FILES_MAX: usize = 10_000;
+/// So large may all files be together, in bytes.
+pub const BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Charts may lie so deep in one another.
+pub const DEEP_MAX: usize = 20;
+
+/// The files of a chart by their paths in it, with slashes.
+pub type Files = BTreeMap<String, Arc<[u8]>>;
+
+#[derive(Clone, Debug)]
+pub struct File {
+    pub name: String,
+    pub data: Arc<[u8]>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Chart {
+    pub metadata: Metadata,
+    /// What `values.yaml` holds.
+    pub values: Map<String, Json>,
+    /// `values.schema.json`.
+    pub schema: Option<Arc<[u8]>>,
+    pub templates: Vec<File>,
+    /// What is nothing else: what templates see as `.Files`.
+    pub files: Vec<File>,
+    pub dependencies: Vec<Chart>,
+}
+
+impl Chart {
+    /// Reads a chart from its files.
+    ///
+    /// # Errors
+    /// What is wrong with it, as Helm says it.
+    pub fn load(files: &Files) -> Result<Self> {
+        if files.len() > FILES_MAX {
+            return Err(Error::Limit(format!("the chart has more than {FILES_MAX} files")));
+        }
+        if files.values().map(|data| data.len()).sum::<usize>() > BYTES_MAX {
+            return Err(Error::Limit(format!("the chart has more than {BYTES_MAX} bytes")));
+        }
+        Self::read(files, 0)
+    }
+
+    fn read(files: &Files, depth: usize) -> Result<Self> {
+        if depth > DEEP_MAX {
+            return Err(Error::Limit(format!("charts lie more than {DEEP_MAX} deep in one another")));
+        }
+        let text = |name: &str| files.get(name).map(|data| String::from_utf8_lossy(data));
+        let table = |name: &str| match text(name) {
+            Some(text) => data::yaml::read_map(&text)
+                .map(|entries| data::json_map(&entries))
+                .map_err(|error| Error::Chart(format!("cannot load {name}: {error}"))),
+            None => Ok(Map::new()),
+        };
+        if !files.contains_key("Chart.yaml") {
+            return Err(Error::Chart("Chart.yaml file is missing".to_owned()));
+        }
+        let mut metadata = Metadata::of(&table("Chart.yaml")?);
+        if files.contains_key("requirements.yaml") {
+            metadata.require(&table("requirements.yaml")?);
+        }
+        let mut chart = Self {
+            values: table("values.yaml")?,
+            schema: files.get("values.schema.json").cloned(),
+            templates: Vec::new(),
+            files: Vec::new(),
+            dependencies: Vec::new(),
+            metadata,
+        };
+        let mut charts: BTreeMap<&str, Files> = BTreeMap::new();
+        for (name, data) in files {
+            let file = || File { name: name.clone(), data: data.clone() };
+            match name.as_str() {
+                "Chart.yaml" | "Chart.lock" | "values.yaml" | "values.schema.json" => {}
+                "requirements.yaml" | "requirements.lock" => {
+                    if chart.metadata.api_version == "v1" {
+                        chart.files.push(file());
+                    }
+                }
+                _ if name.starts_with("templates/") => chart.templates.push(file()),
+                _ => match name.strip_prefix("charts/") {
+                    Some(inner) if !inner.ends_with(".prov") => {
+                        let (chart, path) = inner.split_once('/').unwrap_or((inner, ""));
+                        charts.entry(chart).or_default().insert(path.to_owned(), data.clone());
+                    }
+                    _ => chart.files.push(file()),
+                },
+            }
+        }
+        chart.metadata.validate()?;
+        for (name, mut files) in charts {
+            if name.starts_with(['_', '.']) {
+                continue;
+            }
+            files.remove("");
+            let inner = Self::read(&files, depth + 1).map_err(|error| within(error, name, &chart.metadata.name))?;
+            chart.dependencies.push(inner);
+        }
+        Ok(chart)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.metadata.name
+    }
+
+    pub fn is_library(&self) -> bool {
+        self.metadata.kind.eq_ignore_ascii_case("library")
+    }
+}
+
+fn within(error: Error, name: &str, parent: &str) -> Error {
+    match error {
+        Error::Chart(what) => Error::Chart(format!("error unpacking subchart {name} in {parent}: {what}")),
+        other => other,
+    }
+}

@@ -1,0 +1,44 @@
+//! The functions that Helm's templates have: those of sprig, and Helm's own. What they do is what sprig 3.3 and Helm 3.22 do.
+
+pub mod casts;
+mod dictionaries;
+mod encodings;
+mod expressions;
+pub mod globs;
+mod lists;
+mod maths;
+pub mod paths;
+mod reflection;
+mod rendering;
+mod strings;
+
+use std::{collections::HashMap, sync::LazyLock};
+
+pub use self::rendering::{State, WARNING, without_no_value};
+use crate::template::{Functions, builtin, function::Function};
+
+/// In the order of who wins: sprig has a `slice` of its own.
+const TABLES: &[&[Function]] = &[
+    builtin::FUNCTIONS,
+    dictionaries::FUNCTIONS,
+    encodings::FUNCTIONS,
+    expressions::FUNCTIONS,
+    lists::FUNCTIONS,
+    maths::FUNCTIONS,
+    paths::FUNCTIONS,
+    reflection::FUNCTIONS,
+    strings::FUNCTIONS,
+    rendering::FUNCTIONS,
+];
+
+static ALL: LazyLock<HashMap<&'static str, &'static Function>> =
+    LazyLock::new(|| TABLES.iter().flat_map(|table| table.iter()).map(|function| (function.name, function)).collect());
+
+/// All of them.
+pub struct All;
+
+impl Functions for All {
+    fn find(&self, name: &str) -> Option<&'static Function> {
+        ALL.get(name).copied()
+    }
+}

@@ -1,0 +1,220 @@
+//! The objects that Helm gives to templates beside the values, with their fields and methods.
+
+use std::sync::Arc;
+
+use crate::{
+    chart::{Chart, File, Metadata},
+    data::{self, yaml},
+    functions::{globs::Glob, paths},
+    release::{Capabilities, Release},
+    template::{
+        Scope,
+        error::Result,
+        function::{Args, Function},
+        value::{Entries, Field, Struct, TEXT_MAP, Type, Value},
+    },
+};
+
+pub static VALUES: Type = Type::plain("chartutil.Values");
+static CHART: Type = Type::plain("struct { chart.Metadata; IsRoot bool }");
+static MAINTAINER: Type = Type::plain("chart.Maintainer");
+static DEPENDENCY: Type = Type::plain("chart.Dependency");
+static CAPABILITIES: Type = Type::plain("chartutil.Capabilities");
+static HELM_VERSION: Type = Type::plain("version.BuildInfo");
+static VERSIONS: Type = Type { methods: VERSIONS_METHODS, ..Type::plain("chartutil.VersionSet") };
+static KUBE_VERSION: Type =
+    Type { methods: KUBE_VERSION_METHODS, text: Some(git_version), ..Type::plain("chartutil.KubeVersion") };
+static FILES: Type =
+    Type { zero: || Value::Bytes(Arc::from([])), methods: FILES_METHODS, ..Type::plain("engine.files") };
+
+const VERSIONS_METHODS: &[Function] = &[Function {
+    name: "Has",
+    takes: "s",
+    run: |_, args| {
+        let held = args.at(0).items().unwrap_or_default();
+        Ok(held.iter().any(|version| version.as_str() == Some(args.text(1))).into())
+    },
+}];
+
+const KUBE_VERSION_METHODS: &[Function] = &[
+    Function { name: "GitVersion", takes: "", run: kube_version },
+    Function { name: "String", takes: "", run: kube_version },
+];
+
+const FILES_METHODS: &[Function] = &[
+    Function {
+        name: "AsConfig",
+        takes: "",
+        run: |_, args| by_name(&args, |bytes| Value::from(String::from_utf8_lossy(bytes).into_owned())),
+    },
+    Function { name: "AsSecrets", takes: "", run: |_, args| by_name(&args, |bytes| data::base64(bytes).into()) },
+    Function { name: "Get", takes: "s", run: |_, args| Ok(String::from_utf8_lossy(&bytes(&args)).into_owned().into()) },
+    Function { name: "GetBytes", takes: "s", run: |_, args| Ok(Value::Bytes(bytes(&args))) },
+    Function { name: "Glob", takes: "s", run: glob },
+    Function {
+        name: "Lines",
+        takes: "s",
+        run: |_, args| {
+            let bytes = bytes(&args);
+            let text = String::from_utf8_lossy(&bytes);
+            if text.is_empty() {
+                return Ok(Value::texts([]));
+            }
+            Ok(Value::texts(text.strip_suffix('\n').unwrap_or(&text).split('\n').map(str::to_owned)))
+        },
+    },
+];
+
+fn git_version(version: &Struct) -> String {
+    version.field("Version").and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn kube_version(_: &mut Scope<'_>, args: Args) -> Result<Value> {
+    Ok(match args.at(0) {
+        Value::Struct(version) => git_version(version).into(),
+        _ => Value::text(""),
+    })
+}
+
+fn bytes(args: &Args) -> Arc<[u8]> {
+    match args.map(0).and_then(|files| files.get(args.text(1))) {
+        Some(Value::Bytes(bytes)) => bytes,
+        _ => Arc::from([]),
+    }
+}
+
+fn glob(_: &mut Scope<'_>, args: Args) -> Result<Value> {
+    let glob = Glob::parse(args.text(1)).or_else(|_| Glob::parse("**"))?;
+    let Some(files) = args.map(0) else { return Ok(Value::Nil) };
+    let entries = files.entries.borrow();
+    let matching = entries.iter().filter(|(name, _)| glob.matches(name));
+    Ok(Value::typed_map(&FILES, matching.map(|(name, bytes)| (name.clone(), bytes.clone())).collect()))
+}
+
+/// The files by the last part of their paths, as YAML.
+fn by_name(args: &Args, told: impl Fn(&[u8]) -> Value) -> Result<Value> {
+    let mut entries = Entries::new();
+    if let Some(files) = args.map(0) {
+        for (name, bytes) in files.entries.borrow().iter() {
+            if let Value::Bytes(bytes) = bytes {
+                entries.insert(paths::base(name).into(), told(bytes));
+            }
+        }
+    }
+    let text = yaml::text(&Value::typed_map(&TEXT_MAP, entries))?;
+    Ok(Value::text(text.strip_suffix('\n').unwrap_or(&text)))
+}
+
+fn structure(ty: &'static Type, pointer: bool, fields: Vec<(&'static str, (&'static str, bool), Value)>) -> Value {
+    let fields = fields.into_iter().map(|(name, json, value)| Field { name, json, value }).collect();
+    Value::Struct(std::rc::Rc::new(Struct { ty, pointer, fields }))
+}
+
+pub fn files(files: &[File]) -> Value {
+    let entry = |file: &File| (Arc::from(file.name.as_str()), Value::Bytes(file.data.clone()));
+    Value::typed_map(&FILES, files.iter().map(entry).collect())
+}
+
+pub fn release(release: &Release) -> Value {
+    Value::map(Entries::from([
+        ("IsInstall".into(), Value::Bool(!release.is_upgrade)),
+        ("IsUpgrade".into(), Value::Bool(release.is_upgrade)),
+        ("Name".into(), Value::text(&release.name)),
+        ("Namespace".into(), Value::text(&release.namespace)),
+        ("Revision".into(), Value::Int(release.revision)),
+        ("Service".into(), Value::text("Helm")),
+    ]))
+}
+
+pub fn capabilities(capabilities: &Capabilities) -> Value {
+    let text = |text: &str| Value::text(text);
+    let kube_version = vec![
+        ("Version", ("Version", false), text(&capabilities.kube_version)),
+        ("Major", ("Major", false), text(&capabilities.major)),
+        ("Minor", ("Minor", false), text(&capabilities.minor)),
+    ];
+    let helm_version = vec![
+        ("Version", ("version", true), text(&capabilities.helm_version)),
+        ("GitCommit", ("git_commit", true), text("")),
+        ("GitTreeState", ("git_tree_state", true), text("")),
+        ("GoVersion", ("go_version", true), text("")),
+    ];
+    let versions = capabilities.api_versions.iter().map(|version| text(version)).collect();
+    structure(
+        &CAPABILITIES,
+        true,
+        vec![
+            ("KubeVersion", ("KubeVersion", false), structure(&KUBE_VERSION, false, kube_version)),
+            ("APIVersions", ("APIVersions", false), Value::typed_list(&VERSIONS, versions)),
+            ("HelmVersion", ("HelmVersion", false), structure(&HELM_VERSION, false, helm_version)),
+        ],
+    )
+}
+
+pub fn chart(chart: &Chart, is_root: bool) -> Value {
+    let text = |text: &str| Value::text(text);
+    let texts = |texts: &[String]| {
+        if texts.is_empty() {
+            Value::absent_list(&crate::template::value::TEXT_LIST)
+        } else {
+            Value::texts(texts.iter().cloned())
+        }
+    };
+    let of: &Metadata = &chart.metadata;
+    let maintainer = |[name, email, url]: &[String; 3]| {
+        structure(
+            &MAINTAINER,
+            true,
+            vec![
+                ("Name", ("name", true), text(name)),
+                ("Email", ("email", true), text(email)),
+                ("URL", ("url", true), text(url)),
+            ],
+        )
+    };
+    let dependency = |of: &crate::chart::Dependency| {
+        structure(
+            &DEPENDENCY,
+            true,
+            vec![
+                ("Name", ("name", false), text(&of.name)),
+                ("Version", ("version", true), text(&of.version)),
+                ("Repository", ("repository", false), text(&of.repository)),
+                ("Condition", ("condition", true), text(&of.condition)),
+                ("Tags", ("tags", true), texts(&of.tags)),
+                ("Enabled", ("enabled", true), Value::Bool(true)),
+                (
+                    "ImportValues",
+                    ("import-values", true),
+                    Value::list(of.import_values.iter().map(data::of_json).collect()),
+                ),
+                ("Alias", ("alias", true), text(&of.alias)),
+            ],
+        )
+    };
+    let annotations = data::entries_of_json(&of.annotations);
+    structure(
+        &CHART,
+        false,
+        vec![
+            ("Name", ("name", true), text(&of.name)),
+            ("Home", ("home", true), text(&of.home)),
+            ("Sources", ("sources", true), texts(&of.sources)),
+            ("Version", ("version", true), text(&of.version)),
+            ("Description", ("description", true), text(&of.description)),
+            ("Keywords", ("keywords", true), texts(&of.keywords)),
+            ("Maintainers", ("maintainers", true), Value::list(of.maintainers.iter().map(maintainer).collect())),
+            ("Icon", ("icon", true), text(&of.icon)),
+            ("APIVersion", ("apiVersion", true), text(&of.api_version)),
+            ("Condition", ("condition", true), text(&of.condition)),
+            ("Tags", ("tags", true), text(&of.tags)),
+            ("AppVersion", ("appVersion", true), text(&of.app_version)),
+            ("Deprecated", ("deprecated", true), Value::Bool(of.deprecated)),
+            ("Annotations", ("annotations", true), Value::typed_map(&TEXT_MAP, annotations)),
+            ("KubeVersion", ("kubeVersion", true), text(&of.kube_version)),
+            ("Dependencies", ("dependencies", true), Value::list(of.dependencies.iter().map(dependency).collect())),
+            ("Type", ("type", true), text(&of.kind)),
+            ("IsRoot", ("IsRoot", false), Value::Bool(is_root)),
+        ],
+    )
+}
