@@ -7,10 +7,12 @@ use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use helm::{
     chart::{Chart, Files},
-    data,
     release::{Capabilities, Release},
+    setting::{self, Kind},
     values,
+    world::World,
 };
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -113,13 +115,36 @@ impl Case {
         let chart = Chart::load(&self.files)?;
         let mut set = values::Table::new();
         for text in &self.values {
-            let over = data::yaml::read_map(text)
-                .map_err(|error| helm::Error::Values(format!("failed to parse values: {error}")))?;
-            values::overlay(&mut set, data::json_map(&over));
+            values::overlay(&mut set, values::read(text)?);
+        }
+        let file = |name: &str| match self.files.get(name) {
+            Some(data) => Ok(String::from_utf8_lossy(data).into_owned()),
+            None => Err(format!("no file {name}")),
+        };
+        for (kind, text) in &self.set {
+            let kind = match kind.as_str() {
+                "string" => Kind::Text,
+                "json" => Kind::Json,
+                "literal" => Kind::Literal,
+                "file" => Kind::File(&file),
+                _ => Kind::Typed,
+            };
+            setting::set(&mut set, text, &kind)?;
         }
         let release =
             Release { name: "r".to_owned(), namespace: "ns".to_owned(), revision: 1, is_upgrade: self.upgrade };
         let capabilities = Capabilities::of(&self.kube_version, API_VERSIONS.iter().map(ToString::to_string).collect());
-        helm::render(&chart, &set, &release, &capabilities)
+        helm::render(&chart, &set, &release, &capabilities, world())
     }
+}
+
+/// Nothing is compared that depends on it.
+fn world() -> World {
+    let mut next = 0_u8;
+    World::without_cluster(Timestamp::UNIX_EPOCH + SignedDuration::from_hours(500_000), move |bytes| {
+        for byte in bytes {
+            next = next.wrapping_mul(167).wrapping_add(13);
+            *byte = next;
+        }
+    })
 }

@@ -17,7 +17,7 @@ use crate::template::{
 /// Nodes that a text may stand for, what aliases repeat included.
 pub const NODES_MAX: usize = 1_000_000;
 /// Lists and maps may lie so deep in one another in a text that is read.
-pub const DEEP_MAX: usize = 500;
+pub const DEEP_MAX: usize = 127;
 
 /// What a value is where only JSON's types are known.
 enum View<'v> {
@@ -114,12 +114,15 @@ fn json_value(value: &Value) -> Json {
     }
 }
 
-/// What templates see of JSON: numbers are floats, as Helm has them.
+/// What templates see of JSON: whole numbers are `int64`, others `float64`.
 pub fn of_json(value: &Json) -> Value {
     match value {
         Json::Null => Value::Nil,
         Json::Bool(truth) => Value::Bool(*truth),
-        Json::Number(number) => Value::Float(number.as_f64().unwrap_or_default()),
+        Json::Number(number) => match number.as_i64() {
+            Some(whole) => Value::Int64(whole),
+            None => Value::Float(number.as_f64().unwrap_or_default()),
+        },
         Json::String(text) => Value::text(text),
         Json::Array(items) => Value::list(items.iter().map(of_json).collect()),
         Json::Object(entries) => Value::map(entries_of_json(entries)),

@@ -1,16 +1,21 @@
 //! The functions that Helm's templates have: those of sprig, and Helm's own. What they do is what sprig 3.3 and Helm 3.22 do.
 
 pub mod casts;
+mod dates;
 mod dictionaries;
+mod digests;
 mod encodings;
 mod expressions;
 pub mod globs;
 mod lists;
 mod maths;
 pub mod paths;
+mod randomness;
 mod reflection;
 mod rendering;
 mod strings;
+mod urls;
+mod versions;
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -20,14 +25,19 @@ use crate::template::{Functions, builtin, function::Function};
 /// In the order of who wins: sprig has a `slice` of its own.
 const TABLES: &[&[Function]] = &[
     builtin::FUNCTIONS,
+    dates::FUNCTIONS,
     dictionaries::FUNCTIONS,
+    digests::FUNCTIONS,
     encodings::FUNCTIONS,
     expressions::FUNCTIONS,
     lists::FUNCTIONS,
     maths::FUNCTIONS,
     paths::FUNCTIONS,
+    randomness::FUNCTIONS,
     reflection::FUNCTIONS,
     strings::FUNCTIONS,
+    urls::FUNCTIONS,
+    versions::FUNCTIONS,
     rendering::FUNCTIONS,
 ];
 

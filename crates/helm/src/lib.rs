@@ -9,9 +9,11 @@ mod functions;
 mod objects;
 pub mod release;
 mod rendering;
+pub mod setting;
 pub mod template;
 pub mod values;
 pub mod version;
+pub mod world;
 
 pub use self::{
     error::{Error, Result},

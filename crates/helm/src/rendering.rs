@@ -16,6 +16,7 @@ use crate::{
     },
     values::{Nulls, Table, coalesced},
     version::is_in_range,
+    world::World,
 };
 
 /// What each template that is no partial has become, by its path.
@@ -25,7 +26,13 @@ pub type Rendered = BTreeMap<String, String>;
 ///
 /// # Errors
 /// What is wrong with the values or a template, in Helm's words, or that a limit was passed.
-pub fn render(chart: &Chart, set: &Table, release: &Release, capabilities: &Capabilities) -> Result<Rendered> {
+pub fn render(
+    chart: &Chart,
+    set: &Table,
+    release: &Release,
+    capabilities: &Capabilities,
+    world: World,
+) -> Result<Rendered> {
     let chart = dependencies::resolved(chart, set)?;
     let values = coalesced(&chart, set, Nulls::Delete)?;
     let wanted = &chart.metadata.kube_version;
@@ -43,7 +50,7 @@ pub fn render(chart: &Chart, set: &Table, release: &Release, capabilities: &Capa
     pages.sort_by(|left, right| order(&right.path).cmp(&order(&left.path)));
     let mut seen = HashSet::new();
     pages.retain(|page| seen.insert(page.path.clone()));
-    carry_out(&pages)
+    carry_out(&pages, world)
 }
 
 /// What all charts of a release see.
@@ -111,13 +118,13 @@ fn collect<'c>(
     data
 }
 
-fn carry_out(pages: &[Page<'_>]) -> Result<Rendered> {
+fn carry_out(pages: &[Page<'_>], world: World) -> Result<Rendered> {
     let mut set = Set::default();
     for page in pages {
         let text = template::parse(&page.path, &String::from_utf8_lossy(&page.file.data), &All);
         set.add(&text.map_err(|error| parse_error(&page.path, &error))?);
     }
-    let mut run = Run::new(Box::new(State::default()));
+    let mut run = Run::new(Box::new(State::new(world)));
     let mut rendered = Rendered::new();
     for page in pages {
         if page.path.rsplit('/').next().is_some_and(|name| name.starts_with('_')) {

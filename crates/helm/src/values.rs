@@ -4,6 +4,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::{
     chart::Chart,
+    data,
     error::{Error, Result},
 };
 
@@ -17,6 +18,17 @@ const GLOBAL: &str = "global";
 pub enum Nulls {
     Delete,
     Keep,
+}
+
+/// What a file of values holds; all its numbers are floats.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read(text: &str) -> Result<Table> {
+    match data::yaml::read_map(text) {
+        Ok(entries) => Ok(data::json_map(&entries)),
+        Err(error) => Err(Error::Values(format!("failed to parse values: {error}"))),
+    }
 }
 
 /// A file of values over another: tables are merged, all else replaced.

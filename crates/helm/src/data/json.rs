@@ -104,7 +104,7 @@ fn write_text(out: &mut String, text: &str, for_html: bool) {
 /// What is wrong with the text.
 pub fn read(text: &str) -> Result<Value> {
     match serde_json::from_str(text) {
-        Ok(json) => Ok(super::of_json(&json)),
+        Ok(json) => Ok(super::of_json(&crate::setting::floated(json))),
         Err(error) => Error::call(error.to_string()),
     }
 }

@@ -71,7 +71,7 @@ fn told(expression: &str, done: Result<Value>) -> Result<Value> {
 }
 
 fn compiled(scope: &mut Scope<'_>, expression: &str) -> Result<Regex> {
-    let state = State::of(scope.run);
+    let state = State::of(scope.run)?;
     if let Some(regex) = state.regexes.get(expression) {
         return Ok(regex.clone());
     }

@@ -5,13 +5,17 @@ use std::{collections::HashMap, rc::Rc};
 use regex::Regex;
 
 use super::All;
-use crate::template::{
-    Run, Scope, Text,
-    error::{Class, Error, Result},
-    function::{Args, Function},
-    parse,
-    text::quoted,
-    value::{Entries, Value},
+use crate::{
+    data,
+    template::{
+        Run, Scope, Text,
+        error::{Class, Error, Result},
+        function::{Args, Function},
+        parse,
+        text::quoted,
+        value::{Entries, Value},
+    },
+    world::World,
 };
 
 /// A template may include itself so often, as in Helm.
@@ -25,7 +29,18 @@ pub const FUNCTIONS: &[Function] = &[
     Function { name: "fail", takes: "s", run: |_, args| refused(args.text(0)) },
     Function { name: "getHostByName", takes: "s", run: |_, _| Ok(Value::text("")) },
     Function { name: "include", takes: "sa", run: include },
-    Function { name: "lookup", takes: "ssss", run: |_, _| Ok(Value::map(Entries::new())) },
+    Function {
+        name: "lookup",
+        takes: "ssss",
+        run: |scope, args| {
+            let state = State::of(scope.run)?;
+            match (state.world.lookup)(args.text(0), args.text(1), args.text(2), args.text(3)) {
+                Ok(Some(found)) => Ok(data::of_json(&found)),
+                Ok(None) => Ok(Value::map(Entries::new())),
+                Err(what) => Error::call(what),
+            }
+        },
+    },
     Function {
         name: "required",
         takes: "sa",
@@ -39,21 +54,24 @@ pub const FUNCTIONS: &[Function] = &[
 ];
 
 /// What the functions keep over a run.
-#[derive(Default)]
 pub struct State {
+    pub(super) world: World,
     included: HashMap<String, usize>,
     parsed: HashMap<String, Rc<Text>>,
     pub(super) regexes: HashMap<String, Regex>,
+    /// Hashes for passwords that were made.
+    pub(super) hashes: usize,
 }
 
 impl State {
-    pub(super) fn of(run: &mut Run) -> &mut Self {
-        if !run.state.is::<Self>() {
-            run.state = Box::new(Self::default());
-        }
+    pub fn new(world: World) -> Self {
+        Self { world, included: HashMap::new(), parsed: HashMap::new(), regexes: HashMap::new(), hashes: 0 }
+    }
+
+    pub(super) fn of(run: &mut Run) -> Result<&mut Self> {
         match run.state.downcast_mut() {
-            Some(state) => state,
-            None => unreachable!("the state was just made"),
+            Some(state) => Ok(state),
+            None => Error::call("the run was begun without what Helm's functions keep"),
         }
     }
 }
@@ -65,7 +83,7 @@ fn refused<T>(words: &str) -> Result<T> {
 
 fn include(scope: &mut Scope<'_>, mut args: Args) -> Result<Value> {
     let name = args.shared_text(0);
-    let included = State::of(scope.run).included.entry(name.to_string()).or_default();
+    let included = State::of(scope.run)?.included.entry(name.to_string()).or_default();
     if *included > INCLUDES_MAX {
         return Error::call(format!(
             "rendering template has a nested reference name: {name}: unable to execute template"
@@ -73,7 +91,7 @@ fn include(scope: &mut Scope<'_>, mut args: Args) -> Result<Value> {
     }
     *included += 1;
     let done = scope.execute(&name, args.take(1));
-    if let Some(included) = State::of(scope.run).included.get_mut(&*name) {
+    if let Some(included) = State::of(scope.run)?.included.get_mut(&*name) {
         *included -= 1;
     }
     Ok(done?.into())
@@ -84,7 +102,7 @@ fn tpl(scope: &mut Scope<'_>, mut args: Args) -> Result<Value> {
     if !text.contains("{{") {
         return Ok(without_no_value(text.to_string()).into());
     }
-    let known = State::of(scope.run).parsed.get(&*text).cloned();
+    let known = State::of(scope.run)?.parsed.get(&*text).cloned();
     let parsed = match known {
         Some(parsed) => parsed,
         None => {
@@ -97,7 +115,7 @@ fn tpl(scope: &mut Scope<'_>, mut args: Args) -> Result<Value> {
                     error.of(|what| format!("cannot parse template {}: {what}", quoted(&text)))
                 }
             })?);
-            let kept = &mut State::of(scope.run).parsed;
+            let kept = &mut State::of(scope.run)?.parsed;
             if kept.len() < PARSED_MAX {
                 kept.insert(text.to_string(), parsed.clone());
             }
