@@ -17,6 +17,7 @@ pub mod topology;
 
 use serde_json::{Value, json};
 
+pub(crate) use self::immutable::first_difference;
 use crate::names::{AUTOSCALER_MAX_ANNOTATION, AUTOSCALER_MIN_ANNOTATION, CLUSTER_LABEL, DEPLOYMENT_LABEL, SET_LABEL};
 
 /// How long a health check gives a node to appear if it does not say, in seconds.

@@ -2,6 +2,8 @@
 //!
 //! Source: kubernetes-sigs/cluster-api api/runtime/v1beta2/extensionconfig_types.go. Served as v1alpha1 too.
 
+pub mod call;
+
 use std::collections::BTreeMap;
 
 use kube::CustomResource;

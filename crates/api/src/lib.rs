@@ -16,6 +16,7 @@ pub mod crd;
 pub mod drain_rule;
 pub mod extension;
 pub mod health_check;
+pub mod in_place;
 pub mod ip_address;
 pub mod kubeadm;
 pub mod machine;

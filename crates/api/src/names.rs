@@ -81,6 +81,19 @@ pub const BEFORE_UPGRADE_HOOK_PREFIX: &str = "before-upgrade.hook.cluster.cluste
 pub const TOPOLOGY_UPGRADE_STEP_ANNOTATION: &str = "topology.internal.cluster.x-k8s.io/upgrade-step";
 /// Hooks of runtime extensions that are to be called yet, with commas between them.
 pub const PENDING_HOOKS_ANNOTATION: &str = "runtime.cluster.x-k8s.io/pending-hooks";
+/// On a Machine, its infrastructure and its bootstrap configuration while an extension updates the machine in place. This
+/// and the next four are between controllers.
+pub const UPDATE_IN_PROGRESS_ANNOTATION: &str = "in-place-updates.internal.cluster.x-k8s.io/update-in-progress";
+/// On a Machine that came from another set: its MachineDeployment has not counted it yet.
+pub const PENDING_ACKNOWLEDGE_MOVE_ANNOTATION: &str =
+    "in-place-updates.internal.cluster.x-k8s.io/pending-acknowledge-move";
+/// On a MachineSet: machines that came from other sets and have been counted, by name.
+pub const ACKNOWLEDGED_MOVE_ANNOTATION: &str = "in-place-updates.internal.cluster.x-k8s.io/acknowledged-move";
+/// On a MachineSet: the one that gets the machines that are too many here.
+pub const MOVE_MACHINES_ANNOTATION: &str = "in-place-updates.internal.cluster.x-k8s.io/move-machines-to-machineset";
+/// On a MachineSet: those that it takes machines from.
+pub const RECEIVE_MACHINES_ANNOTATION: &str =
+    "in-place-updates.internal.cluster.x-k8s.io/receive-machines-from-machinesets";
 /// The hooks before the deletion of a Cluster have let it go.
 pub const OK_TO_DELETE_ANNOTATION: &str = "runtime.cluster.x-k8s.io/ok-to-delete";
 /// On an ExtensionConfig: `namespace/name` of the Secret whose `ca.crt` is to be its authority.

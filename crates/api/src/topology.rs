@@ -1,7 +1,7 @@
 //! `Cluster.spec.topology`: a cluster described by a ClusterClass.
 
 pub mod desired;
-mod external;
+pub(crate) mod external;
 pub mod hooks;
 pub mod patches;
 pub(crate) mod rules;

@@ -120,6 +120,26 @@ impl Plan {
         self
     }
 
+    /// As [`Plan::update`], for an object that is known by contract only; both are its JSON. The status is left alone.
+    pub fn update_external(&mut self, resource: &ApiResource, before: &Value, after: &Value) -> &mut Self {
+        let [old, new] = [before, after].map(|object| {
+            let mut object = object.clone();
+            object.as_object_mut().map(|fields| fields.remove("status"));
+            object
+        });
+        let Some(main) = diff(&old, &new) else { return self };
+        let text = |field: &str| before["metadata"][field].as_str().unwrap_or_default().to_owned();
+        self.steps.push(Step::Update(Change {
+            resource: resource.clone(),
+            key: Key::new(text("namespace"), text("name")),
+            version: Some(text("resourceVersion")).filter(|version| !version.is_empty()),
+            main: Some(main),
+            status: None,
+            words_only: false,
+        }));
+        self
+    }
+
     pub fn delete_external(&mut self, resource: &ApiResource, meta: &ObjectMeta) -> &mut Self {
         self.steps.push(Step::Delete { resource: resource.clone(), key: key_of(meta), uid: meta.uid.clone() });
         self

@@ -8,6 +8,7 @@ mod conditions;
 mod deletion;
 mod etcd;
 mod expiry;
+mod in_place;
 mod kubeadm_config;
 mod machines;
 mod preflight;
@@ -84,6 +85,8 @@ pub struct Seen {
     /// There is a connection to the workload cluster; one that is made wakes the control plane.
     pub connected: bool,
     pub suffixes: Suffixes,
+    /// What an extension says of updating a machine in place; nothing unless there is one that could.
+    pub in_place: in_place::Asked,
 }
 
 /// Changes in the Management API, and keys to make first.
@@ -106,6 +109,10 @@ pub struct ControlPlanePlan {
     pub remediates: bool,
     /// What is not well, so that nothing more is done: said in an event, once for each new answer.
     pub unwell: Option<String>,
+    /// The machine that an extension is asked about first: whether it can be updated in place.
+    pub asks: Option<String>,
+    /// Machines that are to be updated in place: what their owner writes now.
+    pub updates: Vec<in_place::Change>,
 }
 
 impl Reconcile for ControlPlanes {
@@ -200,6 +207,7 @@ impl Reconcile for ControlPlanes {
             initialized,
             connected: self.context.workloads.client(&target).is_some(),
             suffixes: Suffixes::seeded((self.context.random)()),
+            in_place: in_place::Asked::default(),
             observed: machines.clone(),
             machines,
             control_plane,
@@ -208,6 +216,7 @@ impl Reconcile for ControlPlanes {
             seen.etcd = self.look(&target, &seen, now).await;
         }
         seen.machines = machines::updated(&seen, None, &Time(now)).into_iter().map(Arc::new).collect();
+        in_place::ask(&self.context, &mut seen, &Time(now)).await?;
         Ok(Some(seen))
     }
 
@@ -430,7 +439,8 @@ pub fn plan(seen: &Seen, now: &Time) -> ControlPlanePlan {
         &mut plan.local,
     );
     adopt_template(seen, cluster, &mut plan.local);
-    let updated = machines::updated(seen, decision.as_ref(), now);
+    let mut updated = machines::updated(seen, decision.as_ref(), now);
+    in_place::apply(seen, &plan.updates, &mut updated, &mut plan.local);
     machines::update(seen, &updated, &mut plan.local);
     conditions::set(seen, &mut after, decision.as_ref(), blocked.as_deref(), false, now);
     remediation::record(seen, decision.as_ref().filter(|_| plan.remediates), plan.creates, &mut after);

@@ -1,4 +1,4 @@
-//! Runtime extensions: servers of others that topologies ask, over HTTPS.
+//! Runtime extensions: servers of others that topologies and owners of machines ask, over HTTPS.
 //!
 //! A hook that holds a cluster back is not asked again before it said it may be, and what one handler says to a question
 //! holds for a while. A reconcile calls handlers in its first moments only, and the next one goes on with what was said
@@ -17,7 +17,10 @@ use std::{
 
 use api::{
     cluster::Cluster,
-    extension::{ExtensionConfig, ExtensionHandler, FailurePolicy},
+    extension::{
+        ExtensionConfig, ExtensionHandler, FailurePolicy,
+        call::{TIMEOUT_S, handlers, hook, own_name, readable, request, timeout_s},
+    },
     names,
     topology::hooks::{Hook, Question, Runtime},
 };
@@ -26,7 +29,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 use parking_lot::Mutex;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use self::exchange::CallError;
@@ -40,8 +43,6 @@ use crate::{Caches, owner};
 const KNOWN_FOR: SignedDuration = SignedDuration::from_mins(10);
 /// Answers that are kept; when there are more, all are asked anew.
 const KNOWN_MAX: usize = 10_000;
-/// A handler that does not say how long it may take.
-const TIMEOUT_S: u64 = 10;
 /// The longest that one may say.
 pub(crate) const TIMEOUT_MAX_S: i64 = 30;
 /// Pause until what was put off goes on.
@@ -70,6 +71,13 @@ impl Pass {
     fn is_over(&self) -> bool {
         self.0.elapsed() >= BEGIN_LIMIT
     }
+}
+
+/// How far something is that takes its time.
+pub(crate) struct Progress {
+    pub message: String,
+    /// When it is to be asked for again; 0: it is done.
+    pub again_s: u64,
 }
 
 /// What the handlers of a hook said about a cluster so far.
@@ -142,6 +150,57 @@ impl Extensions {
         let found = Api::<Namespace>::all(self.client.clone()).get_metadata_opt(namespace).await;
         let found = found.map_err(|error| Error::api("get", format!("Namespace {namespace}"), error))?;
         Ok(selector.selects(found.and_then(|found| found.metadata.labels).as_ref()))
+    }
+
+    /// Whether anybody handles a hook, wherever they are.
+    pub(crate) fn handles(&self, asked: Hook) -> bool {
+        all(&self.caches).iter().any(|config| handlers(config).any(|handler| hook(handler) == Some(asked)))
+    }
+
+    /// The one handler of a hook that only one may handle; `None` if nobody does.
+    pub(crate) async fn sole(&self, asked: Hook, namespace: &str) -> std::result::Result<Option<String>, String> {
+        let mut found = Vec::new();
+        for config in all(&self.caches) {
+            let wanted = handlers(&config).filter(|handler| hook(handler) == Some(asked));
+            let wanted: Vec<String> = wanted.map(|handler| handler.name.clone()).collect();
+            if !wanted.is_empty() && self.selects(&config, namespace).await.map_err(|error| error.chain())? {
+                found.extend(wanted);
+            }
+        }
+        if found.len() > 1 {
+            let (hook, names) = (asked.name(), found.join(","));
+            return Err(format!("found multiple {hook} hooks ({names}): only one hook is supported"));
+        }
+        Ok(found.pop())
+    }
+
+    /// Has a handler go on with what takes its time. One that said when it is to be called again is not called before.
+    pub(crate) async fn drive(&self, about: &Key, question: &Question) -> std::result::Result<Progress, String> {
+        let wait = (about.clone(), question.hook);
+        let now = self.clock.now();
+        if let Some((until, message)) = self.waits.lock().get(&wait).filter(|(until, _)| *until > now).cloned() {
+            let again_s = u64::try_from(until.duration_since(now).as_secs()).unwrap_or(0).max(1);
+            return Ok(Progress { message, again_s });
+        }
+        let name = question.handler.as_deref().unwrap_or_default();
+        let Some((config, handler)) = self.handler(name) else {
+            return Err(format!("extension handler {name:?} is not registered: no ExtensionConfig has discovered it"));
+        };
+        let response = self.call(&config, &handler, question).await?;
+        if response[UNREACHED] == true {
+            // Nobody said that it is done, whatever is to become of other calls.
+            return Err(format!("extension handler {name:?} was not reached"));
+        }
+        let message = response["message"].as_str().unwrap_or_default().to_owned();
+        let again_s = response["retryAfterSeconds"].as_u64().unwrap_or(0);
+        let mut waits = self.waits.lock();
+        waits.retain(|_, (until, _)| *until > now);
+        if again_s > 0 {
+            // `readable` has made sure that it has 32 bits.
+            let pause = SignedDuration::from_secs(i64::try_from(again_s).unwrap_or(i64::from(i32::MAX)));
+            waits.insert(wait, (now + pause, message.clone()));
+        }
+        Ok(Progress { message, again_s })
     }
 
     /// The answer to a question about a cluster, or about a class.
@@ -254,19 +313,10 @@ impl Extensions {
         handler: &ExtensionHandler,
         question: &Question,
     ) -> std::result::Result<Value, String> {
-        let mut request = question.request.clone();
-        let mut settings: Map<String, Value> =
-            config.spec.settings.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
-        settings.extend(question.settings.as_object().cloned().unwrap_or_default());
-        if !settings.is_empty() {
-            request["settings"] = settings.into();
-        }
-        let extension = config.metadata.name.as_deref().unwrap_or_default();
-        let own = handler.name.strip_suffix(extension).and_then(|name| name.strip_suffix('.')).unwrap_or(&handler.name);
-        let timeout_s =
-            handler.timeout_seconds.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
-        let timeout = Duration::from_secs(timeout_s.unwrap_or(TIMEOUT_S));
-        let called = self.post(config, question.hook.name(), own, request, timeout).await.and_then(readable);
+        let (own, request) = (own_name(config, handler), request(config, question));
+        let timeout = Duration::from_secs(timeout_s(handler));
+        let called = self.post(config, question.hook.name(), own, request, timeout).await;
+        let called = called.and_then(|response| readable(response).map_err(CallError::Exchange));
         let failed = |why: String| format!("failed to call extension handler {:?}: {why}", handler.name);
         match called {
             Ok(response) if response["status"] == "Success" => Ok(response),
@@ -291,30 +341,11 @@ fn all(caches: &Caches) -> Vec<Arc<ExtensionConfig>> {
     all
 }
 
-/// Handlers of a server that has been found. They stay while it cannot be asked for them again: a server that is down
-/// for a moment lets nothing pass.
-fn handlers(config: &ExtensionConfig) -> impl Iterator<Item = &ExtensionHandler> {
-    config.status.iter().flat_map(|status| &status.handlers)
-}
-
 /// What tells the questions of a hook apart: the cluster as its user has it, and what else is said of it.
 fn essence(question: &Question) -> String {
     let metadata = &question.request["cluster"]["metadata"];
     let rest = question.request.as_object().into_iter().flatten().filter(|(name, _)| *name != "cluster");
     json!([metadata["uid"], metadata["generation"], rest.collect::<Vec<_>>()]).to_string()
-}
-
-/// A pause is a number of 32 bits, as published: what is none must not be taken for "go on".
-fn readable(response: Value) -> std::result::Result<Value, CallError> {
-    let pause = &response["retryAfterSeconds"];
-    match pause.is_null() || pause.as_i64().is_some_and(|seconds| i32::try_from(seconds).is_ok_and(|s| s >= 0)) {
-        true => Ok(response),
-        false => Err(CallError::Exchange(format!("failed to decode response: retryAfterSeconds is {pause}, no pause"))),
-    }
-}
-
-fn hook(handler: &ExtensionHandler) -> Option<Hook> {
-    Hook::of(&handler.request_hook.hook)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub mod deletion_rules;
 pub mod extension;
 mod external;
 mod health_check;
+mod in_place;
 mod machine;
 mod machine_deployment;
 mod machine_pool;

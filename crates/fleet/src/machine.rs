@@ -7,6 +7,7 @@ mod conditions;
 mod deletion;
 mod drain;
 mod eviction;
+mod in_place;
 mod node;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use std::{
 
 use api::{
     cluster::Cluster,
+    condition,
     drain_rule::MachineDrainRule,
     machine::{Machine, MachineInitialization, MachinePhase, MachineStatus, NodeRef},
     meta::Time,
@@ -74,6 +76,8 @@ pub struct Seen {
     pub load: std::result::Result<Load, String>,
     pub drain_rules: Vec<Arc<MachineDrainRule>>,
     pub node_deletion: Option<Timestamp>,
+    /// While an extension is to update it in place: how far that is.
+    pub update: Option<in_place::Update>,
 }
 
 /// Changes in the Management API, and in the workload cluster.
@@ -108,10 +112,12 @@ impl Reconcile for Machines {
             load: Ok(Load::default()),
             drain_rules: Vec::new(),
             node_deletion: None,
+            update: None,
             cluster,
             node,
             machine,
         };
+        seen.update = in_place::drive(&self.context, key, &seen).await;
         if seen.machine.metadata.deletion_timestamp.is_some() && !deletion::is_with_cluster(seen.cluster.as_deref()) {
             self.observe_deletion(&name, key, &mut seen).await;
         }
@@ -193,6 +199,7 @@ pub fn plan(seen: &Seen, now: &Time) -> MachinePlan {
                 owner::ensure(&mut after.metadata, owner::reference(cluster.as_ref(), false));
             }
             adopt(machine, seen, &mut plan.local);
+            in_place::plan(seen, &mut after, &mut plan.local);
             take_over(seen, &mut after);
             node::plan(seen, &mut plan, &mut after);
         } else {
@@ -204,7 +211,9 @@ pub fn plan(seen: &Seen, now: &Time) -> MachinePlan {
         plan.local.wait("minReadySeconds", after_s);
     }
     let status = after.status.get_or_insert_default();
-    let phase = phase(&after.spec.provider_id, status, deleting, deletion.as_ref().is_some_and(|step| step.done));
+    let updating = condition::is_true(&status.conditions, "Updating");
+    let phase =
+        phase(&after.spec.provider_id, status, updating, deleting, deletion.as_ref().is_some_and(|step| step.done));
     if status.phase != Some(phase) {
         status.phase = Some(phase);
         status.last_updated = Some(now.clone());
@@ -229,6 +238,9 @@ fn adopt(machine: &Machine, seen: &Seen, plan: &mut Plan) {
             owner::hand_over(&mut meta, owner::reference(machine, true), maker);
         }
         owner::label(&mut meta, names::CLUSTER_LABEL, machine.spec.cluster_name.as_str());
+        if in_place::is_ending(machine) {
+            api::in_place::mark(&mut meta, false);
+        }
         plan.update_metadata(&part.resource, &part.meta, &meta);
     }
 }
@@ -267,13 +279,21 @@ fn take_over(seen: &Seen, after: &mut Machine) {
     }
 }
 
-fn phase(provider_id: &Option<String>, status: &MachineStatus, deleting: bool, done: bool) -> MachinePhase {
+fn phase(
+    provider_id: &Option<String>,
+    status: &MachineStatus,
+    updating: bool,
+    deleting: bool,
+    done: bool,
+) -> MachinePhase {
     let started = status.initialization.clone().unwrap_or_default();
     let infrastructure = started.infrastructure_provisioned == Some(true);
     if done {
         MachinePhase::Deleted
     } else if deleting {
         MachinePhase::Deleting
+    } else if updating {
+        MachinePhase::Updating
     } else if status.node_ref.is_some() && infrastructure {
         MachinePhase::Running
     } else if provider_id.is_some() {

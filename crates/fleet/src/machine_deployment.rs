@@ -3,6 +3,7 @@
 //! Source: kubernetes-sigs/cluster-api core/reconcilers/machinedeployment.
 
 mod history;
+mod in_place;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,8 @@ use kube::core::ObjectMeta;
 
 use crate::{
     Context,
+    extension::GO_ON_S,
+    in_place::RETRY_S,
     naming::{self, Suffixes},
     owner, unacted,
 };
@@ -42,6 +45,8 @@ pub struct Seen {
     pub sets: Vec<Arc<MachineSet>>,
     pub machines: Vec<Arc<Machine>>,
     pub suffixes: Suffixes,
+    /// What extensions say of updating machines in place; nothing unless there is one that could.
+    pub in_place: in_place::Asked,
 }
 
 impl Reconcile for MachineDeployments {
@@ -61,7 +66,13 @@ impl Reconcile for MachineDeployments {
         let mut machines = caches.machines.in_cluster(namespace, cluster);
         machines.retain(|machine| sets.iter().any(|set| owner::is_controlled_by(&machine.metadata, &set.metadata)));
         let (cluster, suffixes) = (caches.cluster(namespace, cluster), Suffixes::seeded((self.0.random)()));
-        Ok(Some(Seen { deployment, cluster, sets, machines, suffixes }))
+        let held = owner::is_paused(cluster.as_deref(), &deployment.metadata) || deployment.spec.paused == Some(true);
+        let in_place = in_place::Asked::default();
+        let mut seen = Seen { deployment, cluster, sets, machines, suffixes, in_place };
+        if !held {
+            in_place::ask(&self.0, &mut seen, &Time(self.0.writer.clock().now())).await?;
+        }
+        Ok(Some(seen))
     }
 
     fn plan(&self, seen: &Seen, now: Timestamp) -> Plan {
@@ -145,6 +156,10 @@ fn roll(seen: &Seen, now: &Time, plan: &mut Plan, after: &mut MachineDeployment)
         create(seen, wanted, plan, after);
         return;
     };
+    if let Some(why) = seen.in_place.held() {
+        plan.wait("an extension", if why.is_some() { RETRY_S } else { GO_ON_S });
+        return;
+    }
     // An old set that is current again is the newest revision: what was the newest counts as history.
     let others = seen.sets.iter().filter(|set| set.metadata.uid != current.metadata.uid);
     let newest = others.map(|set| revision(set.as_ref())).max().unwrap_or(0);
@@ -152,12 +167,15 @@ fn roll(seen: &Seen, now: &Time, plan: &mut Plan, after: &mut MachineDeployment)
     owner::annotate(&mut after.metadata, names::REVISION_ANNOTATION, number.to_string());
     let strategy = deployment.spec.rollout.as_ref().and_then(|rollout| rollout.strategy.clone()).unwrap_or_default();
     let old: Vec<_> = seen.sets.iter().filter(|set| set.metadata.uid != current.metadata.uid).collect();
-    let replicas = match strategy.type_ {
+    let (replicas, intent) = match strategy.type_ {
         RolloutStrategyType::RollingUpdate => {
-            let (surge, unavailable) = limits(strategy.rolling_update.as_ref(), wanted);
-            rolling(seen, &current, &old, wanted, surge, unavailable)
+            let have = current.spec.replicas.unwrap_or(0) + in_place::came(seen, &current).1;
+            let limits = limits(strategy.rolling_update.as_ref(), wanted);
+            let mut replicas = rolling(seen, &current, &old, (have, wanted), limits);
+            let intent = in_place::intent(seen, &current, &old, (have, wanted), &mut replicas);
+            (replicas, intent)
         }
-        RolloutStrategyType::OnDelete => on_delete(seen, &old, wanted),
+        RolloutStrategyType::OnDelete => (on_delete(seen, &old, wanted), in_place::Intent::default()),
     };
     let kept = history::kept(deployment, &old);
     let max = wanted + limits(strategy.rolling_update.as_ref(), wanted).0;
@@ -169,16 +187,22 @@ fn roll(seen: &Seen, now: &Time, plan: &mut Plan, after: &mut MachineDeployment)
         if !is_current && have == 0 && target.unwrap_or(0) == 0 && running == 0 {
             if set.metadata.deletion_timestamp.is_none() && !kept.contains(&set.metadata.uid) {
                 plan.delete(set.as_ref());
+            } else {
+                let mut changed = set.as_ref().clone();
+                intent.write(&mut changed);
+                plan.update(set.as_ref(), &changed);
             }
             continue;
         }
         let mut changed = set.as_ref().clone();
         changed.spec.replicas = Some(target.unwrap_or(have));
+        intent.write(&mut changed);
         owner::annotate(&mut changed.metadata, names::DESIRED_REPLICAS_ANNOTATION, wanted.to_string());
         owner::annotate(&mut changed.metadata, names::MAX_REPLICAS_ANNOTATION, max.to_string());
         if is_current {
             owner::annotate(&mut changed.metadata, names::REVISION_ANNOTATION, number.to_string());
-            in_place(&deployment.spec.template, &mut changed);
+            intent.count(&mut changed);
+            carry_over(&deployment.spec.template, &mut changed);
             changed.spec.deletion = deployment.spec.deletion.clone();
             changed.spec.machine_naming = deployment.spec.machine_naming.clone();
         }
@@ -198,20 +222,20 @@ fn roll(seen: &Seen, now: &Time, plan: &mut Plan, after: &mut MachineDeployment)
     }
 }
 
-/// Replicas of each set for the next step of a rolling update.
+/// Replicas of each set for the next step of a rolling update, of the current set first. `have`: its replicas, with those
+/// that came from others.
 fn rolling(
     seen: &Seen,
     current: &Arc<MachineSet>,
     old: &[&Arc<MachineSet>],
-    wanted: i32,
-    surge: i32,
-    unavailable: i32,
+    (have, wanted): (i32, i32),
+    (surge, unavailable): (i32, i32),
 ) -> Vec<(Option<String>, i32)> {
     let spec = |set: &MachineSet| set.spec.replicas.unwrap_or(0);
     let available = |set: &MachineSet| set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0);
-    let total: i32 = seen.sets.iter().map(|set| spec(set)).sum();
-    let running: i32 = seen.sets.iter().map(|set| occupied(set)).sum();
-    let have = spec(current);
+    let total: i32 = old.iter().map(|set| spec(set)).sum::<i32>() + have;
+    let occupied_here = have.max(current.status.as_ref().and_then(|status| status.replicas).unwrap_or(0));
+    let running: i32 = old.iter().map(|set| occupied(set)).sum::<i32>() + occupied_here;
     let fresh = match have.cmp(&wanted) {
         std::cmp::Ordering::Greater => wanted,
         std::cmp::Ordering::Equal => have,
@@ -224,12 +248,12 @@ fn rolling(
     let mut left: Vec<i32> = old.iter().map(|set| spec(set)).collect();
     // What does not serve goes first.
     for (set, left) in old.iter().zip(&mut left) {
-        let idle = (*left - available(set)).max(0).min(spare.max(0));
+        let idle = in_place::idle(seen, set, *left, available(set)).min(spare.max(0));
         *left -= idle;
         spare -= idle;
     }
     let serving: i32 = seen.sets.iter().map(|set| available(set)).sum();
-    let mut spare = spare.min(serving - minimum);
+    let mut spare = spare.min(serving - minimum - in_place::leaving(seen, old));
     for left in &mut left {
         let gone = (*left).min(spare.max(0));
         *left -= gone;
@@ -310,7 +334,8 @@ fn create(seen: &Seen, wanted: i32, plan: &mut Plan, after: &mut MachineDeployme
     let total: i32 = seen.sets.iter().map(|set| occupied(set)).sum();
     let strategy = deployment.spec.rollout.as_ref().and_then(|rollout| rollout.strategy.clone()).unwrap_or_default();
     let (surge, _) = limits(strategy.rolling_update.as_ref(), wanted);
-    let first = (wanted + surge - total).clamp(0, wanted);
+    // Those of others may come instead.
+    let first = if seen.in_place.handled && total > 0 { 0 } else { (wanted + surge - total).clamp(0, wanted) };
     let replicas = if strategy.type_ == RolloutStrategyType::OnDelete && total > 0 { 0 } else { first };
     let mut metadata = ObjectMeta {
         name: Some(name.clone()),
@@ -370,7 +395,7 @@ pub fn difference(wanted: &MachineTemplate, have: &MachineTemplate) -> Option<St
 }
 
 /// Gives the set what changes without replacing machines (Cluster API: in-place propagation).
-fn in_place(template: &MachineTemplate, set: &mut MachineSet) {
+fn carry_over(template: &MachineTemplate, set: &mut MachineSet) {
     let spec = &mut set.spec.template.spec;
     spec.deletion = template.spec.deletion.clone();
     spec.min_ready_seconds = template.spec.min_ready_seconds;

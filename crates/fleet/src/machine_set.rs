@@ -6,6 +6,7 @@
 //!
 //! Source: kubernetes-sigs/cluster-api core/reconcilers/machineset.
 
+pub mod in_place;
 pub mod remediation;
 pub mod status;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use api::{
     cluster::Cluster,
     condition::{self, Statement},
     control_plane::KubeadmControlPlane,
+    in_place::is_under_way,
     machine::{DeletionOrder, Machine, MachineDeletion, MachineDeployment, MachineSet, MachineSpec},
     meta::{ConditionStatus, ContractRef, Time},
     names,
@@ -29,7 +31,7 @@ use jiff::Timestamp;
 use kube::core::ObjectMeta;
 use serde_json::{Value, json};
 
-use self::remediation::Remediation;
+use self::{in_place::Moves, remediation::Remediation};
 use crate::{
     Context,
     external::External,
@@ -59,6 +61,10 @@ pub struct Seen {
     /// What the clones are served as.
     pub kinds: CloneKinds,
     pub suffixes: Suffixes,
+    /// The set that gets the machines that are too many here.
+    pub target: Option<Arc<MachineSet>>,
+    /// What belongs to machines that are to be updated in place, by the machine's name.
+    pub moved: BTreeMap<String, in_place::Parts>,
 }
 
 /// The resources that a set's two templates are cloned into.
@@ -89,16 +95,20 @@ impl Reconcile for MachineSets {
         let resource =
             |reference: &ContractRef| caches.kinds.resource(&reference.api_group, clone_kind(&reference.kind)).cloned();
         let deployment = owner::owner_of_kind(&set.metadata, "MachineDeployment");
+        let mut machines = caches.machines.in_cluster(namespace, cluster);
+        machines.retain(|machine| owner::is_controlled_by(&machine.metadata, &set.metadata));
+        let parts = |machine: &Arc<Machine>| {
+            let (name, spec) = (machine.metadata.name.clone().unwrap_or_default(), &machine.spec);
+            let bootstrap = caches.external(namespace, spec.bootstrap.config_ref.as_ref());
+            (name, (caches.external(namespace, Some(&spec.infrastructure_ref)), bootstrap))
+        };
         Ok(Some(Seen {
+            target: in_place::target_of(&set).and_then(|name| caches.sets.get(&Key::new(namespace, name))),
+            moved: machines.iter().filter(|machine| in_place::is_unwritten(machine)).map(parts).collect(),
             cluster: caches.cluster(namespace, cluster),
             control_plane: caches.control_planes.in_cluster(namespace, cluster).into_iter().next(),
             deployment: deployment.and_then(|owner| caches.deployments.get(&Key::new(namespace, owner.name.as_str()))),
-            machines: caches
-                .machines
-                .in_cluster(namespace, cluster)
-                .into_iter()
-                .filter(|machine| owner::is_controlled_by(&machine.metadata, &set.metadata))
-                .collect(),
+            machines,
             bootstrap_template: caches.external(namespace, config),
             infrastructure_template: caches.external(namespace, Some(&spec.infrastructure_ref)),
             bootstraps: clones(config),
@@ -150,7 +160,8 @@ pub fn plan(seen: &Seen, now: &Time) -> Plan {
         }
         // The finalizer comes first: nothing is made on behalf of an object that could vanish.
         if owner::has_finalizer(&set.metadata, names::MACHINE_SET_FINALIZER) {
-            trouble = scale(seen, &mut plan).err();
+            let mut moves = Moves { begin: in_place::beginning(seen), ..Moves::default() };
+            trouble = scale(seen, &mut plan, &mut moves).err();
             if let Some(why) = &trouble {
                 plan.wait(why.as_str(), PAUSE_S);
             }
@@ -158,7 +169,7 @@ pub fn plan(seen: &Seen, now: &Time) -> Plan {
             if remediation.deferred {
                 plan.wait("the turn of unhealthy machines", PAUSE_S);
             }
-            propagate(seen, &remediation, now, &mut plan);
+            propagate(seen, &remediation, &moves, now, &mut plan);
             adopt_templates(seen, &mut plan);
             for machine in &remediation.delete {
                 // It says why it goes before it does.
@@ -185,14 +196,19 @@ fn adopt_templates(seen: &Seen, plan: &mut Plan) {
     }
 }
 
-/// Makes machines or removes them; `Err` says why it can't make any now.
-fn scale(seen: &Seen, plan: &mut Plan) -> Result<(), String> {
+/// Makes machines or removes them; `Err` says why it can't make any now, or give them away.
+fn scale(seen: &Seen, plan: &mut Plan, moves: &mut Moves) -> Result<(), String> {
     let wanted = usize::try_from(seen.set.spec.replicas.unwrap_or(1)).unwrap_or(0);
     let have = seen.machines.len();
     let unfinished = unfinished(seen);
     if have >= wanted {
-        for machine in to_remove(seen, have - wanted) {
-            plan.delete(machine.as_ref());
+        let surplus = (have - wanted).saturating_sub(in_place::uncounted(&seen.set, &seen.machines));
+        if surplus > 0 && in_place::target_of(&seen.set).is_some() {
+            in_place::give_away(seen, surplus, plan, moves)?;
+        } else {
+            for machine in to_remove(seen, surplus) {
+                plan.delete(machine.as_ref());
+            }
         }
         // Nobody needs them any more, and nobody else would find them.
         for name in &unfinished {
@@ -397,8 +413,8 @@ fn to_remove(seen: &Seen, count: usize) -> Vec<&Arc<Machine>> {
     first.filter(|machine| machine.metadata.deletion_timestamp.is_none()).collect()
 }
 
-/// Machines in the order in which they go: those that go anyway first, then those that were named, then unhealthy ones,
-/// then by order.
+/// Machines in the order in which they go: those that go anyway first, then those that were named, those that are being
+/// updated in place, unhealthy ones, then by order.
 pub fn first_to_go<'a>(
     machines: impl IntoIterator<Item = &'a Arc<Machine>>,
     order: DeletionOrder,
@@ -414,8 +430,9 @@ pub fn first_to_go<'a>(
         match () {
             () if meta.deletion_timestamp.is_some() => 0,
             () if owner::annotation_of(meta, names::DELETE_MACHINE_ANNOTATION).is_some() => 1,
-            () if machine.status.as_ref().is_none_or(|status| status.node_ref.is_none()) || ill => 2,
-            () => 3,
+            () if is_under_way(meta) => 2,
+            () if machine.status.as_ref().is_none_or(|status| status.node_ref.is_none()) || ill => 3,
+            () => 4,
         }
     };
     machines.sort_by(|a, b| {
@@ -449,13 +466,21 @@ fn delete(seen: &Seen, plan: &mut Plan) -> bool {
 }
 
 /// Carries to existing machines what changes without replacing them, and tells them whether they are up to date.
-fn propagate(seen: &Seen, remediation: &Remediation, now: &Time, plan: &mut Plan) {
+fn propagate(seen: &Seen, remediation: &Remediation, moves: &Moves, now: &Time, plan: &mut Plan) {
     let template = &seen.set.spec.template;
     for machine in &seen.machines {
         if deletes(plan, machine) {
             continue;
         }
         let mut after = machine.as_ref().clone();
+        let name = machine.metadata.name.as_deref().unwrap_or_default();
+        if moves.away.contains(name) {
+            // The rest is the other set's to say.
+            in_place::leave(seen, &mut after);
+            plan.update(machine.as_ref(), &after);
+            continue;
+        }
+        let mut stuck = None;
         if machine.metadata.deletion_timestamp.is_none() {
             if let Some(meta) = &template.metadata {
                 owner::extend(&mut after.metadata.labels, &meta.labels);
@@ -465,9 +490,15 @@ fn propagate(seen: &Seen, remediation: &Remediation, now: &Time, plan: &mut Plan
             after.spec.min_ready_seconds = template.spec.min_ready_seconds;
             after.spec.readiness_gates = template.spec.readiness_gates.clone();
             after.spec.taints = template.spec.taints.clone();
+            if moves.begin.contains(name) {
+                stuck = in_place::begin(seen, &mut after, plan).err();
+            }
+        }
+        if let Some(why) = &stuck {
+            plan.wait(why.as_str(), PAUSE_S);
         }
         if let Some(status) = &mut after.status {
-            let statement = status::up_to_date(seen);
+            let statement = status::up_to_date(seen, machine, stuck);
             condition::set(&mut status.conditions, statement, machine.metadata.generation, now);
             match machine.metadata.name.as_ref().and_then(|name| remediation.statements.get(name)) {
                 Some(Some(statement)) => {

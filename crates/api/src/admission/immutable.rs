@@ -21,7 +21,7 @@ pub fn check(group: &str, kind: &str, old: &Value, new: &Value, problems: &mut V
 }
 
 /// The path of the first field that differs.
-pub(super) fn first_difference(path: &str, old: &Value, new: &Value) -> Option<String> {
+pub fn first_difference(path: &str, old: &Value, new: &Value) -> Option<String> {
     if old == new {
         return None;
     }

@@ -112,29 +112,48 @@ fn listed(variables: &Map<String, Value>, known: &[String]) -> Vec<Value> {
 }
 
 fn apply(item: &Value, draft: &mut Draft) -> Result<(), String> {
-    let patch: ByteString =
-        serde_json::from_value(item["patch"].clone()).map_err(|error| format!("the patch is not base64: {error}"))?;
-    if patch.0.is_empty() {
-        return Ok(());
+    draft.object = patched(&draft.object, item, "/spec")?;
+    Ok(())
+}
+
+/// The object after `patch` of an extension (`patchType`, and `patch` in base64). What the object is stays: only what it
+/// says at `at`, a JSON pointer, is an extension's.
+///
+/// # Errors
+/// It is no patch, cannot be carried out, or leaves nothing at `at`.
+pub(crate) fn patched(object: &Value, patch: &Value, at: &str) -> Result<Value, String> {
+    let text: ByteString = match &patch["patch"] {
+        Value::Null => ByteString::default(),
+        text => serde_json::from_value(text.clone()).map_err(|error| format!("the patch is not base64: {error}"))?,
+    };
+    let mut object = object.clone();
+    if text.0.is_empty() {
+        return Ok(object);
     }
-    let mut patched = draft.object.clone();
-    match item["patchType"].as_str().unwrap_or_default() {
+    let mut changed = object.clone();
+    match patch["patchType"].as_str().unwrap_or_default() {
         "JSONPatch" => {
             let patch: json_patch::Patch =
-                serde_json::from_slice(&patch.0).map_err(|error| format!("no JSON patch (RFC 6902): {error}"))?;
-            carry_out(&patch, &mut patched)?;
+                serde_json::from_slice(&text.0).map_err(|error| format!("no JSON patch (RFC 6902): {error}"))?;
+            carry_out(&patch, &mut changed)?;
         }
         "JSONMergePatch" => {
             let patch: Value =
-                serde_json::from_slice(&patch.0).map_err(|error| format!("no JSON merge patch (RFC 7386): {error}"))?;
-            json_patch::merge(&mut patched, &patch);
+                serde_json::from_slice(&text.0).map_err(|error| format!("no JSON merge patch (RFC 7386): {error}"))?;
+            json_patch::merge(&mut changed, &patch);
         }
         other => return Err(format!("patch type {other:?} is not known")),
     }
-    // What the object is stays; only what it says is an extension's.
-    let spec = patched.get_mut("spec").filter(|spec| spec.is_object());
-    draft.object["spec"] = spec.ok_or("the patch leaves no spec")?.take();
-    Ok(())
+    let left = changed.pointer_mut(at).filter(|part| part.is_object());
+    let left = left.ok_or_else(|| format!("the patch leaves no {}", at.trim_start_matches('/').replace('/', ".")))?;
+    let left = left.take();
+    let mut place = &mut object;
+    for name in at.split('/').skip(1) {
+        let fields = place.as_object_mut().ok_or_else(|| format!("there is no object around {name}"))?;
+        place = fields.entry(name).or_insert_with(|| Map::new().into());
+    }
+    *place = left;
+    Ok(object)
 }
 
 /// The operations one by one: none may grow what it is done to beyond measure.

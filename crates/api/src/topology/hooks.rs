@@ -30,10 +30,13 @@ pub enum Hook {
     ValidateTopology,
     DiscoverVariables,
     GenerateUpgradePlan,
+    CanUpdateMachine,
+    CanUpdateMachineSet,
+    UpdateMachine,
 }
 
 impl Hook {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::BeforeClusterCreate,
         Self::AfterControlPlaneInitialized,
         Self::BeforeClusterUpgrade,
@@ -47,6 +50,9 @@ impl Hook {
         Self::ValidateTopology,
         Self::DiscoverVariables,
         Self::GenerateUpgradePlan,
+        Self::CanUpdateMachine,
+        Self::CanUpdateMachineSet,
+        Self::UpdateMachine,
     ];
 
     pub fn name(self) -> &'static str {
@@ -64,6 +70,9 @@ impl Hook {
             Self::ValidateTopology => "ValidateTopology",
             Self::DiscoverVariables => "DiscoverVariables",
             Self::GenerateUpgradePlan => "GenerateUpgradePlan",
+            Self::CanUpdateMachine => "CanUpdateMachine",
+            Self::CanUpdateMachineSet => "CanUpdateMachineSet",
+            Self::UpdateMachine => "UpdateMachine",
         }
     }
 

@@ -3,6 +3,8 @@
 use api::{
     condition::{self, Statement},
     control_plane::{KubeadmControlPlane, KubeadmControlPlaneInitialization},
+    in_place::is_under_way,
+    machine::Machine,
     meta::{ConditionStatus, Time},
     names,
 };
@@ -26,7 +28,9 @@ pub fn set(
     let machines: Vec<_> = seen.machines.iter().map(AsRef::as_ref).collect();
     let counts = count(&machines);
     let wanted = after.spec.replicas.unwrap_or(1);
-    let outdated = machines.iter().filter(|machine| rollout::outdated(seen, machine, now).is_some()).count();
+    let is_new =
+        |machine: &Machine| !is_under_way(&machine.metadata) && rollout::outdated(seen, machine, now).is_none();
+    let outdated = machines.iter().filter(|machine| !is_new(machine)).count();
     let outdated = i32::try_from(outdated).unwrap_or(i32::MAX);
     let lowest =
         machines.iter().filter_map(|machine| machine.spec.version.clone()).min_by_key(|version| order(version));

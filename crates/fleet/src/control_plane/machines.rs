@@ -122,8 +122,8 @@ pub fn updated(seen: &Seen, decision: Option<&Decision>, now: &Time) -> Vec<Mach
         statements.extend(marks(seen, machine));
         if !goes {
             statements.push(match rollout::outdated(seen, machine, now) {
-                None => Statement::yes("UpToDate", "UpToDate"),
                 Some(why) => Statement::no("UpToDate", "NotUpToDate", format!("* {why}")),
+                None => crate::in_place::updating(machine).unwrap_or_else(|| Statement::yes("UpToDate", "UpToDate")),
             });
         }
         let remediated = remediation::statement(machine, decision);

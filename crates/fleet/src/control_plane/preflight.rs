@@ -22,6 +22,8 @@ pub enum Operation<'a> {
     Up,
     /// This one goes.
     Down(&'a Machine),
+    /// This one changes while it stays, and may be away for a while.
+    Update(&'a Machine),
 }
 
 /// Whether it may happen; `Err` says what holds it back.
@@ -54,7 +56,7 @@ const UPGRADE_STEP: &str = api::names::TOPOLOGY_UPGRADE_STEP_ANNOTATION;
 /// Everything is well, but for the machine that goes.
 fn stable(seen: &Seen, operation: Operation<'_>) -> Result<(), String> {
     let goes = match operation {
-        Operation::Up => None,
+        Operation::Up | Operation::Update(_) => None,
         Operation::Down(machine) => Some(machine),
     };
     if let Err(why) = &seen.pods {
@@ -66,6 +68,13 @@ fn stable(seen: &Seen, operation: Operation<'_>) -> Result<(), String> {
         return Err(troubles.join("; "));
     }
     let Some(look) = look(seen)? else { return Ok(()) };
+    if let Operation::Update(machine) = operation {
+        let member = look.member_of(machine);
+        return match member.is_none_or(|member| look.bears_absence(member.id)) {
+            true => Ok(()),
+            false => Err("updating a control plane Machine in place can lead to etcd quorum loss".to_owned()),
+        };
+    }
     let (without, adds) = match goes.map(|goes| look.member_of(goes)) {
         None => (None, true),
         // Without a member here, or with one that has no vote, nothing changes for the others.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
     cluster::Cluster,
+    in_place::is_under_way,
     kubeadm::{KubeadmConfig, KubeadmConfigSpec},
     machine::{Bootstrap, Machine, MachineDeletion, MachineSpec},
     meta::{ContractRef, Time},
@@ -17,7 +18,7 @@ use serde_json::json;
 use super::{
     ControlPlanePlan, Seen,
     deletion::{self, Next},
-    expiry, machines,
+    expiry, in_place, machines,
     preflight::{self, Operation},
     remediation::{self, Decision, Verdict},
 };
@@ -37,6 +38,7 @@ pub fn is_complete(seen: &Seen, now: &Time) -> bool {
     let wanted = usize::try_from(seen.control_plane.spec.replicas.unwrap_or(1)).unwrap_or(1);
     let settled = |machine: &Machine| {
         machine.metadata.deletion_timestamp.is_none()
+            && !is_under_way(&machine.metadata)
             && outdated(seen, machine, now).is_none()
             && preflight::is_healthy(seen, machine)
     };
@@ -74,10 +76,16 @@ pub fn step(
         Next::Replace => return create(seen, cluster, &new_name(seen)?, now, plan),
         Next::Nothing => {}
     }
+    if in_place::complete(seen, plan)? {
+        return Ok(());
+    }
     if let Some(decision) = decision
         && let Verdict::Replaced(_) = decision.verdict
     {
         return remediate(seen, decision, plan);
+    }
+    if let Some(machine) = seen.machines.iter().find(|machine| is_under_way(&machine.metadata)) {
+        return Err(format!("Waiting for in-place update of Machine {} to complete", name_of(machine)));
     }
     let started = control_plane.status.as_ref().and_then(|status| status.initialization.as_ref());
     if started.is_none_or(|started| started.control_plane_initialized != Some(true)) {
@@ -100,6 +108,15 @@ pub fn step(
         return create(seen, cluster, &new_name(seen)?, now, plan);
     }
     let Some(machine) = removable(seen, &outdated) else { return Ok(()) };
+    if have - outdated.len() < wanted && in_place::is_eligible(seen, machine, now) {
+        match preflight::check(seen, cluster, Operation::Update(machine)) {
+            Ok(()) if in_place::begin(seen, machine, plan)? => return Ok(()),
+            Ok(()) => {}
+            // What is not well is this one: it is replaced.
+            Err(_) if preflight::check(seen, cluster, Operation::Down(machine)).is_ok() => {}
+            Err(_) => return checked(seen, cluster, Operation::Update(machine), plan),
+        }
+    }
     // One that is not well may go: it is what stands in the way.
     checked(seen, cluster, Operation::Down(machine), plan)?;
     remove(seen, machine, plan);
@@ -303,14 +320,8 @@ pub fn outdated(seen: &Seen, machine: &Machine, now: &Time) -> Option<String> {
     if version != spec.version {
         return Some(format!("Version {version}, {} required", spec.version));
     }
-    let after = spec.rollout.as_ref().and_then(|rollout| rollout.after.as_ref());
-    if let Some(after) = after.filter(|after| after.0 <= now.0)
-        && machine.metadata.creation_timestamp.as_ref().is_some_and(|made| made.0 < after.0)
-    {
-        return Some("KubeadmControlPlane spec.rolloutAfter expired".to_owned());
-    }
-    if expiry::is_near(seen, machine, now) {
-        return Some("Certificates will expire soon".to_owned());
+    if let Some(why) = due(seen, machine, now) {
+        return Some(why.to_owned());
     }
     if let Some(infrastructure) = seen.infrastructures.get(name_of(machine)) {
         let from = owner::annotation_of(&infrastructure.meta, names::CLONED_FROM_NAME_ANNOTATION);
@@ -339,14 +350,25 @@ pub fn outdated(seen: &Seen, machine: &Machine, now: &Time) -> Option<String> {
     (comparable(have) != comparable(wanted)).then(|| "KubeadmConfig is not up-to-date".to_owned())
 }
 
+/// Why its time has come, however it is made.
+pub fn due(seen: &Seen, machine: &Machine, now: &Time) -> Option<&'static str> {
+    let after = seen.control_plane.spec.rollout.as_ref().and_then(|rollout| rollout.after.as_ref());
+    if let Some(after) = after.filter(|after| after.0 <= now.0)
+        && machine.metadata.creation_timestamp.as_ref().is_some_and(|made| made.0 < after.0)
+    {
+        return Some("KubeadmControlPlane spec.rolloutAfter expired");
+    }
+    expiry::is_near(seen, machine, now).then_some("Certificates will expire soon")
+}
+
 /// The configuration of the machine that initializes the control plane.
-fn for_init(mut spec: KubeadmConfigSpec) -> KubeadmConfigSpec {
+pub fn for_init(mut spec: KubeadmConfigSpec) -> KubeadmConfigSpec {
     spec.join_configuration = None;
     spec
 }
 
 /// The configuration of one that joins it.
-fn for_join(mut spec: KubeadmConfigSpec) -> KubeadmConfigSpec {
+pub fn for_join(mut spec: KubeadmConfigSpec) -> KubeadmConfigSpec {
     spec.init_configuration = None;
     // The cluster's configuration stays: it says where key pairs lie and whether etcd is outside.
     spec.join_configuration.get_or_insert_default().control_plane.get_or_insert_default();
@@ -354,7 +376,7 @@ fn for_join(mut spec: KubeadmConfigSpec) -> KubeadmConfigSpec {
 }
 
 /// Without what the bootstrap controller fills in.
-fn comparable(mut spec: KubeadmConfigSpec) -> KubeadmConfigSpec {
+pub fn comparable(mut spec: KubeadmConfigSpec) -> KubeadmConfigSpec {
     if let Some(join) = &mut spec.join_configuration {
         if let Some(discovery) = &mut join.discovery {
             discovery.bootstrap_token = None;

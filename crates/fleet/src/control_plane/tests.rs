@@ -72,6 +72,7 @@ fn seen(replicas: i32) -> Seen {
         initialized: false,
         connected: false,
         suffixes: Suffixes::seeded(0),
+        in_place: Default::default(),
         control_plane: Arc::new(control_plane),
     }
 }

@@ -2,9 +2,9 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use api::{
-    extension::{ClientConfig, ExtensionConfig},
-    topology::hooks,
+use api::extension::{
+    ExtensionConfig,
+    call::{Place, RESPONSE_BYTES_MAX, envelope, path, place},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -23,11 +23,8 @@ use tokio_rustls::{
 
 use super::Extensions;
 
-/// Of a response, no more is read (`maxExtensionResponseBodyBytes`).
-pub(super) const RESPONSE_BYTES_MAX: usize = 20 << 20;
 /// Of a response that is an error, so much is told.
 const SHOWN_CHARS_MAX: usize = 512;
-const PORT: u16 = 443;
 
 /// A connection.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -59,52 +56,6 @@ pub(super) enum CallError {
     Config(String),
 }
 
-/// Where a server is.
-#[derive(Debug, PartialEq, Eq)]
-struct Place {
-    /// Whose certificate is expected.
-    name: String,
-    port: u16,
-    authority: String,
-    path: String,
-    /// Namespace and name.
-    service: Option<(String, String)>,
-}
-
-fn place(config: &ClientConfig) -> Result<Place, String> {
-    if let Some(service) = &config.service {
-        let name = format!("{}.{}.svc", service.name, service.namespace);
-        let port = service.port.map_or(Ok(PORT), u16::try_from).map_err(|_| "there is no such port".to_owned())?;
-        return Ok(Place {
-            authority: format!("{name}:{port}"),
-            name,
-            port,
-            path: service.path.clone().unwrap_or_default(),
-            service: Some((service.namespace.clone(), service.name.clone())),
-        });
-    }
-    let url = config.url.as_deref().unwrap_or_default();
-    let uri: http::Uri = url.parse().map_err(|error| format!("{url:?} is no URL: {error}"))?;
-    if uri.scheme_str() != Some("https") {
-        return Err(format!("{url:?} is not https"));
-    }
-    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
-    Ok(Place {
-        name: host,
-        port: uri.port_u16().unwrap_or(PORT),
-        authority: uri.authority().map(ToString::to_string).unwrap_or_default(),
-        path: uri.path().to_owned(),
-        service: None,
-    })
-}
-
-/// The path of a hook's handler; discovery has none.
-fn path(prefix: &str, hook: &str, handler: &str, timeout: Duration) -> String {
-    let end = if handler.is_empty() { String::new() } else { format!("/{}", handler.to_lowercase()) };
-    let (prefix, version) = (prefix.trim_end_matches('/'), hooks::VERSION);
-    format!("{prefix}/{version}/{}{end}?timeout={}s", hook.to_lowercase(), timeout.as_secs())
-}
-
 impl Extensions {
     /// Sends a request to a handler and reads the response.
     pub(super) async fn post(
@@ -112,14 +63,13 @@ impl Extensions {
         config: &ExtensionConfig,
         hook: &str,
         handler: &str,
-        mut request: Value,
+        request: Value,
         timeout: Duration,
     ) -> Result<Value, CallError> {
-        request["apiVersion"] = hooks::VERSION.into();
-        request["kind"] = format!("{hook}Request").into();
+        let request = envelope(hook, request);
         let place = place(&config.spec.client_config).map_err(CallError::Config)?;
         let tls = self.tls(config.spec.client_config.ca_bundle.as_deref()).map_err(CallError::Config)?;
-        let target = path(&place.path, hook, handler, timeout);
+        let target = path(&place.path, hook, handler, timeout.as_secs());
         let exchanged = tokio::time::timeout(timeout, self.exchange(&place, tls, &target, request));
         let exchanged = exchanged.await.map_err(|_| format!("no response within {} s", timeout.as_secs()));
         exchanged
@@ -205,27 +155,4 @@ fn system() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     roots
-}
-
-#[cfg(test)]
-mod tests {
-    use api::extension::ServiceReference;
-
-    use super::*;
-
-    #[test]
-    fn handlers_are_where_they_are_published_to_be() {
-        let url = |url: &str| ClientConfig { url: Some(url.to_owned()), ..ClientConfig::default() };
-        let at = |config: &ClientConfig, handler: &str| {
-            let place = place(config).unwrap();
-            format!("{}{}", place.authority, path(&place.path, "GeneratePatches", handler, Duration::from_secs(10)))
-        };
-        let version = "hooks.runtime.cluster.x-k8s.io/v1alpha1/generatepatches";
-        assert_eq!(at(&url("https://a:1/x/"), "Mine"), format!("a:1/x/{version}/mine?timeout=10s"));
-        assert_eq!(at(&url("https://a"), ""), format!("a/{version}?timeout=10s"));
-        let service = ServiceReference { name: "a".into(), namespace: "b".into(), path: Some("/p".into()), port: None };
-        let service = ClientConfig { service: Some(service), ..ClientConfig::default() };
-        assert_eq!(at(&service, "m"), format!("a.b.svc:443/p/{version}/m?timeout=10s"));
-        assert!(place(&url("http://a")).is_err() && place(&ClientConfig::default()).is_err());
-    }
 }

@@ -9,7 +9,7 @@ use api::{
 };
 use k8s_openapi::api::core::v1::Node;
 
-use super::{Seen, deletion::Step};
+use super::{Seen, deletion::Step, in_place};
 use crate::{external::External, summary};
 
 /// A drain that takes longer than this shows in the Ready condition, in seconds.
@@ -19,6 +19,7 @@ const PRESSURES: [&str; 3] = ["MemoryPressure", "DiskPressure", "PIDPressure"];
 /// Sets all conditions; returns in how many seconds availability has to be looked at again.
 pub fn set(seen: &Seen, after: &mut Machine, deletion: Option<&Step>, paused: bool, now: &Time) -> Option<u64> {
     let generation = after.metadata.generation;
+    let updating = in_place::statement(seen, after);
     let min_ready_s = i64::from(after.spec.min_ready_seconds.unwrap_or(0));
     let gates = after.spec.readiness_gates.clone();
     let has_config = after.spec.bootstrap.config_ref.is_some();
@@ -38,7 +39,7 @@ pub fn set(seen: &Seen, after: &mut Machine, deletion: Option<&Step>, paused: bo
         condition::set(&mut status.conditions, statement, generation, now);
     }
     let mut set = |statement| condition::set(&mut status.conditions, statement, generation, now);
-    set(Statement::no("Updating", "NotUpdating", ""));
+    set(updating);
     let deleting = match deletion {
         Some(step) => Statement { message: step.message.clone(), ..Statement::yes("Deleting", step.reason) },
         None => Statement::no("Deleting", "NotDeleting", ""),
@@ -51,7 +52,8 @@ pub fn set(seen: &Seen, after: &mut Machine, deletion: Option<&Step>, paused: bo
     let (positive, negative): (Vec<_>, Vec<_>) =
         gates.iter().partition(|gate| gate.polarity != Some(GatePolarity::Negative));
     parts.extend(positive.iter().map(|gate| gate.condition_type.as_str()));
-    let negative: Vec<_> = negative.iter().map(|gate| gate.condition_type.as_str()).collect();
+    let negative = negative.iter().map(|gate| gate.condition_type.as_str());
+    let negative: Vec<_> = std::iter::once("Updating").chain(negative).collect();
     let mut ready = summary::both("Ready", summary::READY, &status.conditions, &parts, &negative);
     if let Some(step) = deletion {
         let since = seen

@@ -33,6 +33,7 @@ fn seen(boot: Option<(&str, &str)>) -> Seen {
         connected: true,
         reachable: true,
         last_of_control_plane: false,
+        update: None,
         load: Ok(Load::default()),
         drain_rules: Vec::new(),
         node_deletion: None,
@@ -105,4 +106,43 @@ fn a_node_of_an_earlier_revision_carries_the_taint_until_its_revision_is_the_new
     assert_eq!(taint(&seen), None, "once");
     seen.outdated = false;
     assert_eq!(taint(&seen), Some(json!([])));
+}
+
+#[test]
+fn an_update_ends_with_the_machines_own_mark_and_then_with_those_of_its_parts() {
+    let mut seen = seen(None);
+    let meta = |seen: &mut Seen| Arc::make_mut(&mut seen.machine).metadata.clone();
+    let mut marked = meta(&mut seen);
+    api::in_place::mark(&mut marked, true);
+    api::in_place::expect(&mut marked, true);
+    Arc::make_mut(&mut seen.machine).metadata = marked.clone();
+    api::in_place::mark(&mut seen.infrastructure.as_mut().unwrap().meta, true);
+    seen.update = Some(in_place::Update::Done);
+    let gone = |seen: &Seen| {
+        let plan = plan(seen, &now());
+        let of = plan.local.steps.iter().filter_map(|step| match step {
+            Step::Update(change) => {
+                let annotations = change.main.as_ref()?.pointer("/metadata/annotations")?;
+                let gone = |key: &str| annotations.get(key).is_some_and(serde_json::Value::is_null);
+                let mark = annotations.is_null() || gone(names::UPDATE_IN_PROGRESS_ANNOTATION);
+                let note = annotations.is_null() || gone(names::PENDING_HOOKS_ANNOTATION);
+                Some(format!("{} mark:{mark} note:{note}", change.resource.kind))
+            }
+            _ => None,
+        });
+        of.collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(gone(&seen), "Machine mark:true note:false");
+    let updating = |seen: &Seen| condition::is_true(&conditions(seen), "Updating");
+    assert!(updating(&seen));
+
+    api::in_place::mark(&mut marked, false);
+    Arc::make_mut(&mut seen.machine).metadata = marked;
+    seen.update = None;
+    assert_eq!(gone(&seen), "Infra mark:true note:true", "that of its infrastructure was its only annotation");
+    assert!(updating(&seen));
+
+    api::in_place::mark(&mut seen.infrastructure.as_mut().unwrap().meta, false);
+    assert_eq!(gone(&seen), "Machine mark:true note:true");
+    assert!(!updating(&seen));
 }

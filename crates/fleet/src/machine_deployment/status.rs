@@ -2,6 +2,7 @@
 
 use api::{
     condition::{self, Statement},
+    in_place::is_under_way,
     machine::{MachineDeployment, MachineDeploymentPhase, RolloutStrategyType},
     meta::Time,
 };
@@ -29,7 +30,8 @@ pub fn set(seen: &Seen, after: &mut MachineDeployment, paused: bool, now: &Time)
     let current = current(seen, now);
     // Counted by set: the machines' own word comes later.
     let up_to_date = seen.machines.iter().filter(|machine| {
-        current.as_ref().is_some_and(|set| owner::is_controlled_by(&machine.metadata, &set.metadata))
+        let whole = !is_under_way(&machine.metadata);
+        whole && current.as_ref().is_some_and(|set| owner::is_controlled_by(&machine.metadata, &set.metadata))
     });
     let up_to_date = i32::try_from(up_to_date.count()).unwrap_or(i32::MAX);
     let selector = selector(&after.spec.selector);
@@ -74,7 +76,10 @@ pub fn set(seen: &Seen, after: &mut MachineDeployment, paused: bool, now: &Time)
     set(summary::all("MachinesUpToDate", "Machine", "UpToDate", summary::UP_TO_DATE, named()));
     let outdated = counts.total - up_to_date;
     let rolling = outdated > 0 && !deleting;
-    let message = if rolling { format!("Rolling out {outdated} not up-to-date replicas") } else { String::new() };
+    let mut message = if rolling { format!("Rolling out {outdated} not up-to-date replicas") } else { String::new() };
+    if let Some(held) = seen.in_place.held().flatten().filter(|_| rolling) {
+        message = format!("{message} is blocked because:\n* {held}");
+    }
     set(statement_of("RollingOut", rolling, ("RollingOut", "NotRollingOut"), message));
     let up = counts.total < wanted && !deleting;
     let message = if up { format!("Scaling up from {} to {wanted} replicas", counts.total) } else { String::new() };

@@ -1,6 +1,11 @@
 //! Rollouts, step by step: plans are carried out on sets and machines in memory.
 
-use api::machine::{MachineDeploymentSpec, MachineSetStatus, MachineSpec, MachineStatus, Rollout, RolloutStrategy};
+mod updates;
+
+use api::{
+    condition::{self, Statement},
+    machine::{MachineDeploymentSpec, MachineSetStatus, MachineSpec, MachineStatus, NodeRef, Rollout, RolloutStrategy},
+};
 use control::Step;
 use jiff::SignedDuration;
 use serde_json::Value;
@@ -10,9 +15,20 @@ use super::*;
 /// A machine of the simulation.
 #[derive(Clone, Debug)]
 struct Unit {
+    name: String,
     set: String,
     available: bool,
     deleting: bool,
+    /// Came from another set, and is not updated yet.
+    updating: bool,
+    /// The deployment has not counted it.
+    uncounted: bool,
+}
+
+impl Unit {
+    fn serves(&self) -> bool {
+        self.available && !self.deleting && !self.updating
+    }
 }
 
 struct World {
@@ -21,6 +37,7 @@ struct World {
     units: Vec<Unit>,
     now: Timestamp,
     made: usize,
+    named: usize,
     /// The machines of this set never become available.
     stuck: Option<&'static str>,
     /// Machines that are deleted stay until [`World::reap`].
@@ -29,6 +46,8 @@ struct World {
     text: Vec<String>,
     /// Whether the limits of the rollout are checked: not while the size itself changes.
     strict: bool,
+    /// An extension updates machines in place.
+    in_place: bool,
 }
 
 fn rolling(surge: IntOrString, unavailable: IntOrString) -> RolloutStrategy {
@@ -89,7 +108,19 @@ impl World {
         deployment.metadata.finalizers = Some(vec![names::MACHINE_DEPLOYMENT_FINALIZER.into()]);
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
         let (sets, units, text) = Default::default();
-        let mut world = Self { deployment, sets, units, now, made: 0, stuck: None, slow: false, text, strict: false };
+        let mut world = Self {
+            deployment,
+            sets,
+            units,
+            now,
+            made: 0,
+            named: 0,
+            stuck: None,
+            slow: false,
+            text,
+            strict: false,
+            in_place: false,
+        };
         world.settle();
         world.text.clear();
         world.strict = true;
@@ -116,20 +147,31 @@ impl World {
     }
 
     fn seen(&self) -> Seen {
-        let machine = |(index, unit): (usize, &Unit)| {
+        let machine = |unit: &Unit| {
             let set = self.sets.iter().find(|set| set.metadata.uid.as_ref() == Some(&unit.set)).unwrap();
-            let mut machine = Machine::new(&format!("m{index}"), MachineSpec::default());
+            let mut machine = Machine::new(&unit.name, MachineSpec::default());
             machine.metadata.owner_references = Some(vec![owner::reference(set, true)]);
             machine.metadata.deletion_timestamp = unit.deleting.then_some(Time(self.now));
-            machine.status = Some(MachineStatus::default());
+            let mut status = MachineStatus { node_ref: Some(NodeRef { name: "n".into() }), ..Default::default() };
+            let available = Statement::of("Available", unit.available, ("Available", "NotReady"), "");
+            condition::set(&mut status.conditions, available, None, &Time(self.now));
+            machine.status = Some(status);
+            api::in_place::mark(&mut machine.metadata, unit.updating);
+            if unit.uncounted {
+                owner::annotate(&mut machine.metadata, names::PENDING_ACKNOWLEDGE_MOVE_ANNOTATION, "");
+            }
             Arc::new(machine)
         };
+        let template = &self.deployment.spec.template;
+        let old = self.sets.iter().filter(|set| self.in_place && difference(template, &set.spec.template).is_some());
+        let verdicts = old.map(|set| (set.metadata.name.clone().unwrap(), crate::in_place::Verdict::Can)).collect();
         Seen {
             deployment: Arc::new(self.deployment.clone()),
             cluster: None,
             sets: self.sets.iter().cloned().map(Arc::new).collect(),
-            machines: self.units.iter().enumerate().map(machine).collect(),
+            machines: self.units.iter().map(machine).collect(),
             suffixes: Suffixes::seeded(self.made as u64),
+            in_place: in_place::Asked { handled: self.in_place, verdicts },
         }
     }
 
@@ -183,20 +225,27 @@ impl World {
                 owner::annotation_of(&set.metadata, names::DISABLE_MACHINE_CREATE_ANNOTATION) == Some("true");
             let mine = |unit: &&mut Unit| unit.set == uid;
             let have = self.units.iter().filter(|unit| unit.set == uid).count();
+            if self.give(index, have.saturating_sub(wanted)) {
+                continue;
+            }
             for _ in have..wanted {
                 assert!(!disabled, "set {uid} is to make machines and may not");
-                self.units.push(Unit { set: uid.clone(), available: false, deleting: false });
+                self.named += 1;
+                let (name, set) = (format!("m{}", self.named), uid.clone());
+                let none = Unit { name, set, available: false, deleting: false, updating: false, uncounted: false };
+                self.units.push(none);
                 let (surge, _) = self.limits();
                 let total = i32::try_from(self.units.len()).unwrap();
                 assert!(!self.strict || total <= self.wanted() + surge, "{total} machines: {:?}", self.text);
             }
             let mut order: Vec<&mut Unit> = self.units.iter_mut().filter(mine).collect();
-            order.sort_by_key(|unit| (!unit.deleting, unit.available));
-            for unit in order.into_iter().take(have.saturating_sub(wanted)) {
+            order.sort_by_key(|unit| (!unit.deleting, !unit.updating, unit.available));
+            let uncounted = order.iter().filter(|unit| unit.uncounted).count();
+            for unit in order.into_iter().take(have.saturating_sub(wanted).saturating_sub(uncounted)) {
                 unit.deleting = true;
             }
             let (_, unavailable) = self.limits();
-            let serving = i32::try_from(self.units.iter().filter(|unit| unit.available && !unit.deleting).count());
+            let serving = i32::try_from(self.units.iter().filter(|unit| unit.serves()).count());
             let least = self.wanted() - unavailable;
             assert!(!self.strict || serving.unwrap() >= least, "less than {least} available: {:?}", self.text);
             if !self.slow {
@@ -204,6 +253,30 @@ impl World {
             }
         }
         self.count();
+    }
+
+    /// Gives machines to another set, as the two of them have to agree on; and goes on with those that have come.
+    fn give(&mut self, index: usize, surplus: usize) -> bool {
+        let own = self.sets[index].clone();
+        let of = |set: &MachineSet, key: &str| owner::annotation_of(&set.metadata, key).unwrap_or_default().to_owned();
+        let lists = |text: &str, name: &str| text.split(',').any(|one| one == name);
+        let counted = of(&own, names::ACKNOWLEDGED_MOVE_ANNOTATION);
+        let receives = !of(&own, names::RECEIVE_MACHINES_ANNOTATION).is_empty();
+        for unit in self.units.iter_mut().filter(|unit| Some(&unit.set) == own.metadata.uid.as_ref()) {
+            unit.uncounted &= receives && !lists(&counted, &unit.name);
+        }
+        let to = of(&own, names::MOVE_MACHINES_ANNOTATION);
+        let Some(target) = self.sets.iter().find(|set| set.metadata.name.as_deref() == Some(&to)) else { return false };
+        assert!(lists(&of(target, names::RECEIVE_MACHINES_ANNOTATION), own.metadata.name.as_deref().unwrap()));
+        let movable = |unit: &&mut Unit| Some(&unit.set) == own.metadata.uid.as_ref() && !unit.updating;
+        for unit in self.units.iter_mut().filter(movable).take(surplus) {
+            unit.set = target.metadata.uid.clone().unwrap();
+            (unit.updating, unit.uncounted) = (true, true);
+        }
+        let (_, unavailable) = self.limits();
+        let serving = i32::try_from(self.units.iter().filter(|unit| unit.serves()).count()).unwrap();
+        assert!(!self.strict || serving >= self.wanted() - unavailable, "{serving} available: {:?}", self.text);
+        true
     }
 
     fn count(&mut self) {
@@ -214,7 +287,8 @@ impl World {
             };
             let status = MachineSetStatus {
                 replicas: of(|_| true),
-                available_replicas: of(|unit| unit.available && !unit.deleting),
+                available_replicas: of(Unit::serves),
+                up_to_date_replicas: of(|unit| !unit.updating),
                 ..Default::default()
             };
             set.status = Some(status);
@@ -223,9 +297,10 @@ impl World {
 
     fn become_available(&mut self, most: usize) {
         let stuck = self.stuck;
-        let may = |unit: &&mut Unit| !unit.available && !unit.deleting && stuck != Some(unit.set.as_str());
+        let may =
+            |unit: &&mut Unit| !unit.serves() && !unit.deleting && !unit.uncounted && stuck != Some(unit.set.as_str());
         let waiting = self.units.iter_mut().filter(may);
-        waiting.take(most).for_each(|unit| unit.available = true);
+        waiting.take(most).for_each(|unit| (unit.available, unit.updating) = (true, false));
         self.count();
         self.note();
     }
@@ -255,7 +330,7 @@ impl World {
             self.sets_act();
             self.reap();
             self.become_available(1);
-            let waiting = self.units.iter().any(|unit| !unit.available);
+            let waiting = self.units.iter().any(|unit| !unit.serves());
             if !waiting && self.plan().steps.is_empty() {
                 return;
             }

@@ -2,14 +2,15 @@
 
 use api::{
     condition::{self, Statement},
+    in_place::is_under_way,
     machine::{Machine, MachineSet, VersionReplicas},
     meta::{LabelSelector, Time},
 };
 use control::{EventType, Plan};
 use std::collections::BTreeMap;
 
-use super::{Seen, remediation, statement_of};
-use crate::{machine_deployment, summary};
+use super::{Seen, in_place, remediation, statement_of};
+use crate::{in_place::updating, machine_deployment, summary};
 
 pub fn set(seen: &Seen, after: &mut MachineSet, trouble: Option<String>, paused: bool, now: &Time, plan: &mut Plan) {
     let generation = after.metadata.generation;
@@ -48,7 +49,8 @@ pub fn set(seen: &Seen, after: &mut MachineSet, trouble: Option<String>, paused:
         }
     }
     set(statement_of("ScalingUp", up, ("ScalingUp", "NotScalingUp"), message));
-    let down = counts.total > wanted || (deleting && counts.total > 0);
+    let uncounted = i32::try_from(in_place::uncounted(&seen.set, &seen.machines)).unwrap_or(i32::MAX);
+    let down = counts.total - uncounted > wanted || (deleting && counts.total > 0);
     let target = if deleting { 0 } else { wanted };
     let message = if down { format!("Scaling down from {} to {target} replicas", counts.total) } else { String::new() };
     set(statement_of("ScalingDown", down, ("ScalingDown", "NotScalingDown"), message));
@@ -57,14 +59,15 @@ pub fn set(seen: &Seen, after: &mut MachineSet, trouble: Option<String>, paused:
     set(statement_of("Deleting", deleting, ("Deleting", "NotDeleting"), if deleting { left } else { String::new() }));
 }
 
-/// Whether the set's machines are what the deployment wants now.
-pub fn up_to_date(seen: &Seen) -> Statement {
+/// Whether a machine of the set is what the deployment wants now. `stuck`: why its update in place cannot begin.
+pub fn up_to_date(seen: &Seen, machine: &Machine, stuck: Option<String>) -> Statement {
     let outdated = seen
         .deployment
         .as_ref()
         .and_then(|deployment| machine_deployment::difference(&deployment.spec.template, &seen.set.spec.template));
     match outdated {
-        None => Statement::yes("UpToDate", "UpToDate"),
+        None if stuck.is_some() => Statement::no("UpToDate", "Updating", format!("* {}", stuck.unwrap_or_default())),
+        None => updating(machine).unwrap_or_else(|| Statement::yes("UpToDate", "UpToDate")),
         Some(why) => Statement::no("UpToDate", "NotUpToDate", format!("* {why}")),
     }
 }
@@ -84,7 +87,9 @@ pub fn count(machines: &[&Machine]) -> Counts {
     for machine in machines {
         counts.total += 1;
         let Some(status) = &machine.status else { continue };
-        let holds = |type_| i32::from(condition::is_true(&status.conditions, type_));
+        // One that is being updated in place counts as unavailable before its own conditions say so.
+        let whole = !is_under_way(&machine.metadata);
+        let holds = |type_| i32::from(whole && condition::is_true(&status.conditions, type_));
         counts.ready += holds("Ready");
         counts.available += holds("Available");
         counts.up_to_date += holds("UpToDate");

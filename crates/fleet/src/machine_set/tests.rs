@@ -95,6 +95,8 @@ pub(super) fn seen(replicas: i32) -> Seen {
         infrastructures: BTreeMap::new(),
         kinds: CloneKinds { bootstrap: kind("Boot"), infrastructure: kind("Infra") },
         suffixes: Suffixes::seeded(1),
+        target: None,
+        moved: BTreeMap::new(),
     }
 }
 
@@ -225,6 +227,84 @@ fn machines_are_removed_by_need_and_then_by_order() {
     assert_eq!(order(DeletionOrder::Newest, 1), "m4 m3 m5");
     assert_eq!(order(DeletionOrder::Oldest, 1), "m4 m3 m2");
     assert_eq!(order(DeletionOrder::Random, 1), "m4 m3 m2");
+}
+
+#[test]
+fn a_machine_that_is_being_updated_goes_before_those_that_are_not_well() {
+    let mut seen = seen(1);
+    for (name, healthy) in [("m1", false), ("m2", true), ("m3", true)] {
+        machine(&mut seen, name, 10, healthy);
+    }
+    api::in_place::mark(&mut machine_of(&mut seen, "m3").metadata, true);
+    assert_eq!(names_of(&first_to_go(&seen.machines, DeletionOrder::Oldest)), "m3 m1 m2");
+    owner::annotate(&mut machine_of(&mut seen, "m2").metadata, names::DELETE_MACHINE_ANNOTATION, "");
+    assert_eq!(names_of(&first_to_go(&seen.machines, DeletionOrder::Oldest)), "m2 m3 m1");
+}
+
+fn names_of(machines: &[&Arc<Machine>]) -> String {
+    machines.iter().filter_map(|machine| machine.metadata.name.as_deref()).collect::<Vec<_>>().join(" ")
+}
+
+/// The names of machines that the plan gives to set `new`.
+fn given(seen: &Seen) -> String {
+    let plan = plan(seen, &now());
+    let given = plan.steps.iter().filter_map(|step| match step {
+        Step::Update(change) if change.resource.kind == "Machine" => {
+            let owner = change.main.as_ref()?.pointer("/metadata/ownerReferences/0/name")?;
+            (owner == "new").then(|| change.key.name.clone())
+        }
+        _ => None,
+    });
+    given.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_set_gives_machines_to_one_that_takes_them_and_to_no_other() {
+    let mut seen = seen(1);
+    for (name, healthy) in [("m1", true), ("m2", true), ("m3", true), ("m4", true)] {
+        machine(&mut seen, name, 10, healthy);
+    }
+    owner::annotate(&mut set_of(&mut seen).metadata, names::MOVE_MACHINES_ANNOTATION, "new");
+    assert!(text(&seen).contains("MachineSet new, which is to take Machines of this one, does not exist"));
+    let mut target = placed(MachineSet::new("new", seen.set.spec.clone()), "u-new");
+    seen.target = Some(Arc::new(target.clone()));
+    assert!(text(&seen).contains("only accepts Machines from"), "{}", text(&seen));
+    assert!(!text(&seen).contains("delete Machine"));
+    owner::annotate(&mut target.metadata, names::RECEIVE_MACHINES_ANNOTATION, "ms,other");
+    seen.target = Some(Arc::new(target));
+    assert_eq!(given(&seen), "m1 m2 m3");
+    // One without a node and one that is being updated stay; one that is to be replaced goes.
+    machine_of(&mut seen, "m1").status.as_mut().unwrap().node_ref = None;
+    api::in_place::mark(&mut machine_of(&mut seen, "m2").metadata, true);
+    assert_eq!(given(&seen), "m3 m4");
+    let status = machine_of(&mut seen, "m3").status.as_mut().unwrap();
+    for type_ in ["HealthCheckSucceeded", "OwnerRemediated"] {
+        condition::set(&mut status.conditions, Statement::no(type_, "No", ""), None, &now());
+    }
+    assert_eq!(given(&seen), "m4");
+    assert!(text(&seen).contains("delete Machine m3"));
+}
+
+#[test]
+fn machines_that_came_are_not_too_many_before_they_are_counted() {
+    let mut seen = seen(1);
+    for name in ["m1", "m2"] {
+        machine(&mut seen, name, 10, true);
+    }
+    let came = machine_of(&mut seen, "m2");
+    api::in_place::mark(&mut came.metadata, true);
+    owner::annotate(&mut came.metadata, names::PENDING_ACKNOWLEDGE_MOVE_ANNOTATION, "");
+    owner::annotate(&mut set_of(&mut seen).metadata, names::RECEIVE_MACHINES_ANNOTATION, "old");
+    assert!(!text(&seen).contains("delete Machine"));
+    assert!(in_place::beginning(&seen).is_empty());
+    owner::annotate(&mut set_of(&mut seen).metadata, names::ACKNOWLEDGED_MOVE_ANNOTATION, "m2");
+    assert!(in_place::beginning(&seen).contains("m2"));
+    // Where none are taken any more, it is one like any other.
+    let none = set_of(&mut seen).metadata.annotations.take();
+    assert!(in_place::beginning(&seen).contains("m2"));
+    assert!(text(&seen).contains("delete Machine m2"));
+    set_of(&mut seen).metadata.annotations = none;
+    assert!(!text(&seen).contains("delete Machine"));
 }
 
 #[test]

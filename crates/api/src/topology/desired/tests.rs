@@ -211,6 +211,10 @@ fn pools_go_to_another_version_as_deployments_do_and_beside_them() {
     );
     assert_eq!(still.upgrade.plan.workers, ["v1.35.0"]);
     seen.machines[1]["spec"]["version"] = "v1.35.0".into();
+    // One that is being updated in place is of the old one.
+    seen.machines[1]["metadata"]["annotations"] = json!({crate::names::UPDATE_IN_PROGRESS_ANNOTATION: ""});
+    assert_eq!(workers(&seen), "v1.35.0 v1.35.0 v1.34.2");
+    seen.machines[1]["metadata"]["annotations"] = Value::Null;
     assert_eq!(workers(&seen), "v1.35.0 v1.35.0 v1.35.0");
 }
 

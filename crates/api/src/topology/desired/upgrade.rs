@@ -11,7 +11,7 @@ use super::{
 use crate::{
     names::{
         BEFORE_UPGRADE_HOOK_PREFIX, TOPOLOGY_DEFER_UPGRADE_ANNOTATION, TOPOLOGY_HOLD_UPGRADE_ANNOTATION,
-        TOPOLOGY_UPGRADE_CONCURRENCY_ANNOTATION,
+        TOPOLOGY_UPGRADE_CONCURRENCY_ANNOTATION, UPDATE_IN_PROGRESS_ANNOTATION,
     },
     topology::hooks::{Blocking, Calls, Hook},
 };
@@ -85,11 +85,12 @@ pub fn lowest_version(control_plane: &Value) -> Option<String> {
     lowest.or_else(|| control_plane.pointer("/status/version").and_then(Value::as_str)).map(str::to_owned)
 }
 
-/// Whether workers have machines of another version than they are to have.
+/// Whether workers have machines of another version than they are to have, or that only become such.
 pub fn is_upgrading(machines: &[Value], workers: &Value, group: Group) -> bool {
     let (version, own) = (text(workers, "/spec/template/spec/version"), group.of(workers));
     let mut machines = machines.iter().filter(|machine| group.of(machine) == own);
-    machines.any(|machine| text(machine, "/spec/version") != version)
+    let updates = |machine: &Value| !machine["metadata"]["annotations"][UPDATE_IN_PROGRESS_ANNOTATION].is_null();
+    machines.any(|machine| text(machine, "/spec/version") != version || updates(machine))
 }
 
 impl Upgrade {

@@ -207,6 +207,13 @@ impl Look {
         quorum::is_kept(&staying.collect::<Vec<_>>(), adds)
     }
 
+    /// Most voters are well while the member is away for a while.
+    pub fn bears_absence(&self, member: u64) -> bool {
+        let (well, all) = self.voters();
+        let own = self.members.iter().any(|other| other.id == member && self.trouble(&other.name).is_none());
+        well - usize::from(own && well > 0) > all / 2
+    }
+
     /// How many voters are well, and how many there are.
     pub fn voters(&self) -> (usize, usize) {
         let voters = self.members.iter().filter(|member| !member.learner && !member.name.is_empty());
