@@ -1,6 +1,7 @@
 //! `Cluster.spec.topology`: a cluster described by a ClusterClass.
 
 pub mod desired;
+pub mod discovery;
 pub(crate) mod external;
 pub mod hooks;
 pub mod patches;

@@ -1,7 +1,9 @@
 //! `skep topology plan`: what a topology would make, change, roll and delete, told before it is applied.
 //!
 //! It is computed as the topology controller does it, by the same pure function, from what is in the file and what is in
-//! the management cluster.
+//! the management cluster. Extensions are asked as there, from here.
+
+mod ask;
 
 use std::{collections::BTreeMap, fmt::Write, path::PathBuf};
 
@@ -9,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use api::{
     conversion,
     names::{CLUSTER_LABEL, TOPOLOGY_OWNED_LABEL},
-    topology::desired::{self, Desired, Group, Reference, Waiting, desired},
+    topology::desired::{self, Desired, Group, Reference, Waiting},
 };
 use kube::{
     Api, Client,
@@ -85,14 +87,31 @@ pub async fn run(topology: Topology) -> Result<u8> {
         output::progress("nothing in the file is a Cluster with a topology, or a ClusterClass that one has");
     }
     let mut code = DONE;
+    let mut extensions = ask::Extensions::read(&world.client).await?;
     for cluster in clusters {
-        let (seen, there) = world.seen(cluster).await?;
-        let name = format!("{}/{}", text(&seen.cluster, "/metadata/namespace"), text(&seen.cluster, "/metadata/name"));
-        output::line(&format!("Cluster {name}"));
-        match desired(&seen) {
+        let (mut seen, there) = world.seen(cluster).await?;
+        let namespace = text(&seen.cluster, "/metadata/namespace").to_owned();
+        output::line(&format!("Cluster {namespace}/{}", text(&seen.cluster, "/metadata/name")));
+        seen.runtime = extensions.runtime(&namespace).await?;
+        let found = match world.is_given(&seen.class) {
+            true => ask::discover(&mut extensions, &mut seen.class).await?,
+            false => Ok(()),
+        };
+        let cannot = |why: &str| output::line(&output::coloured(&format!("  cannot be: {why}"), Colour::Red));
+        if let Err(why) = found {
+            cannot(&why);
+            code = FAILED;
+            continue;
+        }
+        let computed = extensions.desired(&mut seen).await;
+        for hook in computed.hooks {
+            let line = format!("  . hook   {hook} of extensions is called then; not now");
+            output::line(&output::coloured(&line, Colour::Faint));
+        }
+        match computed.desired {
             Ok(desired) => output::line(&told(&seen, &desired, &there)),
             Err(error) => {
-                output::line(&output::coloured(&format!("  cannot be: {error}"), Colour::Red));
+                cannot(&error.to_string());
                 code = FAILED;
             }
         }
@@ -135,6 +154,12 @@ impl World {
                 Ok(serde_json::to_value(one)?)
             })
             .collect()
+    }
+
+    /// Whether the object is the file's: the management cluster says nothing of it yet.
+    fn is_given(&self, object: &Value) -> bool {
+        let [kind, namespace, name] = ["/kind", "/metadata/namespace", "/metadata/name"].map(|at| text(object, at));
+        self.given(kind, namespace, name).is_some()
     }
 
     fn given(&self, kind: &str, namespace: &str, name: &str) -> Option<&Value> {
@@ -236,7 +261,7 @@ impl World {
         for (api_version, kind) in kinds {
             self.list(&api_version, &kind, &namespace, &labels).await?.iter().for_each(&mut known);
         }
-        // Extensions are not asked: where one would have to be, it is told.
+        // Extensions are asked later, of what is seen here.
         let runtime = Default::default();
         Ok((desired::Seen { cluster, class, templates, control_plane, deployments, pools, machines, runtime }, there))
     }

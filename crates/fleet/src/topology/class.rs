@@ -6,14 +6,10 @@
 use std::sync::Arc;
 
 use api::{
-    admission,
     cluster_class::ClusterClass,
     condition::{self, Statement},
     meta::Time,
-    topology::{
-        hooks::{Hook, Question},
-        variables::INLINE,
-    },
+    topology::discovery::{self, discovered},
 };
 use control::{Key, Outcome, Plan, Reconcile, Result};
 use jiff::Timestamp;
@@ -23,14 +19,13 @@ use super::templates;
 use crate::{
     Context,
     extension::{GO_ON_S, Pass, UNREACHED, UNREACHED_S},
+    external::value,
     owner, unacted,
 };
 
 /// An extension that failed is asked again, and one that did not may say something else later.
 const RETRY_S: u64 = 10;
 const AGAIN_S: u64 = 10 * 60;
-/// Variables that one extension may bring along.
-const VARIABLES_MAX: usize = 1000;
 
 pub struct Classes(pub Arc<Context>);
 
@@ -54,19 +49,8 @@ impl Reconcile for Classes {
         let Some(class) = self.0.caches.classes.get(key) else { return Ok(None) };
         let (mut found, mut put_off, mut unreached, pass) = (Vec::new(), false, false, Pass::begin());
         let quiet = class.metadata.deletion_timestamp.is_some() || owner::is_paused(None, &class.metadata);
-        let patches = class.spec.fields.get("patches").and_then(Value::as_array).into_iter().flatten();
-        for patch in patches.filter(|_| !quiet) {
-            let external = &patch["external"];
-            let Some(handler) = external["discoverVariablesExtension"].as_str().filter(|name| !name.is_empty()) else {
-                continue;
-            };
-            let question = Question {
-                hook: Hook::DiscoverVariables,
-                handler: Some(handler.to_owned()),
-                request: json!({}),
-                settings: external["settings"].clone(),
-            };
-            let name = patch["name"].as_str().unwrap_or_default().to_owned();
+        let patches = if quiet { Vec::new() } else { discovery::questions(&value(class.as_ref())) };
+        for (name, question) in patches {
             let Some(answer) = self.0.extensions.ask(key, &question, &pass).await.transpose() else {
                 put_off = true;
                 break;
@@ -108,21 +92,6 @@ pub(super) fn known(class: &ClusterClass, patch: &str) -> Vec<Value> {
     found
 }
 
-/// The variables of a response, if they are such as a class may have.
-fn discovered(response: &Value) -> std::result::Result<Vec<Value>, String> {
-    let variables = response["variables"].as_array().cloned().unwrap_or_default();
-    if variables.len() > VARIABLES_MAX {
-        return Err(format!("the extension has more than {VARIABLES_MAX} variables"));
-    }
-    let wrong = admission::class::variables(&json!({"spec": {"variables": variables}}));
-    match wrong.first() {
-        Some(problem) => {
-            Err(format!("the extension has a variable that cannot be: {}: {}", problem.path, problem.detail))
-        }
-        None => Ok(variables),
-    }
-}
-
 pub(super) fn plan(seen: &Seen, now: &Time) -> Plan {
     let class = seen.class.as_ref();
     let mut plan = Plan::nothing();
@@ -150,7 +119,7 @@ pub(super) fn plan(seen: &Seen, now: &Time) -> Plan {
             }
             None => {
                 set(Statement::yes("VariablesReady", "VariablesReady"));
-                status.variables = all(class, &seen.found);
+                status.variables = discovery::all(&value(class), &seen.found);
                 if seen.unreached {
                     plan.wait("a runtime extension that was not reached", UNREACHED_S);
                 } else if !seen.found.is_empty() {
@@ -164,30 +133,4 @@ pub(super) fn plan(seen: &Seen, now: &Time) -> Plan {
     unacted::tell(class, observed, Vec::new(), &mut plan);
     plan.update(class, &after);
     plan
-}
-
-/// Every variable with its definitions: the class' own, then those of the patches.
-pub(super) fn all(class: &ClusterClass, found: &[(String, std::result::Result<Vec<Value>, String>)]) -> Vec<Value> {
-    let own = class.spec.fields.get("variables").and_then(Value::as_array).into_iter().flatten();
-    let own = own.map(|variable| (INLINE, variable));
-    let of_patches = found
-        .iter()
-        .flat_map(|(patch, variables)| variables.iter().flatten().map(move |variable| (patch.as_str(), variable)));
-    let mut all: Vec<Value> = Vec::new();
-    for (from, variable) in own.chain(of_patches) {
-        let definition = json!({"from": from, "required": variable["required"] == true, "schema": variable["schema"]});
-        let known = all.iter_mut().find(|known| known["name"] == variable["name"]);
-        let Some(known) = known else {
-            let name = &variable["name"];
-            all.push(json!({"name": name, "definitionsConflict": false, "definitions": [definition]}));
-            continue;
-        };
-        let says = |definition: &Value| (definition["required"].clone(), definition["schema"].clone());
-        let differs = says(&known["definitions"][0]) != says(&definition);
-        known["definitionsConflict"] = (known["definitionsConflict"] == true || differs).into();
-        if let Some(definitions) = known["definitions"].as_array_mut() {
-            definitions.push(definition);
-        }
-    }
-    all
 }

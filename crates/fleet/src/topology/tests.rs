@@ -128,7 +128,8 @@ fn a_class_tells_its_variables_once() {
     // What a patch brought along stays while its extension is not reached.
     let brought = json!({"name": "w", "required": false, "schema": {"openAPIV3Schema": {"type": "integer"}}});
     let mut class = class;
-    let variables = class::all(&class, &of(&class, vec![brought.clone()], false).found);
+    let variables =
+        api::topology::discovery::all(&crate::external::value(&class), &of(&class, vec![brought.clone()], false).found);
     class.status = Some(api::cluster_class::ClusterClassStatus { variables, ..Default::default() });
     assert_eq!((class::known(&class, "ext"), class::known(&class, "other")), (vec![brought.clone()], Vec::new()));
     let planned = class::plan(&of(&class, class::known(&class, "ext"), true), &now()).to_string();
