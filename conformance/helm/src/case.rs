@@ -10,9 +10,10 @@ use helm::{
     release::{Capabilities, Release},
     setting::{self, Kind},
     values,
-    world::World,
+    world::{KeyKind, World},
 };
 use jiff::{SignedDuration, Timestamp};
+use rcgen::KeyPair;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -138,13 +139,23 @@ impl Case {
     }
 }
 
-/// Nothing is compared that depends on it.
+/// The same chance as the judge's; keys are what differs.
 fn world() -> World {
     let mut next = 0_u8;
-    World::without_cluster(Timestamp::UNIX_EPOCH + SignedDuration::from_hours(500_000), move |bytes| {
+    let random = move |bytes: &mut [u8]| {
         for byte in bytes {
             next = next.wrapping_mul(167).wrapping_add(13);
             *byte = next;
         }
-    })
+    };
+    let key = |kind| {
+        let made = match kind {
+            KeyKind::Rsa2048 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048),
+            KeyKind::Rsa4096 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_4096),
+            KeyKind::P256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
+            KeyKind::Ed25519 => KeyPair::generate_for(&rcgen::PKCS_ED25519),
+        };
+        made.map(|key| key.serialize_der()).map_err(|error| error.to_string())
+    };
+    World::without_cluster(Timestamp::UNIX_EPOCH + SignedDuration::from_hours(500_000), random, key)
 }

@@ -1,6 +1,7 @@
 //! The functions that Helm's templates have: those of sprig, and Helm's own. What they do is what sprig 3.3 and Helm 3.22 do.
 
 pub mod casts;
+mod certificates;
 mod dates;
 mod dictionaries;
 mod digests;
@@ -25,6 +26,7 @@ use crate::template::{Functions, builtin, function::Function};
 /// In the order of who wins: sprig has a `slice` of its own.
 const TABLES: &[&[Function]] = &[
     builtin::FUNCTIONS,
+    certificates::FUNCTIONS,
     dates::FUNCTIONS,
     dictionaries::FUNCTIONS,
     digests::FUNCTIONS,

@@ -20,7 +20,7 @@ fn chart(template: &str) -> Files {
 
 fn rendered(template: &str) -> Result<Rendered, Error> {
     let release = Release { name: "r".to_owned(), namespace: "ns".to_owned(), revision: 1, is_upgrade: false };
-    let world = World::without_cluster(Timestamp::UNIX_EPOCH, |bytes| bytes.fill(7));
+    let world = World::without_cluster(Timestamp::UNIX_EPOCH, |bytes| bytes.fill(7), |_| Err("no keys".to_owned()));
     render(&Chart::load(&chart(template))?, &Table::new(), &release, &Capabilities::of("v1.36.0", Vec::new()), world)
 }
 
@@ -162,4 +162,33 @@ fn charts_lie_only_so_deep_in_one_another() {
 fn a_run_makes_only_so_many_hashes_for_passwords() {
     // Hashes are slow: that the last ones are refused is told by a counter, which only has to be one too high.
     is_limit("{{ range 65 }}{{ $_ := bcrypt \"x\" }}{{ end }}");
+}
+
+#[test]
+fn a_run_asks_for_only_so_many_keys() {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().serialize_der();
+    let asked = |count: usize| {
+        let template = format!("{{{{ range {count} }}}}{{{{ $_ := genPrivateKey \"ecdsa\" }}}}{{{{ end }}}}");
+        let release = Release { name: "r".to_owned(), namespace: "ns".to_owned(), revision: 1, is_upgrade: false };
+        let key = key.clone();
+        let world = World::without_cluster(Timestamp::UNIX_EPOCH, |bytes| bytes.fill(7), move |_| Ok(key.clone()));
+        let chart = Chart::load(&chart(&template)).unwrap();
+        render(&chart, &Table::new(), &release, &Capabilities::of("v1.36.0", Vec::new()), world)
+    };
+    assert!(asked(64).is_ok());
+    assert!(matches!(asked(65), Err(Error::Limit(_))));
+}
+
+#[test]
+fn a_setting_is_only_so_long_so_deep_and_so_far() {
+    use helm::setting::{DEEP_MAX, INDEX_MAX, Kind, SETTING_BYTES_MAX, set};
+    let set = |text: &str| set(&mut Table::new(), text, &Kind::Typed);
+    let long = |bytes: usize| format!("a={}", "x".repeat(bytes - 2));
+    assert!(set(&long(SETTING_BYTES_MAX)).is_ok());
+    assert!(set(&long(SETTING_BYTES_MAX + 1)).is_err());
+    let deep = |dots: usize| format!("{}a=1", "a.".repeat(dots));
+    assert!(set(&deep(DEEP_MAX)).is_ok());
+    assert!(set(&deep(DEEP_MAX + 1)).is_err());
+    assert!(set(&format!("a[{INDEX_MAX}]=1")).is_ok());
+    assert!(set(&format!("a[{}]=1", INDEX_MAX + 1)).is_err());
 }

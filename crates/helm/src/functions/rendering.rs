@@ -61,11 +61,13 @@ pub struct State {
     pub(super) regexes: HashMap<String, Regex>,
     /// Hashes for passwords that were made.
     pub(super) hashes: usize,
+    /// Keys that were asked for.
+    pub(super) keys: usize,
 }
 
 impl State {
     pub fn new(world: World) -> Self {
-        Self { world, included: HashMap::new(), parsed: HashMap::new(), regexes: HashMap::new(), hashes: 0 }
+        Self { world, included: HashMap::new(), parsed: HashMap::new(), regexes: HashMap::new(), hashes: 0, keys: 0 }
     }
 
     pub(super) fn of(run: &mut Run) -> Result<&mut Self> {
