@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use helm::{
     chart::{Chart, Files},
+    manifests::{self, Hook, Manifest},
     release::{Capabilities, Release},
     setting::{self, Kind},
     values,
@@ -41,6 +42,9 @@ struct Written {
     kube_version: Option<String>,
     #[serde(default)]
     upgrade: bool,
+    /// Objects in their order and hooks are compared, not files.
+    #[serde(default)]
+    sorted: bool,
 }
 
 pub struct Case {
@@ -50,6 +54,7 @@ pub struct Case {
     set: Vec<(String, String)>,
     kube_version: String,
     upgrade: bool,
+    sorted: bool,
 }
 
 pub fn read(path: &Path) -> Result<Vec<Case>> {
@@ -58,7 +63,15 @@ pub fn read(path: &Path) -> Result<Vec<Case>> {
         collect(path, "", &mut files)?;
         let name = path.display().to_string();
         let kube_version = KUBE_VERSION.to_owned();
-        return Ok(vec![Case { name, files, values: Vec::new(), set: Vec::new(), kube_version, upgrade: false }]);
+        return Ok(vec![Case {
+            name,
+            files,
+            values: Vec::new(),
+            set: Vec::new(),
+            kube_version,
+            upgrade: false,
+            sorted: false,
+        }]);
     }
     let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let written: Vec<Written> = serde_saphyr::from_str(&text).with_context(|| format!("read {}", path.display()))?;
@@ -93,6 +106,7 @@ impl Case {
             set: written.set,
             kube_version: written.kube_version.unwrap_or_else(|| KUBE_VERSION.to_owned()),
             upgrade: written.upgrade,
+            sorted: written.sorted,
         }
     }
 
@@ -108,6 +122,7 @@ impl Case {
             "release": {"name": "r", "namespace": "ns", "revision": 1, "upgrade": self.upgrade},
             "kubeVersion": self.kube_version,
             "apiVersions": API_VERSIONS,
+            "sorted": self.sorted,
         })
     }
 
@@ -135,7 +150,19 @@ impl Case {
         let release =
             Release { name: "r".to_owned(), namespace: "ns".to_owned(), revision: 1, is_upgrade: self.upgrade };
         let capabilities = Capabilities::of(&self.kube_version, API_VERSIONS.iter().map(ToString::to_string).collect());
-        helm::render(&chart, &set, &release, &capabilities, world())
+        let rendered = helm::render(&chart, &set, &release, &capabilities, world())?;
+        if !self.sorted {
+            return Ok(rendered);
+        }
+        let sorted = manifests::sorted(&rendered)?;
+        let object = |(place, object): (usize, Manifest)| (format!("{place:03} {}", object.path), object.content);
+        let hook = |(place, hook): (usize, Hook)| {
+            let Hook { manifest, name, events, weight, delete_policies } = hook;
+            let told = format!("{name} {events:?} {weight} {delete_policies:?}\n{}", manifest.content);
+            (format!("hook {place:03} {}", manifest.path), told)
+        };
+        let objects = sorted.objects.into_iter().enumerate().map(object);
+        Ok(objects.chain(sorted.hooks.into_iter().enumerate().map(hook)).collect())
     }
 }
 

@@ -22,7 +22,48 @@ struct Answer {
     #[serde(default)]
     files: BTreeMap<String, String>,
     #[serde(default)]
+    manifests: Vec<Manifest>,
+    #[serde(default)]
+    hooks: Vec<Hook>,
+    #[serde(default)]
     error: String,
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    name: String,
+    content: String,
+}
+
+#[derive(Deserialize)]
+struct Hook {
+    name: String,
+    path: String,
+    manifest: String,
+    #[serde(default)]
+    events: Option<Vec<String>>,
+    weight: i64,
+    #[serde(default)]
+    policies: Option<Vec<String>>,
+}
+
+impl Answer {
+    /// Files, or what has been made of them, under names that say the order.
+    fn outcome(self) -> Outcome {
+        if !self.error.is_empty() {
+            return Outcome::Error(self.error);
+        }
+        let mut files = self.files;
+        for (place, object) in self.manifests.into_iter().enumerate() {
+            files.insert(format!("{place:03} {}", object.name), object.content);
+        }
+        for (place, hook) in self.hooks.into_iter().enumerate() {
+            let (events, policies) = (hook.events.unwrap_or_default(), hook.policies.unwrap_or_default());
+            let told = format!("{} {events:?} {} {policies:?}\n{}", hook.name, hook.weight, hook.manifest);
+            files.insert(format!("hook {place:03} {}", hook.path), told);
+        }
+        Outcome::Files(files)
+    }
 }
 
 impl Judge {
@@ -45,7 +86,7 @@ impl Judge {
         self.answers.read_line(&mut answer)?;
         let answer: Answer =
             serde_json::from_str(&answer).with_context(|| format!("read the answer about {}", case.name))?;
-        Ok(if answer.error.is_empty() { Outcome::Files(answer.files) } else { Outcome::Error(answer.error) })
+        Ok(answer.outcome())
     }
 }
 

@@ -6,6 +6,7 @@ pub mod data;
 mod dependencies;
 pub mod error;
 mod functions;
+pub mod manifests;
 mod objects;
 pub mod release;
 mod rendering;
