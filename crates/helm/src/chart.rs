@@ -1,5 +1,6 @@
 //! Charts: files that have been read, with the charts that they depend on.
 
+pub mod archive;
 pub mod metadata;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -53,10 +54,11 @@ impl Chart {
         if files.values().map(|data| data.len()).sum::<usize>() > BYTES_MAX {
             return Err(Error::Limit(format!("the chart has more than {BYTES_MAX} bytes")));
         }
-        Self::read(files, 0)
+        let bytes = files.values().map(|data| data.len()).sum::<usize>();
+        Self::read(files, 0, &mut Left { files: FILES_MAX - files.len(), bytes: BYTES_MAX - bytes })
     }
 
-    fn read(files: &Files, depth: usize) -> Result<Self> {
+    fn read(files: &Files, depth: usize, left: &mut Left) -> Result<Self> {
         if depth > DEEP_MAX {
             return Err(Error::Limit(format!("charts lie more than {DEEP_MAX} deep in one another")));
         }
@@ -107,8 +109,13 @@ impl Chart {
             if name.starts_with(['_', '.']) {
                 continue;
             }
-            files.remove("");
-            let inner = Self::read(&files, depth + 1).map_err(|error| within(error, name, &chart.metadata.name))?;
+            let packed = files.remove("");
+            if let (Some(archive), true) = (packed, name.ends_with(".tgz")) {
+                files = archive::unpack(&archive).map_err(|error| within(error, name, &chart.metadata.name))?;
+                left.take(&files)?;
+            }
+            let inner =
+                Self::read(&files, depth + 1, left).map_err(|error| within(error, name, &chart.metadata.name))?;
             chart.dependencies.push(inner);
         }
         Ok(chart)
@@ -120,6 +127,27 @@ impl Chart {
 
     pub fn is_library(&self) -> bool {
         self.metadata.kind.eq_ignore_ascii_case("library")
+    }
+}
+
+/// What archives in a chart may still unpack to: all of them together are as large as one chart may be.
+struct Left {
+    files: usize,
+    bytes: usize,
+}
+
+impl Left {
+    fn take(&mut self, files: &Files) -> Result<()> {
+        let bytes = files.values().map(|data| data.len()).sum::<usize>();
+        match (self.files.checked_sub(files.len()), self.bytes.checked_sub(bytes)) {
+            (Some(files), Some(bytes)) => {
+                *self = Self { files, bytes };
+                Ok(())
+            }
+            _ => Err(Error::Limit(format!(
+                "the chart has more than {FILES_MAX} files or {BYTES_MAX} bytes, with the archives in it unpacked"
+            ))),
+        }
     }
 }
 
