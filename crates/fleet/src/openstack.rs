@@ -113,7 +113,8 @@ pub struct Provider {
 impl Provider {
     pub fn new(options: &Options, caches: &Arc<Caches>, writer: &Writer, workloads: &Arc<Workloads>) -> Self {
         let scopes = scope::Scopes::new(options.clouds.clone(), options.client.clone(), caches);
-        let (unanswered, passes) = (unanswered::Unanswered::default(), passes::Passes::default());
+        let unanswered = unanswered::Unanswered::since(Time(writer.clock().now()));
+        let passes = passes::Passes::default();
         let (caches, writer, workloads) = (caches.clone(), writer.clone(), workloads.clone());
         let shared = Arc::new(Shared { caches, writer, scopes, unanswered, passes, workloads });
         let runner = || Runner::new(options.concurrency, options.clock.clone()).measured(&options.longest);

@@ -99,7 +99,7 @@ impl Reconcile for OpenStackMachines {
         let before = seen.infra.as_ref();
         let mut after = before.clone();
         let conditions = before.status.as_ref().map_or(&[][..], |status| &status.conditions);
-        self.0.unanswered.meet(Self::NAME, key, &before.metadata, conditions, &now);
+        self.0.unanswered.meet(Self::NAME, key, &before.metadata, conditions);
         let doubts = match work {
             Work::Ensure => self.0.begin(Self::NAME, key, Aim::Ensure),
             Work::Delete => self.0.begin(Self::NAME, key, Aim::Delete),

@@ -73,7 +73,7 @@ impl Reconcile for OpenStackServers {
         let before = seen.server.as_ref();
         let mut after = before.clone();
         let conditions = before.status.as_ref().map_or(&[][..], |status| &status.conditions);
-        self.0.unanswered.meet(Self::NAME, key, &before.metadata, conditions, &now);
+        self.0.unanswered.meet(Self::NAME, key, &before.metadata, conditions);
         let doubts = match work {
             Work::Ensure => self.0.begin(Self::NAME, key, Aim::Ensure),
             Work::Delete => self.0.begin(Self::NAME, key, Aim::Delete),

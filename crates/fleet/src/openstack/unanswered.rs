@@ -1,6 +1,6 @@
 //! Calls that the cloud gave no answer to, and what it may yet make for them.
 
-use std::{collections::HashMap, sync::OnceLock, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use api::{
     condition,
@@ -18,10 +18,9 @@ const LATE: Duration = Duration::from_secs(90);
 
 /// Objects for which something may yet be made in the cloud, or was made late: by calls that got no answer in time. What is deleted
 /// waits for them, or they would leave something behind. Kept in memory only: see [`Self::meet`].
-#[derive(Default)]
 pub(crate) struct Unanswered {
     objects: Mutex<HashMap<(&'static str, Key), Late>>,
-    start: OnceLock<(Instant, Time)>,
+    start: (Instant, Time),
 }
 
 #[derive(Clone, Copy)]
@@ -45,11 +44,16 @@ impl Late {
 }
 
 impl Unanswered {
+    /// For controllers that begin now.
+    pub fn since(now: Time) -> Self {
+        Self { objects: Mutex::default(), start: (Instant::now(), now) }
+    }
+
     /// Controllers that start anew do not know what was called before. So what they find is looked at once for what was made
     /// twice: at once, or later if it was not ready, or had just become so, when they began.
-    pub fn meet(&self, kind: &'static str, key: &Key, meta: &ObjectMeta, conditions: &[Condition], now: &Time) {
-        let (start, time) = self.start.get_or_init(|| (Instant::now(), now.clone()));
-        if meta.creation_timestamp.as_ref().is_none_or(|creation| creation.0 > time.0) {
+    pub fn meet(&self, kind: &'static str, key: &Key, meta: &ObjectMeta, conditions: &[Condition]) {
+        let (start, time) = &self.start;
+        if !is_older(meta, time) {
             return;
         }
         let late = || if may_have_called(meta, conditions, time) { Late::Since(*start) } else { Late::Made };
@@ -87,6 +91,11 @@ impl Unanswered {
             }
         }
     }
+}
+
+/// It was there before. Creation is told in whole seconds: who is made in the second in which controllers begin is theirs.
+fn is_older(meta: &ObjectMeta, start: &Time) -> bool {
+    meta.creation_timestamp.as_ref().is_some_and(|creation| creation.0 + Duration::from_secs(1) <= start.0)
 }
 
 /// Whether somebody may have made a call for the object before `start` that was not done then. Nothing is made for what is being
@@ -128,6 +137,15 @@ mod tests {
             type_: "Ready".to_owned(),
         });
         may_have_called(&meta, ready.as_slice(), &at(START))
+    }
+
+    #[test]
+    fn what_is_made_while_controllers_begin_is_theirs() {
+        let older = |creation| {
+            is_older(&ObjectMeta { creation_timestamp: Some(at(creation)), ..ObjectMeta::default() }, &at(START))
+        };
+        assert_eq!([START - 1, START, START + 1].map(older), [true, false, false]);
+        assert!(!is_older(&ObjectMeta::default(), &at(START)));
     }
 
     #[test]
