@@ -27,6 +27,8 @@ pub(crate) struct Unanswered {
 enum Late {
     /// Something may be made until [`LATE`] after this.
     Since(Instant),
+    /// The same, if those who were here before made such a call.
+    Perhaps(Instant),
     /// Something may have been made twice.
     Made,
     /// It has been looked for.
@@ -36,7 +38,7 @@ enum Late {
 impl Late {
     fn left(self) -> Option<Duration> {
         match self {
-            Self::Since(since) => Some(LATE.saturating_sub(since.elapsed())),
+            Self::Since(since) | Self::Perhaps(since) => Some(LATE.saturating_sub(since.elapsed())),
             Self::Made => Some(Duration::ZERO),
             Self::Nothing => None,
         }
@@ -50,13 +52,14 @@ impl Unanswered {
     }
 
     /// Controllers that start anew do not know what was called before. So what they find is looked at once for what was made
-    /// twice: at once, or later if it was not ready, or had just become so, when they began.
+    /// twice: at once, or later if it was not ready, or had just become so, when they began. Deletions wait for what they know
+    /// of only: each restart would hold all of them else.
     pub fn meet(&self, kind: &'static str, key: &Key, meta: &ObjectMeta, conditions: &[Condition]) {
         let (start, time) = &self.start;
         if !is_older(meta, time) {
             return;
         }
-        let late = || if may_have_called(meta, conditions, time) { Late::Since(*start) } else { Late::Made };
+        let late = || if may_have_called(conditions, time) { Late::Perhaps(*start) } else { Late::Made };
         self.objects.lock().entry((kind, key.clone())).or_insert_with(late);
     }
 
@@ -83,13 +86,14 @@ impl Unanswered {
     pub fn wait(&self, kind: &'static str, key: &Key) -> stop::Result<()> {
         let mut objects = self.objects.lock();
         let entry = (kind, key.clone());
-        match objects.get(&entry).and_then(|late| late.left()).filter(|left| !left.is_zero()) {
-            Some(left) => stop::wait("WaitingForLateCalls", "calls that the cloud gave no answer to", left),
-            None => {
-                objects.remove(&entry);
-                Ok(())
-            }
+        if let Some(Late::Since(since)) = objects.get(&entry)
+            && since.elapsed() < LATE
+        {
+            let left = LATE.saturating_sub(since.elapsed());
+            return stop::wait("WaitingForLateCalls", "calls that the cloud gave no answer to", left);
         }
+        objects.remove(&entry);
+        Ok(())
     }
 }
 
@@ -98,20 +102,10 @@ fn is_older(meta: &ObjectMeta, start: &Time) -> bool {
     meta.creation_timestamp.as_ref().is_some_and(|creation| creation.0 + Duration::from_secs(1) <= start.0)
 }
 
-/// Whether somebody may have made a call for the object before `start` that was not done then. Nothing is made for what is being
-/// deleted.
-fn may_have_called(meta: &ObjectMeta, conditions: &[Condition], start: &Time) -> bool {
-    let recent = |time: &Time| time.0 + LATE >= start.0;
-    let deletion = meta.deletion_timestamp.as_ref();
-    deletion.is_none_or(recent)
-        && condition::get(conditions, "Ready").is_none_or(|ready| {
-            let since = &ready.last_transition_time;
-            match ready.status {
-                ConditionStatus::True => recent(since),
-                // What it says of a deletion is not what it said before.
-                _ => deletion.is_none_or(|deletion| since.0 <= deletion.0),
-            }
-        })
+/// Whether somebody may have made a call shortly before `start` that was not done then.
+fn may_have_called(conditions: &[Condition], start: &Time) -> bool {
+    condition::get(conditions, "Ready")
+        .is_none_or(|ready| ready.status != ConditionStatus::True || ready.last_transition_time.0 + LATE >= start.0)
 }
 
 #[cfg(test)]
@@ -126,8 +120,7 @@ mod tests {
         Time(Timestamp::UNIX_EPOCH + second.seconds())
     }
 
-    fn asked(deleted: Option<i64>, ready: Option<(ConditionStatus, i64)>) -> bool {
-        let meta = ObjectMeta { deletion_timestamp: deleted.map(at), ..ObjectMeta::default() };
+    fn asked(ready: Option<(ConditionStatus, i64)>) -> bool {
         let ready = ready.map(|(status, since)| Condition {
             last_transition_time: at(since),
             message: String::new(),
@@ -136,7 +129,7 @@ mod tests {
             status,
             type_: "Ready".to_owned(),
         });
-        may_have_called(&meta, ready.as_slice(), &at(START))
+        may_have_called(ready.as_slice(), &at(START))
     }
 
     #[test]
@@ -151,12 +144,21 @@ mod tests {
     #[test]
     fn what_was_being_made_when_controllers_ended_may_have_called() {
         use ConditionStatus::{False, True};
-        assert!(asked(None, None), "nothing is known of it");
-        assert!(asked(None, Some((False, 200))), "it has long been in trouble");
-        assert!(asked(None, Some((True, 950))), "it has just become ready");
-        assert!(asked(Some(990), Some((False, 910))), "it was deleted before it was ready");
-        assert!(!asked(None, Some((True, 200))), "it has long been ready");
-        assert!(!asked(Some(800), Some((False, 700))), "it has long been deleted");
-        assert!(!asked(Some(901), Some((False, 905))), "deleting it is what it waits for");
+        assert!(asked(None), "nothing is known of it");
+        assert!(asked(Some((False, 200))), "it has long been in trouble");
+        assert!(asked(Some((True, 950))), "it has just become ready");
+        assert!(!asked(Some((True, 200))), "it has long been ready");
+    }
+
+    #[test]
+    fn deletions_wait_for_calls_of_these_controllers_alone() {
+        let known = Unanswered::since(at(START));
+        let (mine, theirs) = (Key::new("a", "mine"), Key::new("a", "theirs"));
+        let meta = ObjectMeta { creation_timestamp: Some(at(1)), ..ObjectMeta::default() };
+        known.meet("k", &theirs, &meta, &[]);
+        known.objects.lock().insert(("k", mine.clone()), Late::Since(Instant::now()));
+        assert!(known.left("k", &theirs).is_some_and(|left| !left.is_zero()));
+        assert!(known.wait("k", &theirs).is_ok());
+        assert!(known.wait("k", &mine).is_err());
     }
 }

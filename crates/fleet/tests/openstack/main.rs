@@ -107,8 +107,10 @@ async fn answers_that_are_lost_and_controllers_that_restart_double_nothing() {
     world.machine(|_| true).await;
     world.restart().await;
     world.machine(is_ready).await;
-    // Deletion would wait for what may come late, in real time here: testkit's tests of faults go on to the end.
     assert_eq!(world.inventory().await, one_of_each());
+    world.delete().await;
+    let left = world.inventory().await;
+    assert!(left.values().all(|n| *n == 0), "{left:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
