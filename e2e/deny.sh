@@ -5,4 +5,6 @@ cd "$(dirname "$0")/.."
 if ! cargo deny --version 2>/dev/null | grep -q .; then
   cargo install --quiet --locked cargo-deny || { echo "deny: SKIPPED: cargo-deny cannot be installed here" >&2; exit 0; }
 fi
+# Optional dependencies are in no build, and so not here yet.
+cargo fetch --quiet --locked || true
 cargo deny --log-level error --offline --locked check bans licenses sources

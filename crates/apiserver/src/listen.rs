@@ -1,5 +1,7 @@
 //! The API over TLS sockets.
 
+mod linger;
+
 use std::{net::IpAddr, sync::Arc};
 
 use axum::Router;
@@ -19,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
+use self::linger::Lingering;
 use crate::{audit::PeerAddress, authn::PeerCertificates, server::Server};
 
 /// A TLS handshake, and a request's headers, must be through in this time.
@@ -233,7 +236,8 @@ fn with_extensions(
         if let Some(peer) = &peer {
             request.extensions_mut().insert(peer.clone());
         }
-        request.map(axum::body::Body::new)
+        let asked = request.headers().contains_key(http::header::EXPECT);
+        request.map(|body| axum::body::Body::new(Lingering::new(body, asked)))
     }))
 }
 

@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::support::{Cluster, listening};
@@ -105,4 +106,34 @@ async fn the_end_of_the_listener_ends_its_watches_at_once() {
         assert!(frame.unwrap().is_data());
     }
     cluster.server.shutdown().await;
+}
+
+/// The first line of the answer to a request that is written whole before anything is read.
+async fn written_whole(cluster: &Cluster, headers: &str, body: &[u8]) -> std::io::Result<String> {
+    let root = cluster.certificate("root", &["system:masters"]);
+    let client = (!headers.contains("anonymous")).then_some((root.0.as_str(), root.1.as_str()));
+    let mut stream = connect(cluster, client, b"http/1.1").await?;
+    let head = format!("POST /api/v1/namespaces HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body).await?;
+    stream.flush().await?;
+    let mut answer = vec![0; 64];
+    let read = stream.read(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer[..read]).lines().next().unwrap_or_default().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_read_no_answer_before_their_body_is_written_learn_why_it_was_not_taken() {
+    let cluster = listening(Profile::Management).await;
+    let large = vec![b'x'; 8 << 20];
+    let declared = format!("Content-Type: application/json\r\nContent-Length: {}", large.len());
+    let answer = written_whole(&cluster, &declared, &large).await.unwrap();
+    assert_eq!(answer, "HTTP/1.1 413 Payload Too Large");
+    let answer = written_whole(&cluster, &format!("User-Agent: anonymous\r\n{declared}"), &large).await.unwrap();
+    assert_eq!(answer, "HTTP/1.1 403 Forbidden");
+    let chunked = [format!("{:x}\r\n", large.len()).as_bytes(), &large, b"\r\n0\r\n\r\n"].concat();
+    let answer =
+        written_whole(&cluster, "Content-Type: application/json\r\nTransfer-Encoding: chunked", &chunked).await;
+    assert_eq!(answer.unwrap(), "HTTP/1.1 413 Payload Too Large");
+    cluster.end().await;
 }
