@@ -58,6 +58,8 @@ const CLUSTERS: &str = "hollow/clusters/";
 /// Between two looks at changes, and between two whole lists.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 const WHOLE_LIST_EVERY: Duration = Duration::from_secs(60);
+/// Servers on a page of a list: each may come with its user data, 64 KiB and more in base64.
+const PAGE_SERVERS: usize = 100;
 /// How far the cloud's clock may be behind.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(5);
 /// Machines that boot at once.
@@ -231,7 +233,8 @@ impl Hollow {
     /// Boots what is new and forgets what is gone; `since` limits the list to what changed after it.
     async fn look(self: &Arc<Self>, since: Option<Timestamp>) -> openstack::Result<()> {
         let since = since.map(|since| since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
-        let query = Query::new().with("all_tenants", 1).with_some("changes-since", since.as_ref());
+        let query = Query::new().with("all_tenants", 1).with("limit", PAGE_SERVERS);
+        let query = query.with_some("changes-since", since.as_ref());
         let servers = self.cloud.list::<Server>(&query).await?;
         let gone: Vec<String> = if since.is_some() {
             servers.iter().filter(|server| is_gone(server)).map(|server| server.id.clone()).collect()

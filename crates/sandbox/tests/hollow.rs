@@ -231,7 +231,7 @@ impl World {
         let draft = SubnetDraft {
             name: "s".into(),
             network_id: network.id.clone(),
-            cidr: "10.6.0.0/24".into(),
+            cidr: "10.6.0.0/22".into(),
             ip_version: Some(4),
             ..Default::default()
         };
@@ -625,4 +625,22 @@ async fn a_control_plane_machine_that_is_cut_off_at_any_write_joins_after_a_rest
             return;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn machines_boot_in_a_cloud_whose_user_data_fills_more_than_one_answer() {
+    let mut world = World::new(8).await;
+    world.hollow.shutdown().await;
+    // The most that Nova takes, 64 KiB in base64.
+    let short = cloud_config(&[], JOIN) + "\n#";
+    let user_data = short.clone() + &"#".repeat(48 * 1024 - 3 - short.len());
+    let servers = ClientOptions::default().body_limit_bytes / (64 * 1024) + 1;
+    let mut last = String::new();
+    for number in 0..servers {
+        last = world.server(&format!("s-{number}"), &user_data, None).await;
+    }
+    world.restart().await;
+    let text = world.console(&last, &["boot failed: "]).await;
+    assert!(text.contains("boot failed: "), "{text}");
+    world.hollow.shutdown().await;
 }

@@ -254,8 +254,8 @@ fn has_tags(row: &Row, request: &Request) -> bool {
     })
 }
 
-/// Pages longer than this are not served, whatever the limit asked for.
-pub const PAGE_LIMIT: usize = 10_000;
+/// Pages longer than this are not served, whatever the limit asked for (`max_limit` of Nova, `osapi_max_limit` of Cinder).
+pub const PAGE_LIMIT: usize = 1_000;
 
 /// One page of the rows, and the marker of the next.
 pub fn page<T: AsRef<Row>>(request: &Request, mut rows: Vec<T>) -> Result<(Vec<T>, Option<String>)> {
