@@ -11,6 +11,7 @@ import (
 	"os"
 	"sort"
 	"strings"
+	_ "time/tzdata"
 
 	"github.com/google/uuid"
 	"helm.sh/helm/v3/pkg/chart/loader"

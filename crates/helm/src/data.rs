@@ -1,6 +1,7 @@
 //! Values as text and back: JSON and YAML as Go's libraries write and read them.
 
 pub mod json;
+pub mod toml;
 pub mod yaml;
 mod yaml_text;
 

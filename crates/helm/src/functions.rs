@@ -2,6 +2,7 @@
 
 pub mod casts;
 mod certificates;
+mod ciphers;
 mod dates;
 mod dictionaries;
 mod digests;
@@ -20,6 +21,7 @@ mod versions;
 
 use std::{collections::HashMap, sync::LazyLock};
 
+pub use self::dates::time;
 pub use self::rendering::{State, WARNING, without_no_value};
 use crate::template::{Functions, builtin, function::Function};
 
@@ -27,6 +29,7 @@ use crate::template::{Functions, builtin, function::Function};
 const TABLES: &[&[Function]] = &[
     builtin::FUNCTIONS,
     certificates::FUNCTIONS,
+    ciphers::FUNCTIONS,
     dates::FUNCTIONS,
     dictionaries::FUNCTIONS,
     digests::FUNCTIONS,

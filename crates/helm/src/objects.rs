@@ -19,6 +19,8 @@ pub static VALUES: Type = Type::plain("chartutil.Values");
 static CHART: Type = Type::plain("struct { chart.Metadata; IsRoot bool }");
 static MAINTAINER: Type = Type::plain("chart.Maintainer");
 static DEPENDENCY: Type = Type::plain("chart.Dependency");
+static MAINTAINERS: Type = Type::plain("[]*chart.Maintainer");
+static DEPENDENCIES: Type = Type::plain("[]*chart.Dependency");
 static CAPABILITIES: Type = Type::plain("chartutil.Capabilities");
 static HELM_VERSION: Type = Type::plain("version.BuildInfo");
 static VERSIONS: Type = Type { methods: VERSIONS_METHODS, ..Type::plain("chartutil.VersionSet") };
@@ -192,6 +194,10 @@ pub fn chart(chart: &Chart, is_root: bool) -> Value {
             ],
         )
     };
+    // Slices that are nil where there is nothing.
+    let several = |ty, items: Vec<Value>| {
+        if items.is_empty() { Value::absent_list(ty) } else { Value::typed_list(ty, items) }
+    };
     let annotations = data::entries_of_json(&of.annotations);
     structure(
         &CHART,
@@ -203,7 +209,11 @@ pub fn chart(chart: &Chart, is_root: bool) -> Value {
             ("Version", ("version", true), text(&of.version)),
             ("Description", ("description", true), text(&of.description)),
             ("Keywords", ("keywords", true), texts(&of.keywords)),
-            ("Maintainers", ("maintainers", true), Value::list(of.maintainers.iter().map(maintainer).collect())),
+            (
+                "Maintainers",
+                ("maintainers", true),
+                several(&MAINTAINERS, of.maintainers.iter().map(maintainer).collect()),
+            ),
             ("Icon", ("icon", true), text(&of.icon)),
             ("APIVersion", ("apiVersion", true), text(&of.api_version)),
             ("Condition", ("condition", true), text(&of.condition)),
@@ -212,7 +222,11 @@ pub fn chart(chart: &Chart, is_root: bool) -> Value {
             ("Deprecated", ("deprecated", true), Value::Bool(of.deprecated)),
             ("Annotations", ("annotations", true), Value::typed_map(&TEXT_MAP, annotations)),
             ("KubeVersion", ("kubeVersion", true), text(&of.kube_version)),
-            ("Dependencies", ("dependencies", true), Value::list(of.dependencies.iter().map(dependency).collect())),
+            (
+                "Dependencies",
+                ("dependencies", true),
+                several(&DEPENDENCIES, of.dependencies.iter().map(dependency).collect()),
+            ),
             ("Type", ("type", true), text(&of.kind)),
             ("IsRoot", ("IsRoot", false), Value::Bool(is_root)),
         ],

@@ -192,3 +192,28 @@ fn a_setting_is_only_so_long_so_deep_and_so_far() {
     assert!(set(&format!("a[{INDEX_MAX}]=1")).is_ok());
     assert!(set(&format!("a[{}]=1", INDEX_MAX + 1)).is_err());
 }
+
+#[test]
+fn keys_whose_order_goes_in_circles_are_written() {
+    // v2 of go-yaml has a2 < a10 < a1b < a2: a sort that finds out may panic.
+    let keys: Vec<String> =
+        (0..100).flat_map(|n| [format!("a{n}"), format!("a{n}b"), format!("a{}", n * 37 % 1000)]).collect();
+    let pairs: String = keys.iter().map(|key| format!("{key:?} 1 ")).collect();
+    let text = &rendered(&format!("{{{{ toYaml (dict {pairs}) }}}}")).unwrap()["c/templates/t"];
+    assert_eq!(text.lines().count(), keys.iter().collect::<std::collections::BTreeSet<_>>().len());
+}
+
+#[test]
+fn toml_is_only_so_deep_and_so_long() {
+    use helm::data::toml;
+    let lists = |depth: usize| format!("a = {}{}", "[".repeat(depth), "]".repeat(depth));
+    assert!(toml::read(&lists(80)).is_ok());
+    assert!(toml::read(&lists(81)).is_err());
+    let keys = |depth: usize| format!("{}a = 1", "a.".repeat(depth - 1));
+    assert!(toml::read(&keys(80)).is_ok());
+    assert!(toml::read(&keys(81)).is_err());
+    assert!(toml::read(&keys(1_000_000)).is_err());
+    let long = |bytes: usize| format!("#{}", " ".repeat(bytes - 1));
+    assert!(toml::read(&long(data::NODES_MAX)).is_ok());
+    assert!(toml::read(&long(data::NODES_MAX + 1)).is_err());
+}

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use granit_parser::{Event, Parser, ScalarStyle};
 
-pub use super::yaml_text::text;
+pub use super::yaml_text::{pretty_text, text};
 use super::{DEEP_MAX, NODES_MAX, copied};
 use crate::template::{
     error::{Class, Error, Result},

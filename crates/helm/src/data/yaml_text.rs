@@ -1,12 +1,13 @@
-//! YAML as go-yaml v2 writes it, by way of JSON as `sigs.k8s.io/yaml` does: which style a text is written in, where a long one is
-//! broken, how keys are sorted.
+//! YAML as go-yaml v2 writes it, by way of JSON as `sigs.k8s.io/yaml` does, and as v3 writes it without that way: which style a text
+//! is written in, where a long one is broken, how keys are sorted.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, sync::Arc};
 
 use super::{
     View, deeper, view,
     yaml::{Resolved, resolved},
 };
+use crate::functions::time::Time;
 use crate::template::{
     error::{Error, Result},
     text::float_text,
@@ -19,12 +20,33 @@ const WIDTH: usize = 80;
 const KEY_MAX: usize = 128;
 const INDENT: usize = 2;
 
+/// Whose ways are followed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// go-yaml v2, by way of JSON.
+    Second,
+    /// go-yaml v3: lists lie deeper than their keys, lines are as long as they are, and types are Go's.
+    Third,
+}
+
 /// A value as a document, with a line feed at its end.
 ///
 /// # Errors
 /// What it cannot be written for: not-a-number, control characters, too deep.
 pub fn text(value: &Value) -> Result<String> {
-    let mut writer = Writer { out: String::new(), column: 0, fresh: true };
+    document(value, Manner::Second)
+}
+
+/// The same as `toYamlPretty` writes it.
+///
+/// # Errors
+/// That it is too deep.
+pub fn pretty_text(value: &Value) -> Result<String> {
+    document(value, Manner::Third)
+}
+
+fn document(value: &Value, manner: Manner) -> Result<String> {
+    let mut writer = Writer { out: String::new(), column: 0, fresh: true, manner };
     writer.node(value, None, 0)?;
     if !writer.out.ends_with('\n') || writer.column > 0 {
         writer.out.push('\n');
@@ -38,7 +60,10 @@ struct Writer {
     column: usize,
     /// Nothing but white space and dashes stand on the line so far.
     fresh: bool,
+    manner: Manner,
 }
+
+type Entry = (Arc<str>, Value);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Within {
@@ -86,18 +111,23 @@ impl Writer {
             text.chars().for_each(|c| writer.put(c));
             writer.fresh = false;
         };
-        match view(value) {
+        if let (Manner::Third, Some(time)) = (self.manner, Time::read(value)) {
+            plain(self, &time.formatted("2006-01-02T15:04:05.999999999Z07:00"));
+            return Ok(());
+        }
+        match self.seen(value) {
             View::Null => plain(self, "null"),
             View::Bool(truth) => plain(self, if truth { "true" } else { "false" }),
             View::Whole(number) => plain(self, &number.to_string()),
+            View::Float(number) if self.manner == Manner::Third => plain(self, &plain_number(number)),
             View::Float(number) => plain(self, &number_text(number)?),
             View::Text(text) => self.scalar(&text, inner, false)?,
             View::List(items) if items.is_empty() => plain(self, "[]"),
             View::Map(entries) if entries.is_empty() => plain(self, "{}"),
             View::List(items) => {
-                // A list in a map starts where its key does.
                 let indent = match within {
-                    Some((Within::Mapping, indent)) => indent,
+                    // A list in a map starts where its key does.
+                    Some((Within::Mapping, indent)) if self.manner == Manner::Second => indent,
                     _ => child,
                 };
                 for item in &items {
@@ -107,7 +137,9 @@ impl Writer {
                 }
             }
             View::Map(mut entries) => {
-                entries.sort_by(|(left, _), (right, _)| naturally(left, right));
+                if !matches!((self.manner, value), (Manner::Third, Value::Struct(_))) {
+                    entries = sorted(entries, self.manner);
+                }
                 for (key, value) in &entries {
                     self.indent(child);
                     if key.len() > KEY_MAX || key.contains(is_break) {
@@ -126,11 +158,29 @@ impl Writer {
         Ok(())
     }
 
+    /// What a value is to the library.
+    fn seen<'v>(&self, value: &'v Value) -> View<'v> {
+        match value {
+            Value::List(list) if self.manner == Manner::Third => View::List(list.items.clone()),
+            Value::Bytes(_) if self.manner == Manner::Third => View::List(value.items().unwrap_or_default()),
+            Value::Struct(object) if self.manner == Manner::Third => {
+                let shown = object.fields.iter().filter(|field| !field.name.starts_with(char::is_lowercase));
+                View::Map(shown.map(|field| (field.name.to_lowercase().into(), field.value.clone())).collect())
+            }
+            value => view(value),
+        }
+    }
+
+    /// The column behind which lines are broken.
+    fn width(&self) -> usize {
+        if self.manner == Manner::Third { usize::MAX } else { WIDTH }
+    }
+
     fn scalar(&mut self, text: &str, indent: usize, key: bool) -> Result<()> {
-        if let Some(c) = text.chars().find(|c| !is_readable(*c)) {
+        if let (Manner::Second, Some(c)) = (self.manner, text.chars().find(|c| !is_readable(*c))) {
             return Error::call(format!("yaml: control characters are not allowed: {c:?}"));
         }
-        let shape = Shape::of(text);
+        let shape = Shape::of(text, self.manner);
         let is_text = matches!(resolved(text), Resolved::Text) && !is_sexagesimal(text);
         if text.contains('\n') && shape.literal && !key {
             self.literal(text, indent);
@@ -160,7 +210,7 @@ impl Writer {
             if c == ' ' {
                 let next_is_space = matches!(characters.peek(), Some((_, ' ')));
                 let inside = quote.is_none() || (at > 0 && at < text.len() - 1);
-                if !key && !spaces && self.column > WIDTH && inside && !next_is_space {
+                if !key && !spaces && self.column > self.width() && inside && !next_is_space {
                     self.fresh = false;
                     self.indent(indent);
                 } else {
@@ -187,7 +237,7 @@ impl Writer {
         let mut characters = text.char_indices().peekable();
         while let Some((at, c)) = characters.next() {
             if c == ' ' {
-                if !key && !spaces && self.column > WIDTH && at > 0 && at < text.len() - 1 {
+                if !key && !spaces && self.column > self.width() && at > 0 && at < text.len() - 1 {
                     self.fresh = false;
                     self.indent(indent);
                     if matches!(characters.peek(), Some((_, ' '))) {
@@ -240,6 +290,15 @@ impl Writer {
         }
         // What follows starts on the line that the text's last break has begun, if it has.
         self.fresh = starts;
+    }
+}
+
+fn plain_number(number: f64) -> String {
+    match float_text(number, 'g', None).as_str() {
+        "NaN" => ".nan".to_owned(),
+        "+Inf" => ".inf".to_owned(),
+        "-Inf" => "-.inf".to_owned(),
+        text => text.to_owned(),
     }
 }
 
@@ -302,11 +361,12 @@ struct Shape {
 }
 
 impl Shape {
-    fn of(text: &str) -> Self {
+    fn of(text: &str, manner: Manner) -> Self {
         if text.is_empty() {
             return Self { plain: true, single_quoted: true, literal: false };
         }
         let mut indicators = text.starts_with("---") || text.starts_with("...");
+        let mut tabs = false;
         let (mut breaks, mut special, mut break_space, mut space_break) = (false, false, false, false);
         let (mut before_space, mut before_break, mut after_blank) = (false, false, true);
         let mut characters = text.chars().peekable();
@@ -320,7 +380,11 @@ impl Shape {
                 ',' | '[' | ']' | '{' | '}' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@' | '`' => first,
                 _ => false,
             };
-            special |= !is_printable(c);
+            if c == '\t' && manner == Manner::Third {
+                tabs = true;
+            } else {
+                special |= !is_printable(c);
+            }
             if c == ' ' {
                 break_space |= before_break;
             } else if is_break(c) {
@@ -335,8 +399,8 @@ impl Shape {
         let edges = text.starts_with(edge) || text.ends_with(edge);
         let odd = space_break || special;
         Self {
-            plain: !(edges || breaks || break_space || odd || indicators),
-            single_quoted: !(break_space || odd),
+            plain: !(edges || breaks || break_space || odd || tabs || indicators),
+            single_quoted: !(break_space || odd || tabs),
             literal: !(odd || text.ends_with(' ')),
         }
     }
@@ -355,8 +419,27 @@ fn is_sexagesimal(text: &str) -> bool {
     digits(fraction) && parts.split(':').all(minute)
 }
 
-/// go-yaml's order of keys: numbers in them by their size, letters behind all else.
-fn naturally(left: &str, right: &str) -> Ordering {
+/// In go-yaml's order. That of v2 has circles (a2, a10, a1b), which the standard library's sort may answer with a panic.
+fn sorted(entries: Vec<Entry>, manner: Manner) -> Vec<Entry> {
+    let ordered = |left: &Entry, right: &Entry| naturally(&left.0, &right.0, manner) != Ordering::Greater;
+    if entries.windows(2).all(|pair| ordered(&pair[0], &pair[1])) {
+        return entries;
+    }
+    let mut left = entries;
+    let right = left.split_off(left.len() / 2);
+    let mut merged = Vec::with_capacity(left.len() + right.len());
+    let (left, right) = (sorted(left, manner), sorted(right, manner));
+    let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
+    while let (Some(first), Some(second)) = (left.peek(), right.peek()) {
+        merged.extend(if ordered(first, second) { left.next() } else { right.next() });
+    }
+    merged.extend(left);
+    merged.extend(right);
+    merged
+}
+
+/// go-yaml's order of keys: numbers in them by their size, letters behind all else, but for v3 before all else behind a digit.
+fn naturally(left: &str, right: &str, manner: Manner) -> Ordering {
     let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
     for (at, (l, r)) in left.iter().zip(&right).enumerate() {
         if l == r {
@@ -364,8 +447,11 @@ fn naturally(left: &str, right: &str) -> Ordering {
         }
         match (l.is_alphabetic(), r.is_alphabetic()) {
             (true, true) => return l.cmp(r),
-            (true, false) => return Ordering::Greater,
-            (false, true) => return Ordering::Less,
+            (l_letter, r_letter) if l_letter != r_letter => {
+                let behind_digit = at > 0 && left[at - 1].is_numeric();
+                let first = if manner == Manner::Third && behind_digit { l_letter } else { r_letter };
+                return if first { Ordering::Less } else { Ordering::Greater };
+            }
             _ => {}
         }
         let mut lead = 0_i64;

@@ -1,14 +1,14 @@
-//! Texts that stand for others: base64, base32, JSON, YAML.
+//! Texts that stand for others: base64, base32, JSON, TOML, YAML.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{
     data::{
         json::{self, Style},
-        yaml,
+        toml, yaml,
     },
     template::{
-        error::{Error, Result},
+        error::{Class, Error, Result},
         function::Function,
         value::{Entries, Value},
     },
@@ -35,6 +35,7 @@ pub const FUNCTIONS: &[Function] = &[
         takes: "s",
         run: |_, args| Ok(list_or_error(json::read(args.text(0)).and_then(array))),
     },
+    Function { name: "fromToml", takes: "s", run: |_, args| Ok(map_or_error(toml::read(args.text(0)))) },
     Function { name: "fromYaml", takes: "s", run: |_, args| Ok(map_or_error(yaml::read_map(args.text(0)))) },
     Function { name: "fromYamlArray", takes: "s", run: |_, args| Ok(list_or_error(yaml::read_list(args.text(0)))) },
     Function { name: "mustFromJson", takes: "s", run: |_, args| json::read(args.text(0)) },
@@ -44,7 +45,13 @@ pub const FUNCTIONS: &[Function] = &[
     Function { name: "toJson", takes: "a", run: |_, args| or_empty(json::text(args.at(0), COMPACT)) },
     Function { name: "toPrettyJson", takes: "a", run: |_, args| or_empty(json::text(args.at(0), PRETTY)) },
     Function { name: "toRawJson", takes: "a", run: |_, args| Ok(json::text(args.at(0), RAW)?.into()) },
+    Function { name: "toToml", takes: "a", run: |_, args| or_told(toml::text(args.at(0))) },
     Function { name: "toYaml", takes: "a", run: |_, args| or_empty(yaml::text(args.at(0)).map(without_line_feed)) },
+    Function {
+        name: "toYamlPretty",
+        takes: "a",
+        run: |_, args| or_empty(yaml::pretty_text(args.at(0)).map(without_line_feed)),
+    },
 ];
 
 fn without_line_feed(mut text: String) -> String {
@@ -56,11 +63,18 @@ fn without_line_feed(mut text: String) -> String {
 
 /// What cannot be written is nothing; limits stay limits.
 fn or_empty(text: Result<String>) -> Result<Value> {
-    use crate::template::error::Class;
     match text {
         Ok(text) => Ok(text.into()),
         Err(error) if error.class() == Class::Limit => Err(error),
         Err(_) => Ok(Value::text("")),
+    }
+}
+
+/// What cannot be written is told in its place; limits and failures stay what they are.
+fn or_told(text: Result<String>) -> Result<Value> {
+    match text {
+        Err(error) if error.class() != Class::Limit && error.text() != toml::NO_VALUE => Ok(Value::text(error.text())),
+        text => Ok(text?.into()),
     }
 }
 
@@ -99,7 +113,7 @@ fn list_or_error(list: Result<Option<Value>>) -> Value {
     }
 }
 
-fn decoded(bytes: Vec<u8>) -> Result<Value> {
+pub fn decoded(bytes: Vec<u8>) -> Result<Value> {
     match String::from_utf8(bytes) {
         Ok(text) => Ok(text.into()),
         Err(_) => Error::call("what it decodes to is not UTF-8, and templates hold no other text here"),
@@ -108,11 +122,12 @@ fn decoded(bytes: Vec<u8>) -> Result<Value> {
 
 /// An error is told in the text, as sprig does. Line breaks are skipped.
 fn base64_decoded(text: &str) -> Result<Value> {
+    base64_bytes(text).map_or_else(|what| Ok(what.into()), decoded)
+}
+
+pub fn base64_bytes(text: &str) -> Result<Vec<u8>, String> {
     let joined: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
-    match STANDARD.decode(&joined) {
-        Ok(bytes) => decoded(bytes),
-        Err(_) => Ok(format!("illegal base64 data at input byte {}", wrong_byte(&joined)).into()),
-    }
+    STANDARD.decode(&joined).map_err(|_| format!("illegal base64 data at input byte {}", wrong_byte(&joined)))
 }
 
 /// Where Go sees that a text is no base64.

@@ -53,6 +53,7 @@ pub static TEXT_MAP: Type = Type { zero: || Value::text(""), ..Type::plain("map[
 pub static ANY_LIST: Type = Type::plain("[]interface {}");
 pub static TEXT_LIST: Type = Type::plain("[]string");
 pub static INT_LIST: Type = Type::plain("[]int");
+pub static MAP_LIST: Type = Type::plain("[]map[string]interface {}");
 pub static LIST_LIST: Type = Type::plain("[][]interface {}");
 
 impl fmt::Debug for Type {
