@@ -9,11 +9,13 @@ import (
 	"io"
 	"log"
 	"os"
+	"path/filepath"
 	"sort"
 	"strings"
 	_ "time/tzdata"
 
 	"github.com/google/uuid"
+	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
@@ -31,7 +33,8 @@ type request struct {
 	Release     release           `json:"release"`
 	KubeVersion string            `json:"kubeVersion"`
 	APIVersions []string          `json:"apiVersions"`
-	Sorted      bool              `json:"sorted"`
+	Shows       string            `json:"shows"`
+	Folder      bool              `json:"folder"`
 }
 
 type setting struct {
@@ -127,7 +130,7 @@ func render(asked request) (answer, error) {
 		}
 		files = unpacked
 	}
-	chart, err := loader.LoadFiles(files)
+	loaded, err := load(asked.Folder, files)
 	if err != nil {
 		return answer{}, err
 	}
@@ -139,25 +142,32 @@ func render(asked request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if err := chartutil.ProcessDependenciesWithMerge(chart, values); err != nil {
+	if err := chartutil.ProcessDependenciesWithMerge(loaded, values); err != nil {
 		return answer{}, err
+	}
+	if asked.Shows == "crds" {
+		told := answer{}
+		for _, each := range loaded.CRDObjects() {
+			told.Manifests = append(told.Manifests, manifest{Name: each.Filename, Content: string(each.File.Data)})
+		}
+		return told, nil
 	}
 	options := chartutil.ReleaseOptions{
 		Name: asked.Release.Name, Namespace: asked.Release.Namespace, Revision: asked.Release.Revision,
 		IsInstall: !asked.Release.Upgrade, IsUpgrade: asked.Release.Upgrade,
 	}
-	top, err := chartutil.ToRenderValuesWithSchemaValidation(chart, values, options, caps, false)
+	top, err := chartutil.ToRenderValuesWithSchemaValidation(loaded, values, options, caps, false)
 	if err != nil {
 		return answer{}, err
 	}
-	if chart.Metadata.KubeVersion != "" && !chartutil.IsCompatibleRange(chart.Metadata.KubeVersion, caps.KubeVersion.String()) {
-		return answer{}, fmt.Errorf("chart requires kubeVersion: %s which is incompatible with Kubernetes %s", chart.Metadata.KubeVersion, caps.KubeVersion.String())
+	if loaded.Metadata.KubeVersion != "" && !chartutil.IsCompatibleRange(loaded.Metadata.KubeVersion, caps.KubeVersion.String()) {
+		return answer{}, fmt.Errorf("chart requires kubeVersion: %s which is incompatible with Kubernetes %s", loaded.Metadata.KubeVersion, caps.KubeVersion.String())
 	}
-	rendered, err := engine.Render(chart, top)
+	rendered, err := engine.Render(loaded, top)
 	if err != nil {
 		return answer{}, err
 	}
-	if !asked.Sorted {
+	if asked.Shows == "files" {
 		return answer{Files: rendered}, nil
 	}
 	for name := range rendered {
@@ -165,13 +175,20 @@ func render(asked request) (answer, error) {
 			delete(rendered, name)
 		}
 	}
-	hooks, manifests, err := releaseutil.SortManifests(rendered, nil, releaseutil.InstallOrder)
+	order := releaseutil.InstallOrder
+	if asked.Shows == "removal" {
+		order = releaseutil.UninstallOrder
+	}
+	hooks, manifests, err := releaseutil.SortManifests(rendered, nil, order)
 	if err != nil {
 		return answer{}, err
 	}
 	sorted := answer{}
 	for _, each := range manifests {
 		sorted.Manifests = append(sorted.Manifests, manifest{Name: each.Name, Content: each.Content})
+	}
+	if asked.Shows == "removal" {
+		hooks = nil
 	}
 	for _, each := range hooks {
 		told := hook{Name: each.Name, Path: each.Path, Manifest: each.Manifest, Weight: each.Weight}
@@ -184,6 +201,28 @@ func render(asked request) (answer, error) {
 		sorted.Hooks = append(sorted.Hooks, told)
 	}
 	return sorted, nil
+}
+
+// load reads a chart; from a folder as it lies on a disk, where some files may be ignored.
+func load(isFolder bool, files []*loader.BufferedFile) (*chart.Chart, error) {
+	if !isFolder {
+		return loader.LoadFiles(files)
+	}
+	folder, err := os.MkdirTemp("", "chart")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(folder)
+	for _, file := range files {
+		path := filepath.Join(folder, filepath.FromSlash(file.Name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(path, file.Data, 0o644); err != nil {
+			return nil, err
+		}
+	}
+	return loader.LoadDir(folder)
 }
 
 func capabilities(asked request) (*chartutil.Capabilities, error) {

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::Path};
 use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use helm::{
-    chart::{Chart, Files},
+    chart::{Chart, File, Files, ignore},
     manifests::{self, Hook, Manifest},
     release::{Capabilities, Release},
     setting::{self, Kind},
@@ -15,7 +15,7 @@ use helm::{
 };
 use jiff::{SignedDuration, Timestamp};
 use rcgen::KeyPair;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 const KUBE_VERSION: &str = "v1.36.0";
@@ -42,9 +42,23 @@ struct Written {
     kube_version: Option<String>,
     #[serde(default)]
     upgrade: bool,
-    /// Objects in their order and hooks are compared, not files.
+    /// What is compared.
     #[serde(default)]
-    sorted: bool,
+    shows: Shows,
+    /// The files are a folder: some may be ignored.
+    #[serde(default)]
+    folder: bool,
+}
+
+/// What is compared: the text of each file, or objects in their order and hooks, or objects in the order of removal, or `crds/`.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Shows {
+    #[default]
+    Files,
+    Objects,
+    Removal,
+    Crds,
 }
 
 pub struct Case {
@@ -54,7 +68,8 @@ pub struct Case {
     set: Vec<(String, String)>,
     kube_version: String,
     upgrade: bool,
-    sorted: bool,
+    shows: Shows,
+    folder: bool,
 }
 
 pub fn read(path: &Path) -> Result<Vec<Case>> {
@@ -70,7 +85,8 @@ pub fn read(path: &Path) -> Result<Vec<Case>> {
             set: Vec::new(),
             kube_version,
             upgrade: false,
-            sorted: false,
+            shows: Shows::Files,
+            folder: true,
         }]);
     }
     let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
@@ -106,7 +122,8 @@ impl Case {
             set: written.set,
             kube_version: written.kube_version.unwrap_or_else(|| KUBE_VERSION.to_owned()),
             upgrade: written.upgrade,
-            sorted: written.sorted,
+            shows: written.shows,
+            folder: written.folder,
         }
     }
 
@@ -122,13 +139,15 @@ impl Case {
             "release": {"name": "r", "namespace": "ns", "revision": 1, "upgrade": self.upgrade},
             "kubeVersion": self.kube_version,
             "apiVersions": API_VERSIONS,
-            "sorted": self.sorted,
+            "shows": self.shows,
+            "folder": self.folder,
         })
     }
 
     /// What ours makes of it.
     pub fn render(&self) -> helm::Result<BTreeMap<String, String>> {
-        let chart = Chart::load(&self.files)?;
+        let kept = if self.folder { Some(ignore::kept(&self.files)?) } else { None };
+        let chart = Chart::load(kept.as_ref().unwrap_or(&self.files))?;
         let mut set = values::Table::new();
         for text in &self.values {
             values::overlay(&mut set, values::read(text)?);
@@ -147,15 +166,24 @@ impl Case {
             };
             setting::set(&mut set, text, &kind)?;
         }
+        let object = |(place, object): (usize, Manifest)| (format!("{place:03} {}", object.path), object.content);
+        if self.shows == Shows::Crds {
+            let text = |file: File| (file.name, String::from_utf8_lossy(&file.data).into_owned());
+            let told = |(place, (path, text))| (format!("{place:03} {path}"), text);
+            return Ok(helm::crds(&chart, &set)?.into_iter().map(text).enumerate().map(told).collect());
+        }
         let release =
             Release { name: "r".to_owned(), namespace: "ns".to_owned(), revision: 1, is_upgrade: self.upgrade };
         let capabilities = Capabilities::of(&self.kube_version, API_VERSIONS.iter().map(ToString::to_string).collect());
         let rendered = helm::render(&chart, &set, &release, &capabilities, world())?;
-        if !self.sorted {
+        if self.shows == Shows::Files {
             return Ok(rendered);
         }
-        let sorted = manifests::sorted(&rendered)?;
-        let object = |(place, object): (usize, Manifest)| (format!("{place:03} {}", object.path), object.content);
+        let mut sorted = manifests::sorted(&rendered)?;
+        if self.shows == Shows::Removal {
+            manifests::sort_for_removal(&mut sorted.objects);
+            return Ok(sorted.objects.into_iter().enumerate().map(object).collect());
+        }
         let hook = |(place, hook): (usize, Hook)| {
             let Hook { manifest, name, events, weight, delete_policies } = hook;
             let told = format!("{name} {events:?} {weight} {delete_policies:?}\n{}", manifest.content);

@@ -1,6 +1,7 @@
 //! Charts: files that have been read, with the charts that they depend on.
 
 pub mod archive;
+pub mod ignore;
 pub mod metadata;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -19,6 +20,9 @@ pub const FILES_MAX: usize = 10_000;
 pub const BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Charts may lie so deep in one another.
 pub const DEEP_MAX: usize = 20;
+
+/// What Windows' editors put before a text, and YAML does not want.
+const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The files of a chart by their paths in it, with slashes.
 pub type Files = BTreeMap<String, Arc<[u8]>>;
@@ -123,6 +127,29 @@ impl Chart {
 
     pub fn name(&self) -> &str {
         &self.metadata.name
+    }
+
+    /// What `crds/` holds here and in the charts that it depends on, under paths that say of which chart: what is installed before
+    /// all else, as it is. Folders come where their names do, as in an archive that `helm package` makes.
+    pub fn crds(&self) -> Vec<File> {
+        let mut found = Vec::new();
+        self.collect_crds(self.name(), &mut found);
+        found
+    }
+
+    fn collect_crds(&self, path: &str, into: &mut Vec<File>) {
+        let is_manifest = |name: &str| {
+            let extension = name.rsplit('/').next().and_then(|base| base.rsplit_once('.')).map_or("", |(_, ext)| ext);
+            ["yaml", "yml", "json"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+        };
+        let is_crd = |file: &&File| file.name.starts_with("crds/") && is_manifest(&file.name);
+        let mut own: Vec<&File> = self.files.iter().filter(is_crd).collect();
+        own.sort_by(|left, right| left.name.split('/').cmp(right.name.split('/')));
+        let full = |file: &File| File { name: format!("{path}/{}", file.name), data: file.data.clone() };
+        into.extend(own.into_iter().map(full));
+        for inner in &self.dependencies {
+            inner.collect_crds(&format!("{path}/charts/{}", inner.name()), into);
+        }
     }
 
     pub fn is_library(&self) -> bool {

@@ -18,5 +18,5 @@ pub mod world;
 
 pub use self::{
     error::{Error, Result},
-    rendering::{Rendered, render},
+    rendering::{Rendered, crds, render},
 };

@@ -51,6 +51,46 @@ const INSTALL_ORDER: &[&str] = &[
     "APIService",
 ];
 
+/// Kinds in the order in which they are removed: the other way round, but that a service goes before what it leads to.
+const REMOVAL_ORDER: &[&str] = &[
+    "APIService",
+    "Ingress",
+    "IngressClass",
+    "Service",
+    "CronJob",
+    "Job",
+    "StatefulSet",
+    "HorizontalPodAutoscaler",
+    "Deployment",
+    "ReplicaSet",
+    "ReplicationController",
+    "Pod",
+    "DaemonSet",
+    "RoleBindingList",
+    "RoleBinding",
+    "RoleList",
+    "Role",
+    "ClusterRoleBindingList",
+    "ClusterRoleBinding",
+    "ClusterRoleList",
+    "ClusterRole",
+    "CustomResourceDefinition",
+    "PersistentVolumeClaim",
+    "PersistentVolume",
+    "StorageClass",
+    "ConfigMap",
+    "SecretList",
+    "Secret",
+    "ServiceAccount",
+    "PodDisruptionBudget",
+    "PodSecurityPolicy",
+    "LimitRange",
+    "ResourceQuota",
+    "NetworkPolicy",
+    "Namespace",
+    "PriorityClass",
+];
+
 const EVENTS: &[&str] = &[
     "pre-install",
     "post-install",
@@ -109,9 +149,14 @@ pub fn sorted(rendered: &Rendered) -> Result<Manifests> {
             read(path, content, &mut manifests)?;
         }
     }
-    manifests.objects.sort_by(|left, right| by_kind(&left.kind, &right.kind));
-    manifests.hooks.sort_by(|left, right| by_kind(&left.manifest.kind, &right.manifest.kind));
+    manifests.objects.sort_by(|left, right| by_kind(&left.kind, &right.kind, INSTALL_ORDER));
+    manifests.hooks.sort_by(|left, right| by_kind(&left.manifest.kind, &right.manifest.kind, INSTALL_ORDER));
     Ok(manifests)
+}
+
+/// Puts objects, given by path and then as they stand in their files, in the order in which they are removed.
+pub fn sort_for_removal(objects: &mut [Manifest]) {
+    objects.sort_by(|left, right| by_kind(&left.kind, &right.kind, REMOVAL_ORDER));
 }
 
 // A constant; a test reads it.
@@ -175,8 +220,8 @@ fn read(path: &str, content: &str, into: &mut Manifests) -> Result<()> {
     Ok(())
 }
 
-fn by_kind(left: &str, right: &str) -> Ordering {
-    let place = |kind: &str| INSTALL_ORDER.iter().position(|known| *known == kind);
+fn by_kind(left: &str, right: &str, order: &[&str]) -> Ordering {
+    let place = |kind: &str| order.iter().position(|known| *known == kind);
     match (place(left), place(right)) {
         (Some(left), Some(right)) => left.cmp(&right),
         (Some(_), None) => Ordering::Less,
@@ -201,6 +246,20 @@ mod tests {
             kinds,
             ["kind: Service", "kind: Deployment\nn: 1", "kind: Deployment\nn: 2", "kind: Ant", "kind: Zebra"]
         );
+    }
+
+    #[test]
+    fn what_is_removed_goes_the_other_way_round_and_services_go_first() {
+        let (mut installed, mut removed) = (INSTALL_ORDER.to_vec(), REMOVAL_ORDER.to_vec());
+        removed.reverse();
+        for order in [&mut installed, &mut removed] {
+            order.retain(|kind| *kind != "Service");
+        }
+        assert_eq!(installed, removed);
+        let mut objects = of("kind: Deployment\n---\nkind: Service\n---\nkind: Zebra\n---\nkind: Ingress\n").objects;
+        sort_for_removal(&mut objects);
+        let kinds: Vec<String> = objects.into_iter().map(|object| object.kind).collect();
+        assert_eq!(kinds, ["Ingress", "Service", "Deployment", "Zebra"]);
     }
 
     #[test]

@@ -53,6 +53,14 @@ pub fn render(
     carry_out(&pages, world)
 }
 
+/// The objects of `crds/` in a chart and in those of its dependencies that these values switch on.
+///
+/// # Errors
+/// That values cannot be merged.
+pub fn crds(chart: &Chart, set: &Table) -> Result<Vec<File>> {
+    Ok(dependencies::resolved(chart, set)?.crds())
+}
+
 /// What all charts of a release see.
 struct Shared {
     release: Value,

@@ -1,11 +1,11 @@
 //! Archives of charts: what is read, and what is refused.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use flate2::{Compression, write::GzEncoder};
 use helm::{
     Error,
-    chart::{self, Chart, archive::unpack},
+    chart::{self, Chart, Files, archive::unpack},
 };
 use tar::{Builder, EntryType, Header};
 
@@ -87,4 +87,25 @@ fn archives_in_a_chart_unpack_to_only_so_much_together() {
     };
     assert!(with(1).is_ok());
     assert!(matches!(with(2), Err(Error::Limit(_))));
+}
+
+#[test]
+fn an_archive_of_several_gzip_members_is_read_whole() {
+    let mut tar = Vec::new();
+    let archive = packed(&[("s/Chart.yaml", CHART, FILE), ("s/templates/t", b"x", FILE)]);
+    flate2::read::GzDecoder::new(&archive[..]).read_to_end(&mut tar).unwrap();
+    let (start, end) = tar.split_at(tar.len() / 2);
+    let members = [zipped(start), zipped(end)].concat();
+    assert_eq!(unpack(&members).unwrap(), unpack(&archive).unwrap());
+    assert!(unpack(&[&members[..], b"x"].concat()).is_err());
+}
+
+#[test]
+fn a_file_of_what_is_ignored_has_only_so_many_rules_of_such_a_length() {
+    use helm::chart::ignore::{RULE_MAX, RULES_MAX, kept};
+    let folder = |rules: String| Files::from([(".helmignore".to_owned(), rules.into_bytes().into())]);
+    assert!(kept(&folder("x\n".repeat(RULES_MAX))).is_ok());
+    assert!(matches!(kept(&folder("x\n".repeat(RULES_MAX + 1))), Err(Error::Limit(_))));
+    assert!(kept(&folder("x".repeat(RULE_MAX))).is_ok());
+    assert!(matches!(kept(&folder("x".repeat(RULE_MAX + 1))), Err(Error::Limit(_))));
 }

@@ -2,7 +2,7 @@
 
 use std::{io::Read, sync::Arc};
 
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 use tar::{Archive, EntryType};
 
 use super::{BYTES_MAX, FILES_MAX, Files};
@@ -20,7 +20,7 @@ pub fn unpack(archive: &[u8]) -> Result<Files> {
     let large = || Error::Limit(format!("the chart has more than {BYTES_MAX} bytes"));
     // One byte more than is allowed says that there is more.
     let mut bytes = Vec::new();
-    let mut unzipped = GzDecoder::new(archive).take(TAR_BYTES_MAX as u64 + 1);
+    let mut unzipped = MultiGzDecoder::new(archive).take(TAR_BYTES_MAX as u64 + 1);
     unzipped.read_to_end(&mut bytes).map_err(|error| fail(error.to_string()))?;
     if bytes.len() > TAR_BYTES_MAX {
         return Err(large());
@@ -52,8 +52,7 @@ pub fn unpack(archive: &[u8]) -> Result<Files> {
         if total > BYTES_MAX {
             return Err(large());
         }
-        // Windows' editors put a mark there, which YAML does not want.
-        let text = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&data);
+        let text = data.strip_prefix(super::MARK).unwrap_or(&data);
         files.insert(name, Arc::from(text));
     }
     if files.is_empty() {
