@@ -7,7 +7,7 @@ mod dates;
 mod dictionaries;
 mod digests;
 mod encodings;
-mod expressions;
+pub mod expressions;
 pub mod globs;
 mod lists;
 mod maths;

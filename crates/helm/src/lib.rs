@@ -10,6 +10,7 @@ pub mod manifests;
 mod objects;
 pub mod release;
 mod rendering;
+pub mod schema;
 pub mod setting;
 pub mod template;
 pub mod values;

@@ -9,6 +9,7 @@ use crate::{
     functions::{All, State, WARNING, without_no_value},
     objects::{self, VALUES},
     release::{Capabilities, Release},
+    schema,
     template::{
         self, Run, Set,
         error::{Class, Error as TemplateError},
@@ -35,6 +36,7 @@ pub fn render(
 ) -> Result<Rendered> {
     let chart = dependencies::resolved(chart, set)?;
     let values = coalesced(&chart, set, Nulls::Delete)?;
+    schema::check(&chart, &values)?;
     let wanted = &chart.metadata.kube_version;
     if !wanted.is_empty() && !is_in_range(wanted, &capabilities.kube_version) {
         let known = &capabilities.kube_version;

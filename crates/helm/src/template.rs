@@ -223,7 +223,7 @@ pub fn execute(run: &mut Run, set: &Set<'_>, name: &str, data: Value) -> Result<
 }
 
 /// Templates nest as they like: the stack grows where it is short.
-fn on_enough_stack<T>(work: impl FnOnce() -> T) -> T {
+pub(crate) fn on_enough_stack<T>(work: impl FnOnce() -> T) -> T {
     const LEFT: usize = 256 * 1024;
     const MORE: usize = 4 * 1024 * 1024;
     stacker::maybe_grow(LEFT, MORE, work)

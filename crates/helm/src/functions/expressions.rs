@@ -75,16 +75,18 @@ fn compiled(scope: &mut Scope<'_>, expression: &str) -> Result<Regex> {
     if let Some(regex) = state.regexes.get(expression) {
         return Ok(regex.clone());
     }
-    let built = regex::RegexBuilder::new(&translated(expression)).size_limit(COMPILED_BYTES_MAX).build();
-    match built {
-        Ok(regex) => {
-            if state.regexes.len() < KEPT_MAX {
-                state.regexes.insert(expression.to_owned(), regex.clone());
-            }
-            Ok(regex)
-        }
-        Err(error) => Error::call(format!("error parsing regexp: {error}: `{expression}`")),
+    let regex = built(expression).or_else(Error::call)?;
+    if state.regexes.len() < KEPT_MAX {
+        state.regexes.insert(expression.to_owned(), regex.clone());
     }
+    Ok(regex)
+}
+
+/// # Errors
+/// What is wrong with it, or that it is too large.
+pub fn built(expression: &str) -> Result<Regex, String> {
+    let built = regex::RegexBuilder::new(&translated(expression)).size_limit(COMPILED_BYTES_MAX).build();
+    built.map_err(|error| format!("error parsing regexp: {error}: `{expression}`"))
 }
 
 /// The same in the syntax of the `regex` crate: Perl's classes are of ASCII in Go, and brackets in brackets are nothing special.
