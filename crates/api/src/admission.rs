@@ -4,6 +4,7 @@
 //! pkg/webhooks.
 
 pub mod addresses;
+pub mod app;
 mod bootstrap;
 pub mod class;
 pub mod control_plane;

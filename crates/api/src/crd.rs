@@ -38,13 +38,21 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         extension::ExtensionConfig::crd(),
     ]
     .into_iter()
+    .map(without_nullable)
     .chain(of_data)
     .map(|crd| complete(crd, &versions))
     .collect()
 }
 
-/// Puts a derived definition into its published form: the contract labels, the rules, the versions of the past, and no
-/// `nullable`, which Go's optional fields do not have: a null is dropped as the API server drops it.
+/// A derived definition without `nullable`, which Go's optional fields do not have: a null is dropped as the API server
+/// drops it.
+fn without_nullable(crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    let mut value = serde_json::to_value(crd).expect("a definition made from types is JSON");
+    drop_nullable(&mut value["spec"]);
+    serde_json::from_value(value).expect("removing optional keys leaves a definition")
+}
+
+/// Puts a definition into its published form: the contract labels, the rules, the versions of the past.
 fn complete(mut crd: CustomResourceDefinition, versions: &[Version]) -> CustomResourceDefinition {
     let labels = crd.metadata.labels.get_or_insert_default();
     labels.insert(names::PROVIDER_LABEL.into(), provider(&crd.spec.group).into());
@@ -54,7 +62,6 @@ fn complete(mut crd: CustomResourceDefinition, versions: &[Version]) -> CustomRe
     }
     let kind = crd.spec.names.kind.clone();
     let mut value = serde_json::to_value(crd).expect("a definition made from types is JSON");
-    drop_nullable(&mut value["spec"]);
     // What the type takes for what is absent is no default of the API.
     for part in ["spec", "status"] {
         let schema = value.pointer_mut(&format!("/spec/versions/0/schema/openAPIV3Schema/properties/{part}"));
@@ -85,6 +92,7 @@ fn provider(group: &str) -> &'static str {
         "bootstrap.cluster.x-k8s.io" => "bootstrap-kubeadm",
         "controlplane.cluster.x-k8s.io" => "control-plane-kubeadm",
         "infrastructure.cluster.x-k8s.io" | "openstack.k-orc.cloud" => "infrastructure-openstack",
+        "application.giantswarm.io" => "app-platform",
         _ => "cluster-api",
     }
 }
@@ -116,8 +124,8 @@ mod tests {
     }
 
     #[test]
-    fn schemas_say_nullable_nowhere() {
-        for crd in all() {
+    fn schemas_of_types_say_nullable_nowhere() {
+        for crd in all().into_iter().filter(|crd| crd.spec.group != "application.giantswarm.io") {
             let text = serde_json::to_string(&crd).unwrap();
             assert!(!text.contains("nullable"), "{}", crd.spec.names.kind);
         }

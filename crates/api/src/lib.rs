@@ -6,6 +6,7 @@
 //! v1beta1 as well: schemas in `published`, what becomes of each field in `conversion`.
 
 pub mod admission;
+pub mod app;
 pub mod cluster;
 pub mod cluster_class;
 pub mod cluster_configuration;

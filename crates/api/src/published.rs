@@ -61,7 +61,7 @@ struct Kept {
     group: &'static str,
     plural: &'static str,
     short: &'static [&'static str],
-    category: Option<&'static str>,
+    categories: &'static [&'static str],
     scope: &'static str,
     /// The version that is stored.
     stored: &'static str,
@@ -69,14 +69,20 @@ struct Kept {
 
 impl Kept {
     const fn new(kind: &'static str, group: &'static str, plural: &'static str, stored: &'static str) -> Self {
-        Self { kind, group, plural, short: &[], category: Some("cluster-api"), scope: "Namespaced", stored }
+        Self { kind, group, plural, short: &[], categories: &["cluster-api"], scope: "Namespaced", stored }
     }
 }
 
 const INFRASTRUCTURE: &str = "infrastructure.cluster.x-k8s.io";
 const IPAM: &str = "ipam.cluster.x-k8s.io";
 
-const KINDS: [Kept; 8] = [
+/// A kind of the app platform.
+const fn app(kind: &'static str, plural: &'static str) -> Kept {
+    let categories = &["common", "giantswarm"];
+    Kept { categories, ..Kept::new(kind, "application.giantswarm.io", plural, "v1alpha1") }
+}
+
+const KINDS: [Kept; 12] = [
     Kept { short: &["cc"], ..Kept::new("ClusterClass", "cluster.x-k8s.io", "clusterclasses", HUB) },
     Kept::new("KubeadmControlPlaneTemplate", "controlplane.cluster.x-k8s.io", "kubeadmcontrolplanetemplates", HUB),
     Kept {
@@ -86,19 +92,23 @@ const KINDS: [Kept; 8] = [
     },
     Kept { short: &["oss"], ..Kept::new("OpenStackServer", INFRASTRUCTURE, "openstackservers", "v1alpha1") },
     Kept {
-        category: None,
+        categories: &[],
         ..Kept::new("OpenStackFloatingIPPool", INFRASTRUCTURE, "openstackfloatingippools", "v1alpha1")
     },
     Kept::new("IPAddress", IPAM, "ipaddresses", HUB),
     Kept::new("IPAddressClaim", IPAM, "ipaddressclaims", HUB),
-    Kept { category: Some("openstack"), ..Kept::new("Image", "openstack.k-orc.cloud", "images", "v1alpha1") },
+    Kept { categories: &["openstack"], ..Kept::new("Image", "openstack.k-orc.cloud", "images", "v1alpha1") },
+    app("Catalog", "catalogs"),
+    Kept { short: &["ace", "aces"], ..app("AppCatalogEntry", "appcatalogentries") },
+    app("App", "apps"),
+    app("Chart", "charts"),
 ];
 
 /// The definitions of kinds that are described here alone, with the version that is stored; the older ones are added as to
 /// all others.
 pub(crate) fn definitions(versions: &[Version]) -> Vec<Value> {
     let definition = |kept: &Kept| {
-        let Kept { kind, group, plural, short, category, scope, stored } = kept;
+        let Kept { kind, group, plural, short, categories, scope, stored } = kept;
         let is_stored =
             |version: &&Version| version.kind == *kind && version.group == *group && version.value["name"] == *stored;
         let mut stored = versions.iter().find(is_stored)?.value.clone();
@@ -107,8 +117,8 @@ pub(crate) fn definitions(versions: &[Version]) -> Vec<Value> {
         let mut names = json!({
             "kind": kind, "listKind": format!("{kind}List"), "plural": plural, "singular": kind.to_lowercase(),
         });
-        if let Some(category) = category {
-            names["categories"] = json!([category]);
+        if !categories.is_empty() {
+            names["categories"] = json!(categories);
         }
         if !short.is_empty() {
             names["shortNames"] = json!(short);

@@ -175,6 +175,10 @@ mod tests {
         }
         // As many as `config/crd/bases` have.
         let expected = [
+            ("App", 0),
+            ("AppCatalogEntry", 0),
+            ("Catalog", 0),
+            ("Chart", 0),
             ("Cluster", 2),
             ("ClusterClass", 4),
             ("ClusterResourceSet", 0),

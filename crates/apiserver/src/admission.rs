@@ -100,6 +100,8 @@ pub enum Denied {
     Forbidden(String),
     /// 422, with what is wrong with which field.
     Invalid(Vec<FieldError>),
+    /// 400, in the words that the webhook of this name has for it: clients look for them.
+    Webhook { name: &'static str, why: String },
 }
 
 impl Denied {
@@ -111,6 +113,7 @@ impl Denied {
     pub(crate) fn into_error(self, request: &Request) -> Error {
         match self {
             Self::Forbidden(why) => Error::forbidden(&request.group, &request.resource, &request.name, why),
+            Self::Webhook { name, why } => Error::of_webhook(name, &why),
             Self::Invalid(errors) => Error::invalid(&request.group, &request.kind, &request.name, &errors)
                 .with_causes(errors.iter().map(Cause::from).collect()),
         }

@@ -97,6 +97,11 @@ impl Error {
         }))
     }
 
+    /// Of a webhook that said no more than why.
+    pub(crate) fn of_webhook(name: &str, why: &str) -> Self {
+        Self::new(400, "", format!("admission webhook {name:?} denied the request: {why}"))
+    }
+
     /// The same failure under another code and reason, with a further cause.
     #[must_use]
     pub(crate) fn recast(mut self, code: u16, reason: &'static str, cause: Cause) -> Self {

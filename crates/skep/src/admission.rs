@@ -1,5 +1,7 @@
 //! Puts the pure rules of `api` into the API server: admission, and conversion between versions.
 
+mod apps;
+
 use std::sync::OnceLock;
 
 use api::{
@@ -162,6 +164,10 @@ impl Admission for Rules {
         if !request.subresource.is_empty() || !object.is_object() {
             return Ok(Vec::new());
         }
+        if let Some(client) = self.client.get().filter(|_| apps::is_app(request)) {
+            apps::default(client, request, object).await?;
+            return Ok(Vec::new());
+        }
         if !is_older(request) {
             self.default(request, object, request.old.as_ref()).await;
             return Ok(Vec::new());
@@ -192,6 +198,9 @@ impl Admission for Rules {
                 class::in_use(&clusters).map_or(Ok(()), |why| Err(Denied::Forbidden(why)))?;
             }
             return Ok(Vec::new());
+        }
+        if let Some(client) = self.client.get().filter(|_| apps::is_app(request)) {
+            return apps::validate(client, request, object).await;
         }
         let (mut object, mut old) = (object.clone(), request.old.clone());
         if is_older(request) {

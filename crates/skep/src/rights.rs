@@ -59,6 +59,8 @@ fn role(deletion_rules: &[Rule]) -> ClusterRole {
         rule(&[""], &["secrets", "configmaps"], &all),
         rule(&[""], &["events"], &["create", "get", "patch"]),
         rule(&[""], &["namespaces"], &["get", "list", "watch"]),
+        // What apps are judged by.
+        rule(&["application.giantswarm.io"], &["apps", "catalogs", "appcatalogentries"], &["get", "list"]),
         // Where extensions are.
         rule(&[""], &["services"], &["get"]),
         rule(&["openstack.k-orc.cloud"], &["images", "images/status"], &["get", "list", "watch", "update", "patch"]),

@@ -170,7 +170,12 @@ async fn admit(rules: &Rules, mut review: Value, mutates: bool) -> Response {
 }
 
 fn refused(uid: Value, denied: Denied, request: &Request) -> Value {
-    json!({"uid": uid, "allowed": false, "status": denied.status(request)})
+    // The API server says itself which webhook it was.
+    let status = match denied {
+        Denied::Webhook { why, .. } => json!({"status": "Failure", "message": why}),
+        other => other.status(request),
+    };
+    json!({"uid": uid, "allowed": false, "status": status})
 }
 
 fn convert(review: Value) -> Response {

@@ -100,3 +100,73 @@ async fn a_class_and_its_clusters_are_judged_by_one_another() {
     classes.delete("base", &DeleteParams::default()).await.unwrap();
     server.shutdown().await;
 }
+
+fn app(name: &str, namespace: &str, spec: Value) -> Value {
+    let mut app = json!({"apiVersion": "application.giantswarm.io/v1alpha1", "kind": "App",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"giantswarm.io/cluster": "demo"}},
+        "spec": {"catalog": "giantswarm", "name": "hello", "namespace": "hello", "version": "v1.2.0", "kubeConfig": {"inCluster": false}}});
+    json_patch::merge(&mut app["spec"], &spec);
+    app
+}
+
+#[tokio::test]
+async fn apps_are_completed_and_judged_by_what_stands_beside_them() {
+    let (server, client) = server().await;
+    let dynamic = |kind: &str| {
+        let kind = kube::core::GroupVersionKind::gvk("application.giantswarm.io", "v1alpha1", kind);
+        kube::core::ApiResource::from_gvk(&kind)
+    };
+    let of = |kind: &str, namespace: &str| {
+        Api::<kube::core::DynamicObject>::namespaced_with(client.clone(), namespace, &dynamic(kind))
+    };
+    let made = |value: Value| serde_json::from_value::<kube::core::DynamicObject>(value).unwrap();
+    let params = PostParams::default();
+    let namespaces = Api::<k8s_openapi::api::core::v1::Namespace>::all(client.clone());
+    namespaces
+        .create(&params, &serde_json::from_value(json!({"metadata": {"name": "org-acme"}})).unwrap())
+        .await
+        .unwrap();
+    let apps = of("App", "org-acme");
+    let create = async |app: Value| {
+        apps.create(&params, &made(app)).await.map_err(|error| match error {
+            kube::Error::Api(status) => (status.code, status.message),
+            other => panic!("{other}"),
+        })
+    };
+
+    let hook =
+        "admission webhook \"apps.app-admission-controller.giantswarm.io\" denied the request: validation error: ";
+    let secret = json!({"kubeConfig": {"secret": {"name": "k", "namespace": "org-acme"}}});
+    let refused = create(app("hello", "org-acme", secret.clone())).await.unwrap_err();
+    assert_eq!(refused, (400, format!("{hook}catalog `giantswarm` not found")));
+
+    let repository = json!({"type": "helm", "URL": "https://example.com/"});
+    let catalog = json!({"apiVersion": "application.giantswarm.io/v1alpha1", "kind": "Catalog", "metadata": {"name": "giantswarm"},
+        "spec": {"title": "t", "description": "d", "logoURL": "", "storage": repository, "repositories": [repository]}});
+    of("Catalog", "default").create(&params, &made(catalog)).await.unwrap();
+    let refused = create(app("hello", "org-acme", json!({}))).await.unwrap_err();
+    assert_eq!(refused, (400, format!("{hook}namespace is not specified for kubeconfig secret ``")));
+
+    let kubeconfig = json!({"metadata": {"name": "demo-kubeconfig"}});
+    let secrets = Api::<k8s_openapi::api::core::v1::Secret>::namespaced(client.clone(), "org-acme");
+    secrets.create(&params, &serde_json::from_value(kubeconfig).unwrap()).await.unwrap();
+    let entry = json!({"apiVersion": "application.giantswarm.io/v1alpha1", "kind": "AppCatalogEntry",
+        "metadata": {"name": "giantswarm-hello-1.2.0"},
+        "spec": {"appName": "hello", "appVersion": "1", "version": "1.2.0", "catalog": {"name": "giantswarm", "namespace": ""},
+            "dateCreated": "2026-01-01T00:00:00Z", "dateUpdated": "2026-01-01T00:00:00Z", "restrictions": {"clusterSingleton": true}}});
+    of("AppCatalogEntry", "default").create(&params, &made(entry)).await.unwrap();
+    let stored = create(app("hello", "org-acme", json!({"config": null}))).await.unwrap();
+    assert_eq!(stored.metadata.labels.unwrap()["app.kubernetes.io/name"], "hello");
+    let spec = &stored.data["spec"];
+    assert_eq!(spec["kubeConfig"]["secret"], json!({"name": "demo-kubeconfig", "namespace": "org-acme"}));
+    assert_eq!(spec["extraConfigs"][0]["name"], "demo-cluster-values");
+    assert_eq!(spec["config"], Value::Null, "a null is kept, as published");
+
+    let refused = create(app("second", "org-acme", json!({}))).await.unwrap_err();
+    assert_eq!(refused, (400, format!("{hook}app `hello` can only be installed once in cluster `demo`")));
+    let moved = json!({"spec": {"namespace": "other"}});
+    let refused = apps.patch("hello", &PatchParams::default(), &Patch::Merge(&moved)).await.unwrap_err();
+    let words = "target namespace for app `hello` cannot be changed from `hello` to `other`";
+    assert!(matches!(refused, kube::Error::Api(status) if status.message == format!("{hook}{words}")));
+    server.shutdown().await;
+}

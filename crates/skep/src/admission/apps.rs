@@ -1,0 +1,117 @@
+//! What apps are judged by, read from the API that they are written to.
+
+use api::{
+    admission::app::{self, Beside, CHART_OPERATOR, Defaults, inspection},
+    app::{App, AppCatalogEntry, CATALOG_NAMESPACES, Catalog},
+    names,
+};
+use apiserver::{Denied, Operation, Request, Warning};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client, api::ListParams};
+use serde_json::Value;
+
+/// What restrictions of catalogs call the infrastructure.
+const PROVIDER: &str = "openstack";
+const ENTRIES_NAMESPACE: &str = "default";
+
+pub fn is_app(request: &Request) -> bool {
+    request.group == "application.giantswarm.io" && request.kind == "App"
+}
+
+/// The app as it will be, with the namespace that it is written to; none if it is none by its schema.
+fn read(request: &Request, object: &Value) -> Option<App> {
+    let mut app: App = serde_json::from_value(object.clone()).ok()?;
+    app.metadata.namespace.get_or_insert_with(|| request.namespace.clone());
+    Some(app)
+}
+
+fn unreadable(error: kube::Error) -> Denied {
+    Denied::Forbidden(format!("what the app is judged by cannot be read: {error}"))
+}
+
+/// Fills in what the app leaves out.
+pub async fn default(client: &Client, request: &Request, object: &mut Value) -> Result<(), Denied> {
+    let Some(app) = read(request, object) else { return Ok(()) };
+    // A trial tells nothing of the cluster.
+    if request.dry_run || (request.operation == Operation::Update && app.metadata.deletion_timestamp.is_some()) {
+        return Ok(());
+    }
+    let defaults = defaults(client, &request.namespace, &app).await.map_err(unreadable)?;
+    app::default(&app, object, &defaults);
+    Ok(())
+}
+
+async fn defaults(client: &Client, namespace: &str, app: &App) -> kube::Result<Defaults> {
+    let mut defaults = Defaults::default();
+    if app::takes_version(app) {
+        let operator = Api::<App>::namespaced(client.clone(), namespace).get_opt(CHART_OPERATOR).await?;
+        defaults.version = operator.map(|operator| operator.version_label().to_owned());
+    }
+    if app::takes_kubeconfig(app) {
+        let name = app.cluster_kubeconfig();
+        if Api::<Secret>::namespaced(client.clone(), namespace).get_metadata_opt(&name).await?.is_some() {
+            defaults.kubeconfig_namespace = Some(namespace.to_owned());
+        } else {
+            let of_cluster = ListParams::default().labels(&format!("{}={namespace}", names::CLUSTER_LABEL));
+            let secrets = Api::<Secret>::all(client.clone()).list_metadata(&of_cluster).await?;
+            let found = secrets.into_iter().find(|secret| secret.metadata.name.as_ref() == Some(&name));
+            defaults.kubeconfig_namespace = found.and_then(|secret| secret.metadata.namespace);
+        }
+    }
+    Ok(defaults)
+}
+
+/// Refuses what the published rules refuse.
+pub async fn validate(client: &Client, request: &Request, object: &Value) -> Result<Vec<Warning>, Denied> {
+    let Some(app) = read(request, object) else { return Ok(Vec::new()) };
+    if !app::applies(&app, request.operation == Operation::Update) {
+        return Ok(Vec::new());
+    }
+    let old = request.old.as_ref().and_then(|old| read(request, old));
+    // What is written of an app besides its wishes is no reason to read what is beside it.
+    if old.as_ref().is_some_and(|old| old.spec == app.spec && wishes(old) == wishes(&app)) {
+        return Ok(Vec::new());
+    }
+    let denied = |refusal: app::Refusal| Denied::Webhook { name: app::WEBHOOK, why: refusal.to_string() };
+    inspection::inspect(
+        &app,
+        &request.user.name,
+        request.user.groups.iter().map(String::as_str),
+        &inspection::Lists::default(),
+    )
+    .map_err(denied)?;
+    let beside = beside(client, &request.namespace, &app).await.map_err(unreadable)?;
+    app::validate(&app, old.as_ref(), &beside).map_err(denied)?;
+    Ok(Vec::new())
+}
+
+/// What of an app's metadata is judged.
+fn wishes(app: &App) -> (Option<&std::collections::BTreeMap<String, String>>, Option<&String>) {
+    let annotations = app.metadata.annotations.as_ref();
+    (app.metadata.labels.as_ref(), annotations.and_then(|all| all.get(app::APP_NAMESPACE_ANNOTATION)))
+}
+
+async fn beside(client: &Client, namespace: &str, app: &App) -> kube::Result<Beside> {
+    let mut beside = Beside { provider: PROVIDER.to_owned(), ..Beside::default() };
+    let own = app.spec.catalog_namespace.as_deref().filter(|namespace| !namespace.is_empty());
+    let places = own.map_or_else(|| CATALOG_NAMESPACES.to_vec(), |own| vec![own]);
+    for place in places {
+        let catalogs = Api::<Catalog>::namespaced(client.clone(), place);
+        if !app.spec.catalog.is_empty() && catalogs.get_metadata_opt(&app.spec.catalog).await?.is_some() {
+            beside.catalog = true;
+            break;
+        }
+    }
+    let entries = Api::<AppCatalogEntry>::namespaced(client.clone(), ENTRIES_NAMESPACE);
+    beside.entry = entries.get_opt(&app.entry()).await?;
+    if app::compares(app, beside.entry.as_ref()) {
+        let here = Api::<App>::namespaced(client.clone(), namespace);
+        beside.neighbours = here.list(&ListParams::default()).await?.items;
+    }
+    if app::is_unique(app) {
+        let name = app.metadata.name.as_deref().unwrap_or_default();
+        let of_name = ListParams::default().fields(&format!("metadata.name={name}"));
+        beside.namesakes = Api::<App>::all(client.clone()).list(&of_name).await?.items;
+    }
+    Ok(beside)
+}
