@@ -17,8 +17,8 @@ use crate::{
     query::{Query, encode},
     resource::{Reads, Resource, Writes},
     token::{self, Access},
-    transport::{Https, Proxies, Tls, Transport, TransportError},
 };
+use transport::{Https, Proxies, Tls, Transport, TransportError};
 
 /// The longest time that a service is left alone because it asks for it.
 pub const HOLD_LIMIT: Duration = Duration::from_secs(120);

@@ -27,7 +27,6 @@ pub mod network;
 mod pass;
 mod query;
 mod token;
-mod transport;
 
 pub use self::{
     client::{Client, Options},
@@ -38,8 +37,8 @@ pub use self::{
     query::Query,
     resource::{Reads, Resource, Writes},
     token::{Access, Endpoint},
-    transport::{Https, Local, Proxies, ProxyError, Tls, Transport, TransportError},
 };
+pub use transport::{Https, Local, Proxies, ProxyError, Tls, Transport, TransportError};
 
 /// The wall clock, in one place.
 pub(crate) fn now() -> jiff::Timestamp {

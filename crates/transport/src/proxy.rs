@@ -1,7 +1,7 @@
-//! Proxies between here and a cloud, as Go programs find them: `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`, or in small letters.
+//! Proxies between here and a server, as Go programs find them: `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`, or in small letters.
 //!
 //! Source: golang.org/x/net/http/httpproxy. What goes to this machine itself never takes a proxy. A proxy is spoken to over plain
-//! HTTP or over TLS, with the trust that the cloud's own certificate authority adds; one that wants SOCKS is refused by name.
+//! HTTP or over TLS, with the trust that the server's own certificate authority adds; one that wants SOCKS is refused by name.
 
 use std::{
     fmt,

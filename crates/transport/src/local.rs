@@ -1,4 +1,4 @@
-//! A cloud in the same process: requests are handed to a tower service (an axum Router, say).
+//! A server in the same process: requests are handed to a tower service (an axum Router, say).
 
 use async_trait::async_trait;
 use bytes::Bytes;

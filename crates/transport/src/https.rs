@@ -35,7 +35,7 @@ const CA_LIMIT: usize = 1024;
 pub struct Tls {
     /// PEM; trusted beside the machine's own store.
     pub ca_pem: Option<Vec<u8>>,
-    /// Accept any certificate. Only for `verify: false` in a clouds.yaml, and only when the caller allows it.
+    /// Accept any certificate. Only where a user asks for it (`verify: false` in a clouds.yaml), and only when the caller allows it.
     pub accept_any_certificate: bool,
 }
 
@@ -50,7 +50,7 @@ impl Https {
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        // Whoever takes any certificate for a cloud's does not for a proxy's.
+        // Whoever takes any certificate for a server's does not for a proxy's.
         let trust = Tls { accept_any_certificate: false, ..tls.clone() };
         let https = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(config(&trust)?)
@@ -99,7 +99,7 @@ fn config(tls: &Tls) -> Result<ClientConfig, TransportError> {
         return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
     }
     let mut roots = RootCertStore::empty();
-    // A machine without a certificate store can still speak to a cloud with its own CA, or over plain HTTP.
+    // A machine without a certificate store can still speak to a server with its own CA, or over plain HTTP.
     roots.add_parsable_certificates(native_certificates());
     if let Some(pem) = &tls.ca_pem {
         let mut count = 0;

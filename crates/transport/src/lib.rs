@@ -1,4 +1,5 @@
-//! How a request reaches a cloud: over TLS, or as a call to a service in the same process.
+//! One request to somebody else's server, and its whole answer, within a limit: over TLS and through proxies, or as a call to a
+//! service in the same process. Whoever sends it does not know which: controllers run on a paused clock without a socket.
 
 mod https;
 mod local;
