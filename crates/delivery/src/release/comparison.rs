@@ -1,0 +1,178 @@
+//! What is there beside what is to be there: what an upgrade would change, and what others have changed since.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::{
+    apply::{Applying, Owner, guarded, is_kept},
+    cluster::{Cluster, Mode, Target},
+    engine::{Engine, Request},
+    error::{Error, Result},
+    merge::Extent,
+    object::{Id, objects},
+    record::Status,
+};
+
+/// So many fields of one object are named.
+const CHANGES_MAX: usize = 1_000;
+/// What a cluster writes into every object, which says nothing of its content.
+const NOT_TOLD: &[&str] = &["managedFields", "resourceVersion", "generation", "uid", "creationTimestamp"];
+
+/// What becomes of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Same,
+    /// It is not there.
+    Made,
+    Changed,
+    /// It is in no manifest any more.
+    Deleted,
+    /// The same, but it is to be kept.
+    Kept,
+}
+
+/// A field that differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// As `spec.template.spec.containers[0].image`.
+    pub path: String,
+    pub from: Option<Json>,
+    pub to: Option<Json>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    pub id: Id,
+    pub verdict: Verdict,
+    /// Of Secrets, without values.
+    pub changes: Vec<Change>,
+}
+
+impl Engine {
+    /// What an installation or an upgrade would change. Nothing is written.
+    ///
+    /// # Errors
+    /// What would keep it from beginning.
+    pub async fn diff(&self, request: &Request<'_>) -> Result<Vec<Difference>> {
+        let (heads, last) = self.latest(request.name, request.namespace).await?;
+        self.cluster().discover().await?;
+        let prepared = self.prepare(request, &heads, last.as_ref()).await?;
+        self.applying(&prepared, request.options).differences().await
+    }
+
+    /// What differs between the objects of a release and its manifest.
+    ///
+    /// # Errors
+    /// That there is no such release, or that the cluster does not say.
+    pub async fn drift(&self, name: &str, namespace: &str) -> Result<Vec<Difference>> {
+        let targets = self.deployed(name, namespace).await?;
+        drifting(self.cluster(), Owner { name, namespace }, &targets).differences().await
+    }
+
+    /// Puts the objects of a release back to what its manifest says. What others added stays.
+    ///
+    /// # Errors
+    /// What could not be put back.
+    pub async fn correct(&self, name: &str, namespace: &str) -> Result<()> {
+        let targets = self.deployed(name, namespace).await?;
+        drifting(self.cluster(), Owner { name, namespace }, &targets).carry_out().await
+    }
+
+    async fn deployed(&self, name: &str, namespace: &str) -> Result<Vec<Target>> {
+        match self.latest(name, namespace).await?.1.map(|last| last.release) {
+            Some(last) if last.info.status == Status::Deployed => {
+                self.cluster().targets(objects(&last.manifest)?, namespace).await
+            }
+            Some(last) => Err(Error::Invalid(format!("release {name} is {}, not deployed", last.info.status.text()))),
+            None => Err(Error::NotFound(name.to_owned())),
+        }
+    }
+}
+
+/// The manifest upon itself: nothing of it is new.
+fn drifting<'a>(cluster: &'a Cluster, owner: Owner<'a>, targets: &'a [Target]) -> Applying<'a> {
+    Applying { cluster, owner, old: targets, new: targets, extent: Extent::Whole, force: false, take_ownership: false }
+}
+
+impl Applying<'_> {
+    /// What carrying this out would change; the cluster itself says what would be.
+    async fn differences(&self) -> Result<Vec<Difference>> {
+        let found = self.cluster.each(self.new, |target| self.difference(target)).await;
+        let mut found = found.into_iter().collect::<Result<Vec<_>>>()?;
+        let gone = self.gone();
+        for (target, live) in gone.iter().zip(self.cluster.get_all(&gone).await?) {
+            if let Some(live) = live {
+                let verdict = if is_kept(&live) { Verdict::Kept } else { Verdict::Deleted };
+                found.push(Difference { id: target.id().clone(), verdict, changes: Vec::new() });
+            }
+        }
+        Ok(found)
+    }
+
+    async fn difference(&self, target: &Target) -> Result<Difference> {
+        let id = target.id().clone();
+        let Some(live) = self.cluster.get(target).await? else {
+            return Ok(Difference { id, verdict: Verdict::Made, changes: Vec::new() });
+        };
+        let wanted = self.wanted(target, &live)?;
+        let changes = if wanted == live {
+            Vec::new()
+        } else {
+            // Defaults and the forms of quantities are the cluster's business.
+            match self.cluster.merge(target, &guarded(&live, &wanted), Mode::Dry).await {
+                Ok(would_be) => changes(&id, live, would_be),
+                // What can't be changed is told as it is wished.
+                Err(error) if error.code() == Some(422) => changes(&id, live, wanted),
+                Err(error) => return Err(error),
+            }
+        };
+        let verdict = if changes.is_empty() { Verdict::Same } else { Verdict::Changed };
+        Ok(Difference { id, verdict, changes })
+    }
+}
+
+fn changes(id: &Id, mut from: Json, mut to: Json) -> Vec<Change> {
+    for side in [&mut from, &mut to] {
+        if let Some(fields) = side.as_object_mut() {
+            fields.remove("status");
+        }
+        if let Some(metadata) = side.get_mut("metadata").and_then(Json::as_object_mut) {
+            metadata.retain(|key, _| !NOT_TOLD.contains(&key.as_str()));
+        }
+    }
+    let mut found = Vec::new();
+    compare("", Some(&from), Some(&to), &mut found);
+    if id.group.is_empty() && id.kind == "Secret" {
+        for change in
+            found.iter_mut().filter(|change| change.path.starts_with("data") || change.path.starts_with("stringData"))
+        {
+            for side in [&mut change.from, &mut change.to] {
+                *side = side.take().map(|_| json!("(hidden)"));
+            }
+        }
+    }
+    found
+}
+
+fn compare(path: &str, from: Option<&Json>, to: Option<&Json>, into: &mut Vec<Change>) {
+    if from == to || into.len() >= CHANGES_MAX {
+        return;
+    }
+    let empty = Map::new();
+    match (from, to) {
+        (Some(Json::Object(from)), Some(Json::Object(to))) => {
+            let keys = from.keys().chain(to.keys().filter(|key| !from.contains_key(*key)));
+            for key in keys {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                compare(&path, from.get(key), to.get(key), into);
+            }
+        }
+        (Some(Json::Array(from)), Some(Json::Array(to))) => {
+            for at in 0..from.len().max(to.len()) {
+                compare(&format!("{path}[{at}]"), from.get(at), to.get(at), into);
+            }
+        }
+        // Nothing and an empty table are the same.
+        (None, Some(Json::Object(one))) | (Some(Json::Object(one)), None) if *one == empty => {}
+        (from, to) => into.push(Change { path: path.to_owned(), from: from.cloned(), to: to.cloned() }),
+    }
+}

@@ -1,0 +1,163 @@
+//! What is done with a release and how far it is: kept with the release, so that anybody can go on.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use sha2::{Digest, Sha256};
+
+use super::{Options, Request};
+use crate::release::{
+    chart,
+    hooks::{Place, ordered},
+    record::{Release, Status},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    Install,
+    Upgrade,
+    Rollback,
+    Uninstall,
+}
+
+/// Each begins when the one before is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// The hooks that come first.
+    Before,
+    Apply,
+    Wait,
+    /// The hooks that come last.
+    After,
+    Finish,
+    /// Something failed: what has to be tidied up is.
+    Fail,
+    Ended,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    pub kind: Kind,
+    /// Tells requests apart.
+    pub request: String,
+    pub options: Options,
+    pub step: Step,
+    /// When the step, or the hook, began.
+    pub since: Timestamp,
+    /// Of the hooks of the step.
+    pub hooks: Place,
+    /// The revision whose objects are changed.
+    pub previous: Option<i64>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The event whose hook failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_in: Option<Step>,
+    /// Why it undoes another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+}
+
+impl Operation {
+    pub fn new(kind: Kind, request: String, options: Options, release: &Release, now: Timestamp) -> Self {
+        let mut operation = Self {
+            kind,
+            request,
+            options,
+            step: Step::Before,
+            since: now,
+            hooks: Place::default(),
+            previous: None,
+            error: None,
+            failed_in: None,
+            cause: None,
+        };
+        if !operation.has_hooks(release) {
+            operation.step = Step::Apply;
+        }
+        operation
+    }
+
+    /// Whose hooks a step runs.
+    pub fn event(&self, step: Step) -> Option<&'static str> {
+        match (step, self.kind) {
+            (Step::Before, Kind::Install) => Some("pre-install"),
+            (Step::Before, Kind::Upgrade) => Some("pre-upgrade"),
+            (Step::Before, Kind::Rollback) => Some("pre-rollback"),
+            (Step::Before, Kind::Uninstall) => Some("pre-delete"),
+            (Step::After, Kind::Install) => Some("post-install"),
+            (Step::After, Kind::Upgrade) => Some("post-upgrade"),
+            (Step::After, Kind::Rollback) => Some("post-rollback"),
+            (Step::After, Kind::Uninstall) => Some("post-delete"),
+            _ => None,
+        }
+    }
+
+    fn has_hooks(&self, release: &Release) -> bool {
+        let event = if self.options.no_hooks { None } else { self.event(self.step) };
+        event.is_some_and(|event| !ordered(release, event).is_empty())
+    }
+
+    /// Goes to the next step in which there is something to do.
+    pub fn advance(&mut self, release: &Release, now: Timestamp) {
+        loop {
+            self.step = match self.step {
+                Step::Before => Step::Apply,
+                Step::Apply => Step::Wait,
+                Step::Wait => Step::After,
+                Step::After => Step::Finish,
+                last => last,
+            };
+            let is_empty = match self.step {
+                Step::Wait => !self.options.wait && !self.options.atomic,
+                Step::After => !self.has_hooks(release),
+                _ => false,
+            };
+            if !is_empty {
+                break;
+            }
+        }
+        (self.since, self.hooks) = (now, Place::default());
+    }
+
+    pub fn is_late(&self, now: Timestamp) -> bool {
+        let limit = i64::try_from(self.options.timeout_s).unwrap_or(i64::MAX);
+        now.as_second().saturating_sub(self.since.as_second()) >= limit
+    }
+
+    /// The status of a release that this is done with.
+    pub fn pending(&self) -> Status {
+        match self.kind {
+            Kind::Install => Status::PendingInstall,
+            Kind::Upgrade => Status::PendingUpgrade,
+            Kind::Rollback => Status::PendingRollback,
+            Kind::Uninstall => Status::Uninstalling,
+        }
+    }
+}
+
+fn text(sum: Sha256) -> String {
+    sum.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn told(parts: &[&str]) -> Sha256 {
+    let mut sum = Sha256::new();
+    for part in parts {
+        sum.update(part.len().to_le_bytes());
+        sum.update(part);
+    }
+    sum
+}
+
+/// Chart, values, token: not how it is to be done.
+pub fn digest(request: &Request<'_>) -> String {
+    let values = Json::Object(request.values.clone()).to_string();
+    let mut sum = told(&["deploy", request.name, request.namespace, request.token, &values]);
+    chart::sum(request.chart, &mut sum);
+    text(sum)
+}
+
+pub fn rollback_digest(name: &str, namespace: &str, to: Option<i64>, token: &str) -> String {
+    text(told(&["rollback", name, namespace, token, &to.unwrap_or_default().to_string()]))
+}

@@ -1,0 +1,8 @@
+//! Releases in a cluster, through the API of Kubernetes.
+
+mod comparing;
+mod hooks;
+mod installing;
+mod resuming;
+mod support;
+mod waiting;
