@@ -1,5 +1,7 @@
 //! Apps in clusters. `release`: charts that are installed in a cluster, upgraded, rolled back and removed.
+//! `repository`: where charts come from.
 //!
 //! Controllers call this from reconciles: nothing here blocks, sleeps or polls. What takes time is an outcome that says on what.
 
 pub mod release;
+pub mod repository;

@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("helm", &[]),
     ("apiserver", &["store", "policy"]),
     ("control", &["api"]),
-    ("delivery", &["api", "control", "helm"]),
+    ("delivery", &["api", "control", "helm", "transport"]),
     ("fleet", &["api", "control", "openstack"]),
     ("sandbox", &["api", "apiserver", "store", "openstack"]),
     ("cli", &["api", "openstack"]),

@@ -1,0 +1,136 @@
+//! What was fetched, kept for a while: one fetch for all that ask at once, and no more than so many bytes.
+
+use std::{collections::HashMap, hash::Hash, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// Values by key. Cheap to share; `V` is an `Arc` or as cheap.
+pub struct Cache<K, V> {
+    /// How long a value is what the repository has.
+    life: Duration,
+    /// What all values may weigh, in bytes.
+    bytes_max: usize,
+    state: Mutex<State<K, V>>,
+}
+
+struct State<K, V> {
+    kept: HashMap<K, Kept<V>>,
+    /// One for each key that is being fetched.
+    turns: HashMap<K, Arc<tokio::sync::Mutex<()>>>,
+    bytes: usize,
+}
+
+struct Kept<V> {
+    value: V,
+    bytes: usize,
+    fetched: Instant,
+    used: Instant,
+}
+
+impl<K: Clone + Eq + Hash, V: Clone> Cache<K, V> {
+    pub fn new(life: Duration, bytes_max: usize) -> Self {
+        let state = State { kept: HashMap::new(), turns: HashMap::new(), bytes: 0 };
+        Self { life, bytes_max, state: Mutex::new(state) }
+    }
+
+    /// What is kept, or what `fetch` brings: a value and its weight. Others that ask for the key meanwhile wait for it; an
+    /// error is for whoever asked, and the next one tries again.
+    pub async fn get<E>(&self, key: &K, fetch: impl AsyncFnOnce() -> Result<(V, usize), E>) -> Result<V, E> {
+        if let Some(value) = self.kept(key) {
+            return Ok(value);
+        }
+        let turn = Arc::clone(self.state.lock().turns.entry(key.clone()).or_default());
+        let held = turn.lock().await;
+        let done = match self.kept(key) {
+            Some(value) => Ok(value),
+            None => fetch().await.map(|(value, bytes)| {
+                self.keep(key.clone(), value.clone(), bytes);
+                value
+            }),
+        };
+        drop(held);
+        let mut state = self.state.lock();
+        // Ours and the map's: nobody waits.
+        if Arc::strong_count(&turn) <= 2 {
+            state.turns.remove(key);
+        }
+        done
+    }
+
+    fn kept(&self, key: &K) -> Option<V> {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let kept = state.kept.get_mut(key).filter(|kept| now.duration_since(kept.fetched) < self.life)?;
+        kept.used = now;
+        Some(kept.value.clone())
+    }
+
+    fn keep(&self, key: K, value: V, bytes: usize) {
+        if bytes > self.bytes_max {
+            return;
+        }
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        state.bytes += bytes;
+        if let Some(before) = state.kept.insert(key, Kept { value, bytes, fetched: now, used: now }) {
+            state.bytes -= before.bytes;
+        }
+        // What nobody has used for longest goes. Few are kept, so that a search costs nothing.
+        while state.bytes > self.bytes_max {
+            let oldest = state.kept.iter().min_by_key(|(_, kept)| kept.used).map(|(key, _)| key.clone());
+            let Some(gone) = oldest.and_then(|key| state.kept.remove(&key)) else { break };
+            state.bytes -= gone.bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn many_that_ask_at_once_cause_one_fetch() {
+        let (cache, fetches) = (Cache::new(Duration::from_secs(60), 100), AtomicUsize::new(0));
+        let ask = || {
+            cache.get(&"a", async || {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                fetches.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, Infallible>((7, 10))
+            })
+        };
+        let all = futures::future::join_all((0..50).map(|_| ask())).await;
+        assert!(all.iter().all(|found| *found == Ok(7)));
+        assert_eq!(fetches.load(Ordering::Relaxed), 1);
+        assert!(cache.state.lock().turns.is_empty());
+        tokio::time::advance(Duration::from_secs(61)).await;
+        ask().await.unwrap();
+        assert_eq!(fetches.load(Ordering::Relaxed), 2, "what is old is fetched anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn errors_are_not_kept() {
+        let cache = Cache::new(Duration::from_secs(60), 100);
+        assert_eq!(cache.get(&1, async || Err::<((), usize), _>("no")).await, Err("no"));
+        assert_eq!(cache.get(&1, async || Ok::<_, &str>(((), 1))).await, Ok(()));
+        assert!(cache.state.lock().turns.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_used_for_longest_makes_room() {
+        let cache = Cache::new(Duration::from_secs(60), 20);
+        for key in [1, 2, 1, 3] {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            cache.get(&key, async || Ok::<_, Infallible>((key, 10))).await.unwrap();
+        }
+        assert_eq!([1, 2, 3].map(|key| cache.kept(&key)), [Some(1), None, Some(3)]);
+        cache.get(&4, async || Ok::<_, Infallible>((4, 21))).await.unwrap();
+        assert_eq!([1, 3, 4].map(|key| cache.kept(&key)), [Some(1), Some(3), None], "too large to be kept");
+        assert_eq!(cache.state.lock().bytes, 20);
+    }
+}

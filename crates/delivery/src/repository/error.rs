@@ -1,0 +1,44 @@
+//! Why a chart could not be had.
+
+use std::fmt;
+
+/// What was wrong, for those who choose a status by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The address is none that charts can be at.
+    Address,
+    /// The repository does not answer, or says that it cannot now: try again.
+    Unreachable,
+    /// The repository does not let us in.
+    Denied,
+    /// There is nothing of that name.
+    Missing,
+    /// What came is not what it should be, or more than is taken.
+    Unusable,
+    /// What came is not what was signed or promised.
+    Untrusted,
+}
+
+/// `Display` says which address it was, and what happened there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    pub class: Class,
+    pub url: String,
+    pub what: String,
+}
+
+impl Error {
+    pub(super) fn new(class: Class, url: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { class, url: url.into(), what: what.into() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.url, self.what)
+    }
+}
+
+impl std::error::Error for Error {}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
