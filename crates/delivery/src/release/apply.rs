@@ -74,8 +74,8 @@ impl Owner<'_> {
 pub struct Applying<'a> {
     pub cluster: &'a Cluster,
     pub owner: Owner<'a>,
-    /// What the last manifest said.
-    pub old: &'a [Target],
+    /// What the manifests said that the cluster may hold objects of, the oldest first: of what is deployed, and of what failed since.
+    pub old: &'a [Vec<Target>],
     pub new: &'a [Target],
     pub extent: Extent,
     /// Objects are replaced, not merged.
@@ -101,7 +101,7 @@ impl<'a> Applying<'a> {
         if self.take_ownership {
             return Ok(());
         }
-        let added: Vec<Target> = self.new.iter().filter(|target| self.before(target.id()).is_none()).cloned().collect();
+        let added: Vec<Target> = self.new.iter().filter(|target| !self.is_known(target.id())).cloned().collect();
         let live = self.cluster.get_all(&added).await?;
         for (target, live) in added.iter().zip(live) {
             if let Some(live) = live {
@@ -111,20 +111,30 @@ impl<'a> Applying<'a> {
         Ok(())
     }
 
-    /// What the last manifest said of an object.
-    pub fn before(&self, id: &Id) -> Option<&'a Json> {
-        self.old.iter().find(|target| target.id() == id).map(|target| &target.object.json)
+    /// What was said of an object before.
+    fn before(&self, id: &Id) -> impl Iterator<Item = &'a Json> {
+        self.old.iter().flatten().filter(move |target| target.id() == id).map(|target| &target.object.json)
+    }
+
+    fn is_known(&self, id: &Id) -> bool {
+        self.before(id).next().is_some()
     }
 
     /// What is in no manifest any more, the last made first.
     pub fn gone(&self) -> Vec<Target> {
-        let is_left = |target: &&Target| !self.new.iter().any(|new| new.id() == target.id());
-        self.old.iter().rev().filter(is_left).cloned().collect()
+        let mut gone: Vec<Target> = Vec::new();
+        for target in self.old.iter().rev().flat_map(|manifest| manifest.iter().rev()) {
+            let is_in = |targets: &[Target]| targets.iter().any(|other| other.id() == target.id());
+            if !is_in(self.new) && !is_in(&gone) {
+                gone.push(target.clone());
+            }
+        }
+        gone
     }
 
     fn owned(&self, target: &Target, live: &Json) -> Result<()> {
         match self.owner.disowns(live) {
-            Some(why) if !self.take_ownership && self.before(target.id()).is_none() => Err(Error::Taken(format!(
+            Some(why) if !self.take_ownership && !self.is_known(target.id()) => Err(Error::Taken(format!(
                 "{} exists and cannot be imported into the current release: {why}",
                 target.id()
             ))),
@@ -139,7 +149,12 @@ impl<'a> Applying<'a> {
     pub fn wanted(&self, target: &Target, live: &Json) -> Result<Json> {
         self.owned(target, live)?;
         let new = self.marked(target);
-        Ok(merge::merged(target.id(), self.before(target.id()), &new, live, self.extent))
+        if !self.is_known(target.id()) {
+            return Ok(merge::merged(target.id(), None, &new, live, self.extent));
+        }
+        // What failed may have got as far as this object or not: what any of them said and this one doesn't goes.
+        let merge = |live, old| merge::merged(target.id(), Some(old), &new, &live, self.extent);
+        Ok(self.before(target.id()).fold(live.clone(), merge))
     }
 
     pub fn marked(&self, target: &Target) -> Json {

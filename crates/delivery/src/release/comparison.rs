@@ -89,8 +89,9 @@ impl Engine {
 }
 
 /// The manifest upon itself: nothing of it is new.
-fn drifting<'a>(cluster: &'a Cluster, owner: Owner<'a>, targets: &'a [Target]) -> Applying<'a> {
-    Applying { cluster, owner, old: targets, new: targets, extent: Extent::Whole, force: false, take_ownership: false }
+fn drifting<'a>(cluster: &'a Cluster, owner: Owner<'a>, targets: &'a Vec<Target>) -> Applying<'a> {
+    let old = std::slice::from_ref(targets);
+    Applying { cluster, owner, old, new: targets, extent: Extent::Whole, force: false, take_ownership: false }
 }
 
 impl Applying<'_> {

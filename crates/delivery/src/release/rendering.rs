@@ -58,10 +58,21 @@ pub async fn rendered(
     release: &helm::release::Release,
 ) -> Result<Page> {
     let served = cluster.served().await?;
-    let capabilities = Capabilities::of(&served.version, served.api_versions.clone());
+    let rendering = Arc::new(Rendering {
+        chance: chance.clone(),
+        now,
+        chart: chart.clone(),
+        values: values.clone(),
+        release: release.clone(),
+        capabilities: Capabilities::of(&served.version, served.api_versions.clone()),
+    });
     let mut found = Found::new();
     for _ in 0..=LOOKUPS_MAX {
-        let (page, asked) = once(chance, now, chart, values, release, &capabilities, &found);
+        let (rendering, known) = (Arc::clone(&rendering), found.clone());
+        // A large chart takes a while: others go on meanwhile.
+        let once = tokio::task::spawn_blocking(move || rendering.once(known)).await;
+        let (page, asked) =
+            once.map_err(|error| Error::Invalid(format!("chart {} cannot be rendered: {error}", chart.name())))?;
         if asked.is_empty() {
             return page.map(|page| paged(chart, page));
         }
@@ -76,39 +87,45 @@ pub async fn rendered(
     Err(Error::Limit(format!("chart {} looks up more than {LOOKUPS_MAX} objects", chart.name())))
 }
 
-fn once(
-    chance: &Chance,
+/// All that a chart is rendered with, but for what it looks up.
+struct Rendering {
+    chance: Chance,
     now: Timestamp,
-    chart: &Chart,
-    values: &Table,
-    release: &helm::release::Release,
-    capabilities: &Capabilities,
-    found: &Found,
-) -> (Result<Manifests>, Vec<Asked>) {
-    let asked = Rc::new(RefCell::new(Vec::new()));
-    let (random, key) = (Arc::clone(&chance.random), Arc::clone(&chance.key));
-    let (known, missing) = (found.clone(), Rc::clone(&asked));
-    let world = World {
-        now,
-        random: Box::new(move |bytes| random(bytes)),
-        key: Box::new(move |kind| key(kind)),
-        lookup: Box::new(move |api_version, kind, namespace, name| {
-            let one = [api_version, kind, namespace, name].map(str::to_owned);
-            match known.get(&one) {
-                Some(answer) => Ok(answer.clone()),
-                None => {
-                    let mut missing = missing.borrow_mut();
-                    if !missing.contains(&one) && missing.len() <= LOOKUPS_MAX {
-                        missing.push(one);
+    chart: Chart,
+    values: Table,
+    release: helm::release::Release,
+    capabilities: Capabilities,
+}
+
+impl Rendering {
+    /// What it becomes, and what it looked up in vain.
+    fn once(&self, known: Found) -> (Result<Manifests>, Vec<Asked>) {
+        let Self { chance, now, chart, values, release, capabilities } = self;
+        let asked = Rc::new(RefCell::new(Vec::new()));
+        let (random, key) = (Arc::clone(&chance.random), Arc::clone(&chance.key));
+        let missing = Rc::clone(&asked);
+        let world = World {
+            now: *now,
+            random: Box::new(move |bytes| random(bytes)),
+            key: Box::new(move |kind| key(kind)),
+            lookup: Box::new(move |api_version, kind, namespace, name| {
+                let one = [api_version, kind, namespace, name].map(str::to_owned);
+                match known.get(&one) {
+                    Some(answer) => Ok(answer.clone()),
+                    None => {
+                        let mut missing = missing.borrow_mut();
+                        if !missing.contains(&one) && missing.len() <= LOOKUPS_MAX {
+                            missing.push(one);
+                        }
+                        Ok(None)
                     }
-                    Ok(None)
                 }
-            }
-        }),
-    };
-    let rendered: Result<Rendered, _> = helm::render(chart, values, release, capabilities, world);
-    let page = rendered.and_then(|rendered| manifests::sorted(&rendered)).map_err(Error::from);
-    (page, asked.take())
+            }),
+        };
+        let rendered: Result<Rendered, _> = helm::render(chart, values, release, capabilities, world);
+        let page = rendered.and_then(|rendered| manifests::sorted(&rendered)).map_err(Error::from);
+        (page, asked.take())
+    }
 }
 
 /// An object, or a list where there is no name.

@@ -304,6 +304,23 @@ async fn an_upgrade_that_fails_leaves_the_last_deployed_and_the_next_goes_from_i
 }
 
 #[tokio::test]
+async fn what_a_failed_revision_brought_goes_with_the_next() {
+    let world = World::new().await;
+    let field = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: field}\ndata: {a: '1'{{ if eq .Values.color \"red\" }}, b: '2'{{ end }}}\n";
+    done(Wish::new(chart(&[("map", MAP), ("field", field)]), "blue").install(&world).await);
+    let more = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: more}\n";
+    // It comes behind what it brings.
+    let wrong = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: wrong}\nspec: {}\n";
+    let wish = Wish::new(chart(&[("map", MAP), ("field", field), ("more", more), ("wrong", wrong)]), "red");
+    crate::support::failed(wish.upgrade(&world).await);
+    assert_eq!(world.config_map("field").await.unwrap()["data"], json!({"a": "1", "b": "2"}));
+    assert!(world.config_map("more").await.is_some());
+    done(Wish::new(chart(&[("map", MAP), ("field", field)]), "green").upgrade(&world).await);
+    assert_eq!(world.config_map("field").await.unwrap()["data"], json!({"a": "1"}));
+    assert!(world.config_map("more").await.is_none());
+}
+
+#[tokio::test]
 async fn a_refusal_of_a_secret_does_not_show_it() {
     let world = World::new().await;
     let secret = |data: &str| {

@@ -3,6 +3,7 @@
 mod comparing;
 mod hooks;
 mod installing;
+mod limits;
 mod resuming;
 mod support;
 mod waiting;

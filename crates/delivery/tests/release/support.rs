@@ -38,7 +38,6 @@ pub struct Death {
 pub struct World {
     pub server: Server,
     seconds: Arc<AtomicI64>,
-    chance: Arc<AtomicUsize>,
     /// What engines wrote: method and path.
     pub writes: Arc<parking::Writes>,
 }
@@ -65,12 +64,7 @@ impl World {
     pub async fn new() -> Self {
         let options = ServerOptions { profile: Profile::Workload, ..ServerOptions::default() };
         let server = Server::start(Arc::new(Embedded::memory(StoreLimits::default())), options).await.unwrap();
-        Self {
-            server,
-            seconds: Arc::new(AtomicI64::new(1_800_000_000)),
-            chance: Arc::default(),
-            writes: Arc::default(),
-        }
+        Self { server, seconds: Arc::new(AtomicI64::new(1_800_000_000)), writes: Arc::default() }
     }
 
     pub fn client(&self) -> Client {
@@ -105,14 +99,7 @@ impl World {
         });
         let seconds = Arc::clone(&self.seconds);
         let clock = Clock::from_fn(move || Timestamp::from_second(seconds.load(Ordering::SeqCst)).unwrap());
-        let next = Arc::clone(&self.chance);
-        let chance = Chance {
-            random: Arc::new(move |bytes| {
-                bytes.fill_with(|| u8::try_from(next.fetch_add(1, Ordering::SeqCst) % 251).unwrap());
-            }),
-            key: Arc::new(|_| Err("no keys here".to_owned())),
-        };
-        Engine::new(Client::new(service, "default"), clock, chance, Limits::default())
+        Engine::new(Client::new(service, "default"), clock, chance(), Limits::default())
     }
 
     pub fn pass(&self, seconds: i64) {
@@ -200,6 +187,15 @@ impl World {
         let heads = self.engine().history(NS, Some(name)).await.unwrap();
         heads.into_iter().map(|head| format!("{} {}", head.version, head.status.text())).collect()
     }
+}
+
+pub fn clock() -> Clock {
+    Clock::from_fn(|| Timestamp::from_second(1_800_000_000).unwrap())
+}
+
+/// One that comes out the same each time.
+pub fn chance() -> Chance {
+    Chance { random: Arc::new(|bytes| bytes.fill(7)), key: Arc::new(|_| Err("no keys here".to_owned())) }
 }
 
 pub fn chart(templates: &[(&str, &str)]) -> Chart {

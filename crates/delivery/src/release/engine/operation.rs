@@ -46,8 +46,8 @@ pub struct Operation {
     pub since: Timestamp,
     /// Of the hooks of the step.
     pub hooks: Place,
-    /// The revision whose objects are changed.
-    pub previous: Option<i64>,
+    /// The revisions that the cluster may hold objects of, the oldest first.
+    pub previous: Vec<i64>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -68,7 +68,7 @@ impl Operation {
             step: Step::Before,
             since: now,
             hooks: Place::default(),
-            previous: None,
+            previous: Vec::new(),
             error: None,
             failed_in: None,
             cause: None,

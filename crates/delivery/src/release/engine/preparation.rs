@@ -31,9 +31,10 @@ use crate::release::{
 /// What a new revision is made of and what it takes the place of.
 pub struct Prepared {
     pub release: Release,
-    pub previous: Option<Release>,
+    pub previous: Vec<Release>,
     pub new: Vec<Target>,
-    pub old: Vec<Target>,
+    /// Those of each previous one.
+    pub old: Vec<Vec<Target>>,
 }
 
 impl Engine {
@@ -79,7 +80,7 @@ impl Engine {
         }
         let labels = last.take().map(|last| last.labels).unwrap_or_default();
         let mut operation = Operation::new(kind, digest, request.options.clone(), &prepared.release, self.clock.now());
-        operation.previous = prepared.previous.map(|previous| previous.version);
+        operation.previous = prepared.previous.iter().map(|previous| previous.version).collect();
         let begun = self.begin(&heads, prepared.release, operation, labels).await?;
         self.resume(begun).await
     }
@@ -92,13 +93,13 @@ impl Engine {
         last: Option<&Stored>,
     ) -> Result<Prepared> {
         let now = self.clock.now();
-        let previous = self.previous(request, heads, last).await?;
+        let previous = self.revisions(request.name, request.namespace, &live_revisions(heads)).await?;
         let version = last.map_or(0, |last| last.release.version) + 1;
         let of = helm::release::Release {
             name: request.name.to_owned(),
             namespace: request.namespace.to_owned(),
             revision: version,
-            is_upgrade: previous.is_some(),
+            is_upgrade: !previous.is_empty(),
         };
         let page = rendering::rendered(&self.cluster, &self.chance, now, request.chart, request.values, &of).await?;
         let Page { manifest, hooks, notes } = page;
@@ -108,15 +109,12 @@ impl Engine {
             }
             other => other,
         })?;
-        let old = match &previous {
-            Some(previous) => self.known_targets(objects(&previous.manifest)?, request.namespace).await?,
-            None => Vec::new(),
-        };
+        let old = self.targets_of(&previous).await?;
         let release = Release {
             name: request.name.to_owned(),
             namespace: request.namespace.to_owned(),
             info: Info {
-                first_deployed: previous.as_ref().and_then(|previous| previous.info.first_deployed).or(Some(now)),
+                first_deployed: previous.first().and_then(|previous| previous.info.first_deployed).or(Some(now)),
                 last_deployed: Some(now),
                 notes,
                 ..Info::default()
@@ -142,17 +140,21 @@ impl Engine {
         }
     }
 
-    /// The revision whose objects are in the cluster: the one that is deployed, or the last that was tried.
-    async fn previous(&self, request: &Request<'_>, heads: &[Head], last: Option<&Stored>) -> Result<Option<Release>> {
-        let Some(last) = last.filter(|last| last.release.info.status != Status::Uninstalled) else { return Ok(None) };
-        match heads.iter().rev().find(|head| head.status == Status::Deployed) {
-            Some(head) if head.version != last.release.version => {
-                let storage = Storage::new(&self.cluster, request.namespace);
-                let found = storage.get(request.name, head.version).await?;
-                Ok(Some(found.map_or_else(|| last.release.clone(), |found| found.release)))
-            }
-            _ => Ok(Some(last.release.clone())),
+    pub(super) async fn revisions(&self, name: &str, namespace: &str, versions: &[i64]) -> Result<Vec<Release>> {
+        let storage = Storage::new(&self.cluster, namespace);
+        let mut found = Vec::new();
+        for version in versions {
+            found.extend(storage.get(name, *version).await?.map(|stored| stored.release));
         }
+        Ok(found)
+    }
+
+    pub(super) async fn targets_of(&self, revisions: &[Release]) -> Result<Vec<Vec<Target>>> {
+        let mut found = Vec::new();
+        for revision in revisions {
+            found.push(self.known_targets(objects(&revision.manifest)?, &revision.namespace).await?);
+        }
+        Ok(found)
     }
 
     /// Objects of an old revision, without those of kinds that are not served any more: they are gone.
@@ -224,7 +226,7 @@ impl Engine {
             hook.last_run = Execution::default();
         }
         let mut operation = Operation::new(Kind::Rollback, request, options.clone(), &release, now);
-        (operation.previous, operation.cause) = (Some(last.release.version), cause);
+        (operation.previous, operation.cause) = (live_revisions(heads), cause);
         self.begin(heads, release, operation, target.labels).await
     }
 
@@ -306,4 +308,12 @@ impl Engine {
         }
         Ok(None)
     }
+}
+
+/// The revisions that the cluster may hold objects of: what is deployed, and what was tried since.
+fn live_revisions(heads: &[Head]) -> Vec<i64> {
+    let last = |status| heads.iter().rposition(|head| head.status == status);
+    let from = last(Status::Deployed).or_else(|| last(Status::Superseded)).unwrap_or(0);
+    let from = from.max(last(Status::Uninstalled).map_or(0, |gone| gone + 1));
+    heads.iter().skip(from).map(|head| head.version).collect()
 }

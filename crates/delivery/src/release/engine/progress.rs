@@ -38,7 +38,7 @@ impl Engine {
                 Step::Before | Step::After => self.hooks(&mut stored).await,
                 Step::Apply if operation.kind == Kind::Uninstall => self.delete_objects(&stored).await,
                 Step::Wait if operation.kind == Kind::Uninstall => self.wait_gone(&stored).await,
-                Step::Apply => self.apply(&stored.release, operation.previous, &operation.options).await,
+                Step::Apply => self.apply(&stored.release, &operation.previous, &operation.options).await,
                 Step::Wait => self.wait(&stored).await,
                 Step::Finish if operation.kind == Kind::Uninstall => return self.purge(stored).await,
                 Step::Finish => {
@@ -73,11 +73,8 @@ impl Engine {
         }
     }
 
-    async fn note_failure(&self, stored: &mut Stored, mut why: String) -> Result<()> {
-        if why.len() > WHY_BYTES_MAX {
-            why.truncate(why.floor_char_boundary(WHY_BYTES_MAX));
-            why.push('…');
-        }
+    async fn note_failure(&self, stored: &mut Stored, why: String) -> Result<()> {
+        let why = shortened(why);
         let now = self.clock.now();
         if let Some(operation) = &mut stored.operation {
             let event = operation.event(operation.step);
@@ -121,7 +118,7 @@ impl Engine {
         }
     }
 
-    async fn apply(&self, release: &Release, previous: Option<i64>, options: &super::Options) -> Result<Stand> {
+    async fn apply(&self, release: &Release, previous: &[i64], options: &super::Options) -> Result<Stand> {
         let new = self.cluster.targets(objects(&release.manifest)?, &release.namespace).await?;
         let old = self.previous_targets(release, previous).await?;
         let applying = Applying {
@@ -136,12 +133,8 @@ impl Engine {
         applying.carry_out().await.map(|()| Stand::Next)
     }
 
-    async fn previous_targets(&self, release: &Release, previous: Option<i64>) -> Result<Vec<Target>> {
-        let Some(version) = previous else { return Ok(Vec::new()) };
-        match Storage::new(&self.cluster, &release.namespace).get(&release.name, version).await? {
-            Some(previous) => self.known_targets(objects(&previous.release.manifest)?, &release.namespace).await,
-            None => Ok(Vec::new()),
-        }
+    async fn previous_targets(&self, release: &Release, versions: &[i64]) -> Result<Vec<Vec<Target>>> {
+        self.targets_of(&self.revisions(&release.name, &release.namespace, versions).await?).await
     }
 
     async fn wait(&self, stored: &Stored) -> Result<Stand> {
@@ -214,7 +207,7 @@ impl Engine {
         }
         let brings = matches!(operation.kind, Kind::Upgrade | Kind::Rollback);
         if brings && operation.options.cleanup_on_fail {
-            lenient(self.clean_up(&stored.release, operation.previous).await)?;
+            lenient(self.clean_up(&stored.release, &operation.previous).await)?;
         }
         let error = operation.error.clone().unwrap_or_default();
         let name = &stored.release.name;
@@ -235,11 +228,11 @@ impl Engine {
     }
 
     /// Deletes what only this revision brought.
-    async fn clean_up(&self, release: &Release, previous: Option<i64>) -> Result<()> {
+    async fn clean_up(&self, release: &Release, previous: &[i64]) -> Result<()> {
         let old = self.previous_targets(release, previous).await?;
         let owner = Owner { name: &release.name, namespace: &release.namespace };
         for target in self.known_targets(objects(&release.manifest)?, &release.namespace).await? {
-            if !old.iter().any(|before| before.id() == target.id()) {
+            if !old.iter().flatten().any(|before| before.id() == target.id()) {
                 remove(&self.cluster, &target, owner, Propagation::Background.into()).await?;
             }
         }
@@ -299,5 +292,25 @@ fn lenient(tidied: Result<()>) -> Result<()> {
     match tidied {
         Err(error) if error.class() == Class::Retry => Err(error),
         _ => Ok(()),
+    }
+}
+
+fn shortened(mut why: String) -> String {
+    if why.len() > WHY_BYTES_MAX {
+        why.truncate(why.floor_char_boundary(WHY_BYTES_MAX));
+        why.push('…');
+    }
+    why
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_failure_has_an_end() {
+        let of = |bytes: usize| shortened("x".repeat(bytes));
+        assert_eq!(of(WHY_BYTES_MAX), "x".repeat(WHY_BYTES_MAX));
+        assert_eq!(of(WHY_BYTES_MAX + 1), format!("{}…", "x".repeat(WHY_BYTES_MAX)));
     }
 }
