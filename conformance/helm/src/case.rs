@@ -1,11 +1,12 @@
 //! A case: a chart, what is set over its values, and the release. Those of this folder are many to a file; a folder that is a chart
 //! is a case too.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{borrow::Cow, collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use helm::{
+    Prepared,
     chart::{Chart, File, Files, ignore},
     manifests::{self, Hook, Manifest},
     release::{Capabilities, Release},
@@ -144,10 +145,17 @@ impl Case {
         })
     }
 
+    /// The files that the chart consists of.
+    pub fn kept(&self) -> helm::Result<Cow<'_, Files>> {
+        Ok(if self.folder { Cow::Owned(ignore::kept(&self.files)?) } else { Cow::Borrowed(&self.files) })
+    }
+
     /// What ours makes of it.
     pub fn render(&self) -> helm::Result<BTreeMap<String, String>> {
-        let kept = if self.folder { Some(ignore::kept(&self.files)?) } else { None };
-        let chart = Chart::load(kept.as_ref().unwrap_or(&self.files))?;
+        self.render_prepared(&Prepared::new(Chart::load(self.kept()?.as_ref())?))
+    }
+
+    pub fn render_prepared(&self, chart: &Prepared) -> helm::Result<BTreeMap<String, String>> {
         let mut set = values::Table::new();
         for text in &self.values {
             values::overlay(&mut set, values::read(text)?);
@@ -170,12 +178,12 @@ impl Case {
         if self.shows == Shows::Crds {
             let text = |file: File| (file.name, String::from_utf8_lossy(&file.data).into_owned());
             let told = |(place, (path, text))| (format!("{place:03} {path}"), text);
-            return Ok(helm::crds(&chart, &set)?.into_iter().map(text).enumerate().map(told).collect());
+            return Ok(helm::crds(chart.chart(), &set)?.into_iter().map(text).enumerate().map(told).collect());
         }
         let release =
             Release { name: "r".to_owned(), namespace: "ns".to_owned(), revision: 1, is_upgrade: self.upgrade };
         let capabilities = Capabilities::of(&self.kube_version, API_VERSIONS.iter().map(ToString::to_string).collect());
-        let rendered = helm::render(&chart, &set, &release, &capabilities, world())?;
+        let rendered = chart.render(&set, &release, &capabilities, world())?;
         if self.shows == Shows::Files {
             return Ok(rendered);
         }

@@ -6,8 +6,9 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{Outcome, case::Case};
 
@@ -27,6 +28,10 @@ struct Answer {
     hooks: Vec<Hook>,
     #[serde(default)]
     error: String,
+    #[serde(default, rename = "coldUs")]
+    cold_us: u64,
+    #[serde(default, rename = "warmUs")]
+    warm_us: u64,
 }
 
 #[derive(Deserialize)]
@@ -79,14 +84,25 @@ impl Judge {
     }
 
     pub fn outcome(&mut self, case: &Case) -> Result<Outcome> {
-        let mut line = serde_json::to_vec(&case.request())?;
+        Ok(self.asked(case, case.request())?.outcome())
+    }
+
+    /// Medians in microseconds, cold and warm, of so many renders.
+    pub fn timed(&mut self, case: &Case, renders: usize) -> Result<(u64, u64)> {
+        let mut request = case.request();
+        request["renders"] = renders.into();
+        let answer = self.asked(case, request)?;
+        ensure!(answer.error.is_empty(), "{}: {}", case.name, answer.error);
+        Ok((answer.cold_us, answer.warm_us))
+    }
+
+    fn asked(&mut self, case: &Case, request: Value) -> Result<Answer> {
+        let mut line = serde_json::to_vec(&request)?;
         line.push(b'\n');
         self.asked.write_all(&line).with_context(|| format!("ask the judge about {}", case.name))?;
         let mut answer = String::new();
         self.answers.read_line(&mut answer)?;
-        let answer: Answer =
-            serde_json::from_str(&answer).with_context(|| format!("read the answer about {}", case.name))?;
-        Ok(answer.outcome())
+        serde_json::from_str(&answer).with_context(|| format!("read the answer about {}", case.name))
     }
 }
 

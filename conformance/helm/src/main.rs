@@ -1,9 +1,11 @@
 //! The same charts to Helm and to ours, and what differs.
 //!
 //! `conformance-helm JUDGE CASES...`: JUDGE is the program of `main.go`; CASES are files of cases (YAML), or folders that are charts.
+//! `conformance-helm --bench RENDERS JUDGE CASES...`: how long Helm's library and ours take for each, as lines of JSON.
 
 #![expect(clippy::print_stdout, reason = "a report is what this program is for")]
 
+mod bench;
 mod case;
 mod judge;
 
@@ -12,6 +14,10 @@ use std::{collections::BTreeMap, path::Path, process::ExitCode, time::Instant};
 use anyhow::{Context, Result};
 
 use self::{case::Case, judge::Judge};
+
+/// What the binary has: docs/decisions/allocator.md.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// What became of a case: text by path, or what was wrong.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,8 +28,22 @@ enum Outcome {
 
 fn main() -> Result<ExitCode> {
     let mut arguments = std::env::args().skip(1);
-    let judge = arguments.next().context("usage: conformance-helm JUDGE CASES...")?;
+    const USAGE: &str = "usage: conformance-helm [--bench RENDERS] JUDGE CASES...";
+    let mut judge = arguments.next().context(USAGE)?;
+    let mut renders = None;
+    if judge == "--bench" {
+        renders = Some(arguments.next().context(USAGE)?.parse().context("RENDERS is a number")?);
+        judge = arguments.next().context(USAGE)?;
+    }
     let mut judge = Judge::start(&judge)?;
+    if let Some(renders) = renders {
+        for path in arguments {
+            for case in case::read(Path::new(&path))? {
+                println!("{}", bench::measured(&mut judge, &case, renders)?);
+            }
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let known = known(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/known.yaml")))?;
     let (mut same, mut different, mut stale, mut new) = (0, 0, 0, 0);
     let (mut theirs_s, mut ours_s) = (0.0, 0.0);

@@ -19,5 +19,5 @@ pub mod world;
 
 pub use self::{
     error::{Error, Result},
-    rendering::{Rendered, crds, render},
+    rendering::{Prepared, Rendered, crds, render},
 };

@@ -1,6 +1,9 @@
 //! A chart, values and a release in; text for each of its templates out.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use crate::{
     chart::{Chart, File},
@@ -11,7 +14,7 @@ use crate::{
     release::{Capabilities, Release},
     schema,
     template::{
-        self, Run, Set,
+        self, Run, Set, Text,
         error::{Class, Error as TemplateError},
         value::{Entries, Value},
     },
@@ -29,6 +32,70 @@ pub type Rendered = BTreeMap<String, String>;
 /// What is wrong with the values or a template, in Helm's words, or that a limit was passed.
 pub fn render(
     chart: &Chart,
+    set: &Table,
+    release: &Release,
+    capabilities: &Capabilities,
+    world: World,
+) -> Result<Rendered> {
+    rendered(chart, &Parsed::default(), set, release, capabilities, world)
+}
+
+/// A chart whose templates are read once, for many renders, also at the same time.
+#[derive(Debug)]
+pub struct Prepared {
+    chart: Chart,
+    parsed: Parsed,
+}
+
+impl Prepared {
+    /// Templates are read when they are first rendered: which ones are is decided by values.
+    pub fn new(chart: Chart) -> Self {
+        Self { chart, parsed: Parsed::default() }
+    }
+
+    pub fn chart(&self) -> &Chart {
+        &self.chart
+    }
+
+    /// As [`render`].
+    ///
+    /// # Errors
+    /// As [`render`].
+    pub fn render(
+        &self,
+        set: &Table,
+        release: &Release,
+        capabilities: &Capabilities,
+        world: World,
+    ) -> Result<Rendered> {
+        rendered(&self.chart, &self.parsed, set, release, capabilities, world)
+    }
+}
+
+/// Templates that have been read, by their paths and the files that they were.
+#[derive(Debug, Default)]
+struct Parsed(Mutex<HashMap<String, Kept>>);
+
+/// The file, and what was read from it.
+type Kept = (Arc<[u8]>, Arc<Text>);
+
+impl Parsed {
+    fn text(&self, page: &Page<'_>) -> Result<Arc<Text>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&page.path).cloned();
+        if let Some((_, text)) = known.filter(|(data, _)| Arc::ptr_eq(data, &page.file.data)) {
+            return Ok(text);
+        }
+        let text = template::parse(&page.path, &page.file.text(), &All);
+        let text = Arc::new(text.map_err(|error| parse_error(&page.path, &error))?);
+        let kept = (page.file.data.clone(), text.clone());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(page.path.clone(), kept);
+        Ok(text)
+    }
+}
+
+fn rendered(
+    chart: &Chart,
+    parsed: &Parsed,
     set: &Table,
     release: &Release,
     capabilities: &Capabilities,
@@ -52,7 +119,7 @@ pub fn render(
     pages.sort_by(|left, right| order(&right.path).cmp(&order(&left.path)));
     let mut seen = HashSet::new();
     pages.retain(|page| seen.insert(page.path.clone()));
-    carry_out(&pages, world)
+    carry_out(&pages, parsed, world)
 }
 
 /// The objects of `crds/` in a chart and in those of its dependencies that these values switch on.
@@ -128,11 +195,10 @@ fn collect<'c>(
     data
 }
 
-fn carry_out(pages: &[Page<'_>], world: World) -> Result<Rendered> {
+fn carry_out(pages: &[Page<'_>], parsed: &Parsed, world: World) -> Result<Rendered> {
     let mut set = Set::default();
     for page in pages {
-        let text = template::parse(&page.path, &String::from_utf8_lossy(&page.file.data), &All);
-        set.add(&text.map_err(|error| parse_error(&page.path, &error))?);
+        set.add(&*parsed.text(page)?);
     }
     let mut run = Run::new(Box::new(State::new(world)));
     let mut rendered = Rendered::new();

@@ -64,7 +64,14 @@ impl Template {
     }
 }
 
+impl std::fmt::Debug for Template {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "template {}", text::quoted(&self.name))
+    }
+}
+
 /// What one text defines, itself among it, by name.
+#[derive(Debug)]
 pub struct Text {
     name: String,
     templates: BTreeMap<String, Arc<Template>>,

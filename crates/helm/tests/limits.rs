@@ -54,6 +54,12 @@ fn templates_call_one_another_only_so_deep() {
 
 #[test]
 fn a_run_makes_only_so_many_bytes() {
+    let half = template::TEXT_BYTES_MAX / 2;
+    let written = |behind: &str| {
+        format!("{{{{ range {} }}}}{}{{{{ end }}}}{behind}", template::BYTES_MAX / half, "x".repeat(half))
+    };
+    assert_eq!(rendered(&written("")).unwrap()["c/templates/t"].len(), template::BYTES_MAX);
+    is_limit(&written("x"));
     is_limit(&format!("{{{{ $x := repeat {} \"x\" }}}}", template::BYTES_MAX + 1));
     is_limit("{{ $x := \"x\" }}{{ range until 100 }}{{ $x = print $x $x }}{{ end }}");
     is_limit("{{ until 100000000 }}");
@@ -65,7 +71,10 @@ fn a_run_makes_only_so_many_bytes() {
 
 #[test]
 fn a_run_takes_only_so_many_steps() {
-    is_limit(&format!("{{{{ range {} }}}}{{{{ end }}}}", template::STEPS_MAX));
+    // The range itself, and each round.
+    let rounds = |steps: usize| format!("{{{{ range {} }}}}{{{{ end }}}}", steps - 1);
+    assert!(rendered(&rounds(template::STEPS_MAX)).is_ok());
+    is_limit(&rounds(template::STEPS_MAX + 1));
 }
 
 #[test]

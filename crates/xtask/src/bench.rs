@@ -1,6 +1,7 @@
 //! Benchmarks of the whole binary: its figures as JSON on standard output, progress on standard error.
 
 mod cloud;
+mod helm;
 mod upgrade;
 
 use std::{
@@ -46,6 +47,8 @@ const TICKS_PER_S: f64 = 100.0;
 pub enum Bench {
     /// Many small clusters at once, until all are Available
     Fleet(Fleet),
+    /// A chart, by Helm and by ours
+    Helm(helm::Helm),
     /// From nothing to the demo cluster, several times
     Up(Up),
     /// One cluster is upgraded while its API is asked and written to
@@ -92,6 +95,10 @@ pub struct Up {
 }
 
 pub fn run(bench: Bench) -> Result<()> {
+    if let Bench::Helm(arguments) = &bench {
+        print(&helm::helm(arguments)?);
+        return Ok(());
+    }
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         bail!("TLS is set up twice");
     }
@@ -99,6 +106,7 @@ pub fn run(bench: Bench) -> Result<()> {
     runtime.block_on(async {
         match bench {
             Bench::Fleet(arguments) => fleet(arguments).await,
+            Bench::Helm(_) => Ok(()),
             Bench::Up(arguments) => up(arguments).await,
             Bench::Upgrade(arguments) => upgrade::upgrade(arguments).await,
         }
@@ -107,19 +115,24 @@ pub fn run(bench: Bench) -> Result<()> {
 
 impl Which {
     /// Builds the release binary unless one is named.
-    async fn binary(&self) -> Result<PathBuf> {
+    fn binary(&self) -> Result<PathBuf> {
         if let Some(binary) = &self.binary {
             return binary.canonicalize().with_context(|| format!("find {}", binary.display()));
         }
-        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-        let arguments = ["build", "--release", "-p", "skep", "--message-format", "json-render-diagnostics"];
-        let output = Command::new(cargo).args(arguments).stderr(Stdio::inherit()).output().await;
-        let output = output.context("run cargo build")?;
-        ensure!(output.status.success(), "cargo build --release -p skep failed");
-        let lines = output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
-        let executable = lines.filter_map(|line: Value| Some(PathBuf::from(line["executable"].as_str()?))).next_back();
-        executable.context("cargo build names no executable")
+        built("skep")
     }
+}
+
+/// The binary of a package, built as it is released.
+fn built(package: &str) -> Result<PathBuf> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let arguments = ["build", "--release", "-p", package, "--message-format", "json-render-diagnostics"];
+    let output = std::process::Command::new(cargo).args(arguments).stderr(Stdio::inherit()).output();
+    let output = output.context("run cargo build")?;
+    ensure!(output.status.success(), "cargo build --release -p {package} failed");
+    let lines = output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+    let executable = lines.filter_map(|line: Value| Some(PathBuf::from(line["executable"].as_str()?))).next_back();
+    executable.context("cargo build names no executable")
 }
 
 /// A `skep up` without clusters, in a folder that goes with it.
@@ -208,7 +221,7 @@ impl Server {
 }
 
 async fn fleet(arguments: Fleet) -> Result<()> {
-    let server = Server::start(&arguments.which.binary().await?).await?;
+    let server = Server::start(&arguments.which.binary()?).await?;
     let client = server.client().await?;
     let clouds_yaml = fs::read_to_string(server.folder.path().join("clouds.yaml")).context("read clouds.yaml")?;
     let before = server.usage()?;
@@ -359,7 +372,7 @@ async fn watch(client: &Client, server: &Server, wanted: usize, done: impl Fn(&C
 }
 
 async fn up(arguments: Up) -> Result<()> {
-    let binary = arguments.which.binary().await?;
+    let binary = arguments.which.binary()?;
     let mut runs: Vec<Value> = Vec::new();
     for number in 1..=arguments.runs {
         let folder = tempfile::tempdir().context("make a folder for the state")?;

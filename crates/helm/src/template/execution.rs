@@ -1,13 +1,15 @@
 //! Carries a template out: what `text/template/exec.go` does, on our values.
 
+mod calls;
+mod evaluation;
+
 use std::fmt::Display;
 
 use super::{
-    Run, Scope, Set, Template,
+    Run, Set, Template,
     error::{Class, Error, Result},
     format,
-    function::{Args, Function, accepts, accepts_nil, type_of},
-    node::{Branch, Callee, Command, Invocation, Node, Number, Operand, Pipe, Place, Term},
+    node::{Branch, Command, Invocation, Node, Operand, Pipe, Place},
     text::quoted,
     value::Value,
 };
@@ -52,9 +54,6 @@ fn holds_any(value: &Value) -> bool {
         _ => false,
     }
 }
-
-/// What comes before the last argument of a command in a pipeline.
-type Piped = Option<Value>;
 
 pub(super) struct Execution<'t, 'r> {
     run: &'r mut Run,
@@ -188,23 +187,7 @@ impl<'t> Execution<'t, '_> {
         let boxed = holds_any(&value);
         match &value {
             Value::Int(_) | Value::Int64(_) | Value::Uint64(_) | Value::Uint8(_) => {
-                if branch.pipe.variables.len() > 1 {
-                    let shown = format::shown(&value)?;
-                    return self.fail(format!("can't use {shown} to iterate over more than one variable"));
-                }
-                let (end, of): (i128, fn(i128) -> Value) = match value {
-                    Value::Int64(end) => (end.into(), |at| Value::Int64(i64::try_from(at).unwrap_or_default())),
-                    Value::Uint64(end) => (end.into(), |at| Value::Uint64(u64::try_from(at).unwrap_or_default())),
-                    Value::Uint8(end) => (end.into(), |at| Value::Uint8(u8::try_from(at).unwrap_or_default())),
-                    Value::Int(end) => (end.into(), |at| Value::Int(i64::try_from(at).unwrap_or_default())),
-                    _ => (0, |_| Value::None),
-                };
-                for at in 0..end {
-                    ran = true;
-                    if self.once(branch, Value::None, Dot::plain(of(at)), out)? == Flow::Break {
-                        break;
-                    }
-                }
+                ran = self.range_to(branch, &value, out)?;
             }
             Value::List(list) => {
                 for (index, item) in list.items.iter().enumerate() {
@@ -245,6 +228,27 @@ impl<'t> Execution<'t, '_> {
             Some(otherwise) if !ran => self.block(otherwise, dot, out),
             _ => Ok(Flow::Next),
         }
+    }
+
+    /// The body for each number below another. Whether it ran.
+    fn range_to(&mut self, branch: &'t Branch, end: &Value, out: &mut String) -> Result<bool> {
+        if branch.pipe.variables.len() > 1 {
+            let shown = format::shown(end)?;
+            return self.fail(format!("can't use {shown} to iterate over more than one variable"));
+        }
+        let (end, of): (i128, fn(i128) -> Value) = match end {
+            Value::Int64(end) => ((*end).into(), |at| Value::Int64(i64::try_from(at).unwrap_or_default())),
+            Value::Uint64(end) => ((*end).into(), |at| Value::Uint64(u64::try_from(at).unwrap_or_default())),
+            Value::Uint8(end) => ((*end).into(), |at| Value::Uint8(u8::try_from(at).unwrap_or_default())),
+            Value::Int(end) => ((*end).into(), |at| Value::Int(i64::try_from(at).unwrap_or_default())),
+            _ => (0, |_| Value::None),
+        };
+        for at in 0..end {
+            if self.once(branch, Value::None, Dot::plain(of(at)), out)? == Flow::Break {
+                break;
+            }
+        }
+        Ok(end > 0)
     }
 
     /// The body for one item. `Next` when it goes on.
@@ -299,316 +303,4 @@ impl<'t> Execution<'t, '_> {
             None => self.fail(format!("undefined variable: {name}")),
         }
     }
-
-    fn pipe(&mut self, pipe: &'t Pipe, dot: &Dot) -> Result<Value> {
-        self.site = Site::Pipe(pipe);
-        let mut value = None;
-        for command in &pipe.commands {
-            value = Some(solid(self.command(command, dot, value)?));
-        }
-        let value = value.unwrap_or(Value::None);
-        for name in &pipe.variables {
-            let held = Dot::plain(value.clone());
-            if pipe.assigns {
-                self.assign(name, held)?;
-            } else {
-                self.variables.push((name, held));
-            }
-        }
-        Ok(value)
-    }
-
-    fn no_arguments(&self, words: &[Operand], piped: &Piped) -> Result<()> {
-        if words.len() > 1 || piped.is_some() {
-            let first = words.first().map_or_else(|| "nil".to_owned(), word);
-            return self.fail(format!("can't give argument to non-function {first}"));
-        }
-        Ok(())
-    }
-
-    fn command(&mut self, command: &'t Command, dot: &Dot, piped: Piped) -> Result<Value> {
-        let words = &command.words;
-        let Some(first) = words.first() else { return self.fail("empty command") };
-        match &first.term {
-            Term::Field(names) => {
-                self.site = Site::Operand(first);
-                self.chain(dot, dot.clone(), first, names, words, piped)
-            }
-            Term::Chain(of, names) => self.chained(first, of, names, dot, words, piped),
-            Term::Function(callee) => {
-                self.site = Site::Operand(first);
-                self.call(*callee, Site::Command(command), dot, words.get(1..).unwrap_or_default(), piped)
-            }
-            Term::Pipe(pipe) => {
-                self.no_arguments(words, &piped)?;
-                super::on_enough_stack(|| self.pipe(pipe, dot))
-            }
-            Term::Variable(names) => self.variable(first, names, dot, words, piped),
-            _ => {
-                self.site = Site::Operand(first);
-                self.no_arguments(words, &piped)?;
-                match &first.term {
-                    Term::Bool(truth) => Ok(Value::Bool(*truth)),
-                    Term::Dot => Ok(dot.value.clone()),
-                    Term::Number(number) => self.constant(number),
-                    Term::Text { text, .. } => Ok(Value::Str(text.clone())),
-                    _ => self.fail("nil is not a command"),
-                }
-            }
-        }
-    }
-
-    /// A number where nothing says of which type it is to be.
-    fn constant(&self, number: &Number) -> Result<Value> {
-        let text = &number.text;
-        let hexadecimal = text.starts_with("0x") || text.starts_with("0X");
-        let is_float = text.contains(['.', 'e', 'E', 'p', 'P']) && !text.starts_with('\'') && !hexadecimal;
-        match (number.float, number.int) {
-            (Some(float), _) if is_float => Ok(Value::Float(float)),
-            (_, Some(int)) => Ok(Value::Int(int)),
-            _ => self.fail(format!("{text} overflows int")),
-        }
-    }
-
-    fn variable(
-        &mut self,
-        site: &'t Operand,
-        names: &'t [Box<str>],
-        dot: &Dot,
-        words: &'t [Operand],
-        piped: Piped,
-    ) -> Result<Value> {
-        self.site = Site::Operand(site);
-        let Some((name, fields)) = names.split_first() else { return self.fail("a variable has no name") };
-        let found = self.variables.iter().rev().find(|(known, _)| *known == &**name);
-        let Some(value) = found.map(|(_, value)| value.clone()) else {
-            return self.fail(format!("undefined variable: {name}"));
-        };
-        if fields.is_empty() {
-            self.no_arguments(words, &piped)?;
-            return Ok(value.value);
-        }
-        self.chain(dot, value, site, fields, words, piped)
-    }
-
-    fn chained(
-        &mut self,
-        site: &'t Operand,
-        of: &'t Operand,
-        names: &'t [Box<str>],
-        dot: &Dot,
-        words: &'t [Operand],
-        piped: Piped,
-    ) -> Result<Value> {
-        self.site = Site::Operand(site);
-        if matches!(of.term, Term::Nil) {
-            return self.fail(format!("indirection through explicit nil in {site}"));
-        }
-        let value = self.argument(b'v', of, dot)?;
-        self.chain(dot, Dot::plain(value), site, names, words, piped)
-    }
-
-    /// `.a.b.c`, of which the last may be a method that takes arguments.
-    fn chain(
-        &mut self,
-        dot: &Dot,
-        of: Dot,
-        site: &'t Operand,
-        names: &'t [Box<str>],
-        words: &'t [Operand],
-        piped: Piped,
-    ) -> Result<Value> {
-        let Some((last, before)) = names.split_last() else { return Ok(of.value) };
-        let mut value = of;
-        for name in before {
-            let boxed = holds_any(&value.value);
-            value = Dot { value: self.field(dot, value, site, name, &[], None)?, boxed };
-        }
-        self.field(dot, value, site, last, words.get(1..).unwrap_or_default(), piped)
-    }
-
-    fn field(
-        &mut self,
-        dot: &Dot,
-        of: Dot,
-        site: &'t Operand,
-        name: &str,
-        arguments: &'t [Operand],
-        piped: Piped,
-    ) -> Result<Value> {
-        let has_arguments = !arguments.is_empty() || piped.is_some();
-        let Dot { value: of, boxed } = of;
-        if let Some(method) = of.methods().iter().find(|method| method.name == name) {
-            return self.apply(method, Some(of), Site::Operand(site), dot, arguments, piped);
-        }
-        match &of {
-            Value::None => return Ok(Value::None),
-            Value::Nil => return self.fail(format!("nil pointer evaluating interface {{}}.{name}")),
-            Value::Map(map) => {
-                if has_arguments {
-                    return self.fail(format!("{name} is not a method but has arguments"));
-                }
-                return Ok(map.get(name).unwrap_or_else(map.ty.zero));
-            }
-            Value::Struct(object) => {
-                if let Some(value) = object.field(name) {
-                    if name.starts_with(|c: char| c.is_lowercase()) {
-                        return self.fail(format!("{name} is an unexported field of struct type {}", of.type_name()));
-                    }
-                    if has_arguments {
-                        return self.fail(format!("{name} has arguments but cannot be invoked as function"));
-                    }
-                    return Ok(value.clone());
-                }
-            }
-            _ => {}
-        }
-        let of = if boxed { "interface {}".to_owned() } else { of.type_name() };
-        self.fail(format!("can't evaluate field {name} in type {of}"))
-    }
-
-    fn call(
-        &mut self,
-        callee: Callee,
-        site: Site<'t>,
-        dot: &Dot,
-        arguments: &'t [Operand],
-        piped: Piped,
-    ) -> Result<Value> {
-        match callee {
-            Callee::Known(function) => self.apply(function, None, site, dot, arguments, piped),
-            Callee::And => self.short_circuit("and", false, dot, arguments, piped),
-            Callee::Or => self.short_circuit("or", true, dot, arguments, piped),
-        }
-    }
-
-    /// The first argument whose truth is `until`, or the last one.
-    fn short_circuit(
-        &mut self,
-        name: &str,
-        until: bool,
-        dot: &Dot,
-        arguments: &'t [Operand],
-        piped: Piped,
-    ) -> Result<Value> {
-        let mut value = Value::None;
-        if arguments.is_empty() && piped.is_none() {
-            return self.fail(format!("wrong number of args for {name}: want at least 1 got 0"));
-        }
-        for argument in arguments {
-            value = self.argument(b'v', argument, dot)?;
-            if value.truth() == until {
-                return Ok(value);
-            }
-        }
-        Ok(piped.unwrap_or(value))
-    }
-
-    fn apply(
-        &mut self,
-        function: &'static Function,
-        receiver: Option<Value>,
-        site: Site<'t>,
-        dot: &Dot,
-        arguments: &'t [Operand],
-        piped: Piped,
-    ) -> Result<Value> {
-        self.run.step()?;
-        let (takes, variadic) = function.parameters();
-        let given = arguments.len() + usize::from(piped.is_some());
-        let fixed = takes.len() - usize::from(variadic);
-        if variadic && given < fixed {
-            let arguments = arguments.len();
-            return self
-                .fail(format!("wrong number of args for {}: want at least {fixed} got {arguments}", function.name));
-        }
-        if !variadic && given != takes.len() {
-            return self.fail(format!("wrong number of args for {}: want {} got {given}", function.name, takes.len()));
-        }
-        let letter = |index: usize| takes.get(index).or(takes.last()).copied().unwrap_or(b'a');
-        let mut values = Vec::with_capacity(given + 1);
-        let first = usize::from(receiver.is_some());
-        values.extend(receiver);
-        for (index, argument) in arguments.iter().enumerate() {
-            values.push(self.argument(letter(index), argument, dot)?);
-        }
-        if let Some(value) = piped {
-            values.push(self.validated(letter(arguments.len()), value)?);
-        }
-        for value in values.iter_mut().skip(first) {
-            if matches!(value, Value::None) {
-                *value = Value::Nil;
-            }
-        }
-        let mut scope = Scope { run: &mut *self.run, set: self.set };
-        let result = (function.run)(&mut scope, Args(values)).and_then(|value| {
-            scope.run.charge(value.size())?;
-            Ok(value)
-        });
-        result.map_err(|error| {
-            self.site = site;
-            error.within(|what| self.located(&format!("error calling {}: {what}", function.name)))
-        })
-    }
-
-    /// Whether a value may stand where a parameter of that letter is.
-    fn validated(&self, letter: u8, value: Value) -> Result<Value> {
-        if accepts(letter, &value) {
-            return Ok(value);
-        }
-        let expected = type_of(letter);
-        match value {
-            Value::None if accepts_nil(letter) => Ok(Value::Nil),
-            Value::None => self.fail(format!("invalid value; expected {expected}")),
-            Value::Nil => self.fail(format!("wrong type for value; expected {expected}; got interface {{}}")),
-            _ => self.fail(format!("wrong type for value; expected {expected}; got {}", value.type_name())),
-        }
-    }
-
-    fn argument(&mut self, letter: u8, operand: &'t Operand, dot: &Dot) -> Result<Value> {
-        self.site = Site::Operand(operand);
-        let value = match &operand.term {
-            Term::Dot => dot.value.clone(),
-            Term::Nil if accepts_nil(letter) => return Ok(Value::Nil),
-            Term::Nil => return self.fail(format!("cannot assign nil to {}", type_of(letter))),
-            Term::Field(names) => self.chain(dot, dot.clone(), operand, names, &[], None)?,
-            Term::Variable(names) => self.variable(operand, names, dot, &[], None)?,
-            Term::Pipe(pipe) => {
-                let value = super::on_enough_stack(|| self.pipe(pipe, dot))?;
-                return self.validated(letter, value);
-            }
-            Term::Function(callee) => {
-                let site = Site::Operand(operand);
-                self.call(*callee, site, dot, &[], None)?
-            }
-            Term::Chain(of, names) => self.chained(operand, of, names, dot, &[], None)?,
-            Term::Bool(_) | Term::Number(_) | Term::Text { .. } => return self.literal(letter, operand),
-        };
-        self.validated(letter, value)
-    }
-
-    /// A constant where a parameter says of which type it is to be.
-    fn literal(&self, letter: u8, operand: &Operand) -> Result<Value> {
-        let expected = match (letter, &operand.term) {
-            (b'a' | b'v', Term::Number(number)) => return self.constant(number),
-            (b'a' | b'v' | b'b', Term::Bool(truth)) => return Ok(Value::Bool(*truth)),
-            (b'a' | b'v' | b's', Term::Text { text, .. }) => return Ok(Value::Str(text.clone())),
-            (b'i', Term::Number(Number { int: Some(int), .. })) => return Ok(Value::Int(*int)),
-            (b'l', Term::Number(Number { int: Some(int), .. })) => return Ok(Value::Int64(*int)),
-            (b'u', Term::Number(Number { uint: Some(uint), .. })) => return Ok(Value::Uint64(u64::from(*uint as u32))),
-            (b'f', Term::Number(Number { float: Some(float), .. })) => return Ok(Value::Float(*float)),
-            (b's', _) => "string",
-            (b'i' | b'l', _) => "integer",
-            (b'u', _) => "unsigned integer",
-            (b'f', _) => "float",
-            (b'b', _) => "bool",
-            _ => return self.fail(format!("can't handle {operand} for arg of type {}", type_of(letter))),
-        };
-        self.fail(format!("expected {expected}; found {operand}"))
-    }
-}
-
-/// How a word of a command is shown: Go shows a parenthesis without its marks here.
-fn word(operand: &Operand) -> String {
-    operand.to_string()
 }

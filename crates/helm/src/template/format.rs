@@ -3,7 +3,7 @@
 use super::{
     error::{Error, Result},
     text::{float_text, quoted, quoted_char},
-    value::{Struct, Value},
+    value::{List, Map, Struct, Value},
 };
 
 /// A width or a precision may be so large: Go's own limit.
@@ -319,41 +319,46 @@ impl Directive {
                 _ => return self.bad(out, value),
             },
             Value::Bytes(bytes) => return self.bytes(out, value, bytes, depth),
-            Value::List(list) => {
-                let items = list.items.iter();
-                let (open, between, close) = if self.source {
-                    if list.absent {
-                        out.push_str(&format!("{}(nil)", list.ty.name));
-                        return Ok(());
-                    }
-                    (format!("{}{{", list.ty.name), ", ", "}")
-                } else {
-                    ("[".to_owned(), " ", "]")
-                };
-                out.push_str(&open);
-                for (index, item) in items.enumerate() {
-                    if index > 0 {
-                        out.push_str(between);
-                    }
-                    self.value(out, item, depth + 1)?;
-                }
-                out.push_str(close);
-            }
-            Value::Map(map) => {
-                let sharp = self.source;
-                out.push_str(&if sharp { format!("{}{{", map.ty.name) } else { "map[".to_owned() });
-                for (index, (key, item)) in map.entries.borrow().iter().enumerate() {
-                    if index > 0 {
-                        out.push_str(if sharp { ", " } else { " " });
-                    }
-                    self.value(out, &Value::Str(key.clone()), depth + 1)?;
-                    out.push(':');
-                    self.value(out, item, depth + 1)?;
-                }
-                out.push(if sharp { '}' } else { ']' });
-            }
+            Value::List(list) => return self.list(out, list, depth),
+            Value::Map(map) => return self.map(out, map, depth),
             Value::Struct(object) => return self.structure(out, object, depth),
         }
+        Ok(())
+    }
+
+    fn list(&self, out: &mut String, list: &List, depth: usize) -> Result<()> {
+        let (between, close) = if self.source { (", ", '}') } else { (" ", ']') };
+        if self.source {
+            out.push_str(list.ty.name);
+            if list.absent {
+                out.push_str("(nil)");
+                return Ok(());
+            }
+        }
+        out.push(if self.source { '{' } else { '[' });
+        for (index, item) in list.items.iter().enumerate() {
+            if index > 0 {
+                out.push_str(between);
+            }
+            self.value(out, item, depth + 1)?;
+        }
+        out.push(close);
+        Ok(())
+    }
+
+    fn map(&self, out: &mut String, map: &Map, depth: usize) -> Result<()> {
+        let (open, between, close) = if self.source { ('{', ", ", '}') } else { ('[', " ", ']') };
+        out.push_str(if self.source { map.ty.name } else { "map" });
+        out.push(open);
+        for (index, (key, item)) in map.entries.borrow().iter().enumerate() {
+            if index > 0 {
+                out.push_str(between);
+            }
+            self.value(out, &Value::Str(key.clone()), depth + 1)?;
+            out.push(':');
+            self.value(out, item, depth + 1)?;
+        }
+        out.push(close);
         Ok(())
     }
 

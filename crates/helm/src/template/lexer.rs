@@ -1,7 +1,5 @@
 //! The text of a template as tokens (`text/template/parse/lex.go` says which there are).
 
-use std::borrow::Cow;
-
 use super::text::quoted;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +30,13 @@ pub enum Kind {
     Keyword,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Token<'t> {
     pub kind: Kind,
     pub place: usize,
     pub line: usize,
-    pub text: Cow<'t, str>,
+    /// Nothing for an error: what it is stands beside the tokens.
+    pub text: &'t str,
 }
 
 impl Token<'_> {
@@ -45,13 +44,12 @@ impl Token<'_> {
     pub fn shown(&self) -> String {
         match self.kind {
             Kind::End => "EOF".to_owned(),
-            Kind::Error => self.text.to_string(),
             Kind::Keyword | Kind::Nil | Kind::Dot => format!("<{}>", self.text),
             _ if self.text.len() > 10 => {
                 let start: String = self.text.chars().take(10).collect();
                 format!("{}...", quoted(&start))
             }
-            _ => quoted(&self.text),
+            _ => quoted(self.text),
         }
     }
 
@@ -87,14 +85,15 @@ fn decimal(c: char) -> bool {
     ZEROS.iter().any(|zero| (*zero..zero + 10).contains(&u32::from(c)))
 }
 
-/// All tokens; the last is the end or an error.
-pub fn tokens(text: &str) -> Vec<Token<'_>> {
+/// All tokens, the last is the end or an error; and what the error is.
+pub fn tokens(text: &str) -> (Vec<Token<'_>>, String) {
     let mut lexer = Lexer { text, start: 0, at: 0, line: 1, counted: 0, parens: 0, tokens: Vec::new() };
     if let Err(what) = lexer.run() {
         let (line, place) = (lexer.line_at(lexer.start), lexer.start);
-        lexer.tokens.push(Token { kind: Kind::Error, place, line, text: what.into() });
+        lexer.tokens.push(Token { kind: Kind::Error, place, line, text: "" });
+        return (lexer.tokens, what);
     }
-    lexer.tokens
+    (lexer.tokens, String::new())
 }
 
 struct Lexer<'t> {
@@ -124,9 +123,7 @@ impl<'t> Lexer<'t> {
     }
 
     fn skip(&mut self, accepts: impl Fn(char) -> bool) {
-        while self.peek().is_some_and(&accepts) {
-            self.next();
-        }
+        self.at = self.left().find(|c| !accepts(c)).map_or(self.text.len(), |skipped| self.at + skipped);
     }
 
     fn line_at(&mut self, place: usize) -> usize {
@@ -139,7 +136,7 @@ impl<'t> Lexer<'t> {
 
     fn emit(&mut self, kind: Kind) {
         let line = self.line_at(self.start);
-        let text = Cow::Borrowed(&self.text[self.start..self.at]);
+        let text = &self.text[self.start..self.at];
         self.tokens.push(Token { kind, place: self.start, line, text });
         self.start = self.at;
     }

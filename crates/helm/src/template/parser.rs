@@ -15,10 +15,12 @@ pub type Trees = BTreeMap<String, Vec<Node>>;
 
 /// Reads `text`, which errors name `name`.
 pub fn parse(name: &str, text: &str, functions: &dyn Functions) -> Result<Trees> {
+    let (tokens, lexical_error) = tokens(text);
     let mut parser = Parser {
         name,
         functions,
-        tokens: tokens(text),
+        tokens,
+        lexical_error,
         at: 0,
         furthest: 0,
         action_line: 0,
@@ -52,6 +54,8 @@ struct Parser<'p> {
     name: &'p str,
     functions: &'p dyn Functions,
     tokens: Vec<Token<'p>>,
+    /// What the last token is, if that is an error.
+    lexical_error: String,
     at: usize,
     /// The last token that was looked at: errors are told with its line.
     furthest: usize,
@@ -72,10 +76,10 @@ impl<'p> Parser<'p> {
         if token.kind == Kind::Error {
             let mut extra = String::new();
             if self.action_line != 0 && self.action_line != token.line {
-                let action = if token.text.ends_with(" action") { "" } else { " in action" };
+                let action = if self.lexical_error.ends_with(" action") { "" } else { " in action" };
                 extra = format!("{action} started at {}:{}", self.name, self.action_line);
             }
-            return self.fail(format!("{}{extra}", token.text));
+            return self.fail(format!("{}{extra}", self.lexical_error));
         }
         self.fail(format!("unexpected {} in {context}", token.shown()))
     }
@@ -85,7 +89,7 @@ impl<'p> Parser<'p> {
         let last = self.tokens.len() - 1;
         let at = self.at.min(last);
         self.furthest = self.furthest.max(at);
-        self.tokens[at].clone()
+        self.tokens[at]
     }
 
     fn next(&mut self) -> Token<'p> {
@@ -188,7 +192,7 @@ impl<'p> Parser<'p> {
 
     fn template_name(&mut self, token: &Token<'_>, context: &str) -> Result<String> {
         match token.kind {
-            Kind::String | Kind::RawString => self.unquote(&token.text),
+            Kind::String | Kind::RawString => self.unquote(token.text),
             _ => self.unexpected(token, context),
         }
     }
@@ -228,9 +232,9 @@ impl<'p> Parser<'p> {
         let back = self.at;
         let token = self.next_word();
         if token.kind == Kind::Keyword {
-            let node = match token.text.as_ref() {
+            let node = match token.text {
                 "block" => self.block()?,
-                "break" | "continue" => self.leave(&token.text)?,
+                "break" | "continue" => self.leave(token.text)?,
                 "else" => {
                     let next = self.peek_word();
                     if !next.is("if") && !next.is("with") {
@@ -328,7 +332,7 @@ impl<'p> Parser<'p> {
 
     fn pipeline(&mut self, context: &str, end: Kind) -> Result<Pipe> {
         let place = self.peek_word().place;
-        let mut pipe = Pipe { place, assigns: false, variables: Vec::new(), commands: Vec::new() };
+        let mut pipe = Pipe { place, assigns: false, variables: Vec::new(), commands: Vec::with_capacity(1) };
         self.declarations(&mut pipe, context)?;
         loop {
             let back = self.at;
@@ -373,8 +377,8 @@ impl<'p> Parser<'p> {
                 return Ok(());
             }
             self.next();
-            pipe.variables.push(variable.text.as_ref().into());
-            self.variables.push(variable.text.as_ref().into());
+            pipe.variables.push(variable.text.into());
+            self.variables.push(variable.text.into());
             if !comma {
                 pipe.assigns = next.kind == Kind::Assign;
                 return Ok(());
@@ -403,7 +407,8 @@ impl<'p> Parser<'p> {
 
     fn command(&mut self) -> Result<Command> {
         let place = self.peek_word().place;
-        let mut words = Vec::new();
+        // Most have one word: four are what a vector makes room for of itself.
+        let mut words = Vec::with_capacity(1);
         loop {
             self.skip_spaces();
             if let Some(operand) = self.operand()? {
@@ -431,22 +436,27 @@ impl<'p> Parser<'p> {
     fn operand(&mut self) -> Result<Option<Operand>> {
         let Some(mut operand) = self.term()? else { return Ok(None) };
         let place = self.peek().place;
-        let mut fields: Vec<Box<str>> = Vec::new();
-        while self.peek().kind == Kind::Field {
-            fields.push(self.next().text.trim_start_matches('.').into());
-        }
-        if fields.is_empty() {
+        let count =
+            self.tokens[self.at.min(self.tokens.len())..].iter().take_while(|token| token.kind == Kind::Field).count();
+        if count == 0 {
             return Ok(Some(operand));
         }
+        let name = |token: Token<'_>| -> Box<str> { token.text.trim_start_matches('.').into() };
         match &mut operand.term {
             Term::Field(names) | Term::Variable(names) => {
-                names.append(&mut fields);
+                names.reserve_exact(count);
+                for _ in 0..count {
+                    names.push(name(self.next()));
+                }
                 operand.place = place;
             }
             Term::Bool(_) | Term::Text { .. } | Term::Number(_) | Term::Nil | Term::Dot => {
                 return self.fail(format!("unexpected . after term {}", quoted(&operand.to_string())));
             }
-            _ => operand = Operand { place, term: Term::Chain(Box::new(operand), fields) },
+            _ => {
+                let fields = (0..count).map(|_| name(self.next())).collect();
+                operand = Operand { place, term: Term::Chain(Box::new(operand), fields) };
+            }
         }
         Ok(Some(operand))
     }
@@ -456,12 +466,12 @@ impl<'p> Parser<'p> {
         let token = self.next_word();
         let place = token.place;
         let term = match token.kind {
-            Kind::Identifier => Term::Function(self.callee(&token.text)?),
+            Kind::Identifier => Term::Function(self.callee(token.text)?),
             Kind::Dot => Term::Dot,
             Kind::Nil => Term::Nil,
             Kind::Variable => {
                 if !self.variables.iter().any(|known| **known == *token.text) {
-                    return self.fail(format!("undefined variable {}", quoted(&token.text)));
+                    return self.fail(format!("undefined variable {}", quoted(token.text)));
                 }
                 Term::Variable(vec![token.text.into()])
             }
@@ -473,7 +483,7 @@ impl<'p> Parser<'p> {
                 Term::Pipe(pipe)
             }
             Kind::String | Kind::RawString => {
-                let text = self.unquote(&token.text)?;
+                let text = self.unquote(token.text)?;
                 Term::Text { quoted: token.text.into(), text: Arc::from(text) }
             }
             _ => {
@@ -496,7 +506,7 @@ impl<'p> Parser<'p> {
     }
 
     fn number(&self, token: &Token<'_>) -> Result<Number> {
-        let text = token.text.as_ref();
+        let text = token.text;
         let mut number = Number { text: text.into(), int: None, uint: None, float: None };
         if token.kind == Kind::CharConstant {
             let Some(text) = unquoted(text) else { return self.fail("invalid syntax") };

@@ -50,7 +50,7 @@ struct Asked {
 }
 
 pub async fn upgrade(arguments: Upgrade) -> Result<()> {
-    let server = Server::start(&arguments.which.binary().await?).await?;
+    let server = Server::start(&arguments.which.binary()?).await?;
     let client = server.client().await?;
     let template = cli::ClusterTemplate {
         name: NAME.to_owned(),

@@ -1,0 +1,65 @@
+//! Charts whose templates are read once.
+
+use std::sync::Arc;
+
+use helm::{
+    Prepared, Rendered,
+    chart::{Chart, Files},
+    release::{Capabilities, Release},
+    render, values,
+    world::World,
+};
+use jiff::Timestamp;
+
+const FILES: &[(&str, &str)] = &[
+    (
+        "Chart.yaml",
+        "apiVersion: v2\nname: p\nversion: 1.0.0\ndependencies:\n- {name: s, alias: one, version: 1.0.0, condition: one.on}\n- {name: s, alias: two, version: 1.0.0, condition: two.on}\n",
+    ),
+    ("values.yaml", "x: 1\none: {on: true, y: a}\ntwo: {on: true, y: b}\n"),
+    ("templates/t", "{{ define \"d\" }}{{ .Values.x }}{{ end }}{{ $_ := set .Values \"x\" 9 }}{{ include \"d\" . }}"),
+    ("charts/s/Chart.yaml", "apiVersion: v2\nname: s\nversion: 1.0.0\n"),
+    ("charts/s/templates/t", "{{ .Template.Name }} {{ .Values.y }}"),
+];
+
+fn chart() -> Chart {
+    let files: Files = FILES.iter().map(|(path, text)| ((*path).to_owned(), Arc::from(text.as_bytes()))).collect();
+    Chart::load(&files).unwrap()
+}
+
+fn parts() -> (Release, Capabilities, World) {
+    let release = Release { name: "r".to_owned(), namespace: "ns".to_owned(), revision: 1, is_upgrade: false };
+    let world = World::without_cluster(Timestamp::UNIX_EPOCH, |bytes| bytes.fill(7), |_| Err("no keys".to_owned()));
+    (release, Capabilities::of("v1.36.0", Vec::new()), world)
+}
+
+fn of(prepared: &Prepared, set: &str) -> Rendered {
+    let (release, capabilities, world) = parts();
+    prepared.render(&values::read(set).unwrap(), &release, &capabilities, world).unwrap()
+}
+
+fn afresh(set: &str) -> Rendered {
+    let (release, capabilities, world) = parts();
+    render(&chart(), &values::read(set).unwrap(), &release, &capabilities, world).unwrap()
+}
+
+const SETS: &[&str] = &["", "one: {on: false}", "two: {y: c}", "x: 2\none: {on: false}\ntwo: {on: false}", ""];
+
+#[test]
+fn a_prepared_chart_becomes_what_one_becomes_that_is_read_anew() {
+    let prepared = Prepared::new(chart());
+    for set in SETS {
+        assert_eq!(of(&prepared, set), afresh(set), "{set}");
+    }
+}
+
+#[test]
+fn a_prepared_chart_is_rendered_by_many_at_once() {
+    let prepared = Prepared::new(chart());
+    std::thread::scope(|scope| {
+        for set in SETS {
+            let prepared = &prepared;
+            scope.spawn(move || assert_eq!(of(prepared, set), afresh(set), "{set}"));
+        }
+    });
+}
