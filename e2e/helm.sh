@@ -4,13 +4,7 @@
 # Exit: 3 there is no Go to build helm with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-go=$(command -v go || ls /usr/local/go/bin/go 2>/dev/null) || { echo "helm: no Go to build helm with: get Go 1.26 from https://go.dev/dl/" >&2; exit 3; }
-version=$(sed -nE 's|^(require )?\s*helm.sh/helm/v3 (v[0-9.]+)$|\2|p' conformance/helm/go.mod)
-helm=${XDG_CACHE_HOME:-$HOME/.cache}/skep/conformance/helm-cli-$version/helm
-if [ ! -x "$helm" ]; then
-  echo "helm: building helm $version, once: some minutes" >&2
-  GOBIN=${helm%/*} CGO_ENABLED=0 nice -n 10 "$go" install -trimpath -ldflags "-s -w" "helm.sh/helm/v3/cmd/helm@$version"
-fi
+helm=$(conformance/helm/build helm)
 cargo build --quiet --locked -p apiserver --example serve
 cargo build --quiet --locked -p delivery --example release
 built=${CARGO_TARGET_DIR:-target}/debug/examples
