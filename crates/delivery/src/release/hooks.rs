@@ -2,7 +2,7 @@
 //! begun stands in the release before it is made, and the object itself says for which revision and event it was made.
 
 use jiff::Timestamp;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Preconditions};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
@@ -68,6 +68,8 @@ pub fn ordered(release: &Release, event: &str) -> Vec<usize> {
 pub struct Hooks<'h> {
     pub cluster: &'h Cluster,
     pub event: &'static str,
+    /// When what they belong to began.
+    pub begun: Timestamp,
     pub now: Timestamp,
     /// Whether what is waited for has taken too long.
     pub is_late: bool,
@@ -83,12 +85,18 @@ impl Hooks<'_> {
             }
             return Ok(Progress::Done);
         };
-        let mark = format!("{}.{}", release.version, self.event);
+        let mark = self.mark(release);
         let targets = self.targets(release, at).await?;
         let live = self.cluster.get_all(&targets).await?;
-        let is_ours = |live: &Json| live["metadata"]["annotations"].get(RUN).and_then(Json::as_str) == Some(&mark);
+        let is_ours = |live: &Json| run(live) == Some(&mark);
         match place.stage {
             Stage::Clear => {
+                // What has begun is not cleared away: somebody else goes on with it.
+                if let Some((target, _)) =
+                    targets.iter().zip(&live).find(|(_, live)| live.as_ref().is_some_and(is_ours))
+                {
+                    return Err(Error::Changed(target.id().to_string()));
+                }
                 if has_policy(&release.hooks[at], BEFORE_CREATION)
                     && let Some(waiting) = self.clear(&targets, &live).await?
                 {
@@ -130,6 +138,11 @@ impl Hooks<'_> {
         }
     }
 
+    /// What says of an object for which run it was made.
+    fn mark(&self, release: &Release) -> String {
+        format!("{}.{}.{}", release.version, self.event, self.begun)
+    }
+
     fn succeed(&self, release: &mut Release, at: usize, place: &mut Place) {
         let last_run = &mut release.hooks[at].last_run;
         (last_run.completed_at, last_run.phase) = (Some(self.now), Phase::Succeeded);
@@ -163,7 +176,7 @@ impl Hooks<'_> {
                 continue;
             }
             if !is_going(live) {
-                self.cluster.delete(target, &DeleteParams::background()).await?;
+                self.cluster.delete(target, &only(live)).await?;
             }
             if self.cluster.get(target).await?.is_some() {
                 return Ok(Some(self.waits(target, "is to be gone")));
@@ -189,8 +202,12 @@ impl Hooks<'_> {
         if !has_policy(hook, policy) || hook.kind == "CustomResourceDefinition" {
             return Ok(());
         }
+        let mark = self.mark(release);
         for target in self.targets(release, at).await? {
-            self.cluster.delete(&target, &DeleteParams::background()).await?;
+            match self.cluster.get(&target).await? {
+                Some(live) if run(&live) == Some(&mark) => self.cluster.delete(&target, &only(&live)).await?,
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -207,6 +224,17 @@ impl Hooks<'_> {
             other => other,
         })
     }
+}
+
+/// For which run an object was made.
+fn run(live: &Json) -> Option<&str> {
+    live["metadata"]["annotations"].get(RUN)?.as_str()
+}
+
+/// Deletes the object that was seen and none that has come in its place.
+fn only(live: &Json) -> DeleteParams {
+    let uid = live["metadata"]["uid"].as_str().map(str::to_owned);
+    DeleteParams { preconditions: Some(Preconditions { uid, resource_version: None }), ..DeleteParams::background() }
 }
 
 /// Without a policy, what an earlier run left is deleted before.

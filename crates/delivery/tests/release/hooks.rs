@@ -100,6 +100,25 @@ async fn what_an_earlier_run_left_is_deleted_first_or_in_the_way() {
 }
 
 #[tokio::test]
+async fn a_run_that_somebody_else_has_begun_is_not_cleared_away() {
+    let world = World::new().await;
+    let wish = Wish::new(chart(&[("a", &job("check", "pre-install", ""))]), "blue");
+    waiting(wish.install(&world).await);
+    let job = format!("{JOBS}/check");
+    let uid = world.get(&job).await.unwrap()["metadata"]["uid"].clone();
+    // As one sees it who has read the release before the run began.
+    let secret = "/api/v1/namespaces/default/secrets/sh.helm.release.v1.shop.v1";
+    let key = "delivery.skep.dev/operation";
+    let now = world.get(secret).await.unwrap()["metadata"]["annotations"][key].as_str().unwrap().to_owned();
+    let before = now.replace("\"Watch\"", "\"Clear\"");
+    assert_ne!(before, now);
+    world.patch(secret, &serde_json::json!({"metadata": {"annotations": {key: before}}})).await;
+    let error = wish.install(&world).await.unwrap_err();
+    assert_eq!(error.to_string(), "Job \"check\" in namespace \"default\" was changed meanwhile");
+    assert_eq!(world.get(&job).await.unwrap()["metadata"]["uid"], uid);
+}
+
+#[tokio::test]
 async fn hooks_have_their_time_and_are_left_out_when_that_is_wished() {
     let world = World::new().await;
     let wish =
@@ -151,6 +170,7 @@ async fn a_removal_that_failed_begins_anew_when_it_is_asked_for_again() {
     waiting(remove().await);
     world.end_job("before", "Failed").await;
     assert_eq!(failed(remove().await), "failed pre-delete: job before failed: Ended");
+    world.pass(1);
     waiting(remove().await);
     world.end_job("before", "Complete").await;
     assert!(matches!(remove().await, Ok(Outcome::Gone)));

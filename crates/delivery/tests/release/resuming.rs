@@ -128,6 +128,55 @@ async fn an_installation_goes_on_after_any_write_and_is_made_once() {
 }
 
 #[tokio::test]
+async fn an_atomic_installation_that_fails_is_removed_after_any_write() {
+    let bad = || {
+        let hook = job("check", "post-install", "    helm.sh/hook-delete-policy: hook-failed\n");
+        Wish::new(chart(&[("map", MAP), ("check", &hook)]), "bad")
+            .with(|options| (options.atomic, options.timeout_s) = (true, 0))
+    };
+    die_everywhere(
+        async |_| {},
+        async |engine| engine.install(&bad().request()).await,
+        async |world, outcome, _, told| {
+            let Outcome::Failed { why, .. } = outcome else { panic!("{told}: {outcome:?}") };
+            assert!(
+                why.starts_with("release shop failed, and has been uninstalled due to atomic being set"),
+                "{told}: {why}"
+            );
+            assert_eq!(world.history("shop").await, Vec::<String>::new(), "{told}");
+            assert!(world.config_map("shop").await.is_none(), "{told}");
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn two_that_are_asked_for_the_same_at_once_make_one_revision() {
+    let world = World::new().await;
+    drive(&world, &world.engine(), async |engine| engine.upgrade(&wish("blue").request()).await).await;
+    world.writes.take();
+    let (one, other) = (world.engine(), world.engine());
+    let (one, other) = (drive_on(&world, &one), drive_on(&world, &other));
+    let (one, other) = tokio::join!(one, other);
+    assert_eq!((one.version, other.version), (2, 2));
+    assert_eq!(world.history("shop").await, ["1 superseded", "2 deployed"]);
+    assert_eq!(runs(&world.writes.take()), 3, "each hook ran once");
+}
+
+/// Asks again when another has been quicker.
+async fn drive_on(world: &World, engine: &Engine) -> Release {
+    for _ in 0..CALLS_MAX {
+        match engine.upgrade(&wish("red").request()).await {
+            Ok(Outcome::Done(release)) => return *release,
+            Ok(Outcome::Waiting { .. }) => world.work().await,
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => assert_eq!(error.class(), delivery::release::Class::Retry, "{error}"),
+        }
+    }
+    panic!("it does not come to an end");
+}
+
+#[tokio::test]
 async fn a_rollback_goes_on_after_any_write_and_is_made_once() {
     die_everywhere(
         async |world| {

@@ -38,7 +38,7 @@ pub struct Death {
 pub struct World {
     pub server: Server,
     seconds: Arc<AtomicI64>,
-    /// What engines wrote: method and path.
+    /// What engines wrote and was taken: method and path.
     pub writes: Arc<parking::Writes>,
 }
 
@@ -90,10 +90,11 @@ impl World {
                 if !is_made {
                     return Err(io::Error::other("the process has ended"));
                 }
-                if is_write {
-                    writes.push(format!("{} {}", request.method(), request.uri().path()));
-                }
+                let told = format!("{} {}", request.method(), request.uri().path());
                 let answer = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+                if is_write && answer.status().is_success() {
+                    writes.push(told);
+                }
                 if dies { Err(io::Error::other("the process has ended")) } else { Ok(answer) }
             }
         });

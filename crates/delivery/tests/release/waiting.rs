@@ -107,6 +107,27 @@ async fn an_atomic_installation_that_fails_is_removed() {
 }
 
 #[tokio::test]
+async fn a_newer_request_comes_after_a_removal_that_is_under_way() {
+    let world = World::new().await;
+    let hooks =
+        crate::support::job("check", "post-install", "") + "---\n" + &crate::support::job("before", "pre-delete", "");
+    let wish = Wish::new(chart(&[("map", MAP), ("hooks", &hooks)]), "bad").with(|options| options.atomic = true);
+    waiting(wish.install(&world).await);
+    world.end_job("check", "Failed").await;
+    assert!(waiting(wish.install(&world).await).starts_with("Job \"before\""), "it is being undone");
+    let next = Wish::new(chart(&[("map", MAP)]), "good").with(|options| options.install = true);
+    assert!(waiting(next.upgrade(&world).await).starts_with("Job \"before\""));
+    world.end_job("before", "Failed").await;
+    assert!(failed(next.upgrade(&world).await).contains("failed pre-delete: job before failed"));
+    world.pass(1);
+    waiting(next.upgrade(&world).await);
+    world.end_job("before", "Complete").await;
+    let release = done(next.upgrade(&world).await);
+    assert_eq!((release.version, world.history("shop").await), (1, vec!["1 deployed".to_owned()]));
+    assert_eq!(world.config_map("shop").await.unwrap()["data"]["color"], "good");
+}
+
+#[tokio::test]
 async fn what_only_a_failed_upgrade_brought_is_deleted_when_that_is_wished() {
     let world = World::new().await;
     done(Wish::new(chart(&[("map", MAP)]), "good").install(&world).await);

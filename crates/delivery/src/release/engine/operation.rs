@@ -41,6 +41,8 @@ pub struct Operation {
     /// Tells requests apart.
     pub request: String,
     pub options: Options,
+    /// When all of it began: tells its hooks from those of an earlier try.
+    pub begun: Timestamp,
     pub step: Step,
     /// When the step, or the hook, began.
     pub since: Timestamp,
@@ -65,6 +67,7 @@ impl Operation {
             kind,
             request,
             options,
+            begun: now,
             step: Step::Before,
             since: now,
             hooks: Place::default(),

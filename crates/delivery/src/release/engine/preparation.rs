@@ -47,6 +47,17 @@ impl Engine {
         {
             return self.resume(last.clone()).await;
         }
+        if let Some(last) = &last
+            && last.release.info.status == Status::Uninstalling
+            && last.operation.is_some()
+        {
+            let outcome = self.go_on_removing(last.clone()).await?;
+            let is_left = self.latest(request.name, request.namespace).await?.1;
+            if is_left.is_some_and(|left| left.release.info.status == Status::Uninstalling) {
+                return Ok(outcome);
+            }
+            return Box::pin(self.deploy(request, upgrades)).await;
+        }
         let mut last = match last {
             Some(last) => Some(self.settled(last).await?),
             None => None,

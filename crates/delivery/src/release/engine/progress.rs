@@ -101,7 +101,7 @@ impl Engine {
             let Some(operation) = &mut stored.operation else { return Ok(Stand::Next) };
             let Some(event) = operation.event(operation.step) else { return Ok(Stand::Next) };
             let is_late = operation.is_late(now);
-            let hooks = Hooks { cluster: &self.cluster, event, now, is_late };
+            let hooks = Hooks { cluster: &self.cluster, event, begun: operation.begun, now, is_late };
             let before = operation.hooks;
             match hooks.step(&mut stored.release, &mut operation.hooks).await? {
                 Progress::Noted => {
@@ -202,7 +202,7 @@ impl Engine {
         let now = self.clock.now();
         let Some(operation) = stored.operation.clone() else { return Ok(()) };
         if let Some(event) = operation.failed_in.and_then(|step| operation.event(step)) {
-            let hooks = Hooks { cluster: &self.cluster, event, now, is_late: true };
+            let hooks = Hooks { cluster: &self.cluster, event, begun: operation.begun, now, is_late: true };
             lenient(hooks.tidy(&stored.release, operation.hooks).await)?;
         }
         let brings = matches!(operation.kind, Kind::Upgrade | Kind::Rollback);

@@ -29,6 +29,16 @@ impl Engine {
         if goes { self.resume(stored).await } else { self.begin_removal(stored, options, None).await }
     }
 
+    /// A removal that is under way, or that failed, before what is asked for next.
+    pub(super) async fn go_on_removing(&self, stored: Stored) -> Result<Outcome> {
+        match stored.operation.clone() {
+            Some(operation) if operation.kind != Kind::Uninstall || operation.step == Step::Ended => {
+                self.begin_removal(stored, &operation.options, operation.cause).await
+            }
+            _ => self.resume(stored).await,
+        }
+    }
+
     /// A removal that failed begins anew.
     pub(super) async fn begin_removal(
         &self,
