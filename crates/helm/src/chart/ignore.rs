@@ -20,8 +20,10 @@ pub fn kept(folder: &Files) -> Result<Files> {
     let text = folder.get(NAME).map(|data| String::from_utf8_lossy(data));
     let rules = rules(text.as_deref().unwrap_or_default())?;
     let is_kept = |path: &str| {
-        let folders = path.match_indices('/').map(|(at, _)| (&path[..at], true));
-        !folders.chain([(path, false)]).any(|(path, is_folder)| ignores(&rules, path, is_folder))
+        let path: Vec<char> = path.chars().collect();
+        let is_slash = |at: &usize| path[*at] == '/';
+        let folders = (0..path.len()).filter(is_slash).map(|at| (&path[..at], true));
+        !folders.chain([(&path[..], false)]).any(|(path, is_folder)| ignores(&rules, path, is_folder))
     };
     let plain = |data: &std::sync::Arc<[u8]>| match data.strip_prefix(super::MARK) {
         Some(text) => text.into(),
@@ -44,7 +46,7 @@ fn rules(text: &str) -> Result<Vec<Rule>> {
 }
 
 /// The first rule that has something to say says it: one that is negated ignores what it does not match.
-fn ignores(rules: &[Rule], path: &str, is_folder: bool) -> bool {
+fn ignores(rules: &[Rule], path: &[char], is_folder: bool) -> bool {
     for rule in rules {
         if rule.negated {
             if (rule.of_folders && !is_folder) || !rule.matches(path) {
@@ -93,9 +95,9 @@ impl Rule {
         Ok(Self { negated, of_folders, of_names: !rest.contains('/'), pattern })
     }
 
-    fn matches(&self, path: &str) -> bool {
-        let text = if self.of_names { path.rsplit('/').next().unwrap_or_default() } else { path };
-        matches(&self.pattern, &text.chars().collect::<Vec<_>>())
+    fn matches(&self, path: &[char]) -> bool {
+        let name = path.rsplit(|c| *c == '/').next().unwrap_or_default();
+        matches(&self.pattern, if self.of_names { name } else { path })
     }
 }
 

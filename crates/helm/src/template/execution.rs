@@ -113,7 +113,10 @@ impl<'t> Execution<'t, '_> {
         for node in nodes {
             self.run.step()?;
             match node {
-                Node::Text(text) => self.write(text, out)?,
+                Node::Text { span, .. } => {
+                    let template = self.template;
+                    self.write(template.source.text.get(span.clone()).unwrap_or_default(), out)?;
+                }
                 Node::Action(pipe) => {
                     let value = self.pipe(pipe, dot)?;
                     if pipe.variables.is_empty() {

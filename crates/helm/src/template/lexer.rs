@@ -59,6 +59,8 @@ impl Token<'_> {
 }
 
 const KEYWORDS: &[&str] = &["block", "break", "continue", "define", "else", "end", "if", "range", "template", "with"];
+/// Tokens that room is made for before there are any.
+const ROOM_MAX: usize = 16_384;
 const SPACES: &[char] = &[' ', '\t', '\r', '\n'];
 
 fn is_space(c: char) -> bool {
@@ -87,7 +89,10 @@ fn decimal(c: char) -> bool {
 
 /// All tokens, the last is the end or an error; and what the error is.
 pub fn tokens(text: &str) -> (Vec<Token<'_>>, String) {
-    let mut lexer = Lexer { text, start: 0, at: 0, line: 1, counted: 0, parens: 0, tokens: Vec::new() };
+    // Room for what most texts have, so that it need not grow; never much for one of delimiters alone.
+    let room = (8 * text.matches("{{").count() + 2).min(ROOM_MAX);
+    let tokens = Vec::with_capacity(room);
+    let mut lexer = Lexer { text, start: 0, at: 0, line: 1, counted: 0, parens: 0, tokens };
     if let Err(what) = lexer.run() {
         let (line, place) = (lexer.line_at(lexer.start), lexer.start);
         lexer.tokens.push(Token { kind: Kind::Error, place, line, text: "" });

@@ -1,6 +1,6 @@
 //! A template that has been read: what it consists of, and how Go writes it when it tells where an error is.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 use super::function::Function;
 
@@ -8,7 +8,11 @@ use super::function::Function;
 pub type Place = usize;
 
 pub enum Node {
-    Text(Box<str>),
+    /// From where to where in the source, and whether it is but white space.
+    Text {
+        span: Range<Place>,
+        blank: bool,
+    },
     Action(Pipe),
     If(Branch),
     With(Branch),
@@ -58,12 +62,13 @@ pub enum Term {
         quoted: Box<str>,
         text: Arc<str>,
     },
-    Field(Vec<Box<str>>),
-    /// The variable with its `$`, then fields.
-    Variable(Vec<Box<str>>),
+    /// Names with dots between them: templates have too many for a box each.
+    Field(Box<str>),
+    /// The variable with its `$`, then fields, all with dots between them.
+    Variable(Box<str>),
     Function(Callee),
     /// A parenthesis or a function, then fields.
-    Chain(Box<Operand>, Vec<Box<str>>),
+    Chain(Box<Operand>, Box<str>),
     Pipe(Pipe),
 }
 
@@ -136,15 +141,15 @@ impl fmt::Display for Operand {
             Term::Bool(truth) => write!(out, "{truth}"),
             Term::Number(number) => out.write_str(&number.text),
             Term::Text { quoted, .. } => out.write_str(quoted),
-            Term::Field(names) => names.iter().try_for_each(|name| write!(out, ".{name}")),
-            Term::Variable(names) => separated(out, names, "."),
+            Term::Field(names) => write!(out, ".{names}"),
+            Term::Variable(names) => out.write_str(names),
             Term::Function(callee) => out.write_str(callee.name()),
             Term::Chain(of, names) => {
                 match &of.term {
                     Term::Pipe(pipe) => write!(out, "({pipe})")?,
                     _ => write!(out, "{of}")?,
                 }
-                names.iter().try_for_each(|name| write!(out, ".{name}"))
+                write!(out, ".{names}")
             }
             Term::Pipe(pipe) => write!(out, "{pipe}"),
         }
@@ -163,5 +168,5 @@ impl fmt::Display for Invocation {
 
 /// Whether nothing but white space would come of it: such a definition does not take the place of another.
 pub fn is_blank(nodes: &[Node]) -> bool {
-    nodes.iter().all(|node| matches!(node, Node::Text(text) if text.trim().is_empty()))
+    nodes.iter().all(|node| matches!(node, Node::Text { blank: true, .. }))
 }

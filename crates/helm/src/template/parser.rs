@@ -215,7 +215,10 @@ impl<'p> Parser<'p> {
     fn text_or_action(&mut self) -> Result<Result<Node, Ended>> {
         let token = self.next_word();
         match token.kind {
-            Kind::Text => Ok(Ok(Node::Text(token.text.into()))),
+            Kind::Text => {
+                let span = token.place..token.place + token.text.len();
+                Ok(Ok(Node::Text { span, blank: token.text.trim().is_empty() }))
+            }
             Kind::LeftDelimiter => {
                 self.action_line = token.line;
                 let done = self.action();
@@ -436,26 +439,24 @@ impl<'p> Parser<'p> {
     fn operand(&mut self) -> Result<Option<Operand>> {
         let Some(mut operand) = self.term()? else { return Ok(None) };
         let place = self.peek().place;
-        let count =
-            self.tokens[self.at.min(self.tokens.len())..].iter().take_while(|token| token.kind == Kind::Field).count();
-        if count == 0 {
+        let mut names = String::new();
+        while self.peek().kind == Kind::Field {
+            names.push_str(self.next().text);
+        }
+        if names.is_empty() {
             return Ok(Some(operand));
         }
-        let name = |token: Token<'_>| -> Box<str> { token.text.trim_start_matches('.').into() };
         match &mut operand.term {
-            Term::Field(names) | Term::Variable(names) => {
-                names.reserve_exact(count);
-                for _ in 0..count {
-                    names.push(name(self.next()));
-                }
+            Term::Field(first) | Term::Variable(first) => {
+                *first = format!("{first}{names}").into();
                 operand.place = place;
             }
             Term::Bool(_) | Term::Text { .. } | Term::Number(_) | Term::Nil | Term::Dot => {
                 return self.fail(format!("unexpected . after term {}", quoted(&operand.to_string())));
             }
             _ => {
-                let fields = (0..count).map(|_| name(self.next())).collect();
-                operand = Operand { place, term: Term::Chain(Box::new(operand), fields) };
+                let names = names.trim_start_matches('.').into();
+                operand = Operand { place, term: Term::Chain(Box::new(operand), names) };
             }
         }
         Ok(Some(operand))
@@ -473,9 +474,9 @@ impl<'p> Parser<'p> {
                 if !self.variables.iter().any(|known| **known == *token.text) {
                     return self.fail(format!("undefined variable {}", quoted(token.text)));
                 }
-                Term::Variable(vec![token.text.into()])
+                Term::Variable(token.text.into())
             }
-            Kind::Field => Term::Field(vec![token.text.trim_start_matches('.').into()]),
+            Kind::Field => Term::Field(token.text.trim_start_matches('.').into()),
             Kind::Bool => Term::Bool(token.text == "true"),
             Kind::CharConstant | Kind::Complex | Kind::Number => Term::Number(self.number(&token)?),
             Kind::LeftParen => {

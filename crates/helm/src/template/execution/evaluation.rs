@@ -85,21 +85,24 @@ impl<'t> Execution<'t, '_> {
     pub(super) fn variable(
         &mut self,
         site: &'t Operand,
-        names: &'t [Box<str>],
+        names: &'t str,
         dot: &Dot,
         words: &'t [Operand],
         piped: Piped,
     ) -> Result<Value> {
         self.site = Site::Operand(site);
-        let Some((name, fields)) = names.split_first() else { return self.fail("a variable has no name") };
-        let found = self.variables.iter().rev().find(|(known, _)| *known == &**name);
+        let (name, fields) = match names.split_once('.') {
+            Some((name, fields)) => (name, Some(fields)),
+            None => (names, None),
+        };
+        let found = self.variables.iter().rev().find(|(known, _)| *known == name);
         let Some(value) = found.map(|(_, value)| value.clone()) else {
             return self.fail(format!("undefined variable: {name}"));
         };
-        if fields.is_empty() {
+        let Some(fields) = fields else {
             self.no_arguments(words, &piped)?;
             return Ok(value.value);
-        }
+        };
         self.chain(dot, value, site, fields, words, piped)
     }
 
@@ -107,7 +110,7 @@ impl<'t> Execution<'t, '_> {
         &mut self,
         site: &'t Operand,
         of: &'t Operand,
-        names: &'t [Box<str>],
+        names: &'t str,
         dot: &Dot,
         words: &'t [Operand],
         piped: Piped,
@@ -126,17 +129,18 @@ impl<'t> Execution<'t, '_> {
         dot: &Dot,
         of: Dot,
         site: &'t Operand,
-        names: &'t [Box<str>],
+        names: &'t str,
         words: &'t [Operand],
         piped: Piped,
     ) -> Result<Value> {
-        let Some((last, before)) = names.split_last() else { return Ok(of.value) };
         let mut value = of;
-        for name in before {
+        let mut rest = names;
+        while let Some((name, after)) = rest.split_once('.') {
             let boxed = holds_any(&value.value);
             value = Dot { value: self.field(dot, value, site, name, &[], None)?, boxed };
+            rest = after;
         }
-        self.field(dot, value, site, last, words.get(1..).unwrap_or_default(), piped)
+        self.field(dot, value, site, rest, words.get(1..).unwrap_or_default(), piped)
     }
 
     pub(super) fn field(
