@@ -28,13 +28,6 @@ use tower::ServiceExt;
 
 pub const NS: &str = "default";
 
-/// When an engine dies: with its Nth write, which is made or not.
-#[derive(Clone, Copy, Debug)]
-pub struct Death {
-    pub write: usize,
-    pub is_made: bool,
-}
-
 pub struct World {
     pub server: Server,
     seconds: Arc<AtomicI64>,
@@ -75,19 +68,16 @@ impl World {
         self.engine_until(None)
     }
 
-    /// One whose process ends with a write. After that no call gets through.
-    pub fn engine_until(&self, death: Option<Death>) -> Engine {
+    /// One whose process ends with its Nth write, which is made. After that no call gets through.
+    pub fn engine_until(&self, last: Option<usize>) -> Engine {
         let router = self.server.service_as(User::master("test"));
         let (count, writes) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&self.writes));
         let service = tower::service_fn(move |request: http::Request<Body>| {
             let (router, writes) = (router.clone(), Arc::clone(&writes));
             let is_write = request.method() != Method::GET;
             let at = if is_write { count.fetch_add(1, Ordering::SeqCst) + 1 } else { count.load(Ordering::SeqCst) + 1 };
-            let (dies, is_dead) =
-                death.map_or((false, false), |death| (is_write && at == death.write, at > death.write));
-            let is_made = !is_dead && (!dies || death.is_some_and(|death| death.is_made));
             async move {
-                if !is_made {
+                if last.is_some_and(|last| at > last) {
                     return Err(io::Error::other("the process has ended"));
                 }
                 let told = format!("{} {}", request.method(), request.uri().path());
@@ -95,7 +85,7 @@ impl World {
                 if is_write && answer.status().is_success() {
                     writes.push(told);
                 }
-                if dies { Err(io::Error::other("the process has ended")) } else { Ok(answer) }
+                if is_write && last == Some(at) { Err(io::Error::other("the process has ended")) } else { Ok(answer) }
             }
         });
         let seconds = Arc::clone(&self.seconds);
