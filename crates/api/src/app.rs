@@ -3,7 +3,7 @@
 //!
 //! Source: giantswarm/apiextensions-application api/v1alpha1.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use kube::{CustomResource, Resource, ResourceExt};
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,16 @@ pub const ORGANIZATION_PREFIX: &str = "org-";
 pub const PLATFORM_NAMESPACE: &str = "giantswarm";
 /// Where catalogs are looked for when an app does not say.
 pub const CATALOG_NAMESPACES: [&str; 2] = ["default", PLATFORM_NAMESPACE];
+
+/// As Go prints text with `%#q`, in messages: in backquotes if it can stand in them.
+pub struct Quoted<'a>(pub &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = !self.0.chars().any(|c| c == '`' || c == '\u{feff}' || (c.is_control() && c != '\t'));
+        if plain { write!(f, "`{}`", self.0) } else { write!(f, "{:?}", self.0) }
+    }
+}
 
 /// An object in some namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@
 //! cluster. Left out: starting things, which is the binary's part.
 
 mod adopt;
+mod chart;
 mod create;
 mod delete;
 mod describe;
@@ -14,6 +15,7 @@ mod moves;
 mod orphans;
 mod output;
 mod rollout;
+mod template;
 mod topology;
 mod upgrade;
 mod wait;
@@ -59,6 +61,8 @@ pub enum Command {
     Move(moves::Arguments),
     /// Watch, restart, pause, resume and undo rollouts of machines
     Rollout(rollout::Rollout),
+    /// Print what a Helm chart becomes with some values, as helm template does
+    Template(Box<template::Arguments>),
     /// Clusters that are made from a ClusterClass
     Topology(topology::Topology),
     /// Upgrades of Kubernetes
@@ -189,6 +193,7 @@ pub async fn run(command: Command, mut program: clap::Command) -> Result<u8> {
         Command::Adopt(arguments) => adopt::run(*arguments).await,
         Command::Move(arguments) => moves::run(arguments).await,
         Command::Rollout(rollout) => rollout::run(rollout).await,
+        Command::Template(arguments) => template::run(&arguments),
         Command::Topology(topology) => topology::run(topology).await,
         Command::Upgrade(upgrade) => upgrade::run(upgrade).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,

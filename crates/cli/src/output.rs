@@ -12,6 +12,11 @@ pub fn line(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
+/// A text that has its own line ends.
+pub fn text(text: &str) {
+    let _ = write!(std::io::stdout(), "{text}");
+}
+
 /// Progress, for a person who waits.
 pub fn progress(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");

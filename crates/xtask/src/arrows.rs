@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("delivery", &["api", "control", "helm", "transport"]),
     ("fleet", &["api", "control", "openstack"]),
     ("sandbox", &["api", "apiserver", "store", "openstack"]),
-    ("cli", &["api", "openstack"]),
+    ("cli", &["api", "helm", "openstack"]),
     ("skep", &["api", "apiserver", "cli", "control", "fleet", "openstack", "policy", "sandbox", "store"]),
     ("conformance", &["apiserver", "store"]),
     ("conformance-helm", &["helm"]),

@@ -4,13 +4,11 @@
 
 pub mod inspection;
 
-use std::fmt;
-
 use serde_json::{Value, json};
 
 use crate::app::{
-    App, AppCatalogEntry, ConfigRefs, LEGACY_VERSION, ObjectRef, PLATFORM_NAMESPACE, Restrictions, UNIQUE_VERSION,
-    VERSION_LABEL,
+    App, AppCatalogEntry, ConfigRefs, LEGACY_VERSION, ObjectRef, PLATFORM_NAMESPACE, Quoted, Restrictions,
+    UNIQUE_VERSION, VERSION_LABEL,
 };
 
 /// The webhook that users know the refusals by.
@@ -40,16 +38,6 @@ type Checked = Result<(), Refusal>;
 
 fn invalid(why: impl Into<String>) -> Checked {
     Err(Refusal::Invalid(why.into()))
-}
-
-/// As Go prints text with `%#q`: in backquotes if it can stand in them.
-struct Quoted<'a>(&'a str);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = !self.0.chars().any(|c| c == '`' || c == '\u{feff}' || (c.is_control() && c != '\t'));
-        if plain { write!(f, "`{}`", self.0) } else { write!(f, "{:?}", self.0) }
-    }
 }
 
 /// What defaults depend on, besides the app.

@@ -2,8 +2,8 @@
 //!
 //! Source: giantswarm/app-admission-controller internal/security/inspector.
 
-use super::{Checked, Quoted, Refusal, namespace};
-use crate::app::{App, ObjectRef, UNIQUE_VERSION};
+use super::{Checked, Refusal, namespace};
+use crate::app::{App, ObjectRef, Quoted, UNIQUE_VERSION};
 
 /// What is refused, and to whom it is not.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,227 @@
+//! The values of an App, put together of layers: the catalog's, the app's, the user's, and what is between them by priority.
+//!
+//! Source: giantswarm/app pkg/values. `ConfigMaps` and `Secrets` are merged apart; where the release is made, secret values go over the others.
+
+use std::collections::BTreeMap;
+
+use api::app::{App, Catalog, ConfigKind, ConfigRefs, ExtraConfig, ObjectRef, Quoted};
+use helm::values::{self, Table};
+
+/// The priorities of extra values that come after the catalog's, after the app's and after the user's end here.
+const ENDS: [i32; 3] = [50, 100, 150];
+
+/// Whose values a layer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    Catalog,
+    App,
+    User,
+    Extra,
+}
+
+/// An object with values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    pub level: Level,
+    pub object: ObjectRef,
+}
+
+/// What an object holds, by key.
+pub type Contents = BTreeMap<String, String>;
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("not found error: {kind} {} in namespace {} not found", Quoted(&.object.name), Quoted(&.object.namespace))]
+    NotFound { kind: &'static str, object: ObjectRef },
+    #[error("parsing error: {0}")]
+    Parsing(String),
+}
+
+const fn told(kind: ConfigKind) -> &'static str {
+    match kind {
+        ConfigKind::ConfigMap => "configmap",
+        ConfigKind::Secret => "secret",
+    }
+}
+
+/// The layers of one kind, the lowest first. References without a name are none.
+pub fn layers(app: &App, catalog: &Catalog, kind: ConfigKind) -> Vec<Layer> {
+    let of = |refs: &Option<ConfigRefs>| {
+        let refs = refs.as_ref()?;
+        match kind {
+            ConfigKind::ConfigMap => refs.config_map.clone(),
+            ConfigKind::Secret => refs.secret.clone(),
+        }
+    };
+    let mut extra: Vec<&ExtraConfig> = app.extra_configs().iter().filter(|extra| extra.kind == kind).collect();
+    // Zero stands for the default; those of one priority stay as they were written.
+    let priority = |extra: &ExtraConfig| if extra.priority == 0 { 25 } else { extra.priority };
+    extra.sort_by_key(|extra| priority(extra));
+    let fixed = [
+        (Level::Catalog, of(&catalog.spec.config)),
+        (Level::App, of(&app.spec.config)),
+        (Level::User, of(&app.spec.user_config)),
+    ];
+    let mut layers = Vec::new();
+    let mut start = 0;
+    for ((level, object), end) in fixed.into_iter().zip(ENDS) {
+        layers.extend(object.filter(|object| !object.name.is_empty()).map(|object| Layer { level, object }));
+        let here = extra.iter().filter(|extra| start < priority(extra) && priority(extra) <= end);
+        layers.extend(here.map(|extra| Layer {
+            level: Level::Extra,
+            object: ObjectRef { name: extra.name.clone(), namespace: extra.namespace.clone() },
+        }));
+        start = end;
+    }
+    layers
+}
+
+/// The values of all layers of one kind, later ones over earlier ones; none if there are no layers.
+///
+/// # Errors
+/// Which layer is not there or cannot be read, in the published words.
+pub fn merged(
+    layers: &[Layer],
+    kind: ConfigKind,
+    find: impl Fn(&ObjectRef) -> Option<Contents>,
+) -> Result<Option<Table>, Error> {
+    if layers.is_empty() {
+        return Ok(None);
+    }
+    let mut all = Table::new();
+    for layer in layers {
+        let not_found = || Error::NotFound { kind: told(kind), object: layer.object.clone() };
+        let contents = find(&layer.object).ok_or_else(not_found)?;
+        for text in texts(layer, kind, &contents)? {
+            let read = values::read(text).map_err(|error| Error::Parsing(unparsed(layer, kind, &error)))?;
+            values::overlay(&mut all, read);
+        }
+    }
+    Ok(Some(all))
+}
+
+/// What of an object is read: its only key, but of extra values all of them.
+fn texts<'c>(layer: &Layer, kind: ConfigKind, contents: &'c Contents) -> Result<Vec<&'c String>, Error> {
+    if layer.level != Level::Extra && contents.len() != 1 {
+        let (name, count) = (Quoted(name(layer.level)), contents.len());
+        return Err(Error::Parsing(format!("expected {name} {} has only one key but got {count}", told(kind))));
+    }
+    Ok(contents.values().collect())
+}
+
+const fn name(level: Level) -> &'static str {
+    match level {
+        Level::Catalog => "catalog",
+        Level::App => "app",
+        Level::User => "user",
+        Level::Extra => "extra",
+    }
+}
+
+fn unparsed(layer: &Layer, kind: ConfigKind, error: &helm::Error) -> String {
+    match layer.level {
+        Level::Extra => {
+            let (name, namespace) = (Quoted(&layer.object.name), Quoted(&layer.object.namespace));
+            format!("failed to parse {name} in {namespace}, logs: {error}")
+        }
+        level => format!("failed to parse {} {}, logs: {error}", Quoted(name(level)), told(kind)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn app(spec: &Value) -> App {
+        let mut whole = json!({
+            "apiVersion": "application.giantswarm.io/v1alpha1", "kind": "App", "metadata": {"name": "a"},
+            "spec": {"catalog": "c", "name": "hello", "namespace": "n", "version": "1", "kubeConfig": {"inCluster": true}},
+        });
+        for (key, value) in spec.as_object().unwrap() {
+            whole["spec"][key] = value.clone();
+        }
+        serde_json::from_value(whole).unwrap()
+    }
+
+    fn catalog(config: &Value) -> Catalog {
+        let mut catalog = Catalog::default();
+        catalog.spec.config = serde_json::from_value(config.clone()).unwrap();
+        catalog
+    }
+
+    /// Every kind of layer; what is named `b` and a number has it as priority.
+    fn whole() -> (App, Catalog) {
+        let extra = |name: &str, priority: i32| json!({"name": name, "namespace": "n", "priority": priority});
+        let refs = |name: &str| json!({"configMap": {"name": name, "namespace": "n"}});
+        let app = app(&json!({
+            "config": refs("app"), "userConfig": refs("user"),
+            "extraConfigs": [
+                extra("b150", 150), extra("b101", 101), extra("b100", 100), extra("b51", 51), extra("b50", 50),
+                extra("first", 25), {"name": "second", "namespace": "n"}, extra("zero", 0), extra("b1", 1),
+                {"kind": "secret", "name": "hidden", "namespace": "n", "priority": 1},
+            ],
+        }));
+        (app, catalog(&refs("catalog")))
+    }
+
+    fn names(layers: &[Layer]) -> Vec<&str> {
+        layers.iter().map(|layer| layer.object.name.as_str()).collect()
+    }
+
+    #[test]
+    fn layers_lie_by_level_and_priority_and_those_of_one_priority_as_they_are_written() {
+        let (app, catalog) = whole();
+        let maps = layers(&app, &catalog, ConfigKind::ConfigMap);
+        let expected =
+            ["catalog", "b1", "first", "second", "zero", "b50", "app", "b51", "b100", "user", "b101", "b150"];
+        assert_eq!(names(&maps), expected);
+        assert_eq!(names(&layers(&app, &catalog, ConfigKind::Secret)), ["hidden"]);
+    }
+
+    #[test]
+    fn later_layers_go_over_earlier_ones_and_lists_are_replaced() {
+        let (app, catalog) = whole();
+        let maps = layers(&app, &catalog, ConfigKind::ConfigMap);
+        let text = |name: &str| match name {
+            "catalog" => "a: 1\nlist: [1, 2]\nmap: {a: 1, b: 1}\ngone: {deep: 1}\n",
+            "app" => "list: []\nmap: {b: 2, c: 2}\n",
+            "b100" => "a: false\nmap: {c: b100}\n",
+            "user" => "gone: null\n",
+            _ => "{}",
+        };
+        let find = |object: &ObjectRef| Some(Contents::from([("values".to_owned(), text(&object.name).to_owned())]));
+        let merged = merged(&maps, ConfigKind::ConfigMap, find).unwrap().unwrap();
+        let expected = json!({"a": false, "list": [], "map": {"a": 1.0, "b": 2.0, "c": "b100"}, "gone": null});
+        assert_eq!(Value::Object(merged), expected);
+    }
+
+    #[test]
+    fn without_layers_there_is_nothing() {
+        let none = layers(&app(&json!({"config": {}})), &catalog(&json!(null)), ConfigKind::ConfigMap);
+        assert_eq!(merged(&none, ConfigKind::ConfigMap, |_| None), Ok(None));
+    }
+
+    #[test]
+    fn what_is_not_there_or_no_values_is_told_in_the_published_words() {
+        let layer = |level| vec![Layer { level, object: ObjectRef { name: "v".into(), namespace: "n".into() } }];
+        let with = |level, kind, contents: &[(&str, &str)]| {
+            let contents: Contents =
+                contents.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
+            merged(&layer(level), kind, |_| Some(contents.clone())).map_err(|error| error.to_string())
+        };
+        let gone = merged(&layer(Level::User), ConfigKind::Secret, |_| None).unwrap_err();
+        assert_eq!(gone.to_string(), "not found error: secret `v` in namespace `n` not found");
+        let two = [("a", "{}"), ("b", "{}")];
+        let text = "parsing error: expected `catalog` configmap has only one key but got 2";
+        assert_eq!(with(Level::Catalog, ConfigKind::ConfigMap, &two), Err(text.into()));
+        let text = "parsing error: expected `user` secret has only one key but got 0";
+        assert_eq!(with(Level::User, ConfigKind::Secret, &[]), Err(text.into()));
+        assert!(with(Level::Extra, ConfigKind::ConfigMap, &two).is_ok(), "extra values have as many keys as they like");
+        let wrong = with(Level::App, ConfigKind::ConfigMap, &[("a", "[1]")]).unwrap_err();
+        assert!(wrong.starts_with("parsing error: failed to parse `app` configmap, logs: "), "{wrong}");
+        let wrong = with(Level::Extra, ConfigKind::ConfigMap, &[("a", "{")]).unwrap_err();
+        assert!(wrong.starts_with("parsing error: failed to parse `v` in `n`, logs: "), "{wrong}");
+    }
+}
