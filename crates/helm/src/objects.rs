@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    chart::{Chart, File, Metadata},
+    chart::{Chart, Dependency, File, Metadata},
     data::{self, yaml},
     functions::{globs::Glob, paths},
     release::{Capabilities, Release},
@@ -11,7 +11,7 @@ use crate::{
         Scope,
         error::Result,
         function::{Args, Function},
-        value::{Entries, Field, Struct, TEXT_MAP, Type, Value},
+        value::{Entries, Field, Struct, TEXT_LIST, TEXT_MAP, Type, Value},
     },
 };
 
@@ -153,47 +153,38 @@ pub fn capabilities(capabilities: &Capabilities) -> Value {
     )
 }
 
+fn texts(texts: &[String]) -> Value {
+    if texts.is_empty() { Value::absent_list(&TEXT_LIST) } else { Value::texts(texts.iter().cloned()) }
+}
+
+fn maintainer([name, email, url]: &[String; 3]) -> Value {
+    let field = |name, json, text: &String| (name, (json, true), Value::text(text));
+    let fields = vec![field("Name", "name", name), field("Email", "email", email), field("URL", "url", url)];
+    structure(&MAINTAINER, true, fields)
+}
+
+fn dependency(of: &Dependency) -> Value {
+    let text = |text: &str| Value::text(text);
+    let imported = of.import_values.iter().map(data::of_json).collect();
+    structure(
+        &DEPENDENCY,
+        true,
+        vec![
+            ("Name", ("name", false), text(&of.name)),
+            ("Version", ("version", true), text(&of.version)),
+            ("Repository", ("repository", false), text(&of.repository)),
+            ("Condition", ("condition", true), text(&of.condition)),
+            ("Tags", ("tags", true), texts(&of.tags)),
+            ("Enabled", ("enabled", true), Value::Bool(true)),
+            ("ImportValues", ("import-values", true), Value::list(imported)),
+            ("Alias", ("alias", true), text(&of.alias)),
+        ],
+    )
+}
+
 pub fn chart(chart: &Chart, is_root: bool) -> Value {
     let text = |text: &str| Value::text(text);
-    let texts = |texts: &[String]| {
-        if texts.is_empty() {
-            Value::absent_list(&crate::template::value::TEXT_LIST)
-        } else {
-            Value::texts(texts.iter().cloned())
-        }
-    };
     let of: &Metadata = &chart.metadata;
-    let maintainer = |[name, email, url]: &[String; 3]| {
-        structure(
-            &MAINTAINER,
-            true,
-            vec![
-                ("Name", ("name", true), text(name)),
-                ("Email", ("email", true), text(email)),
-                ("URL", ("url", true), text(url)),
-            ],
-        )
-    };
-    let dependency = |of: &crate::chart::Dependency| {
-        structure(
-            &DEPENDENCY,
-            true,
-            vec![
-                ("Name", ("name", false), text(&of.name)),
-                ("Version", ("version", true), text(&of.version)),
-                ("Repository", ("repository", false), text(&of.repository)),
-                ("Condition", ("condition", true), text(&of.condition)),
-                ("Tags", ("tags", true), texts(&of.tags)),
-                ("Enabled", ("enabled", true), Value::Bool(true)),
-                (
-                    "ImportValues",
-                    ("import-values", true),
-                    Value::list(of.import_values.iter().map(data::of_json).collect()),
-                ),
-                ("Alias", ("alias", true), text(&of.alias)),
-            ],
-        )
-    };
     // Slices that are nil where there is nothing.
     let several = |ty, items: Vec<Value>| {
         if items.is_empty() { Value::absent_list(ty) } else { Value::typed_list(ty, items) }
