@@ -223,6 +223,6 @@ fn toml_is_only_so_deep_and_so_long() {
     assert!(toml::read(&keys(81)).is_err());
     assert!(toml::read(&keys(1_000_000)).is_err());
     let long = |bytes: usize| format!("#{}", " ".repeat(bytes - 1));
-    assert!(toml::read(&long(data::NODES_MAX)).is_ok());
-    assert!(toml::read(&long(data::NODES_MAX + 1)).is_err());
+    assert!(toml::read(&long(toml::TEXT_BYTES_MAX)).is_ok());
+    assert!(toml::read(&long(toml::TEXT_BYTES_MAX + 1)).is_err());
 }

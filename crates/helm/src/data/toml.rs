@@ -8,7 +8,7 @@ use ::toml::{
 };
 use jiff::civil;
 
-use super::{NODES_MAX, deeper};
+use super::deeper;
 use crate::{
     functions::time::Time,
     template::{
@@ -18,13 +18,16 @@ use crate::{
     },
 };
 
+/// A text that is read may be so long, in bytes.
+pub const TEXT_BYTES_MAX: usize = 1_000_000;
+
 /// What a text holds. How deep it may be is the crate's limit: 80 in a list, in a key, or in the name of a table.
 ///
 /// # Errors
 /// What is wrong with it, or that it is beyond a limit.
 pub fn read(text: &str) -> Result<Entries> {
-    if text.len() > NODES_MAX {
-        return Error::limit(format!("toml: more than {NODES_MAX} bytes"));
+    if text.len() > TEXT_BYTES_MAX {
+        return Error::limit(format!("toml: more than {TEXT_BYTES_MAX} bytes"));
     }
     match text.parse::<Table>() {
         Ok(table) => Ok(entries(table)),
