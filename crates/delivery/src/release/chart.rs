@@ -5,6 +5,8 @@ use helm::chart::{Chart, Dependency, File, Metadata};
 use serde_json::{Map, Value as Json, json};
 use sha2::{Digest, Sha256};
 
+use super::error::{Error, Result};
+
 /// `chart.Chart` of Helm as JSON. The charts that it depends on are not kept, as Helm doesn't.
 pub fn recorded(chart: &Chart) -> Json {
     json!({
@@ -71,6 +73,21 @@ fn filled<const N: usize>(fields: [(&str, Json); N]) -> Json {
     };
     let kept = fields.into_iter().filter(|(_, value)| !is_empty(value));
     Json::Object(kept.map(|(key, value)| (key.to_owned(), value)).collect::<Map<_, _>>())
+}
+
+/// Refuses a chart without those that it says it depends on, as Helm does, in its words.
+pub fn complete(chart: &Chart) -> Result<()> {
+    let is_missing = |wanted: &&Dependency| !chart.dependencies.iter().any(|inner| inner.name() == wanted.name);
+    let missing: Vec<&str> =
+        chart.metadata.dependencies.iter().filter(is_missing).map(|wanted| wanted.name.as_str()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let missing = missing.join(", ");
+    Err(Error::Invalid(format!(
+        "chart {}: found in Chart.yaml, but missing in charts/ directory: {missing}: take the chart as it is published, or run `helm dependency build` in its folder",
+        chart.name()
+    )))
 }
 
 /// Says of two charts whether they are the same, with all that they bring.

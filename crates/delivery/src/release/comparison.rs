@@ -4,6 +4,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{
     apply::{Applying, Owner, guarded, is_kept},
+    chart,
     cluster::{Cluster, Mode, Target},
     engine::{Engine, Request},
     error::{Error, Result},
@@ -53,6 +54,7 @@ impl Engine {
     /// # Errors
     /// What would keep it from beginning.
     pub async fn diff(&self, request: &Request<'_>) -> Result<Vec<Difference>> {
+        chart::complete(request.chart)?;
         let (heads, last) = self.latest(request.name, request.namespace).await?;
         self.cluster().discover().await?;
         let prepared = self.prepare(request, &heads, last.as_ref()).await?;

@@ -221,6 +221,20 @@ async fn definitions_come_first_and_are_never_changed_nor_removed() {
 }
 
 #[tokio::test]
+async fn a_chart_without_those_it_depends_on_is_refused() {
+    let world = World::new().await;
+    let head = "apiVersion: v2\nname: shop\nversion: 1.2.3\ndependencies:\n- {name: inner, version: 1.x.x, repository: '', condition: inner.enabled}\n";
+    let inner = ("charts/inner/Chart.yaml", "apiVersion: v2\nname: inner\nversion: 1.0.0\n");
+    let told =
+        Wish::new(chart_with(&[("map", MAP)], &[("Chart.yaml", head)]), "blue").install(&world).await.unwrap_err();
+    assert!(
+        told.to_string().starts_with("chart shop: found in Chart.yaml, but missing in charts/ directory: inner: "),
+        "{told}"
+    );
+    done(Wish::new(chart_with(&[("map", MAP)], &[("Chart.yaml", head), inner]), "blue").install(&world).await);
+}
+
+#[tokio::test]
 async fn a_namespace_is_made_with_what_it_is_to_say() {
     let world = World::new().await;
     let one = |key: &str, value: &str| [(key.to_owned(), value.to_owned())].into();

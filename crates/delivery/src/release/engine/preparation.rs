@@ -69,6 +69,7 @@ impl Engine {
         if !is_there && upgrades && !request.options.install {
             return Err(Error::NotFound(format!("{:?} has no deployed releases", request.name)));
         }
+        chart::complete(request.chart)?;
         if !is_there
             && !request.options.skip_crds
             && let Some(waiting) = self.define(request).await?
