@@ -14,7 +14,7 @@ use std::{
 use control::Clock;
 use delivery::release::{Chance, Difference, Engine, Limits, Namespace, Options, Outcome, Request};
 use helm::{
-    chart::{Chart, Files, archive},
+    chart::{Chart, Files, archive, ignore},
     values::Table,
     world::KeyKind,
 };
@@ -56,6 +56,7 @@ async fn main() -> Result<(), Failure> {
         atomic: flag("--atomic"),
         install: flag("--install"),
         keep_history: flag("--keep-history"),
+        no_hooks: flag("--no-hooks"),
         take_ownership: flag("--take-ownership"),
         timeout_s: number("--timeout").and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(30),
         namespace: flag("--create-namespace").then(Namespace::default),
@@ -164,5 +165,5 @@ fn read(path: &Path) -> Result<Chart, Failure> {
             }
         }
     }
-    Ok(Chart::load(&files)?)
+    Ok(Chart::load(&ignore::kept(&files)?)?)
 }
