@@ -15,6 +15,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use transport::{Transport, TransportError};
 
 use self::{
@@ -399,14 +400,9 @@ fn taken(url: &str, response: Response<Bytes>) -> Result<Bytes> {
 }
 
 /// For a query: everything but letters, digits and `-._~` in percents.
-fn encoded(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut out, byte| {
-        match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            true => out.push(char::from(byte)),
-            false => out.push_str(&format!("%{byte:02X}")),
-        }
-        out
-    })
+fn encoded(text: &str) -> PercentEncode<'_> {
+    const KEEP: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(text, KEEP)
 }
 
 #[cfg(test)]
