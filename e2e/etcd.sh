@@ -27,8 +27,9 @@ ok() { passed=$((passed + 1)); printf 'ok  %s\n' "$1"; }
 fail() { printf 'FAILED  %s\n' "$1" >&2; exit 1; }
 now_ms() { date +%s%3N; }
 
+# Below the ports that outgoing connections take.
+base=$((20000 + RANDOM % 5000 * 2))
 # An authority, one certificate for the members and one for the servers.
-base=$((20000 + RANDOM % 10000 * 2))
 (
   cd "$work"
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=etcd-ca -keyout ca.key -out ca.crt
