@@ -34,9 +34,10 @@ impl<K: Clone + Eq + Hash, V: Clone> Cache<K, V> {
         Self { life, bytes_max, state: Mutex::new(state) }
     }
 
-    /// What is kept, or what `fetch` brings: a value and its weight. Others that ask for the key meanwhile wait for it; an
-    /// error is for whoever asked, and the next one tries again.
-    pub async fn get<E>(&self, key: &K, fetch: impl AsyncFnOnce() -> Result<(V, usize), E>) -> Result<V, E> {
+    /// What is kept, or what `fetch` brings: a value and its weight. It is given what is kept beyond its life, which may be what
+    /// the repository still has. Others that ask for the key meanwhile wait; an error is for whoever asked, and the next one
+    /// tries again.
+    pub async fn get<E>(&self, key: &K, fetch: impl AsyncFnOnce(Option<V>) -> Result<(V, usize), E>) -> Result<V, E> {
         if let Some(value) = self.kept(key) {
             return Ok(value);
         }
@@ -44,7 +45,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Cache<K, V> {
         let held = turn.lock().await;
         let done = match self.kept(key) {
             Some(value) => Ok(value),
-            None => fetch().await.map(|(value, bytes)| {
+            None => fetch(self.old(key)).await.map(|(value, bytes)| {
                 self.keep(key.clone(), value.clone(), bytes);
                 value
             }),
@@ -64,6 +65,10 @@ impl<K: Clone + Eq + Hash, V: Clone> Cache<K, V> {
         let kept = state.kept.get_mut(key).filter(|kept| now.duration_since(kept.fetched) < self.life)?;
         kept.used = now;
         Some(kept.value.clone())
+    }
+
+    fn old(&self, key: &K) -> Option<V> {
+        self.state.lock().kept.get(key).map(|kept| kept.value.clone())
     }
 
     fn keep(&self, key: K, value: V, bytes: usize) {
@@ -98,7 +103,7 @@ mod tests {
     async fn many_that_ask_at_once_cause_one_fetch() {
         let (cache, fetches) = (Cache::new(Duration::from_secs(60), 100), AtomicUsize::new(0));
         let ask = || {
-            cache.get(&"a", async || {
+            cache.get(&"a", async |_| {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 fetches.fetch_add(1, Ordering::Relaxed);
                 Ok::<_, Infallible>((7, 10))
@@ -111,13 +116,16 @@ mod tests {
         tokio::time::advance(Duration::from_secs(61)).await;
         ask().await.unwrap();
         assert_eq!(fetches.load(Ordering::Relaxed), 2, "what is old is fetched anew");
+        tokio::time::advance(Duration::from_secs(61)).await;
+        let old = cache.get(&"a", async |old| Ok::<_, Infallible>((old.unwrap_or_default() + 1, 10))).await;
+        assert_eq!(old, Ok(8), "who fetches is given what there was");
     }
 
     #[tokio::test(start_paused = true)]
     async fn errors_are_not_kept() {
         let cache = Cache::new(Duration::from_secs(60), 100);
-        assert_eq!(cache.get(&1, async || Err::<((), usize), _>("no")).await, Err("no"));
-        assert_eq!(cache.get(&1, async || Ok::<_, &str>(((), 1))).await, Ok(()));
+        assert_eq!(cache.get(&1, async |_| Err::<((), usize), _>("no")).await, Err("no"));
+        assert_eq!(cache.get(&1, async |_| Ok::<_, &str>(((), 1))).await, Ok(()));
         assert!(cache.state.lock().turns.is_empty());
     }
 
@@ -126,10 +134,10 @@ mod tests {
         let cache = Cache::new(Duration::from_secs(60), 20);
         for key in [1, 2, 1, 3] {
             tokio::time::advance(Duration::from_secs(1)).await;
-            cache.get(&key, async || Ok::<_, Infallible>((key, 10))).await.unwrap();
+            cache.get(&key, async |_| Ok::<_, Infallible>((key, 10))).await.unwrap();
         }
         assert_eq!([1, 2, 3].map(|key| cache.kept(&key)), [Some(1), None, Some(3)]);
-        cache.get(&4, async || Ok::<_, Infallible>((4, 21))).await.unwrap();
+        cache.get(&4, async |_| Ok::<_, Infallible>((4, 21))).await.unwrap();
         assert_eq!([1, 3, 4].map(|key| cache.kept(&key)), [Some(1), Some(3), None], "too large to be kept");
         assert_eq!(cache.state.lock().bytes, 20);
     }

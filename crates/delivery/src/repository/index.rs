@@ -54,6 +54,26 @@ impl Entry {
         self.created.parse().ok()
     }
 
+    fn weight(&self) -> usize {
+        let texts = [
+            &self.name,
+            &self.version,
+            &self.app_version,
+            &self.api_version,
+            &self.description,
+            &self.home,
+            &self.icon,
+            &self.created,
+            &self.digest,
+        ];
+        // An allocation costs more than it holds.
+        let held = |text: &String| if text.capacity() == 0 { 0 } else { text.capacity() + 16 };
+        let listed = |list: &Vec<String>| list.iter().map(|text| held(text) + 24).sum::<usize>();
+        let noted = self.annotations.iter().map(|(key, value)| held(key) + held(value) + 64).sum::<usize>();
+        let own = size_of::<Self>() + listed(&self.keywords) + listed(&self.urls) + noted;
+        own + texts.into_iter().map(held).sum::<usize>()
+    }
+
     /// Highest version first; what is no version comes last.
     pub fn by_version(&self, other: &Self) -> Ordering {
         match (Version::parse(&self.version), Version::parse(&other.version)) {
@@ -129,6 +149,12 @@ impl Index {
         let bare = version.strip_prefix('v').unwrap_or(version);
         let of = |wanted: &str| versions.iter().find(|entry| entry.version == wanted);
         of(version).or_else(|| of(bare)).ok_or(Missing::Version)
+    }
+
+    /// What it takes of memory, in bytes, as near as can be told: what lists and texts hold, and what maps need for each.
+    pub fn weight(&self) -> usize {
+        let all = self.entries.iter();
+        all.map(|(name, versions)| name.capacity() + 64 + versions.iter().map(Entry::weight).sum::<usize>()).sum()
     }
 
     /// How many versions there are of all charts.

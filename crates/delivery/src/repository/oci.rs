@@ -2,13 +2,15 @@
 //!
 //! Source: OCI Distribution Specification 1.1; distribution/distribution docs/spec/auth/token.md; helm.sh/helm/v3 pkg/registry.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::Deserialize;
 
 use super::error::{Class, Error, Result};
 
 pub const SCHEME: &str = "oci://";
+/// When an artefact was made, among a manifest's annotations: RFC 3339.
+pub const CREATED: &str = "org.opencontainers.image.created";
 /// What manifests may be; the last is what registries of the past make of them.
 pub const MANIFESTS: &str =
     "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
@@ -82,7 +84,9 @@ impl fmt::Display for Reference {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Manifest {
+    pub config: Layer,
     pub layers: Vec<Layer>,
+    pub annotations: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -91,7 +95,7 @@ pub struct Layer {
     pub media_type: String,
     pub digest: String,
     pub size: u64,
-    pub annotations: std::collections::BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl Manifest {
@@ -235,7 +239,7 @@ mod tests {
     fn an_artefact_has_one_chart() {
         let manifest = |types: &[&str]| {
             let layer = |type_: &&str| Layer { media_type: (*type_).to_owned(), ..Layer::default() };
-            Manifest { layers: types.iter().map(layer).collect() }
+            Manifest { layers: types.iter().map(layer).collect(), ..Manifest::default() }
         };
         assert!(manifest(&[CHARTS[0], "application/vnd.cncf.helm.chart.provenance.v1.prov"]).chart().is_ok());
         assert!(manifest(&[]).chart().unwrap_err().contains("no layer"));
