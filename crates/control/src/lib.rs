@@ -10,9 +10,11 @@
 
 mod cache;
 mod clock;
+mod connection;
 mod election;
 mod error;
 mod event;
+mod life;
 mod longest;
 mod plan;
 mod queue;
@@ -25,9 +27,11 @@ use jiff::Timestamp;
 pub use self::{
     cache::{Cache, Cached},
     clock::Clock,
+    connection::{CALL_LIMIT, Connect, Direct, bounded},
     election::{Election, Overrun, Timing},
     error::{Class, Error},
     event::{Event, EventType},
+    life::Life,
     longest::Longest,
     plan::{Change, Plan, Step},
     queue::{Queue, Runner},

@@ -1,8 +1,13 @@
-//! Apps in clusters. `release`: charts that are installed in a cluster, upgraded, rolled back and removed.
-//! `repository`: where charts come from. `app`: what an App asks for.
+//! Apps in clusters. `app` and `chart`: their controllers. `release`: charts that are installed in a cluster, upgraded, rolled back and
+//! removed. `repository`: where charts come from. `target`: the clusters that apps go to.
 //!
-//! Controllers call this from reconciles: nothing here blocks, sleeps or polls. What takes time is an outcome that says on what.
+//! Nothing here blocks, sleeps or polls within a reconcile: what takes time is an outcome that says on what.
 
 pub mod app;
+pub mod chart;
+mod controllers;
 pub mod release;
 pub mod repository;
+pub mod target;
+
+pub use self::controllers::{Delivery, Options};

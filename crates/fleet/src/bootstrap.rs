@@ -22,14 +22,14 @@ use api::{
     node_configuration::{BootstrapTokenDiscovery, JoinControlPlane, NodeTaint},
     topology::template::{self, TemplateError},
 };
-use control::{Error, Key, Outcome, Plan, Reconcile, Result};
+use control::{Error, Key, Outcome, Plan, Reconcile, Result, bounded};
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, Client, core::ObjectMeta};
 use serde_json::json;
 
 use self::{cloud_config::FileEntry, kubeadm::KubeadmApi, lock::Lock};
-use crate::{Context, certificates, cluster::is_valid, machine_pool, owner, unacted, workload::bounded};
+use crate::{Context, certificates, cluster::is_valid, machine_pool, owner, unacted};
 
 const PAUSE_S: u64 = 15;
 /// What holds once the user data is there.

@@ -10,7 +10,7 @@ mod watched;
 use std::{collections::HashMap, sync::Arc};
 
 use api::topology::template::{self, TemplateError};
-use control::{Event, EventType, Key, Outcome, Plan, Queue, Reconcile, Result, Runner, Step, Writer};
+use control::{Event, EventType, Key, Life, Outcome, Plan, Queue, Reconcile, Result, Runner, Step, Writer};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{ApiResource, DynamicObject};
@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use self::watched::Watched;
-use crate::{Life, Options};
+use crate::Options;
 
 /// On every object of a kind that a rule is about.
 pub const FINALIZER: &str = "deletion-blocker-operator.finalizers.giantswarm.io";

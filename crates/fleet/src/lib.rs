@@ -30,16 +30,15 @@ mod workload;
 
 use std::sync::Arc;
 
-use control::{Clock, Longest, Reconcile, Runner, Writer};
+use control::{Clock, Connect, Life, Longest, Runner, Writer};
 use kube::Client;
 use parking_lot::Mutex;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
     caches::Caches,
     external::{External, Kinds},
     machine::boot::boot_failure,
-    workload::{Connect, Direct, Workloads},
+    workload::Workloads,
 };
 
 /// What the controllers need from their surroundings.
@@ -70,71 +69,23 @@ pub type Random = Arc<dyn Fn() -> u64 + Send + Sync>;
 /// The running controllers.
 pub struct Fleet(Life);
 
-/// How controllers end.
-#[derive(Clone, Default)]
-pub(crate) struct Life {
-    stop: CancellationToken,
-    /// At once, in the middle of what is under way.
-    abort: CancellationToken,
-    tasks: TaskTracker,
-}
-
-impl Life {
-    /// The same, as soon as it is known that it is to work at all.
-    pub fn spawn_if<R: Reconcile>(
-        &self,
-        works: impl Future<Output = bool> + Send + 'static,
-        runner: Runner,
-        reconciler: R,
-    ) {
-        let stop = self.stop.clone();
-        let running = async move {
-            if stop.run_until_cancelled(works).await == Some(true) {
-                runner.run(Arc::new(reconciler), stop).await;
-            }
-        };
-        self.tasks.spawn(self.abort.clone().run_until_cancelled_owned(running));
-    }
-
-    /// Runs until the controllers end.
-    pub fn task(&self, running: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
-        self.tasks.spawn(async move {
-            let _ = stop.run_until_cancelled(running).await;
-        });
-    }
-
-    pub fn spawn<R: Reconcile>(&self, runner: Runner, reconciler: R) {
-        let running = runner.run(Arc::new(reconciler), self.stop.clone());
-        self.tasks.spawn(self.abort.clone().run_until_cancelled_owned(running));
-    }
-}
-
 impl Fleet {
     /// Starts all controllers and returns at once; they begin to work when their caches are filled.
     pub fn start(options: Options) -> Self {
         let life = Life::default();
         let starting = life.clone();
-        life.tasks.spawn(async move {
-            tokio::select! {
-                () = starting.stop.cancelled() => {}
-                () = launch(options, &starting) => {}
-            }
-        });
+        life.task(async move { launch(options, &starting).await });
         Self(life)
     }
 
     /// Lets the reconciles that are under way finish, and returns.
     pub async fn shutdown(self) {
-        self.0.stop.cancel();
-        self.0.tasks.close();
-        self.0.tasks.wait().await;
+        self.0.shutdown().await;
     }
 
     /// Cuts off the reconciles that are under way, wherever they are, as the end of the process would.
     pub async fn abort(self) {
-        self.0.abort.cancel();
-        self.shutdown().await;
+        self.0.abort().await;
     }
 }
 
@@ -142,7 +93,7 @@ async fn launch(options: Options, life: &Life) {
     let writer = Writer::new(options.client.clone(), "skep-fleet", options.clock.clone());
     deletion_rules::start(&options, &writer, life);
     let caches = Caches::start(&options.client, &writer);
-    let workloads = Workloads::new(caches.clone(), options.connect.clone(), options.clock.clone(), life.stop.clone());
+    let workloads = Workloads::new(caches.clone(), options.connect.clone(), options.clock.clone(), life.stop());
     let runner = || Runner::new(options.concurrency, options.clock.clone()).measured(&options.longest);
     let (clusters, machines, sets, deployments, bootstraps, control_planes) =
         (runner(), runner(), runner(), runner(), runner(), runner());

@@ -38,12 +38,12 @@ use api::{
     openstack_cluster::OpenStackCluster,
     openstack_reference::{IdentityRef, IdentityType},
 };
-use control::{Cache, Cached, Key, Queue, Runner, Writer};
+use control::{Cache, Cached, Key, Life, Queue, Runner, Writer};
 use kube::core::ObjectMeta;
 use parking_lot::Mutex;
 
 pub use self::image::CRD as IMAGES_CRD;
-use crate::{Caches, Life, Options, Random, Workloads, owner};
+use crate::{Caches, Options, Random, Workloads, owner};
 
 /// Makes clients of clouds: over the network, or of a cloud in the same process.
 pub trait Clouds: Send + Sync + 'static {

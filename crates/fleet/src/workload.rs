@@ -3,13 +3,12 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use api::names::Purpose;
-use control::{Clock, Error, Key, Queue, Result};
-use futures::{StreamExt, future::BoxFuture, pin_mut};
+use control::{CALL_LIMIT, Clock, Connect, Error, Key, Queue, Result, bounded};
+use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::{
-    Api, Client, Config,
+    Api, Client,
     api::{ListParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
     runtime::watcher::{self, watcher},
 };
 use parking_lot::{Mutex, RwLock};
@@ -23,50 +22,8 @@ const RECONNECT_MIN: Duration = Duration::from_millis(500);
 const RECONNECT_MAX: Duration = Duration::from_secs(30);
 /// Longest pause while an API has never answered yet.
 const STARTING_MAX: Duration = Duration::from_secs(2);
-/// One call to a workload cluster.
-const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// Pages of a pod list.
 const PODS_MAX: u32 = 500;
-
-/// Turns a kubeconfig into a client.
-pub trait Connect: Send + Sync + 'static {
-    fn connect<'a>(&'a self, kubeconfig: &'a str) -> BoxFuture<'a, Result<Client>>;
-}
-
-/// Over the network, as the kubeconfig says.
-#[derive(Clone, Copy, Debug)]
-pub struct Direct;
-
-impl Connect for Direct {
-    fn connect<'a>(&'a self, kubeconfig: &'a str) -> BoxFuture<'a, Result<Client>> {
-        Box::pin(async move {
-            let unreadable =
-                |error: &dyn std::fmt::Display| Error::Retry(format!("the kubeconfig cannot be used: {error}"));
-            // The parser's own words quote the lines around, and those of a proxy its password: conditions show them to everybody.
-            let kubeconfig = Kubeconfig::from_yaml(kubeconfig).map_err(|_| unreadable(&"it is not a kubeconfig"))?;
-            let mut clusters = kubeconfig.clusters.iter().filter_map(|one| one.cluster.as_ref());
-            if clusters.any(|cluster| cluster.proxy_url.as_ref().is_some_and(|url| !url.is_empty())) {
-                return Err(unreadable(&"it has a proxy-url: workload clusters are reached directly"));
-            }
-            let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-            let mut config = config.map_err(|error| unreadable(&error))?;
-            // What the environment names is on the way to clouds.
-            config.proxy_url = None;
-            config.connect_timeout = Some(CALL_LIMIT);
-            Client::try_from(config).map_err(|error| unreadable(&error))
-        })
-    }
-}
-
-/// One call to a workload cluster, which must not hold up the reconciles of others: an API that goes away in the middle of
-/// a call may never answer it.
-pub async fn bounded<T, E>(
-    cluster: &Key,
-    call: impl Future<Output = std::result::Result<T, E>>,
-) -> Result<std::result::Result<T, E>> {
-    let answered = tokio::time::timeout(CALL_LIMIT, call).await;
-    answered.map_err(|_| Error::Retry(format!("the API of cluster {cluster} does not answer within {CALL_LIMIT:?}")))
-}
 
 /// Whether a cluster's API answered when it was last asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -367,35 +324,4 @@ fn trimmed(mut node: Node) -> Node {
         status.volumes_in_use = None;
     }
     node
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn an_api_that_never_answers_holds_up_nobody() {
-        let cluster = Key::new("default", "demo");
-        let started = tokio::time::Instant::now();
-        let never = bounded::<(), ()>(&cluster, std::future::pending()).await;
-        assert!(never.unwrap_err().to_string().contains("does not answer within 5s"));
-        assert_eq!(started.elapsed(), CALL_LIMIT);
-        assert_eq!(bounded::<_, ()>(&cluster, async { Ok(1) }).await.unwrap(), Ok(1));
-    }
-
-    #[tokio::test]
-    async fn nothing_that_a_kubeconfig_hides_is_told() {
-        let kubeconfig = |cluster: &str, user: &str| {
-            format!(
-                "current-context: a\ncontexts: [{{name: a, context: {{cluster: a, user: a}}}}]\n\
-                 clusters:\n- name: a\n  cluster: {{server: 'https://192.0.2.1:6443', {cluster}}}\n\
-                 users:\n- name: a\n  user:\n    token: s3cret\n    {user}\n"
-            )
-        };
-        let told = async |text: String| Direct.connect(&text).await.err().unwrap().chain();
-        let proxy = told(kubeconfig("proxy-url: 'http://user:s3cret@proxy.test:3128'", "")).await;
-        assert!(proxy.contains("proxy-url") && !proxy.contains("s3cret"), "{proxy}");
-        let broken = told(kubeconfig("", "token-file: [")).await;
-        assert!(broken.contains("kubeconfig") && !broken.contains("s3cret"), "{broken}");
-    }
 }

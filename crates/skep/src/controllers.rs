@@ -86,7 +86,7 @@ fn work(client: Client, deletion_rules: Vec<Rule>, clouds: openstack::Options) -
     Fleet::start(fleet::Options {
         client,
         clock: Clock::system(),
-        connect: Arc::new(fleet::Direct),
+        connect: Arc::new(control::Direct),
         clouds: Arc::new(fleet::openstack::Network(clouds)),
         extensions: Arc::new(fleet::extension::Network),
         concurrency: CONCURRENCY,

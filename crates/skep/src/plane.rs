@@ -181,7 +181,7 @@ fn work(server: &Server, deletion_rules: Vec<Rule>, clouds: openstack::Options) 
     Fleet::start(fleet::Options {
         client: Client::new(server.service_as(user), "default"),
         clock: Clock::system(),
-        connect: Arc::new(fleet::Direct),
+        connect: Arc::new(control::Direct),
         clouds: Arc::new(fleet::openstack::Network(clouds)),
         extensions: Arc::new(fleet::extension::Network),
         concurrency: CONCURRENCY,

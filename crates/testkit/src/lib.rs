@@ -23,7 +23,8 @@ use api::{
 };
 use apiserver::{Server as ApiServer, User};
 use axum::body::Body;
-use fleet::{Connect, Fleet, openstack::Clouds};
+use control::Connect;
+use fleet::{Fleet, openstack::Clouds};
 use futures::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;

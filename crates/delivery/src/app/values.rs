@@ -109,6 +109,15 @@ fn texts<'c>(layer: &Layer, kind: ConfigKind, contents: &'c Contents) -> Result<
     Ok(contents.values().collect())
 }
 
+/// As it is written to the target cluster.
+///
+/// # Errors
+/// That it cannot be written.
+pub fn text(values: &Table) -> control::Result<String> {
+    let written = helm::data::yaml::text(&helm::data::of_json(&values.clone().into()));
+    written.map_err(|error| control::Error::bug(format!("values cannot be written: {error}")))
+}
+
 const fn name(level: Level) -> &'static str {
     match level {
         Level::Catalog => "catalog",

@@ -91,9 +91,10 @@ impl<'a> Applying<'a> {
     /// Of the first kind that cannot be applied, all that is wrong with it.
     pub async fn carry_out(&self) -> Result<()> {
         for batch in self.new.chunk_by(|left, right| left.id().kind == right.id().kind) {
-            all(self.cluster.each(batch, |target| self.put(target)).await)?;
+            all(self.cluster.each(batch.iter().map(|target| self.put(target)).collect()).await)?;
         }
-        all(self.cluster.each(&self.gone(), |target| self.remove(target)).await)
+        let gone = self.gone();
+        all(self.cluster.each(gone.iter().map(|target| self.remove(target)).collect()).await)
     }
 
     /// Refuses a manifest with objects that are not this release's, before anything is done.

@@ -176,17 +176,15 @@ impl Cluster {
         }
     }
 
-    /// The same for many: so many at once as this cluster's limit says, in their order.
-    pub async fn each<'t, T, R, F>(&self, targets: &'t [T], call: impl Fn(&'t T) -> F) -> Vec<Result<R>>
-    where
-        F: Future<Output = Result<R>>,
-    {
-        stream::iter(targets.iter().map(call)).buffered(self.parallel).collect().await
+    /// Many calls: so many at once as this cluster's limit says, in their order.
+    pub async fn each<R, F: Future<Output = Result<R>>>(&self, calls: Vec<F>) -> Vec<Result<R>> {
+        stream::iter(calls).buffered(self.parallel).collect().await
     }
 
     /// What is there of each.
     pub async fn get_all(&self, targets: &[Target]) -> Result<Vec<Option<Json>>> {
-        stream::iter(targets.iter().map(|target| self.get(target))).buffered(self.parallel).try_collect().await
+        let calls: Vec<_> = targets.iter().map(|target| self.get(target)).collect();
+        stream::iter(calls).buffered(self.parallel).try_collect().await
     }
 }
 

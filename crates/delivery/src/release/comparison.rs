@@ -99,7 +99,7 @@ fn drifting<'a>(cluster: &'a Cluster, owner: Owner<'a>, targets: &'a Vec<Target>
 impl Applying<'_> {
     /// What carrying this out would change; the cluster itself says what would be.
     async fn differences(&self) -> Result<Vec<Difference>> {
-        let found = self.cluster.each(self.new, |target| self.difference(target)).await;
+        let found = self.cluster.each(self.new.iter().map(|target| self.difference(target)).collect()).await;
         let mut found = found.into_iter().collect::<Result<Vec<_>>>()?;
         let gone = self.gone();
         for (target, live) in gone.iter().zip(self.cluster.get_all(&gone).await?) {

@@ -226,6 +226,22 @@ impl Engine {
         }
     }
 
+    /// Ends what somebody else began and does not go on with: its first revision failed, and of a later one nothing is known.
+    ///
+    /// # Errors
+    /// That the cluster does not say, or that the release was changed meanwhile.
+    pub async fn give_up(&self, name: &str, namespace: &str, why: &str) -> Result<()> {
+        valid(name, namespace)?;
+        let Some(mut last) = self.latest(name, namespace).await?.1 else { return Ok(()) };
+        let status = last.release.info.status;
+        if last.operation.is_some() || !(status.is_pending() || status == Status::Uninstalling) {
+            return Ok(());
+        }
+        last.release.info.status = if last.release.version == 1 { Status::Failed } else { Status::Unknown };
+        why.clone_into(&mut last.release.info.description);
+        self.save(&mut last).await
+    }
+
     /// The newest revision of a release.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //! before anybody knew of its node.
 
 use api::{cluster::Cluster, machine::Machine, names};
-use control::{Key, Outcome, Result};
+use control::{Key, Outcome, Result, bounded};
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api,
@@ -11,11 +11,7 @@ use kube::{
 use tracing::info;
 
 use super::{Seen, is_control_plane};
-use crate::{
-    machine::is_unreachable,
-    owner,
-    workload::{Workloads, bounded},
-};
+use crate::{machine::is_unreachable, owner, workload::Workloads};
 
 /// Before a node is tried again that could not be deleted.
 const PAUSE_S: u64 = 20;

@@ -5,7 +5,7 @@
 //! is refused. Source: kubernetes-sigs/cluster-api controlplane/kubeadm/pkg/workload_cluster{,_coredns}.go.
 
 use api::{cluster_configuration::ClusterConfiguration, control_plane::KubeadmControlPlane, names};
-use control::{Error, Key, Result};
+use control::{Error, Key, Result, bounded};
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment},
     core::v1::PodTemplateSpec,
@@ -17,10 +17,7 @@ use kube::{
 use serde_json::{Value, json};
 
 use super::{cluster_configuration, kubeadm_config};
-use crate::{
-    owner,
-    workload::{Workloads, bounded},
-};
+use crate::{owner, workload::Workloads};
 
 const NAMESPACE: &str = "kube-system";
 const KUBE_PROXY: &str = "kube-proxy";

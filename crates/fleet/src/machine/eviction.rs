@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use control::{Error, Key, Outcome, Result};
+use control::{Error, Key, Outcome, Result, bounded};
 use futures::StreamExt;
 use k8s_openapi::api::{
     apps::v1::DaemonSet,
@@ -17,10 +17,7 @@ use serde::de::DeserializeOwned;
 use tracing::debug;
 
 use super::drain::{Load, Volume};
-use crate::{
-    owner,
-    workload::{Workloads, bounded},
-};
+use crate::{owner, workload::Workloads};
 
 /// Pods that are evicted at once.
 const EVICTIONS_AT_ONCE: usize = 10;

@@ -6,7 +6,7 @@ use api::{
     machine::{Machine, NodeInfo, NodeRef, NodeSwap, TaintPropagation},
     names,
 };
-use control::{Error, Key, Outcome, Result};
+use control::{Error, Key, Outcome, Result, bounded};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use kube::{
     Api,
@@ -16,10 +16,7 @@ use serde_json::json;
 use tracing::warn;
 
 use super::{MachinePlan, Memory, NODE_PAUSE_S, Seen, eviction};
-use crate::{
-    owner,
-    workload::{Workloads, bounded},
-};
+use crate::{owner, workload::Workloads};
 
 /// Label prefixes that are carried from a machine to its node (Cluster API book, metadata propagation).
 const SYNCED_PREFIX: &str = "node-role.kubernetes.io";

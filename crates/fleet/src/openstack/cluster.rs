@@ -13,7 +13,7 @@ use api::{
     openstack_cluster::{OpenStackCluster, OpenStackClusterStatus},
     openstack_reference::Provisioned,
 };
-use control::{EventType, Key, Outcome, Plan, Reconcile};
+use control::{EventType, Key, Outcome, Plan, Reconcile, bounded};
 use jiff::Timestamp;
 
 use super::{
@@ -225,7 +225,7 @@ impl OpenStackClusters {
         let name = cluster.metadata.name.clone().unwrap_or_default();
         let workload = Key::new(key.namespace.as_str(), name);
         let Some(client) = self.0.workloads.client(&workload) else { return };
-        match crate::workload::bounded(&workload, leftovers::going(client)).await {
+        match bounded(&workload, leftovers::going(client)).await {
             Ok(Ok(leftovers::Going { volumes, snapshots })) => {
                 owner::annotate(&mut after.metadata, names::VOLUMES_ANNOTATION, volumes);
                 if !snapshots.is_empty() {

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use api::resource_set::ResourceRef;
-use control::Key;
+use control::{Key, bounded};
 use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
@@ -13,7 +13,7 @@ use kube::{
 use serde_json::Value;
 
 use super::manifests;
-use crate::{Context, workload::bounded};
+use crate::Context;
 
 /// As whom objects are written.
 const MANAGER: &str = "skep-clusterresourceset";

@@ -1,5 +1,7 @@
 //! How releases go.
 
+use kube::api::PropagationPolicy;
+
 use super::{
     Engine, Options, Outcome,
     operation::{Kind, Operation, Step},
@@ -71,8 +73,9 @@ impl Engine {
         let targets = self.going(&stored.release).await?;
         for batch in targets.chunk_by(|left, right| left.id().kind == right.id().kind) {
             let propagation = operation.options.propagation;
-            let deleted =
-                self.cluster.each(batch, |target| remove(&self.cluster, target, owner, propagation.into())).await;
+            let removal = |target| remove(&self.cluster, target, owner, PropagationPolicy::from(propagation));
+            let removals: Vec<_> = batch.iter().map(removal).collect();
+            let deleted = self.cluster.each(removals).await;
             deleted.into_iter().collect::<Result<Vec<bool>>>()?;
         }
         Ok(Stand::Next)

@@ -1,0 +1,130 @@
+//! Where the chart of an app is. Source: giantswarm/app-operator, the chart resource.
+
+use api::app::{App, Catalog, Chart, Quoted};
+use kube::ResourceExt;
+
+use super::status::Failure;
+use crate::repository::{Access, Class, Error, Missing, Repositories, joined};
+
+const VISIBILITY_LABEL: &str = "application.giantswarm.io/catalog-visibility";
+/// The status of a Chart whose archive is not to be had.
+pub const PULL_FAILED: &str = "chart-pull-failed";
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub url: String,
+    /// As the repository writes it.
+    pub version: String,
+}
+
+/// The repositories to try, the best first: the one that the Chart has its archive from, or the next if that failed.
+pub fn repositories(catalog: &Catalog, chart: Option<&Chart>) -> Vec<String> {
+    let mut urls: Vec<String> = catalog.spec.repositories.iter().map(|repository| repository.url.clone()).collect();
+    if urls.is_empty() {
+        return vec![catalog.spec.storage.url.clone()];
+    }
+    let used = chart.and_then(|chart| urls.iter().position(|url| chart.spec.tarball_url.contains(url.as_str())));
+    if let (Some(used), Some(chart)) = (used, chart) {
+        let failed = chart.status.as_ref().is_some_and(|status| status.release.status == PULL_FAILED);
+        let first = (used + usize::from(failed)) % urls.len();
+        urls.rotate_left(first);
+    }
+    if is_internal(catalog) {
+        urls.truncate(1);
+    }
+    urls
+}
+
+fn is_internal(catalog: &Catalog) -> bool {
+    catalog.labels().get(VISIBILITY_LABEL).is_some_and(|visibility| visibility == "internal")
+}
+
+/// The address that follows from name and version where nothing lists them.
+fn predicted(repository: &str, name: &str, version: &str) -> String {
+    let (repository, version) = (repository.trim_end_matches('/'), version.strip_prefix('v').unwrap_or(version));
+    match repository.starts_with("oci://") {
+        true => format!("{repository}/{name}:{version}"),
+        false => format!("{repository}/{name}-{version}.tgz"),
+    }
+}
+
+/// Whether what the Chart has now is still what the app wants, so that no index need be asked.
+fn holds(app: &App, chart: &Chart, repository: &str) -> bool {
+    let wanted = [app.spec.version.as_str(), app.chart_version()];
+    let failed = chart.status.as_ref().is_some_and(|status| status.release.status == PULL_FAILED);
+    let url = &chart.spec.tarball_url;
+    !failed
+        && wanted.contains(&chart.spec.version.as_str())
+        && url.starts_with(repository)
+        && url.contains(app.spec.name.as_str())
+}
+
+/// Finds the archive.
+///
+/// # Errors
+/// The status of an app whose chart is not to be found, by the last repository that was asked.
+pub async fn find(
+    app: &App,
+    catalog: &Catalog,
+    chart: Option<&Chart>,
+    charts: &Repositories,
+    access: &Access,
+) -> Result<Source, Failure> {
+    let mut failure =
+        Failure::new("unknown-error", format!("catalog {} names no repository", Quoted(&catalog.name_any())));
+    for repository in repositories(catalog, chart) {
+        if repository.is_empty() {
+            continue;
+        }
+        if is_internal(catalog) || repository.starts_with("oci://") {
+            let url = predicted(&repository, &app.spec.name, app.chart_version());
+            return Ok(Source { url, version: app.chart_version().to_owned() });
+        }
+        if let Some(chart) = chart.filter(|chart| holds(app, chart, &repository)) {
+            return Ok(Source { url: chart.spec.tarball_url.clone(), version: chart.spec.version.clone() });
+        }
+        match charts.index(access, &repository).await {
+            Ok(index) => match index.find(&app.spec.name, &app.spec.version) {
+                Ok(entry) => match entry.urls.first().filter(|url| !url.is_empty()) {
+                    Some(url) => {
+                        return Ok(Source { url: joined(&repository, url), version: entry.version.clone() });
+                    }
+                    None => failure = no_address(app),
+                },
+                Err(missing) => failure = told(app, &repository, missing),
+            },
+            Err(error) => failure = unread(&repository, &error),
+        }
+    }
+    Err(failure)
+}
+
+fn no_address(app: &App) -> Failure {
+    let (name, version) = (Quoted(&app.spec.name), Quoted(&app.spec.version));
+    Failure::new(
+        "app-version-not-found",
+        format!("app version not found error: no URL in index.yaml for app {name} version {version}"),
+    )
+}
+
+fn told(app: &App, repository: &str, missing: Missing) -> Failure {
+    let (name, version, url) = (Quoted(&app.spec.name), Quoted(&app.spec.version), Quoted(repository));
+    match missing {
+        Missing::All => {
+            Failure::new("catalog-empty", format!("catalog empty error: index.yaml for {url} has no entries"))
+        }
+        Missing::Chart => Failure::new(
+            "app-not-found",
+            format!("app not found error: no entries for app {name} in index.yaml for {url}"),
+        ),
+        Missing::Version => Failure::new(
+            "app-version-not-found",
+            format!("app version not found error: no app {name} in index.yaml with given version {version}"),
+        ),
+    }
+}
+
+fn unread(repository: &str, error: &Error) -> Failure {
+    let status = if error.class == Class::Address { "unknown-error" } else { "index-not-found" };
+    Failure::new(status, format!("index not found error: index.yaml for {}: {}", Quoted(repository), error.what))
+}

@@ -1,0 +1,4 @@
+//! What becomes of a Chart: a release in the cluster that it is in.
+
+pub mod controller;
+pub mod decision;

@@ -1,0 +1,234 @@
+//! The controllers of the app platform, and what they share.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use api::app::{App, AppCatalogEntry, Catalog, ConfigKind};
+use control::{CALL_LIMIT, Cache, Class, Error, Key, Life, Longest, Queue, Result, Runner, Writer};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+    runtime::watcher,
+};
+use serde_json::json;
+
+use crate::{
+    app::{
+        MANAGER,
+        controller::Apps,
+        interests::{Interest, Interests, referenced},
+        values::Contents,
+    },
+    chart::controller::{Archives, Charts},
+    repository::{Access, Repositories},
+    target::{Surroundings, Targets},
+};
+
+/// Objects that hold values carry this label, so that only they are watched.
+const WATCHING: &str = "app-operator.giantswarm.io/watching";
+
+/// What the controllers need from their surroundings.
+#[derive(Clone)]
+pub struct Options {
+    pub with: Surroundings,
+    /// How repositories are reached.
+    pub access: Access,
+    /// What restrictions of catalogs call the infrastructure.
+    pub provider: String,
+    /// Reconciles at once, for each controller.
+    pub concurrency: usize,
+    /// Is told how long reconciles take.
+    pub longest: Longest,
+}
+
+/// The running controllers.
+pub struct Delivery(Life);
+
+impl Delivery {
+    /// Starts all controllers and returns at once; they begin to work when their caches are filled.
+    pub fn start(options: Options) -> Self {
+        let life = Life::default();
+        let starting = life.clone();
+        life.task(async move { launch(options, &starting).await });
+        Self(life)
+    }
+
+    /// Lets the reconciles that are under way finish, and returns.
+    pub async fn shutdown(self) {
+        self.0.shutdown().await;
+    }
+
+    /// Cuts off the reconciles that are under way, wherever they are, as the end of the process would.
+    pub async fn abort(self) {
+        self.0.abort().await;
+    }
+}
+
+/// What all of them share.
+pub struct Context {
+    pub caches: Caches,
+    pub writer: Writer,
+    pub values: Values,
+    pub targets: Arc<Targets>,
+    pub repositories: Repositories,
+    pub charts: Archives,
+    pub access: Access,
+    pub provider: String,
+}
+
+pub struct Caches {
+    pub apps: Arc<Cache<App>>,
+    pub catalogs: Arc<Cache<Catalog>>,
+    pub entries: Arc<Cache<AppCatalogEntry>>,
+}
+
+async fn launch(options: Options, life: &Life) {
+    let client = options.with.client.clone();
+    let writer = Writer::new(client.clone(), MANAGER, options.with.clock.clone());
+    let all = watcher::Config::default;
+    let caches = Caches {
+        apps: Cache::start(client.clone(), all(), &writer),
+        catalogs: Cache::start(client.clone(), all(), &writer),
+        entries: Cache::start(client.clone(), all(), &writer),
+    };
+    let values = Values::start(&client, &writer);
+    let runner = || Runner::new(options.concurrency, options.with.clock.clone()).measured(&options.longest);
+    let (apps, charts) = (runner(), runner());
+    let interests = Arc::new(Interests::default());
+    let targets = Targets::new(options.with.clone(), interests.clone(), apps.queue(), charts.queue(), life.stop());
+    feed(&caches, &values, &interests, &targets, &apps.queue());
+    caches.apps.synced().await;
+    caches.catalogs.synced().await;
+    caches.entries.synced().await;
+    values.synced().await;
+    let context = Arc::new(Context {
+        caches,
+        writer,
+        values,
+        targets,
+        repositories: Repositories::default(),
+        charts: Archives::default(),
+        access: options.access,
+        provider: options.provider,
+    });
+    life.spawn(apps, Apps(context.clone()));
+    life.spawn(charts, Charts::new(context));
+}
+
+/// Which change wakes which app.
+fn feed(caches: &Caches, values: &Values, interests: &Arc<Interests>, targets: &Arc<Targets>, apps: &Queue) {
+    let (known, index, links, queue) = (Arc::downgrade(&caches.apps), interests.clone(), targets.clone(), apps.clone());
+    caches.apps.on_change(move |app| {
+        let key = Key::of(app.as_ref());
+        let current = known.upgrade().and_then(|apps| apps.get(&key));
+        if let Some(left) = index.update(&key, current.as_deref()) {
+            links.forget(&left);
+        }
+        for waiting in index.of(&Interest::App(key.clone())) {
+            queue.add(waiting);
+        }
+        queue.add(key);
+    });
+    let (index, queue) = (interests.clone(), apps.clone());
+    caches.catalogs.on_change(move |catalog| {
+        for app in index.of(&Interest::Catalog(catalog.metadata.name.clone().unwrap_or_default())) {
+            queue.add(app);
+        }
+    });
+    let (index, queue, catalogs) = (interests.clone(), apps.clone(), Arc::downgrade(&caches.catalogs));
+    let wake = Arc::new(move |kind: ConfigKind, key: Key| {
+        for app in index.of(&Interest::Values(kind, key.clone())) {
+            queue.add(app);
+        }
+        let Some(catalogs) = catalogs.upgrade() else { return };
+        for catalog in catalogs.keys().iter().filter_map(|name| catalogs.get(name)) {
+            let is_its =
+                catalog.spec.config.as_ref().is_some_and(|refs| referenced(refs).any(|one| one == (kind, key.clone())));
+            if is_its {
+                let name = catalog.metadata.name.clone().unwrap_or_default();
+                index.of(&Interest::Catalog(name)).into_iter().for_each(|app| queue.add(app));
+            }
+        }
+    });
+    let other = wake.clone();
+    values.maps.on_change(move |map| wake(ConfigKind::ConfigMap, Key::of(map.as_ref())));
+    values.secrets.on_change(move |secret| other(ConfigKind::Secret, Key::of(secret.as_ref())));
+}
+
+/// What values are in: objects that an app has named once are marked and watched from then on.
+pub struct Values {
+    client: Client,
+    maps: Arc<Cache<ConfigMap>>,
+    secrets: Arc<Cache<Secret>>,
+}
+
+impl Values {
+    fn start(client: &Client, writer: &Writer) -> Self {
+        let marked = || watcher::Config::default().labels(&format!("{WATCHING}=true"));
+        Self {
+            client: client.clone(),
+            maps: Cache::start(client.clone(), marked(), writer),
+            secrets: Cache::start(client.clone(), marked(), writer),
+        }
+    }
+
+    async fn synced(&self) {
+        self.maps.synced().await;
+        self.secrets.synced().await;
+    }
+
+    /// What an object holds as text; none if it does not exist.
+    pub async fn contents(&self, kind: ConfigKind, key: &Key) -> Result<Option<Contents>> {
+        match kind {
+            ConfigKind::ConfigMap => {
+                if let Some(map) = self.maps.get(key) {
+                    return Ok(Some(map.data.clone().unwrap_or_default()));
+                }
+                let found = self.find::<ConfigMap>(key).await?;
+                Ok(found.map(|map| map.data.unwrap_or_default()))
+            }
+            ConfigKind::Secret => {
+                if let Some(secret) = self.secrets.get(key) {
+                    return Ok(Some(texts(&secret)));
+                }
+                Ok(self.find::<Secret>(key).await?.as_ref().map(texts))
+            }
+        }
+    }
+
+    /// Reads an object that is not watched yet, and marks it.
+    async fn find<K>(&self, key: &Key) -> Result<Option<K>>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned,
+    {
+        let objects = Api::<K>::namespaced(self.client.clone(), &key.namespace);
+        let mark = json!({"metadata": {"labels": {WATCHING: "true"}}});
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        match objects.patch(&key.name, &params, &Patch::Merge(&mark)).await {
+            Ok(found) => Ok(Some(found)),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            Err(error) => Err(Error::api("mark", format!("{} {key}", K::kind(&())), error)),
+        }
+    }
+}
+
+/// What is not text is none for whoever reads values.
+fn texts(secret: &Secret) -> Contents {
+    let data = secret.data.iter().flatten();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    data.map(|(key, value)| (key.clone(), text(&value.0))).collect::<BTreeMap<_, _>>()
+}
+
+/// Whether an error says that a cluster does not answer, rather than what it answered.
+pub fn is_silence(error: &Error) -> bool {
+    match error {
+        Error::Api { source, .. } => !matches!(source.as_ref(), kube::Error::Api(_)),
+        Error::Retry(text) => {
+            error.class() == Class::Retry && text.contains(&format!("does not answer within {CALL_LIMIT:?}"))
+        }
+        _ => false,
+    }
+}
