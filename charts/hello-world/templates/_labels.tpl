@@ -3,7 +3,7 @@
 {{- /* What a workload's pods are found by. Never changes: selectors of a workload cannot. */ -}}
 {{- define "selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "labels" -}}
