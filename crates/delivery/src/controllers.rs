@@ -2,15 +2,16 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use api::app::{App, AppCatalogEntry, Catalog, ConfigKind};
+use api::app::{App, AppCatalogEntry, CATALOG_NAMESPACES, Catalog, ConfigKind};
 use control::{CALL_LIMIT, Cache, Class, Error, Key, Life, Longest, Queue, Result, Runner, Writer};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
-    Api, Client,
+    Api, Client, ResourceExt,
     api::{Patch, PatchParams},
     runtime::watcher,
 };
 use serde_json::json;
+use transport::Transport;
 
 use crate::{
     app::{
@@ -20,7 +21,7 @@ use crate::{
         values::Contents,
     },
     chart::controller::{Archives, Charts},
-    repository::{Access, Repositories},
+    repository::{Access, Repositories, grant},
     target::{Surroundings, Targets},
 };
 
@@ -32,7 +33,7 @@ const WATCHING: &str = "app-operator.giantswarm.io/watching";
 pub struct Options {
     pub with: Surroundings,
     /// How repositories are reached.
-    pub access: Access,
+    pub transport: Arc<dyn Transport>,
     /// What restrictions of catalogs call the infrastructure.
     pub provider: String,
     /// Reconciles at once, for each controller.
@@ -72,14 +73,36 @@ pub struct Context {
     pub targets: Arc<Targets>,
     pub repositories: Repositories,
     pub charts: Archives,
-    pub access: Access,
+    pub transport: Arc<dyn Transport>,
     pub provider: String,
+}
+
+impl Context {
+    /// How a repository of a catalog is reached; of none, as anybody would.
+    ///
+    /// # Errors
+    /// What of the catalog's Secret cannot be used.
+    pub fn access(&self, catalog: Option<&Catalog>, url: &str) -> Result<Access, String> {
+        let Some(catalog) = catalog else { return Ok(Access::new(self.transport.clone())) };
+        let (name, namespace) = (catalog.name_any(), catalog.namespace().unwrap_or_default());
+        let secret = self.caches.credentials.get(&Key::new(namespace, grant::secret_name(&name)));
+        grant::access(self.transport.clone(), catalog, secret.as_deref(), url)
+    }
+
+    /// The catalog that an app names.
+    pub fn catalog(&self, app: &App) -> Option<Arc<Catalog>> {
+        let own = app.spec.catalog_namespace.as_deref().filter(|namespace| !namespace.is_empty());
+        let places = own.map_or_else(|| CATALOG_NAMESPACES.to_vec(), |own| vec![own]);
+        places.into_iter().find_map(|place| self.caches.catalogs.get(&Key::new(place, &app.spec.catalog)))
+    }
 }
 
 pub struct Caches {
     pub apps: Arc<Cache<App>>,
     pub catalogs: Arc<Cache<Catalog>>,
     pub entries: Arc<Cache<AppCatalogEntry>>,
+    /// Of catalogs.
+    pub credentials: Arc<Cache<Secret>>,
 }
 
 async fn launch(options: Options, life: &Life) {
@@ -90,6 +113,7 @@ async fn launch(options: Options, life: &Life) {
         apps: Cache::start(client.clone(), all(), &writer),
         catalogs: Cache::start(client.clone(), all(), &writer),
         entries: Cache::start(client.clone(), all(), &writer),
+        credentials: Cache::start(client.clone(), all().labels(grant::CATALOG_LABEL), &writer),
     };
     let values = Values::start(&client, &writer);
     let runner = || Runner::new(options.concurrency, options.with.clock.clone()).measured(&options.longest);
@@ -100,6 +124,7 @@ async fn launch(options: Options, life: &Life) {
     caches.apps.synced().await;
     caches.catalogs.synced().await;
     caches.entries.synced().await;
+    caches.credentials.synced().await;
     values.synced().await;
     let context = Arc::new(Context {
         caches,
@@ -108,7 +133,7 @@ async fn launch(options: Options, life: &Life) {
         targets,
         repositories: Repositories::default(),
         charts: Archives::default(),
-        access: options.access,
+        transport: options.transport,
         provider: options.provider,
     });
     life.spawn(apps, Apps(context.clone()));

@@ -117,6 +117,12 @@ fn annotations(app: &App, awaited: &[String], current: Option<&Chart>, now: Time
     all
 }
 
+/// The App that a Chart is of.
+pub fn owner(chart: &Chart) -> Option<control::Key> {
+    let annotation = |name| chart.annotations().get(name).cloned();
+    Some(control::Key::new(annotation(APP_NAMESPACE)?, annotation(APP_NAME)?))
+}
+
 /// Where values were written, and as which version.
 pub fn config_ref(name: &str, version: &str) -> ChartConfigRef {
     ChartConfigRef {

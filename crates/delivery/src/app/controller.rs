@@ -6,10 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use api::{
     admission::app::{self as rules, Beside},
-    app::{
-        App, AppStatus, CATALOG_NAMESPACES, Catalog, Chart, ChartConfig, ConfigKind, PLATFORM_NAMESPACE, Quoted,
-        UNIQUE_VERSION,
-    },
+    app::{App, AppStatus, Chart, ChartConfig, ConfigKind, PLATFORM_NAMESPACE, Quoted, UNIQUE_VERSION},
 };
 use control::{Error, EventType, Key, Outcome, Plan, Reconcile, Result, bounded};
 use jiff::Timestamp;
@@ -23,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     MANAGER,
-    chart::{self, config_ref},
+    chart::{self, config_ref, owner},
     dependencies,
     source::{self, Source},
     status::{Failure, of_chart},
@@ -147,7 +144,7 @@ fn decide(app: &App, failure: Option<&Failure>, now: Timestamp) -> Decision {
 impl Apps {
     /// Finds what the app asks for; the inner error is for its status.
     async fn wish(&self, app: &App, chart: Option<&Chart>) -> Result<Result<Wish, Failure>> {
-        let catalog = self.catalog(app);
+        let catalog = self.0.catalog(app);
         let unfit = |why: String| Ok(Err(Failure::new("resource-not-found", why)));
         if let Err(refusal) = rules::validate(app, None, &self.beside(app, catalog.is_some())) {
             return unfit(refusal.to_string());
@@ -176,16 +173,10 @@ impl Apps {
                 Err(error) => return Ok(Err(Failure::new(status, error.to_string()))),
             }
         }
-        let found = source::find(app, &catalog, chart, &self.0.repositories, &self.0.access).await;
+        let found = source::find(&self.0, app, &catalog, chart).await;
         let namespace = app.namespace().unwrap_or_default();
         let awaited = dependencies::missing(app, |name| self.0.caches.apps.get(&Key::new(&namespace, name)));
         Ok(found.map(|source| Wish { source, values: texts, awaited }))
-    }
-
-    fn catalog(&self, app: &App) -> Option<Arc<Catalog>> {
-        let own = app.spec.catalog_namespace.as_deref().filter(|namespace| !namespace.is_empty());
-        let places = own.map_or_else(|| CATALOG_NAMESPACES.to_vec(), |own| vec![own]);
-        places.into_iter().find_map(|place| self.0.caches.catalogs.get(&Key::new(place, &app.spec.catalog)))
     }
 
     fn beside(&self, app: &App, catalog: bool) -> Beside {
@@ -428,12 +419,6 @@ impl Apps {
         }
         error
     }
-}
-
-/// The App that a Chart is of.
-fn owner(chart: &Chart) -> Option<Key> {
-    let annotation = |name| chart.annotations().get(name).cloned();
-    Some(Key::new(annotation(crate::target::APP_NAMESPACE)?, annotation(crate::target::APP_NAME)?))
 }
 
 fn charts(client: &Client) -> Api<Chart> {

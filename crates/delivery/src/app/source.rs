@@ -4,7 +4,10 @@ use api::app::{App, Catalog, Chart, Quoted};
 use kube::ResourceExt;
 
 use super::status::Failure;
-use crate::repository::{Access, Class, Error, Missing, Repositories, joined};
+use crate::{
+    controllers::Context,
+    repository::{Class, Error, Missing, joined},
+};
 
 const VISIBILITY_LABEL: &str = "application.giantswarm.io/catalog-visibility";
 /// The status of a Chart whose archive is not to be had.
@@ -63,13 +66,7 @@ fn holds(app: &App, chart: &Chart, repository: &str) -> bool {
 ///
 /// # Errors
 /// The status of an app whose chart is not to be found, by the last repository that was asked.
-pub async fn find(
-    app: &App,
-    catalog: &Catalog,
-    chart: Option<&Chart>,
-    charts: &Repositories,
-    access: &Access,
-) -> Result<Source, Failure> {
+pub async fn find(context: &Context, app: &App, catalog: &Catalog, chart: Option<&Chart>) -> Result<Source, Failure> {
     let mut failure =
         Failure::new("unknown-error", format!("catalog {} names no repository", Quoted(&catalog.name_any())));
     for repository in repositories(catalog, chart) {
@@ -83,7 +80,11 @@ pub async fn find(
         if let Some(chart) = chart.filter(|chart| holds(app, chart, &repository)) {
             return Ok(Source { url: chart.spec.tarball_url.clone(), version: chart.spec.version.clone() });
         }
-        match charts.index(access, &repository).await {
+        let access = match context.access(Some(catalog), &repository) {
+            Ok(access) => access,
+            Err(why) => return Err(Failure::new("unknown-error", why)),
+        };
+        match context.repositories.index(&access, &repository).await {
             Ok(index) => match index.find(&app.spec.name, &app.spec.version) {
                 Ok(entry) => match entry.urls.first().filter(|url| !url.is_empty()) {
                     Some(url) => {
@@ -127,4 +128,18 @@ fn told(app: &App, repository: &str, missing: Missing) -> Failure {
 fn unread(repository: &str, error: &Error) -> Failure {
     let status = if error.class == Class::Address { "unknown-error" } else { "index-not-found" };
     Failure::new(status, format!("index not found error: index.yaml for {}: {}", Quoted(repository), error.what))
+}
+
+/// What the index of a catalog says of the digest of an archive; none where there is no such index.
+pub async fn digest(context: &Context, app: &App, catalog: &Catalog, chart: &Chart) -> Option<String> {
+    let repositories = repositories(catalog, Some(chart));
+    let repository =
+        repositories.iter().find(|url| !url.is_empty() && chart.spec.tarball_url.starts_with(url.as_str()))?;
+    if is_internal(catalog) || repository.starts_with("oci://") {
+        return None;
+    }
+    let access = context.access(Some(catalog), repository).ok()?;
+    let index = context.repositories.index(&access, repository).await.ok()?;
+    let entry = index.find(&app.spec.name, &chart.spec.version).ok()?;
+    Some(entry.digest.clone()).filter(|digest| !digest.is_empty())
 }

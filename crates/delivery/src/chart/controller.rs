@@ -22,7 +22,10 @@ use super::decision::{
     CHECKSUM, CORDON_REASON, Decision, FAILURES_MAX, FORCE, ROLLBACKS, ROLLBACKS_MAX, Standing, decide, hash, merged,
 };
 use crate::{
-    app::{chart::FINALIZER, source::PULL_FAILED},
+    app::{
+        chart::{FINALIZER, owner},
+        source::{self, PULL_FAILED},
+    },
     controllers::Context,
     release::{self, Engine, Namespace, Options, Outcome as Made, Release, Request, Status},
     repository,
@@ -64,6 +67,8 @@ pub struct Seen {
     client: Client,
     engine: Arc<Engine>,
     standing: Standing,
+    /// Why the releases are not to be seen.
+    denied: Option<release::Error>,
     /// The values, if they had to be read, and their hash.
     values: Option<Table>,
     hash: String,
@@ -93,10 +98,14 @@ impl Reconcile for Charts {
             return Ok(None);
         };
         let heads = engine.history(&chart.spec.namespace, Some(&chart.spec.name)).await;
-        let heads = heads.map_err(|error| self.failed(&place, error))?;
+        let (heads, denied) = match heads {
+            Ok(heads) => (heads, None),
+            Err(error) if error.class() == control::Class::Blocked => (Vec::new(), Some(error)),
+            Err(error) => return Err(self.failed(&place, error)),
+        };
         let (values, hash) = self.values(key, &chart, &client).await?;
         let standing = Standing::of(&heads);
-        Ok(Some(Seen { chart, place, client, engine, standing, values, hash }))
+        Ok(Some(Seen { chart, place, client, engine, standing, denied, values, hash }))
     }
 
     fn plan(&self, seen: &Seen, now: Timestamp) -> Decision {
@@ -188,13 +197,16 @@ impl Charts {
     }
 
     async fn deploy(&self, key: &Key, seen: &Seen) -> Result<Outcome> {
+        if let Some(error) = &seen.denied {
+            return self.refuse(key, seen, error).await;
+        }
         let (chart, spec) = (&*seen.chart, &seen.chart.spec);
         self.hold(key, seen).await?;
         let table = match &seen.values {
             Some(table) => table.clone(),
             None => self.read(key, chart, &seen.client).await?,
         };
-        let archive = match self.context.charts.get(&self.context, &spec.tarball_url).await {
+        let archive = match self.context.charts.get(&self.context, chart).await {
             Ok(archive) => archive,
             Err(reason) => {
                 self.tell(key, seen, PULL_FAILED, reason.clone()).await?;
@@ -251,12 +263,14 @@ impl Charts {
             Ok(Made::Gone) => Ok(Outcome::Waiting { on: "the release that is gone".to_owned(), after: LOOK_MIN }),
             Err(release::Error::Busy(name)) => self.unblock(key, seen, &name).await,
             Err(error) if error.class() == control::Class::Retry => Err(self.failed(&seen.place, error)),
-            Err(error) => {
-                let (status, reason) = refused(&error, seen.standing.revision == 0);
-                self.tell(key, seen, status, reason.clone()).await?;
-                Ok(Outcome::waiting(reason, BLOCKED_S))
-            }
+            Err(error) => self.refuse(key, seen, &error).await,
         }
+    }
+
+    async fn refuse(&self, key: &Key, seen: &Seen, error: &release::Error) -> Result<Outcome> {
+        let (status, reason) = refused(error, seen.standing.revision == 0);
+        self.tell(key, seen, status, reason.clone()).await?;
+        Ok(Outcome::waiting(reason, BLOCKED_S))
     }
 
     /// What somebody else began and has not ended: it is waited for, and then given up, or rolled back where the Chart says so.
@@ -507,13 +521,22 @@ struct Kept {
 const KEPT_BYTES_MAX: usize = 64 << 20;
 
 impl Archives {
-    /// The chart at an address; why not, for the status.
-    async fn get(&self, context: &Context, url: &str) -> Result<Arc<helm::chart::Chart>, String> {
-        let fetched =
-            context.repositories.archive(&context.access, url, None).await.map_err(|error| match error.class {
-                repository::Class::Missing => format!("chart {} not found: {}", Quoted(url), error.what),
-                _ => format!("pulling chart {} failed: {}", Quoted(url), error.what),
-            })?;
+    /// The helm chart of a Chart; why not, for the status.
+    async fn get(&self, context: &Context, chart: &Chart) -> Result<Arc<helm::chart::Chart>, String> {
+        let url = chart.spec.tarball_url.as_str();
+        let app = owner(chart).and_then(|key| context.caches.apps.get(&key));
+        let catalog = app.as_ref().and_then(|app| context.catalog(app));
+        let failed = |why: &str| format!("pulling chart {} failed: {why}", Quoted(url));
+        let access = context.access(catalog.as_deref(), url).map_err(|why| failed(&why))?;
+        let expected = match (&app, &catalog) {
+            (Some(app), Some(catalog)) => source::digest(context, app, catalog, chart).await,
+            _ => None,
+        };
+        let fetched = context.repositories.archive(&access, url, expected.as_deref()).await;
+        let fetched = fetched.map_err(|error| match error.class {
+            repository::Class::Missing => format!("chart {} not found: {}", Quoted(url), error.what),
+            _ => failed(&error.what),
+        })?;
         if let Some(known) = self.0.lock().by_digest.get(&fetched.digest) {
             return Ok(known.clone());
         }
@@ -523,9 +546,8 @@ impl Archives {
             let bytes = files.values().map(|data| data.len()).sum::<usize>();
             helm::chart::Chart::load(&files).map(|chart| (Arc::new(chart), bytes))
         });
-        let unusable = |why: String| format!("pulling chart {} failed: {why}", Quoted(url));
-        let (chart, bytes) =
-            read.await.map_err(|ended| unusable(ended.to_string()))?.map_err(|error| unusable(error.to_string()))?;
+        let read = read.await.map_err(|ended| failed(&ended.to_string()))?;
+        let (chart, bytes) = read.map_err(|error| failed(&error.to_string()))?;
         self.0.lock().keep(digest, chart.clone(), bytes);
         Ok(chart)
     }

@@ -1,0 +1,7 @@
+//! Apps from a management cluster to workload clusters, in one process: API servers are real, repositories are served from memory.
+
+mod bad_input;
+mod clusters;
+mod delivery;
+mod wishes;
+mod world;
