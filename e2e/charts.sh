@@ -36,7 +36,9 @@ render() {
 for chart in "${charts[@]}"; do
   folder=charts/$chart
   [ "$(sed -n 's/^name: //p' "$folder/Chart.yaml")" = "$chart" ] || fail "$chart: Chart.yaml has another name"
-  [ ! -e "$folder/templates/_labels.tpl" ] || cmp -s "$folder/templates/_labels.tpl" charts/hello-world/templates/_labels.tpl || fail "$chart: _labels.tpl is not that of the others"
+  for file in _labels.tpl servicemonitor.yaml; do
+    [ ! -e "$folder/templates/$file" ] || cmp -s "$folder/templates/$file" "charts/node-exporter/templates/$file" || fail "$chart: $file is not that of the others"
+  done
   for file in README.md values.yaml values.schema.json .helmignore; do [ -e "$folder/$file" ] || fail "$chart: no $file"; done
   sets=("$folder"/ci/*-values.yaml)
   [ -e "${sets[0]}" ] || fail "$chart: no ci/*-values.yaml"
