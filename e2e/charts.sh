@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# The charts of charts/: each is linted by the stock helm and rendered by it and by ours, byte for byte the same, with its default values
+# The charts of charts/. Each is linted by the stock helm and rendered by it and by ours, byte for byte the same, with its default values
 # and with those of ci/*-values.yaml, for a cluster with and without the APIs of others; what stands in ci/refused/ is refused by
 # both, and each says what the first line of the file names. A chart that needs values has ci/refused/defaults.yaml.
+# Then, unless charts were picked: cluster-openstack makes a cluster in the sandbox, is upgraded and removed; default-apps-openstack is
+# taken by the Management API; the other charts are installed in the cluster, and on kube-apiserver, and the policies judge pods there.
 #   SKEP=... e2e/charts.sh [CHART...]
 # Exit: 3 there is no Go to build helm with.
 set -euo pipefail
@@ -67,4 +69,202 @@ for chart in "${charts[@]}"; do
   done
   ok "$chart: ${#refused[@]} sets of bad values are refused"
 done
+[ $# -eq 0 ] || { printf 'charts: %s passed\n' "$passed"; exit; }
+
+same() { [ "$2" = "$3" ] || fail "$1: wanted $(printf %q "$3"), got $(printf %q "$2")"; }
+# What helm says goes where it can be looked at.
+helm() { "$helm" "$@" >"$work/helm.log" 2>&1 || { cat "$work/helm.log" >&2; fail "helm $*"; }; }
+ready() { for _ in $(seq 600); do [ -s "$KUBECONFIG" ] && kubectl get namespace default kube-public >/dev/null 2>&1 && return; sleep 0.1; done; fail "$KUBECONFIG: no API server"; }
+# Charts whose objects the cluster in $KUBECONFIG can have.
+fitting() {
+  local chart
+  for chart in "${charts[@]}"; do
+    case $chart in
+      cluster-openstack | default-apps-openstack) ;;
+      metrics-server)
+        if kubectl get --raw /apis/apiregistration.k8s.io/v1 >/dev/null 2>&1; then echo "$chart"; else
+          printf '\n!!!! SKIPPED: metrics-server in %s: it has no apiregistration.k8s.io\n\n' "$where" >&2
+        fi ;;
+      *) echo "$chart" ;;
+    esac
+  done
+}
+
+# JSON patches of a pod that breaks no rule, each with the rules that are broken then; with none, none is.
+pod='{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a","namespace":"default"},"spec":{"containers":[{"name":"a","image":"a",
+  "securityContext":{"allowPrivilegeEscalation":false,"capabilities":{"drop":["ALL"]}}}],
+  "securityContext":{"runAsNonRoot":true,"runAsUser":1000,"runAsGroup":1000,"seccompProfile":{"type":"RuntimeDefault"}}}}'
+breaches() { cat <<'TABLE'
+adding-capabilities adding-capabilities-strict|add /spec/containers/0/securityContext/capabilities/add ["SYS_ADMIN"]
+adding-capabilities-strict|add /spec/containers/0/securityContext/capabilities/add ["CHOWN"]
+|add /spec/containers/0/securityContext/capabilities/add ["NET_BIND_SERVICE"]
+host-namespaces|add /spec/hostNetwork true
+host-namespaces|add /spec/hostPID true
+host-namespaces|add /spec/hostIPC true
+host-path restricted-volumes|add /spec/volumes [{"name":"a","hostPath":{"path":"/"}}]
+restricted-volumes|add /spec/volumes [{"name":"a","nfs":{"server":"a","path":"/"}}]
+|add /spec/volumes [{"name":"a","emptyDir":{}},{"name":"b","configMap":{"name":"b"}}]
+host-ports-none|add /spec/containers/0/ports [{"containerPort":80,"hostPort":80}]
+|add /spec/containers/0/ports [{"containerPort":80}]
+privilege-escalation privileged-containers|replace /spec/containers/0/securityContext {"privileged":true,"capabilities":{"drop":["ALL"]}}
+host-namespaces host-process-containers|add /spec/hostNetwork true; add /spec/securityContext/windowsOptions {"hostProcess":true}
+check-proc-mount|add /spec/hostUsers false; add /spec/containers/0/securityContext/procMount "Unmasked"
+selinux-type|add /spec/securityContext/seLinuxOptions {"type":"spc_t"}
+selinux-user-role|add /spec/containers/0/securityContext/seLinuxOptions {"user":"system_u"}
+selinux-user-role|add /spec/securityContext/seLinuxOptions {"role":"sysadm_r"}
+|add /spec/securityContext/seLinuxOptions {"type":"container_t","level":"s0"}
+app-armor|add /spec/securityContext/appArmorProfile {"type":"Unconfined"}
+|add /spec/securityContext/appArmorProfile {"type":"Localhost","localhostProfile":"a"}
+check-seccomp check-seccomp-strict|replace /spec/securityContext/seccompProfile {"type":"Unconfined"}
+check-seccomp check-seccomp-strict|add /spec/containers/0/securityContext/seccompProfile {"type":"Unconfined"}
+check-seccomp-strict|remove /spec/securityContext/seccompProfile
+check-sysctls|add /spec/securityContext/sysctls [{"name":"net.core.somaxconn","value":"1"}]
+|add /spec/securityContext/sysctls [{"name":"net.ipv4.tcp_syncookies","value":"1"}]
+require-drop-all|replace /spec/containers/0/securityContext/capabilities {"drop":["CHOWN"]}
+privilege-escalation require-drop-all|remove /spec/containers/0/securityContext
+privilege-escalation|remove /spec/containers/0/securityContext/allowPrivilegeEscalation
+privilege-escalation require-drop-all|add /spec/initContainers [{"name":"b","image":"b"}]
+run-as-non-root|remove /spec/securityContext/runAsNonRoot
+run-as-non-root|add /spec/containers/0/securityContext/runAsNonRoot false
+|remove /spec/securityContext/runAsNonRoot; add /spec/containers/0/securityContext/runAsNonRoot true
+run-as-non-root-user|add /spec/containers/0/securityContext/runAsUser 0
+check-runasgroup|remove /spec/securityContext/runAsGroup
+check-supplementalgroups|add /spec/securityContext/supplementalGroups [1,0]
+check-fsgroup|add /spec/securityContext/fsGroup 0
+TABLE
+}
+# rules PATCH: the rules that the pod breaks with it, as the API server warns of them.
+rules() {
+  local patch='' what path value
+  while read -r what path value; do
+    [ -z "$what" ] || patch+="${patch:+,}{\"op\":\"$what\",\"path\":\"$path\"${value:+,\"value\":$value}}"
+  done < <(tr ';' '\n' <<<"$1")
+  kubectl patch --local -f - --type json -p "[$patch]" -o json <<<"$pod" >"$work/pod"
+  kubectl create --dry-run=server -f "$work/pod" >"$work/said" 2>&1 || { cat "$work/said" >&2; fail "$where: a pod that is only warned of: $1"; }
+  sed -nE "s/^Warning: Validation failed for ValidatingAdmissionPolicy '[^']*' with binding '[^']*': ([a-z-]+): .*/\1/p" "$work/said" | sort | paste -sd' '
+}
+
+# On whatever cluster $KUBECONFIG names; what is told begins with its name.
+day() {
+  local chart values count=0 wanted patch broken
+  mapfile -t fit < <(fitting)
+  for chart in "${fit[@]}"; do
+    for values in "charts/$chart/values.yaml" charts/"$chart"/ci/*-values.yaml; do
+      "$skep" template demo "charts/$chart" -f "$values" --namespace kube-system >"$work/objects"
+      # Where no API of others is, there may be nothing to make.
+      grep -q '^kind: ' "$work/objects" || continue
+      kubectl create --dry-run=server --validate=strict -f "$work/objects" >/dev/null 2>"$work/error" || { cat "$work/error" >&2; fail "$where: $chart with $values"; }
+      count=$((count + 1))
+    done
+  done
+  ok "$where: every field of ${#fit[@]} charts with $count sets of values is known"
+  for chart in "${fit[@]}"; do helm install "$chart" "charts/$chart" --namespace kube-system; done
+  same "$where: helm list" "$("$helm" list --namespace kube-system --deployed --short | paste -sd' ')" "${fit[*]}"
+  ok "$where: they are installed"
+
+  helm upgrade policy-baseline charts/policy-baseline --namespace kube-system --set engine=kubernetes,nonRootGroups=true
+  count=0
+  # A policy is followed a moment after it is made; those that break none come when every policy is.
+  while IFS='|' read -r wanted patch; do
+    for _ in $(seq 100); do
+      broken=$(rules "$patch")
+      [ "$broken" != "$wanted" ] && [ -n "$wanted" ] || break
+      sleep 0.1
+    done
+    same "$where: $patch" "$broken" "$wanted"
+    count=$((count + 1))
+  done < <(breaches | grep -v '^|'; breaches | grep '^|')
+  same "$where: rules that are broken" "$(breaches | cut -d'|' -f1 | tr ' ' '\n' | sort -u | grep -c .)" "$(grep -c '^  rule: ' charts/policy-baseline/files/policies.yaml)"
+  ok "$where: each rule of policy-baseline is broken by the pods that break it, $count in all"
+  helm upgrade policy-baseline charts/policy-baseline --namespace kube-system --set engine=kubernetes,failureAction=Enforce
+  for _ in $(seq 300); do kubectl patch --local -f - --type json -p '[{"op":"add","path":"/spec/hostPID","value":true}]' -o json <<<"$pod" | kubectl create --dry-run=server -f - >"$work/said" 2>&1 || break; sleep 0.1; done
+  grep -q 'host-namespaces: hostNetwork, hostPID and hostIPC have to be off' "$work/said" || { cat "$work/said" >&2; fail "$where: hostPID is not refused"; }
+  kubectl create --dry-run=server -f - <<<"$pod" >/dev/null || fail "$where: a good pod is refused"
+  ok "$where: with Enforce they refuse"
+  for chart in "${fit[@]}"; do helm uninstall "$chart" --namespace kube-system; done
+  same "$where: what is left" "$(kubectl get all,roles,rolebindings,networkpolicies,validatingadmissionpolicies,configmaps -A -l app.kubernetes.io/managed-by=Helm -o name; kubectl get clusterroles,clusterrolebindings,storageclasses,priorityclasses -l app.kubernetes.io/managed-by=Helm -o name)" ""
+  ok "$where: and removed, with nothing left"
+}
+
+"$skep" up --no-cluster --port 0 --state "$work/state" >"$work/up.log" 2>&1 &
+export KUBECONFIG=$work/state/kubeconfig OS_CLOUD=skep-sandbox OS_CLIENT_CONFIG_FILE=$work/state/clouds.yaml
+for _ in $(seq 300); do [ -s "$KUBECONFIG" ] && kubectl get --raw /readyz >/dev/null 2>&1 && break; sleep 0.1; done
+"$skep" doctor >"$work/doctor" || { cat "$work/doctor"; fail "the cloud"; }
+external=$(sed -nE 's/^ok +external network .*\((.*)\)/\1/p' "$work/doctor")
+org=(--namespace org-acme)
+available() { kubectl "${org[@]}" wait cluster demo --for condition=Available --timeout 240s >/dev/null || { kubectl "${org[@]}" get clusters,machines -o wide >&2; fail "$1"; }; }
+key() { kubectl "${org[@]}" get secret demo-encryption-provider-config -o jsonpath='{.data.encryption}' | base64 -d; }
+kubectl create namespace org-acme >/dev/null
+kubectl "${org[@]}" create secret generic cloud-config --from-file clouds.yaml="$OS_CLIENT_CONFIG_FILE" >/dev/null
+helm install demo-cluster charts/cluster-openstack "${org[@]}" -f charts/cluster-openstack/ci/list-values.yaml --set "cloudName=$OS_CLOUD,externalNetworkID=$external"
+available "the cluster of lists does not become Available"
+kubectl "${org[@]}" get secret demo-kubeconfig -o jsonpath='{.data.value}' | base64 -d >"$work/workload"
+same "nodes of the pool" "$(kubectl --kubeconfig "$work/workload" get nodes -l giantswarm.io/node-pool=default -o name | wc -l)" 3
+ok "cluster-openstack: what kubectl gs prints becomes Available"
+
+created=$(key)
+[ "$(sed -nE 's/^ +secret: (.*)/\1/p' <<<"$created" | base64 -d | wc -c)" = 32 ] || fail "the key has not 32 bytes"
+cat >"$work/maps.yaml" <<YAML
+clusterName: demo
+organization: acme
+kubernetesVersion: 1.34.2
+cloudConfig: cloud-config
+cloudName: $OS_CLOUD
+externalNetworkID: $external
+nodeCIDR: 10.6.0.0/24
+bastion: {enabled: true, flavor: m1.small, image: ubuntu-2404-kube}
+controlPlane: {replicas: 3, availabilityZones: [az1, az2, az3], flavor: m1.large, image: ubuntu-2404-kube}
+nodeClasses: {default: {flavor: m1.medium, image: ubuntu-2404-kube, bootFromVolume: true, diskSize: 30}}
+nodePools: {default: {class: default, failureDomain: az2, replicas: 2}}
+YAML
+templates() { kubectl "${org[@]}" get openstackmachinetemplates -o name | sort; }
+before=$(templates)
+helm upgrade demo-cluster charts/cluster-openstack "${org[@]}" -f "$work/maps.yaml"
+same "templates that stay" "$(comm -12 <(echo "$before") <(templates))" ""
+for what in upToDateReplicas readyReplicas replicas; do
+  kubectl "${org[@]}" wait kubeadmcontrolplane demo --for "jsonpath={.status.$what}=3" --timeout 240s >/dev/null || fail "the control plane's $what"
+  kubectl "${org[@]}" wait machinedeployment demo-default --for "jsonpath={.status.$what}=2" --timeout 240s >/dev/null || fail "the pool's $what"
+done
+available "the cluster of maps is not Available any more"
+kubectl "${org[@]}" wait openstackcluster demo --for 'jsonpath={.status.bastion.floatingIP}' --timeout 60s >/dev/null || fail "the bastion"
+same "pools" "$(kubectl "${org[@]}" get machinedeployments -o name)" machinedeployment.cluster.x-k8s.io/demo-default
+same "the key" "$(key)" "$created"
+ok "cluster-openstack: other machines by an upgrade, of maps, and the same key"
+
+for catalog in default upstream; do
+  kubectl apply -f - >/dev/null 2>&1 <<YAML || fail "the catalog $catalog"
+apiVersion: application.giantswarm.io/v1alpha1
+kind: Catalog
+metadata: {name: $catalog, namespace: default}
+spec: {title: $catalog, description: charts, logoURL: "", storage: {type: helm, URL: "https://charts.example.com/"}, repositories: [{type: helm, URL: "https://charts.example.com/"}]}
+YAML
+done
+helm install demo-default-apps charts/default-apps-openstack "${org[@]}" -f charts/default-apps-openstack/ci/gs-values.yaml
+same "apps" "$(kubectl "${org[@]}" get apps -o name | wc -l)" "$(grep -c '^    appName: ' charts/default-apps-openstack/values.yaml)"
+for app in $(kubectl "${org[@]}" get apps -l giantswarm.io/cluster=demo -o jsonpath='{range .items[?(@.spec.catalog=="default")]}{.spec.name}@{.spec.version}{"\n"}{end}'); do
+  same "the version of ${app%@*}" "${app#*@}" "$(sed -n 's/^version: //p' "charts/${app%@*}/Chart.yaml")"
+done
+helm uninstall demo-default-apps "${org[@]}"
+ok "default-apps-openstack: the Management API takes all its apps, and those of ours are there in that version"
+
+where="a cluster in the sandbox"
+KUBECONFIG=$work/workload day
+helm uninstall demo-cluster "${org[@]}"
+kubectl "${org[@]}" wait cluster demo --for delete --timeout 240s >/dev/null || fail "the cluster does not go"
+orphans=$("$skep" cloud orphans 2>&1) || fail "skep cloud orphans: $orphans"
+same "the key" "$(key)" "$created"
+ok "cluster-openstack: removed, nothing is left in the cloud, and the key is kept"
+
+e2e/kube-apiserver "$work/kube-apiserver" >"$work/kube-apiserver.log" 2>&1 & server=$!
+export KUBECONFIG=$work/kube-apiserver/kubeconfig
+for _ in $(seq 20); do [ -e "$KUBECONFIG" ] && break; kill -0 "$server" 2>/dev/null || break; sleep 0.1; done
+if [ -e "$KUBECONFIG" ]; then
+  where="kube-apiserver"
+  ready
+  # Nothing makes it here.
+  kubectl create serviceaccount default >/dev/null
+  day
+else
+  printf '\n!!!! SKIPPED: the charts on kube-apiserver: %s\n\n' "$(cat "$work/kube-apiserver.log")" >&2
+fi
 printf 'charts: %s passed\n' "$passed"
