@@ -34,6 +34,7 @@ pub use self::{
     create::{ClusterTemplate, apply},
     doctor::options as cloud_options,
     moves::Move,
+    template::key as chart_key,
     wait::wait_for_cluster,
 };
 

@@ -137,16 +137,21 @@ fn only(all: [Vec<Piece>; 2], templates: &[String], chart: &str) -> Result<[Vec<
 
 /// Nothing of a cluster; keys and passwords are new with each run.
 fn world() -> World {
-    let key = |kind| {
-        let made = match kind {
-            KeyKind::Rsa2048 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048),
-            KeyKind::Rsa4096 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_4096),
-            KeyKind::P256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
-            KeyKind::Ed25519 => KeyPair::generate_for(&rcgen::PKCS_ED25519),
-        };
-        made.map(|key| key.serialize_der()).map_err(|error| error.to_string())
-    };
     World::without_cluster(Timestamp::now(), |bytes| rand::rng().fill_bytes(bytes), key)
+}
+
+/// A key that a chart asks for, in DER.
+///
+/// # Errors
+/// Why there is none.
+pub fn key(kind: KeyKind) -> Result<Vec<u8>, String> {
+    let made = match kind {
+        KeyKind::Rsa2048 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048),
+        KeyKind::Rsa4096 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_4096),
+        KeyKind::P256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
+        KeyKind::Ed25519 => KeyPair::generate_for(&rcgen::PKCS_ED25519),
+    };
+    made.map(|key| key.serialize_der()).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -10,4 +10,7 @@ pub mod release;
 pub mod repository;
 pub mod target;
 
-pub use self::controllers::{Delivery, Options};
+pub use self::{
+    chart::controller::{PLATFORM_ACCOUNT, TENANT_ACCOUNT},
+    controllers::{Delivery, Options},
+};

@@ -90,8 +90,8 @@ impl fmt::Display for Place {
     }
 }
 
-/// A client with the rights of a service account of the management cluster (namespace, name).
-pub type Act = Arc<dyn Fn(&str, &str) -> Client + Send + Sync>;
+/// A client with the rights of a service account of the management cluster (namespace, name), if one can be made.
+pub type Act = Arc<dyn Fn(&str, &str) -> Option<Client> + Send + Sync>;
 
 /// What connections are made with.
 #[derive(Clone)]
@@ -253,12 +253,17 @@ impl Targets {
         let client = link.state.read().client.clone()?;
         let name = account.map(|(namespace, name)| format!("{namespace}/{name}")).unwrap_or_default();
         let mut engines = link.engines.lock();
-        let made = engines.entry(name).or_insert_with(|| {
-            let client = account.map_or(client, |(namespace, name)| (self.with.act)(namespace, name));
-            let limits = Limits { call: CALL_LIMIT, parallel: PARALLEL };
-            Arc::new(Engine::new(client, self.with.clock.clone(), self.with.chance.clone(), limits))
-        });
-        Some(made.clone())
+        if let Some(engine) = engines.get(&name) {
+            return Some(engine.clone());
+        }
+        let client = match account {
+            Some((namespace, name)) => (self.with.act)(namespace, name)?,
+            None => client,
+        };
+        let limits = Limits { call: CALL_LIMIT, parallel: PARALLEL };
+        let engine = Arc::new(Engine::new(client, self.with.clock.clone(), self.with.chance.clone(), limits));
+        engines.insert(name, engine.clone());
+        Some(engine)
     }
 
     /// A call got no answer: the connection is tried anew, and nothing calls the cluster until it is there.
@@ -290,9 +295,7 @@ impl Targets {
     async fn watch(&self, place: &Place, link: &Link, namespace: &Namespace) -> Result<()> {
         let client = self.dial(place).await?;
         let cluster = place.chart("");
-        if matches!(place, Place::Remote(_)) {
-            prepare(&client, &cluster, namespace).await?;
-        }
+        prepare(&client, &cluster, namespace, *place != Place::Here).await?;
         link.engines.lock().clear();
         let charts = Api::<Chart>::namespaced(client.clone(), PLATFORM_NAMESPACE);
         let events = watcher(charts, watcher::Config::default());
@@ -368,7 +371,7 @@ fn definition() -> Option<&'static CustomResourceDefinition> {
 }
 
 /// What a cluster needs before Charts can be written to it.
-async fn prepare(client: &Client, cluster: &Key, namespace: &Namespace) -> Result<()> {
+async fn prepare(client: &Client, cluster: &Key, namespace: &Namespace, defines: bool) -> Result<()> {
     let (params, name) = (PostParams::default(), PLATFORM_NAMESPACE);
     let namespaces = Api::<Namespace>::all(client.clone());
     let failed = |operation, what: &str| {
@@ -378,6 +381,9 @@ async fn prepare(client: &Client, cluster: &Key, namespace: &Namespace) -> Resul
     if bounded(cluster, namespaces.get_opt(name)).await?.map_err(failed("get", "namespace giantswarm"))?.is_none() {
         let made = bounded(cluster, namespaces.create(&params, namespace)).await?;
         made.map(drop).or_else(made_meanwhile).map_err(failed("create", "namespace giantswarm"))?;
+    }
+    if !defines {
+        return Ok(());
     }
     let definitions = Api::<CustomResourceDefinition>::all(client.clone());
     if bounded(cluster, definitions.get_metadata_opt(CHARTS)).await?.map_err(failed("get", CHARTS))?.is_none() {

@@ -200,9 +200,7 @@ impl Admission for Rules {
             return Ok(Vec::new());
         }
         if let Some(client) = self.client.get().filter(|_| apps::is_app(request)) {
-            let mut warnings = apps::validate(client, request, object).await?;
-            warnings.extend(apps::idle(request));
-            return Ok(warnings);
+            return apps::validate(client, request, object).await;
         }
         let (mut object, mut old) = (object.clone(), request.old.clone());
         if is_older(request) {
@@ -213,7 +211,7 @@ impl Admission for Rules {
             old = None;
         }
         let mut problems = api::admission::validate(&request.group, &request.kind, &object, old.as_ref());
-        let mut warnings: Vec<Warning> = apps::idle(request).into_iter().collect();
+        let mut warnings: Vec<Warning> = Vec::new();
         // What stays as it is is not held up by what its class says now.
         let topology_of = |cluster: &Value| cluster.pointer("/spec/topology").cloned();
         if is_cluster(request) && old.as_ref().and_then(topology_of) != topology_of(&object) {

@@ -4,8 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use control::{Clock, Election, Timing};
-use fleet::{Fleet, deletion_rules::Rule};
-use kube::Client;
+use kube::{Client, Config};
 use rustls::ServerConfig;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
@@ -13,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admission::Rules,
     install::{self, NAMESPACE, PORT, Target},
-    plane::{CONCURRENCY, LEASE, identity},
+    plane::{LEASE, identity},
     settings::deletion_rules,
     state::Credential,
     webhooks,
+    work::{self, Means, Work},
 };
 
 /// The webhooks' certificate is made anew so often: it is valid for a year.
@@ -37,7 +37,8 @@ pub struct Arguments {
 pub async fn run(arguments: Arguments) -> Result<u8> {
     let deletion_rules = deletion_rules(arguments.deletion_rules.as_deref())?;
     let clouds = cli::cloud_options()?;
-    let client = arguments.target.client().await?;
+    let config = arguments.target.config().await?;
+    let client = install::client(config.clone())?;
     let (authority, names) = install::installed(&client).await?;
     let listener =
         TcpListener::bind(arguments.listen).await.with_context(|| format!("listen at {}", arguments.listen))?;
@@ -48,6 +49,13 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     let rules = Arc::new(Rules::default());
     let _ = rules.client.set(client.clone());
     let serving = tokio::spawn(webhooks::serve(listener, renewed, rules, stop.clone()));
+    let means = Means {
+        client: client.clone(),
+        act: Arc::new(move |namespace, name| acting(config.clone(), namespace, name).ok()),
+        charts: work::charts(&clouds)?,
+        deletion_rules,
+        clouds,
+    };
     let election = Election {
         client: client.clone(),
         clock: Clock::system(),
@@ -58,12 +66,12 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     };
     eprintln!("The webhooks answer at https://{address}");
     let leading = tokio::spawn(election.lead(stop.clone(), move |lost| {
-        let (client, deletion_rules, clouds) = (client.clone(), deletion_rules.clone(), clouds.clone());
+        let means = means.clone();
         async move {
             eprintln!("The controllers work.");
-            let fleet = work(client, deletion_rules, clouds);
+            let work = Work::start(means);
             lost.cancelled().await;
-            fleet.shutdown().await;
+            work.shutdown().await;
         }
     }));
     let mut leading = leading;
@@ -82,18 +90,10 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     Ok(0)
 }
 
-fn work(client: Client, deletion_rules: Vec<Rule>, clouds: openstack::Options) -> Fleet {
-    Fleet::start(fleet::Options {
-        client,
-        clock: Clock::system(),
-        connect: Arc::new(control::Direct),
-        clouds: Arc::new(fleet::openstack::Network(clouds)),
-        extensions: Arc::new(fleet::extension::Network),
-        concurrency: CONCURRENCY,
-        random: Arc::new(rand::random),
-        longest: Default::default(),
-        deletion_rules,
-    })
+/// A client with the rights of a service account; the API server asks whether we may act as it.
+fn acting(mut config: Config, namespace: &str, name: &str) -> Result<Client> {
+    config.auth_info.impersonate = Some(format!("system:serviceaccount:{namespace}:{name}"));
+    install::client(config)
 }
 
 fn serving(authority: &Credential, names: &[String]) -> Result<Arc<ServerConfig>> {

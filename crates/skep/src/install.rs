@@ -66,6 +66,10 @@ pub struct Target {
 
 impl Target {
     pub async fn client(&self) -> Result<Client> {
+        client(self.config().await?)
+    }
+
+    pub async fn config(&self) -> Result<Config> {
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
         let mut config = match &self.kubeconfig {
             Some(path) => {
@@ -79,8 +83,12 @@ impl Target {
             None => Config::infer().await.context("find a kubeconfig: name one with --kubeconfig")?,
         };
         cli::reach_directly(&mut config);
-        Client::try_from(config).context("make a client of the Kubernetes API")
+        Ok(config)
     }
+}
+
+pub fn client(config: Config) -> Result<Client> {
+    Client::try_from(config).context("make a client of the Kubernetes API")
 }
 
 pub async fn run(arguments: Arguments) -> Result<u8> {

@@ -17,6 +17,7 @@ mod storage;
 mod telemetry;
 mod up;
 mod webhooks;
+mod work;
 
 use std::process::ExitCode;
 

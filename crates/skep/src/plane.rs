@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context, Result};
 use apiserver::{Options, Profile, Server, User};
 use control::{Clock, Election, Timing};
-use fleet::{Fleet, deletion_rules::Rule};
+use fleet::deletion_rules::Rule;
 use kube::Client;
 use store::SharedStore;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -17,10 +17,9 @@ use crate::{
     security::Security,
     settings::Settings,
     state::{self, State},
+    work::{self, Means, Work},
 };
 
-/// Reconciles at once, for each controller.
-pub const CONCURRENCY: usize = 10;
 /// The Lease of the process whose controllers work, where there are several.
 pub const LEASE: &str = "skep-controllers";
 
@@ -34,15 +33,13 @@ pub struct Plane {
     stop: CancellationToken,
     /// How long the server says that it is ending before it does.
     drain_delay: Duration,
-    deletion_rules: Vec<Rule>,
-    /// How clouds are reached.
-    clouds: openstack::Options,
+    means: Means,
 }
 
 /// The controllers of this process.
 enum Controllers {
     None,
-    Working(Fleet),
+    Working(Work),
     /// They work while a lease is held.
     Elected {
         stop: CancellationToken,
@@ -108,17 +105,20 @@ impl Plane {
         let client = Client::new(server.service_as(User::master("skep-admin")), "default");
         let drain_delay = settings.shutdown_delay()?;
         let controllers = Controllers::None;
-        Ok(Self { client, address, server, controllers, serving, stop, drain_delay, deletion_rules, clouds })
+        let means = means(&server, deletion_rules, clouds)?;
+        Ok(Self { client, address, server, controllers, serving, stop, drain_delay, means })
     }
 
     async fn grant(&self) -> Result<()> {
-        rights::grant(&self.client, None, &self.deletion_rules).await.context("grant the controllers their rights")
+        rights::grant(&self.client, None, &self.means.deletion_rules)
+            .await
+            .context("grant the controllers their rights")
     }
 
     /// Starts the controllers, with their own identity and no more rights than they need.
     pub async fn control(&mut self) -> Result<()> {
         self.grant().await?;
-        self.controllers = Controllers::Working(work(&self.server, self.deletion_rules.clone(), self.clouds.clone()));
+        self.controllers = Controllers::Working(Work::start(self.means.clone()));
         Ok(())
     }
 
@@ -134,17 +134,17 @@ impl Plane {
             timing: Timing::default(),
         };
         let (server, stop) = (self.server.clone(), CancellationToken::new());
-        let (rules, clouds) = (self.deletion_rules.clone(), self.clouds.clone());
+        let means = self.means.clone();
         // So does the garbage collector.
         server.collect(false);
         let leading = election.lead(stop.clone(), move |lost| {
-            let (server, rules, clouds) = (server.clone(), rules.clone(), clouds.clone());
+            let (server, means) = (server.clone(), means.clone());
             async move {
                 server.collect(true);
-                let fleet = work(&server, rules, clouds);
+                let work = Work::start(means);
                 lost.cancelled().await;
                 server.collect(false);
-                fleet.shutdown().await;
+                work.shutdown().await;
             }
         });
         let task = tokio::spawn(async move {
@@ -163,7 +163,7 @@ impl Plane {
         tokio::time::sleep(self.drain_delay).await;
         match self.controllers {
             Controllers::None => {}
-            Controllers::Working(fleet) => fleet.shutdown().await,
+            Controllers::Working(work) => work.shutdown().await,
             Controllers::Elected { stop, task } => {
                 stop.cancel();
                 task.await.context("end the controllers")?;
@@ -176,18 +176,20 @@ impl Plane {
     }
 }
 
-fn work(server: &Server, deletion_rules: Vec<Rule>, clouds: openstack::Options) -> Fleet {
+/// What the controllers work with beside this server.
+fn means(server: &Server, deletion_rules: Vec<Rule>, clouds: openstack::Options) -> Result<Means> {
     let user = User::new("system:skep:controllers", [rights::CONTROLLERS]);
-    Fleet::start(fleet::Options {
+    let acting = server.clone();
+    Ok(Means {
         client: Client::new(server.service_as(user), "default"),
-        clock: Clock::system(),
-        connect: Arc::new(control::Direct),
-        clouds: Arc::new(fleet::openstack::Network(clouds)),
-        extensions: Arc::new(fleet::extension::Network),
-        concurrency: CONCURRENCY,
-        random: Arc::new(rand::random),
-        longest: Default::default(),
+        act: Arc::new(move |namespace, name| {
+            let of = ["system:serviceaccounts", &format!("system:serviceaccounts:{namespace}"), "system:authenticated"];
+            let account = User::new(format!("system:serviceaccount:{namespace}:{name}"), of);
+            Some(Client::new(acting.service_as(account), "default"))
+        }),
+        charts: work::charts(&clouds)?,
         deletion_rules,
+        clouds,
     })
 }
 

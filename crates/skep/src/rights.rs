@@ -1,5 +1,6 @@
 //! What the controllers may do: no more than they use.
 
+use delivery::{PLATFORM_ACCOUNT, TENANT_ACCOUNT};
 use fleet::deletion_rules::Rule;
 use k8s_openapi::api::{
     core::v1::ServiceAccount,
@@ -13,6 +14,8 @@ use kube::{
 
 /// The group that the controllers belong to, its role, and the binding of the two.
 pub const CONTROLLERS: &str = "skep:controllers";
+/// Binds the service account that the platform's own apps are installed as.
+const PLATFORM_APPS: &str = "skep:platform-apps";
 /// Who writes what Skep installs.
 pub const MANAGER: &str = "skep";
 
@@ -26,8 +29,32 @@ pub async fn grant(
     let params = PatchParams::apply(MANAGER).force();
     Api::<ClusterRole>::all(client.clone()).patch(CONTROLLERS, &params, &Patch::Apply(role(deletion_rules))).await?;
     let binding = binding(account);
-    Api::<ClusterRoleBinding>::all(client.clone()).patch(CONTROLLERS, &params, &Patch::Apply(binding)).await?;
+    let bindings = Api::<ClusterRoleBinding>::all(client.clone());
+    bindings.patch(CONTROLLERS, &params, &Patch::Apply(binding)).await?;
+    bindings.patch(PLATFORM_APPS, &params, &Patch::Apply(platform_apps())).await?;
     Ok(())
+}
+
+/// The platform's own apps in this cluster may do all.
+fn platform_apps() -> ClusterRoleBinding {
+    ClusterRoleBinding {
+        metadata: ObjectMeta { name: Some(PLATFORM_APPS.to_owned()), ..ObjectMeta::default() },
+        role_ref: role_ref("cluster-admin"),
+        subjects: Some(vec![Subject {
+            api_group: Some(String::new()),
+            kind: "ServiceAccount".to_owned(),
+            name: PLATFORM_ACCOUNT.to_owned(),
+            namespace: Some(api::app::PLATFORM_NAMESPACE.to_owned()),
+        }]),
+    }
+}
+
+fn role_ref(name: &str) -> RoleRef {
+    RoleRef {
+        api_group: Some("rbac.authorization.k8s.io".to_owned()),
+        kind: "ClusterRole".to_owned(),
+        name: name.to_owned(),
+    }
 }
 
 fn metadata() -> ObjectMeta {
@@ -58,9 +85,13 @@ fn role(deletion_rules: &[Rule]) -> ClusterRole {
         rule(&groups, &["*"], &all),
         rule(&[""], &["secrets", "configmaps"], &all),
         rule(&[""], &["events"], &["create", "get", "patch"]),
-        rule(&[""], &["namespaces"], &["get", "list", "watch"]),
-        // What apps are judged by.
-        rule(&["application.giantswarm.io"], &["apps", "catalogs", "appcatalogentries"], &["get", "list"]),
+        rule(&[""], &["namespaces"], &["get", "list", "watch", "create"]),
+        rule(&["application.giantswarm.io"], &["*"], &all),
+        // Whose rights releases in this cluster have.
+        PolicyRule {
+            resource_names: Some(vec![PLATFORM_ACCOUNT.to_owned(), TENANT_ACCOUNT.to_owned()]),
+            ..rule(&[""], &["serviceaccounts"], &["impersonate"])
+        },
         // Where extensions are.
         rule(&[""], &["services"], &["get"]),
         rule(&["openstack.k-orc.cloud"], &["images", "images/status"], &["get", "list", "watch", "update", "patch"]),
@@ -95,11 +126,7 @@ fn binding(account: Option<&ServiceAccount>) -> ClusterRoleBinding {
     });
     ClusterRoleBinding {
         metadata: metadata(),
-        role_ref: RoleRef {
-            api_group: Some("rbac.authorization.k8s.io".to_owned()),
-            kind: "ClusterRole".to_owned(),
-            name: CONTROLLERS.to_owned(),
-        },
+        role_ref: role_ref(CONTROLLERS),
         subjects: Some(std::iter::once(group).chain(account).collect()),
     }
 }

@@ -222,7 +222,7 @@ impl World {
                     "system:authenticated".to_owned(),
                 ];
                 let user = User::new(format!("system:serviceaccount:{namespace}:{name}"), groups);
-                Client::new(acting.service_as(user), "default")
+                Some(Client::new(acting.service_as(user), "default"))
             }),
             connect: network.clone(),
             clock: clock(),

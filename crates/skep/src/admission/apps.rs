@@ -10,22 +10,14 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, api::ListParams};
 use serde_json::Value;
 
-/// What restrictions of catalogs call the infrastructure.
-const PROVIDER: &str = "openstack";
+use crate::work::PROVIDER;
+
 const ENTRIES_NAMESPACE: &str = "default";
 
 const GROUP: &str = "application.giantswarm.io";
 
 pub fn is_app(request: &Request) -> bool {
     request.group == GROUP && request.kind == "App"
-}
-
-/// Says of a new object of the app platform that nothing comes of it yet.
-pub fn idle(request: &Request) -> Option<Warning> {
-    let is_new = request.group == GROUP && request.operation == Operation::Create;
-    is_new.then(|| {
-        format!("{} is stored and not acted upon yet: no chart is installed, upgraded or removed", request.kind)
-    })
 }
 
 /// The app as it will be, with the namespace that it is written to; none if it is none by its schema.

@@ -170,30 +170,3 @@ async fn apps_are_completed_and_judged_by_what_stands_beside_them() {
     assert!(matches!(refused, kube::Error::Api(status) if status.message == format!("{hook}{words}")));
     server.shutdown().await;
 }
-
-#[tokio::test]
-async fn whoever_makes_an_object_of_the_app_platform_is_told_that_nothing_comes_of_it() {
-    let rules = Rules { client: OnceLock::new() };
-    let told = async |kind: &str, operation| {
-        let request = Request {
-            operation,
-            group: "application.giantswarm.io".into(),
-            version: "v1alpha1".into(),
-            kind: kind.into(),
-            resource: format!("{}s", kind.to_lowercase()),
-            subresource: String::new(),
-            namespace: "default".into(),
-            name: "a".into(),
-            user: User::anonymous(),
-            dry_run: false,
-            old: None,
-            options: Value::Null,
-        };
-        rules.validate(&request, &json!({"metadata": {"name": "a"}, "spec": {}})).await.unwrap()
-    };
-    for kind in ["App", "AppCatalogEntry", "Catalog", "Chart"] {
-        let text = format!("{kind} is stored and not acted upon yet: no chart is installed, upgraded or removed");
-        assert_eq!(told(kind, Operation::Create).await, [text]);
-        assert!(told(kind, Operation::Update).await.is_empty());
-    }
-}

@@ -1,0 +1,85 @@
+//! The controllers of a process: the fleet's and those of apps.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use control::{Clock, Direct};
+use delivery::{
+    Delivery,
+    release::Chance,
+    target::{Act, Surroundings},
+};
+use fleet::{Fleet, deletion_rules::Rule};
+use kube::Client;
+use rand::RngCore;
+use transport::{Https, Tls, Transport};
+
+/// Reconciles at once, for each controller.
+const CONCURRENCY: usize = 10;
+/// What restrictions of catalogs call the infrastructure.
+pub const PROVIDER: &str = "openstack";
+
+/// What controllers work with; they can be started any number of times.
+#[derive(Clone)]
+pub struct Means {
+    /// With the controllers' identity.
+    pub client: Client,
+    pub act: Act,
+    pub deletion_rules: Vec<Rule>,
+    /// How clouds are reached.
+    pub clouds: openstack::Options,
+    /// How repositories of charts are reached.
+    pub charts: Arc<dyn Transport>,
+}
+
+/// The running controllers.
+pub struct Work {
+    fleet: Fleet,
+    delivery: Delivery,
+}
+
+impl Work {
+    pub fn start(means: Means) -> Self {
+        let Means { client, act, deletion_rules, clouds, charts } = means;
+        let (clock, connect) = (Clock::system(), Arc::new(Direct));
+        let delivery = Delivery::start(delivery::Options {
+            with: Surroundings {
+                client: client.clone(),
+                act,
+                connect: connect.clone(),
+                clock: clock.clone(),
+                chance: Chance {
+                    random: Arc::new(|bytes| rand::rng().fill_bytes(bytes)),
+                    key: Arc::new(cli::chart_key),
+                },
+            },
+            transport: charts,
+            provider: PROVIDER.to_owned(),
+            concurrency: CONCURRENCY,
+            longest: Default::default(),
+        });
+        let fleet = Fleet::start(fleet::Options {
+            client,
+            clock,
+            connect,
+            clouds: Arc::new(fleet::openstack::Network(clouds)),
+            extensions: Arc::new(fleet::extension::Network),
+            concurrency: CONCURRENCY,
+            random: Arc::new(rand::random),
+            longest: Default::default(),
+            deletion_rules,
+        });
+        Self { fleet, delivery }
+    }
+
+    /// Lets what is under way finish.
+    pub async fn shutdown(self) {
+        tokio::join!(self.fleet.shutdown(), self.delivery.shutdown());
+    }
+}
+
+/// How repositories of charts are reached: as clouds are, with the machine's own trust.
+pub fn charts(clouds: &openstack::Options) -> Result<Arc<dyn Transport>> {
+    let https = Https::new(&Tls::default(), clouds.proxies.clone()).context("prepare to fetch charts")?;
+    Ok(Arc::new(https))
+}
