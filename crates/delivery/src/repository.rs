@@ -290,4 +290,4 @@ fn encoded(text: &str) -> PercentEncode<'_> {
 #[cfg(test)]
 mod bounds;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

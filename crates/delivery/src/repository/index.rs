@@ -43,6 +43,11 @@ pub struct Entry {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// What is wrong with a text, without the part of it that is shown below.
+pub fn first_line(error: &serde_saphyr::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
 /// A null is nothing.
 fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(source: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(source)?.unwrap_or_default())
@@ -54,7 +59,8 @@ impl Entry {
         self.created.parse().ok()
     }
 
-    fn weight(&self) -> usize {
+    /// As [`Index::weight`].
+    pub fn weight(&self) -> usize {
         let texts = [
             &self.name,
             &self.version,
@@ -119,7 +125,7 @@ impl Index {
             budget: serde_saphyr::budget! { max_events: 2 * NODES_MAX, max_nodes: NODES_MAX, max_aliases: 0 },
         };
         let file: File = serde_saphyr::from_str_with_options(text, options)
-            .map_err(|error| format!("the index cannot be read: {error}"))?;
+            .map_err(|error| format!("the index cannot be read: {}", first_line(&error)))?;
         if file.api_version.is_empty() && file.entries.is_empty() {
             return Err("no API version specified: this is no index of charts".to_owned());
         }
