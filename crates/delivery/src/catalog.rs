@@ -16,13 +16,12 @@ use std::{
 };
 
 use api::app::{AppCatalogEntry, Catalog};
-use control::{Cache, Clock, Key, Longest, Outcome, Plan, Queue, Reconcile, Result, Runner, Writer};
+use control::{Cache, Key, Outcome, Plan, Queue, Reconcile, Result, Writer};
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Client, Resource, runtime::watcher};
+use kube::Resource;
 use parking_lot::Mutex;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use transport::Transport;
 
 use self::{
@@ -33,9 +32,12 @@ pub use self::{
     plan::{ENTRIES_MAX, LATEST_LABEL, MANAGER, POLL_S, TYPE_LABEL},
     selection::{ENTRY_BYTES_MAX, VERSIONS_MAX},
 };
-use crate::repository::{
-    Access, Class, Index, Repositories,
-    grant::{self, CATALOG_LABEL},
+use crate::{
+    controllers::{Caches, Context},
+    repository::{
+        Access, Class, Index, Repositories,
+        grant::{self, CATALOG_LABEL},
+    },
 };
 
 /// Places that a catalog's index is looked for at.
@@ -47,66 +49,20 @@ const NOTES_AT_ONCE: usize = 8;
 const WRITES_MAX: usize = 500;
 const WRITES_AT_ONCE: usize = 8;
 
-/// What the controller needs from its surroundings.
-#[derive(Clone)]
-pub struct Options {
-    /// A client of the Management API with the controller's identity.
-    pub client: Client,
-    pub clock: Clock,
-    /// Shared with those who fetch archives.
-    pub repositories: Arc<Repositories>,
-    /// How repositories are reached: [`crate::embedded::Beside`] where charts are embedded.
-    pub transport: Arc<dyn Transport>,
-    /// What the management cluster runs on, as charts name it in `compatibleProviders`: `openstack`, say.
-    pub provider: String,
-    /// Reconciles at once. One may last as long as a repository that does not answer (30 s), so that there are to be some.
-    pub concurrency: usize,
-    pub longest: Longest,
-}
-
-/// The running controller.
+/// The controller: [`crate::Delivery`] starts it with the others.
 ///
-/// In a server: `let catalogs = catalog::Running::start(options)` as soon as this process holds the lease, and
-/// `catalogs.shutdown().await` when it is to end. Its identity needs to get, list and watch `catalogs`; to do all with
-/// `appcatalogentries`; to update `catalogs/finalizers` (owner references that block); to create, get and patch events; to list and
-/// watch secrets.
-pub struct Running {
-    stop: CancellationToken,
-    tasks: TaskTracker,
-}
-
-impl Running {
-    /// Starts the controller and returns at once; it begins to work when its caches are filled.
-    pub fn start(options: Options) -> Self {
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let ends = stop.clone();
-        tasks.spawn(async move {
-            let runner = Runner::new(options.concurrency, options.clock.clone()).measured(&options.longest);
-            let catalogs = Catalogs::new(&options);
-            catalogs.feed(&runner.queue());
-            if ends.run_until_cancelled(catalogs.synced()).await.is_some() {
-                runner.run(Arc::new(catalogs), ends).await;
-            }
-        });
-        Self { stop, tasks }
-    }
-
-    /// Lets the reconciles that are under way finish, and returns.
-    pub async fn shutdown(self) {
-        self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-}
-
-struct Catalogs {
+/// Its identity needs to get, list and watch `catalogs`; to do all with `appcatalogentries`; to update `catalogs/finalizers` (owner
+/// references that block); to create, get and patch events; to list and watch secrets.
+pub struct Catalogs {
     writer: Writer,
     catalogs: Arc<Cache<Catalog>>,
     entries: Arc<Cache<AppCatalogEntry>>,
     /// Those that bear a catalog's name.
     secrets: Arc<Cache<Secret>>,
+    /// Shared with those who fetch archives.
     repositories: Arc<Repositories>,
     transport: Arc<dyn Transport>,
+    /// What the management cluster runs on, as charts name it in `compatibleProviders`: `openstack`, say.
     provider: String,
     /// Lost with the process, and found out again.
     past: Mutex<HashMap<Key, Past>>,
@@ -118,37 +74,30 @@ struct Past {
     told: Option<String>,
 }
 
-impl Catalogs {
-    fn new(options: &Options) -> Self {
-        let writer = Writer::new(options.client.clone(), "skep-delivery", options.clock.clone());
-        let of_catalogs = watcher::Config::default().labels(CATALOG_LABEL);
-        Self {
-            catalogs: Cache::start(options.client.clone(), watcher::Config::default(), &writer),
-            entries: Cache::start(options.client.clone(), watcher::Config::default(), &writer),
-            secrets: Cache::start(options.client.clone(), of_catalogs, &writer),
-            repositories: options.repositories.clone(),
-            transport: options.transport.clone(),
-            provider: options.provider.clone(),
-            past: Mutex::default(),
-            writer,
+/// Which change wakes which catalog.
+pub fn feed(caches: &Caches, queue: &Queue) {
+    caches.catalogs.feed(queue);
+    caches.entries.feed_owner("application.giantswarm.io", "Catalog", queue);
+    let queue = queue.clone();
+    caches.credentials.on_change(move |secret| {
+        if let Some(catalog) = label_of(secret.as_ref(), CATALOG_LABEL) {
+            queue.add(Key::new(secret.metadata.namespace.clone().unwrap_or_default(), catalog));
         }
-    }
+    });
+}
 
-    fn feed(&self, queue: &Queue) {
-        self.catalogs.feed(queue);
-        self.entries.feed_owner("application.giantswarm.io", "Catalog", queue);
-        let queue = queue.clone();
-        self.secrets.on_change(move |secret| {
-            if let Some(catalog) = label_of(secret.as_ref(), CATALOG_LABEL) {
-                queue.add(Key::new(secret.metadata.namespace.clone().unwrap_or_default(), catalog));
-            }
-        });
-    }
-
-    async fn synced(&self) {
-        self.catalogs.synced().await;
-        self.entries.synced().await;
-        self.secrets.synced().await;
+impl Catalogs {
+    pub fn new(context: &Context) -> Self {
+        Self {
+            writer: context.writer.clone(),
+            catalogs: context.caches.catalogs.clone(),
+            entries: context.caches.entries.clone(),
+            secrets: context.caches.credentials.clone(),
+            repositories: context.repositories.clone(),
+            transport: context.transport.clone(),
+            provider: context.provider.clone(),
+            past: Mutex::default(),
+        }
     }
 
     /// The index of the first place that has one, and how that place is reached.

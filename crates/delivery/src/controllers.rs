@@ -20,6 +20,7 @@ use crate::{
         interests::{Interest, Interests, referenced},
         values::Contents,
     },
+    catalog::{self, Catalogs},
     chart::controller::{Archives, Charts},
     repository::{Access, Repositories, grant},
     target::{Surroundings, Targets},
@@ -27,6 +28,9 @@ use crate::{
 
 /// Objects that hold values carry this label, so that only they are watched.
 const WATCHING: &str = "app-operator.giantswarm.io/watching";
+
+/// A catalog whose repository does not answer is waited for (`repository::TIMEOUT`): others are looked at meanwhile.
+const CATALOGS_AT_ONCE: usize = 16;
 
 /// What the controllers need from their surroundings.
 #[derive(Clone)]
@@ -71,7 +75,7 @@ pub struct Context {
     pub writer: Writer,
     pub values: Values,
     pub targets: Arc<Targets>,
-    pub repositories: Repositories,
+    pub repositories: Arc<Repositories>,
     pub charts: Archives,
     pub transport: Arc<dyn Transport>,
     pub provider: String,
@@ -118,9 +122,12 @@ async fn launch(options: Options, life: &Life) {
     let values = Values::start(&client, &writer);
     let runner = || Runner::new(options.concurrency, options.with.clock.clone()).measured(&options.longest);
     let (apps, charts) = (runner(), runner());
+    let catalogs = Runner::new(options.concurrency.max(CATALOGS_AT_ONCE), options.with.clock.clone());
+    let catalogs = catalogs.measured(&options.longest);
     let interests = Arc::new(Interests::default());
     let targets = Targets::new(options.with.clone(), interests.clone(), apps.queue(), charts.queue(), life.stop());
     feed(&caches, &values, &interests, &targets, &apps.queue());
+    catalog::feed(&caches, &catalogs.queue());
     caches.apps.synced().await;
     caches.catalogs.synced().await;
     caches.entries.synced().await;
@@ -131,12 +138,13 @@ async fn launch(options: Options, life: &Life) {
         writer,
         values,
         targets,
-        repositories: Repositories::default(),
+        repositories: Arc::default(),
         charts: Archives::default(),
         transport: options.transport,
         provider: options.provider,
     });
     life.spawn(apps, Apps(context.clone()));
+    life.spawn(catalogs, Catalogs::new(&context));
     life.spawn(charts, Charts::new(context));
 }
 

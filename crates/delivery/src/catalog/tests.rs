@@ -2,9 +2,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use api::app::{CatalogSpec, Restrictions};
 use apiserver::{Options as ServerOptions, Server, User};
-use control::{Step, Writer};
+use control::{Clock, Life, Runner, Step};
 use k8s_openapi::api::core::v1::Event;
-use kube::{Api, api::ListParams, runtime::wait::await_condition};
+use kube::{
+    Api, Client,
+    api::ListParams,
+    runtime::{wait::await_condition, watcher},
+};
 use serde_json::{Value as Json, json};
 use store::{Embedded as Store, Limits};
 
@@ -17,8 +21,22 @@ struct World {
     client: Client,
     site: Arc<Site>,
     controller: Catalogs,
-    options: Options,
+    caches: Caches,
+    clock: Clock,
     seconds: Arc<AtomicI64>,
+}
+
+fn controller(caches: &Caches, writer: &Writer, site: &Arc<Site>) -> Catalogs {
+    Catalogs {
+        writer: writer.clone(),
+        catalogs: caches.catalogs.clone(),
+        entries: caches.entries.clone(),
+        secrets: caches.credentials.clone(),
+        repositories: Arc::default(),
+        transport: site.access().transport,
+        provider: "openstack".into(),
+        past: Mutex::default(),
+    }
 }
 
 impl World {
@@ -33,18 +51,19 @@ impl World {
         let now = seconds.clone();
         let clock = Clock::from_fn(move || Timestamp::from_second(now.load(Ordering::Relaxed)).unwrap());
         let site = site();
-        let options = Options {
-            client: client.clone(),
-            clock,
-            repositories: Arc::default(),
-            transport: site.access().transport,
-            provider: "openstack".into(),
-            concurrency: 4,
-            longest: Longest::default(),
+        let writer = Writer::new(client.clone(), "test", clock.clone());
+        let all = watcher::Config::default;
+        let caches = Caches {
+            apps: Cache::start(client.clone(), all(), &writer),
+            catalogs: Cache::start(client.clone(), all(), &writer),
+            entries: Cache::start(client.clone(), all(), &writer),
+            credentials: Cache::start(client.clone(), all().labels(CATALOG_LABEL), &writer),
         };
-        let controller = Catalogs::new(&options);
-        controller.synced().await;
-        Self { client, site, controller, options, seconds }
+        caches.catalogs.synced().await;
+        caches.entries.synced().await;
+        caches.credentials.synced().await;
+        let controller = controller(&caches, &writer, &site);
+        Self { client, site, controller, caches, clock, seconds }
     }
 
     /// Writes as others do; the controller's caches have read it afterwards.
@@ -79,7 +98,7 @@ impl World {
         self.seconds.fetch_add(61, Ordering::Relaxed);
         let key = Key::new("default", "stable");
         let seen = self.controller.observe(&key).await.unwrap().unwrap();
-        let work = self.controller.plan(&seen, self.options.clock.now());
+        let work = self.controller.plan(&seen, self.clock.now());
         let told = work.plan.to_string();
         self.controller.act(&key, &seen, work).await.unwrap();
         told
@@ -310,11 +329,10 @@ async fn metadata_is_fetched_once_and_what_an_entry_has_of_it_stays_while_it_can
     assert_eq!(world.site.asked(), asked + 2, "the index, and the file that was not there");
 
     // Another process, to which the repository answers something else.
-    let other = Catalogs::new(&Options { repositories: Arc::default(), ..world.options.clone() });
-    other.synced().await;
+    let other = controller(&world.caches, world.writer(), &world.site);
     world.site.put(&at("1.0.0"), "[");
     let seen = other.observe(&Key::new("default", "stable")).await.unwrap().unwrap();
-    let told = other.plan(&seen, world.options.clock.now()).plan.to_string();
+    let told = other.plan(&seen, world.clock.now()).plan.to_string();
     assert!(told.starts_with("event Warning VersionsRefused: ") && told.contains("metadata of a 1.0.0: "), "{told}");
     assert!(told.ends_with("\nwaits 30 s: metadata of apps") && told.lines().count() == 2, "{told}");
 }
@@ -378,7 +396,9 @@ async fn a_long_list_is_written_in_pieces_and_one_that_is_too_long_not_at_all() 
 async fn the_controller_follows_catalogs_until_it_is_shut_down() {
     let world = World::new().await;
     world.index(TWO);
-    let running = Running::start(world.options.clone());
+    let (runner, life) = (Runner::new(4, world.clock.clone()), Life::default());
+    feed(&world.caches, &runner.queue());
+    life.spawn(runner, controller(&world.caches, world.writer(), &world.site));
     world.catalog(json!({}), json!({})).await;
     let made = |entry: Option<&AppCatalogEntry>| entry.is_some();
     await_condition(world.entries(), "stable-hello-1.1.0", made).await.unwrap();
@@ -387,5 +407,5 @@ async fn the_controller_follows_catalogs_until_it_is_shut_down() {
     world.write(|plan| plan.delete(&entry)).await;
     let again = move |now: Option<&AppCatalogEntry>| now.is_some_and(|now| now.metadata.uid != entry.metadata.uid);
     await_condition(world.entries(), "stable-hello-1.1.0", again).await.unwrap();
-    running.shutdown().await;
+    life.shutdown().await;
 }
