@@ -69,6 +69,10 @@ for chart in "${charts[@]}"; do
   done
   ok "$chart: ${#refused[@]} sets of bad values are refused"
 done
+if [ -z "$(command -v kubectl)" ]; then
+  printf '\n!!!! SKIPPED: the charts in clusters: there is no kubectl\n\n' >&2
+  set -- rendered
+fi
 [ $# -eq 0 ] || { printf 'charts: %s passed\n' "$passed"; exit; }
 
 same() { [ "$2" = "$3" ] || fail "$1: wanted $(printf %q "$3"), got $(printf %q "$2")"; }
@@ -244,8 +248,11 @@ same "apps" "$(kubectl "${org[@]}" get apps -o name | wc -l)" "$(grep -c '^    a
 for app in $(kubectl "${org[@]}" get apps -l giantswarm.io/cluster=demo -o jsonpath='{range .items[?(@.spec.catalog=="default")]}{.spec.name}@{.spec.version}{"\n"}{end}'); do
   same "the version of ${app%@*}" "${app#*@}" "$(sed -n 's/^version: //p' "charts/${app%@*}/Chart.yaml")"
 done
+for app in $(kubectl "${org[@]}" get apps -l giantswarm.io/cluster=demo -o jsonpath='{range .items[?(@.spec.catalog=="upstream")]}{.spec.name}@{.spec.version}{"\n"}{end}'); do
+  same "the version of ${app%@*}" "${app#*@}" "$(grep -A 1 "^  chart: ${app%@*}\$" charts/upstream/catalog.yaml | sed -n 's/^  version: //p')"
+done
 helm uninstall demo-default-apps "${org[@]}"
-ok "default-apps-openstack: the Management API takes all its apps, and those of ours are there in that version"
+ok "default-apps-openstack: the Management API takes all its apps, and the catalogs have each in that version"
 
 where="a cluster in the sandbox"
 KUBECONFIG=$work/workload day
