@@ -16,7 +16,7 @@ use crate::{
     settings::deletion_rules,
     state::Credential,
     webhooks,
-    work::{self, Means, Work},
+    work::{self, Means, Naming, Work},
 };
 
 /// The webhooks' certificate is made anew so often: it is valid for a year.
@@ -32,6 +32,8 @@ pub struct Arguments {
     /// What must not be deleted yet (docs/guides/deletion-rules.md); the same as `skep install` was given
     #[arg(long, value_name = "FILE")]
     deletion_rules: Option<PathBuf>,
+    #[command(flatten)]
+    naming: Naming,
 }
 
 pub async fn run(arguments: Arguments) -> Result<u8> {
@@ -55,6 +57,7 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
         charts: work::charts(&clouds)?,
         deletion_rules,
         clouds,
+        installation: arguments.naming.installation(),
     };
     let election = Election {
         client: client.clone(),

@@ -8,6 +8,7 @@ use control::{Clock, Election, Timing};
 use fleet::deletion_rules::Rule;
 use kube::Client;
 use store::SharedStore;
+use tenancy::Installation;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -105,7 +106,7 @@ impl Plane {
         let client = Client::new(server.service_as(User::master("skep-admin")), "default");
         let drain_delay = settings.shutdown_delay()?;
         let controllers = Controllers::None;
-        let means = means(&server, deletion_rules, clouds)?;
+        let means = means(&server, deletion_rules, clouds, settings.installation())?;
         Ok(Self { client, address, server, controllers, serving, stop, drain_delay, means })
     }
 
@@ -177,7 +178,12 @@ impl Plane {
 }
 
 /// What the controllers work with beside this server.
-fn means(server: &Server, deletion_rules: Vec<Rule>, clouds: openstack::Options) -> Result<Means> {
+fn means(
+    server: &Server,
+    deletion_rules: Vec<Rule>,
+    clouds: openstack::Options,
+    installation: Installation,
+) -> Result<Means> {
     let user = User::new("system:skep:controllers", [rights::CONTROLLERS]);
     let acting = server.clone();
     Ok(Means {
@@ -190,6 +196,7 @@ fn means(server: &Server, deletion_rules: Vec<Rule>, clouds: openstack::Options)
         charts: work::charts(&clouds)?,
         deletion_rules,
         clouds,
+        installation,
     })
 }
 

@@ -12,6 +12,9 @@ use apiserver::{Controller, RequestLimits};
 use fleet::deletion_rules::Rule;
 use serde::Deserialize;
 use store::etcd::Address;
+use tenancy::Installation;
+
+use crate::work::Naming;
 
 /// A configuration file that is longer is not read.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -121,6 +124,12 @@ pub struct Settings {
     /// What must not be deleted yet: a list of rules, read at the start (docs/guides/deletion-rules.md)
     #[arg(long, value_name = "FILE", help_heading = "Operation")]
     pub deletion_rules: Option<PathBuf>,
+    /// Domain that clusters have their names below: <cluster>.<domain>, as their apps are told [default: internal]
+    #[arg(long, value_name = "DOMAIN", help_heading = "Clusters")]
+    pub base_domain: Option<String>,
+    /// Registry that images of a cluster's apps come from, as they are told [default: docker.io]
+    #[arg(long, value_name = "HOST", help_heading = "Clusters")]
+    pub registry_domain: Option<String>,
     /// TracingConfiguration (apiserver.config.k8s.io/v1): where traces go, over OTLP
     #[arg(long, value_name = "FILE", help_heading = "Operation")]
     pub tracing_config_file: Option<PathBuf>,
@@ -214,10 +223,16 @@ impl Settings {
             max_mutating_requests_inflight: self.max_mutating_requests_inflight.or(file.max_mutating_requests_inflight),
             disable_controllers: texts(self.disable_controllers, file.disable_controllers),
             deletion_rules: self.deletion_rules.or(near(file.deletion_rules)),
+            base_domain: self.base_domain.or(file.base_domain),
+            registry_domain: self.registry_domain.or(file.registry_domain),
             tracing_config_file: self.tracing_config_file.or(near(file.tracing_config_file)),
             shutdown_delay_duration: self.shutdown_delay_duration.or(file.shutdown_delay_duration),
             logging_format: self.logging_format.or(file.logging_format),
         })
+    }
+
+    pub fn installation(&self) -> Installation {
+        Naming { base_domain: self.base_domain.clone(), registry_domain: self.registry_domain.clone() }.installation()
     }
 
     pub fn deletion_rules(&self) -> Result<Vec<Rule>> {

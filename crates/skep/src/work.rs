@@ -1,4 +1,4 @@
-//! The controllers of a process: the fleet's and those of apps.
+//! The controllers of a process: the fleet's, those of apps and those of tenants.
 
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use delivery::{
 use fleet::{Fleet, deletion_rules::Rule};
 use kube::Client;
 use rand::RngCore;
+use tenancy::{Installation, Tenancy};
 use transport::{Https, Tls, Transport};
 
 /// Reconciles at once, for each controller.
@@ -30,17 +31,19 @@ pub struct Means {
     pub clouds: openstack::Options,
     /// How repositories of charts are reached.
     pub charts: Arc<dyn Transport>,
+    pub installation: Installation,
 }
 
 /// The running controllers.
 pub struct Work {
     fleet: Fleet,
     delivery: Delivery,
+    tenancy: Tenancy,
 }
 
 impl Work {
     pub fn start(means: Means) -> Self {
-        let Means { client, act, deletion_rules, clouds, charts } = means;
+        let Means { client, act, deletion_rules, clouds, charts, installation } = means;
         let (clock, connect) = (Clock::system(), Arc::new(Direct));
         let delivery = Delivery::start(delivery::Options {
             with: Surroundings {
@@ -58,6 +61,13 @@ impl Work {
             concurrency: CONCURRENCY,
             longest: Default::default(),
         });
+        let tenancy = Tenancy::start(tenancy::Options {
+            client: client.clone(),
+            clock: clock.clone(),
+            installation,
+            concurrency: CONCURRENCY,
+            longest: Default::default(),
+        });
         let fleet = Fleet::start(fleet::Options {
             client,
             clock,
@@ -69,12 +79,33 @@ impl Work {
             longest: Default::default(),
             deletion_rules,
         });
-        Self { fleet, delivery }
+        Self { fleet, delivery, tenancy }
     }
 
     /// Lets what is under way finish.
     pub async fn shutdown(self) {
-        tokio::join!(self.fleet.shutdown(), self.delivery.shutdown());
+        tokio::join!(self.fleet.shutdown(), self.delivery.shutdown(), self.tenancy.shutdown());
+    }
+}
+
+/// What clusters are told of the installation that they are of.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Naming {
+    /// Domain that clusters have their names below: <cluster>.<domain>, as their apps are told [default: internal]
+    #[arg(long, value_name = "DOMAIN", help_heading = "Clusters")]
+    pub base_domain: Option<String>,
+    /// Registry that images of a cluster's apps come from, as they are told [default: docker.io]
+    #[arg(long, value_name = "HOST", help_heading = "Clusters")]
+    pub registry_domain: Option<String>,
+}
+
+impl Naming {
+    pub fn installation(&self) -> Installation {
+        let or = |value: &Option<String>, default: &str| value.clone().unwrap_or_else(|| default.to_owned());
+        Installation {
+            base_domain: or(&self.base_domain, "internal"),
+            registry_domain: or(&self.registry_domain, "docker.io"),
+        }
     }
 }
 

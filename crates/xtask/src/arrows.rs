@@ -17,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("control", &["api"]),
     ("delivery", &["api", "control", "helm", "transport"]),
     ("fleet", &["api", "control", "openstack"]),
+    ("tenancy", &["api", "control"]),
     ("sandbox", &["api", "apiserver", "store", "openstack"]),
     ("cli", &["api", "helm", "openstack"]),
     (
@@ -32,6 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "policy",
             "sandbox",
             "store",
+            "tenancy",
             "transport",
         ],
     ),

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use api::{
     admission::app::{self as rules, Beside},
     app::{App, AppStatus, Chart, ChartConfig, ConfigKind, PLATFORM_NAMESPACE, Quoted, UNIQUE_VERSION},
+    cluster::Cluster,
 };
 use control::{Error, EventType, Key, Outcome, Plan, Reconcile, Result, bounded};
 use jiff::Timestamp;
@@ -356,6 +357,15 @@ impl Apps {
         let found = secrets.get_metadata_opt(&secret.name).await;
         if found.map_err(|error| Error::api("get", format!("secret {secret}"), error))?.is_none() {
             return Ok(true);
+        }
+        let name = seen.app.cluster();
+        if !name.is_empty() {
+            let clusters = Api::<Cluster>::namespaced(client.clone(), &secret.namespace);
+            let cluster = clusters.get_metadata_opt(name).await;
+            let cluster = cluster.map_err(|error| Error::api("get", format!("cluster {name}"), error))?;
+            if cluster.is_some_and(|cluster| cluster.metadata.deletion_timestamp.is_some()) {
+                return Ok(true);
+            }
         }
         let own = seen.app.namespace().unwrap_or_default();
         let namespace = Api::<Namespace>::all(client.clone()).get_opt(&own).await;
