@@ -9,6 +9,7 @@ mod error;
 pub mod grant;
 pub mod index;
 mod oci;
+pub mod push;
 mod registry;
 pub mod signature;
 mod wire;

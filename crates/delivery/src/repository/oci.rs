@@ -14,8 +14,10 @@ pub const CREATED: &str = "org.opencontainers.image.created";
 /// What manifests may be; the last is what registries of the past make of them.
 pub const MANIFESTS: &str =
     "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
+/// `Chart.yaml` as JSON.
+pub const CONFIG: &str = "application/vnd.cncf.helm.config.v1+json";
 /// Layers that are a chart's archive.
-const CHARTS: [&str; 2] = ["application/vnd.cncf.helm.chart.content.v1.tar+gzip", "application/tar+gzip"];
+pub const CHARTS: [&str; 2] = ["application/vnd.cncf.helm.chart.content.v1.tar+gzip", "application/tar+gzip"];
 
 /// `oci://host[:port]/path:tag` or `...@sha256:digits`.
 #[derive(Clone, Debug, PartialEq, Eq)]

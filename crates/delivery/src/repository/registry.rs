@@ -12,7 +12,7 @@ use super::{
     index::{Entry, Index},
     oci::{self, Challenge, Manifest, Reference, Token},
     signature,
-    wire::{Ask, Wire, address, next, taken},
+    wire::{Ask, Wire, address, is_same_place, next, taken},
 };
 
 /// Pages of a listing, of names or of tags.
@@ -158,7 +158,7 @@ impl<'a> Session<'a> {
                 return Ok(());
             }
             match following(answer.headers()) {
-                Some(link) => at = next(&at, &address(&at)?, link)?.to_string(),
+                Some(link) => at = followed(&at, link)?,
                 None => return Ok(()),
             }
         }
@@ -295,6 +295,16 @@ struct Names {
 #[derive(Deserialize)]
 struct Tags {
     tags: Option<Vec<String>>,
+}
+
+/// Where a registry sends on to: to itself, since what it was told before is told again there.
+pub fn followed(url: &str, link: &str) -> Result<String> {
+    let at = address(url)?;
+    let target = next(url, &at, link)?;
+    match is_same_place(&at, &target) {
+        true => Ok(target.to_string()),
+        false => Err(Error::new(Class::Unusable, url, format!("it leads to {link:?}, which is another host"))),
+    }
 }
 
 /// `Link: </v2/_catalog?last=x&n=5>; rel="next"`.
