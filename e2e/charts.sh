@@ -79,6 +79,18 @@ same() { [ "$2" = "$3" ] || fail "$1: wanted $(printf %q "$3"), got $(printf %q 
 # What helm says goes where it can be looked at.
 helm() { "$helm" "$@" >"$work/helm.log" 2>&1 || { cat "$work/helm.log" >&2; fail "helm $*"; }; }
 ready() { for _ in $(seq 600); do [ -s "$KUBECONFIG" ] && kubectl get namespace default kube-public >/dev/null 2>&1 && return; sleep 0.1; done; fail "$KUBECONFIG: no API server"; }
+# known CHART NAMESPACE: what it becomes with any of its values has no field that the API server in $KUBECONFIG does not know.
+known() {
+  local values
+  for values in "charts/$1/values.yaml" charts/"$1"/ci/*-values.yaml; do
+    [ "$values" != "charts/$1/values.yaml" ] || [ ! -e "charts/$1/ci/refused/defaults.yaml" ] || continue
+    "$skep" template demo "charts/$1" -f "$values" --namespace "$2" >"$work/objects"
+    # Where no API of others is, there may be nothing to make.
+    grep -q '^kind: ' "$work/objects" || continue
+    kubectl create --dry-run=server --validate=strict -f "$work/objects" >/dev/null 2>"$work/error" || { cat "$work/error" >&2; fail "$where: $1 with $values"; }
+    count=$((count + 1))
+  done
+}
 # Charts whose objects the cluster in $KUBECONFIG can have.
 fitting() {
   local chart
@@ -150,17 +162,9 @@ rules() {
 
 # On whatever cluster $KUBECONFIG names; what is told begins with its name.
 day() {
-  local chart values count=0 wanted patch broken
+  local chart count=0 wanted patch broken
   mapfile -t fit < <(fitting)
-  for chart in "${fit[@]}"; do
-    for values in "charts/$chart/values.yaml" charts/"$chart"/ci/*-values.yaml; do
-      "$skep" template demo "charts/$chart" -f "$values" --namespace kube-system >"$work/objects"
-      # Where no API of others is, there may be nothing to make.
-      grep -q '^kind: ' "$work/objects" || continue
-      kubectl create --dry-run=server --validate=strict -f "$work/objects" >/dev/null 2>"$work/error" || { cat "$work/error" >&2; fail "$where: $chart with $values"; }
-      count=$((count + 1))
-    done
-  done
+  for chart in "${fit[@]}"; do known "$chart" kube-system; done
   ok "$where: every field of ${#fit[@]} charts with $count sets of values is known"
   for chart in "${fit[@]}"; do helm install "$chart" "charts/$chart" --namespace kube-system; done
   same "$where: helm list" "$("$helm" list --namespace kube-system --deployed --short | paste -sd' ')" "${fit[*]}"
@@ -197,6 +201,14 @@ for _ in $(seq 300); do [ -s "$KUBECONFIG" ] && kubectl get --raw /readyz >/dev/
 external=$(sed -nE 's/^ok +external network .*\((.*)\)/\1/p' "$work/doctor")
 org=(--namespace org-acme)
 available() { kubectl "${org[@]}" wait cluster demo --for condition=Available --timeout 240s >/dev/null || { kubectl "${org[@]}" get clusters,machines -o wide >&2; fail "$1"; }; }
+# All machines are as the objects say: three of the control plane, two of the pool.
+rolled() {
+  local what
+  for what in upToDateReplicas readyReplicas replicas; do
+    kubectl "${org[@]}" wait kubeadmcontrolplane demo --for "jsonpath={.status.$what}=3" --timeout 240s >/dev/null || fail "the control plane's $what"
+    kubectl "${org[@]}" wait machinedeployment demo-default --for "jsonpath={.status.$what}=2" --timeout 240s >/dev/null || fail "the pool's $what"
+  done
+}
 key() { kubectl "${org[@]}" get secret demo-encryption-provider-config -o jsonpath='{.data.encryption}' | base64 -d; }
 kubectl create namespace org-acme >/dev/null
 kubectl "${org[@]}" create secret generic cloud-config --from-file clouds.yaml="$OS_CLIENT_CONFIG_FILE" >/dev/null
@@ -225,17 +237,21 @@ templates() { kubectl "${org[@]}" get openstackmachinetemplates -o name | sort; 
 before=$(templates)
 helm upgrade demo-cluster charts/cluster-openstack "${org[@]}" -f "$work/maps.yaml"
 same "templates that stay" "$(comm -12 <(echo "$before") <(templates))" ""
-for what in upToDateReplicas readyReplicas replicas; do
-  kubectl "${org[@]}" wait kubeadmcontrolplane demo --for "jsonpath={.status.$what}=3" --timeout 240s >/dev/null || fail "the control plane's $what"
-  kubectl "${org[@]}" wait machinedeployment demo-default --for "jsonpath={.status.$what}=2" --timeout 240s >/dev/null || fail "the pool's $what"
-done
+rolled
 available "the cluster of maps is not Available any more"
 kubectl "${org[@]}" wait openstackcluster demo --for 'jsonpath={.status.bastion.floatingIP}' --timeout 60s >/dev/null || fail "the bastion"
 same "pools" "$(kubectl "${org[@]}" get machinedeployments -o name)" machinedeployment.cluster.x-k8s.io/demo-default
 same "the key" "$(key)" "$created"
 ok "cluster-openstack: other machines by an upgrade, of maps, and the same key"
 
-for catalog in default upstream; do
+mapfile -t before < <(kubectl "${org[@]}" get machines -o name)
+helm upgrade demo-cluster charts/cluster-openstack "${org[@]}" -f "$work/maps.yaml" --set ignition.enable=true --set-string 'sshTrustedUserCAKeys[0]=ssh-ed25519 AAAA ca'
+kubectl "${org[@]}" wait "${before[@]}" --for delete --timeout 240s >/dev/null || fail "machines stay that are no Flatcar"
+rolled
+available "the cluster of Flatcar is not Available any more"
+ok "cluster-openstack: machines of Flatcar in the place of those"
+
+for catalog in default upstream acme; do
   kubectl apply -f - >/dev/null 2>&1 <<YAML || fail "the catalog $catalog"
 apiVersion: application.giantswarm.io/v1alpha1
 kind: Catalog
@@ -243,6 +259,11 @@ metadata: {name: $catalog, namespace: default}
 spec: {title: $catalog, description: charts, logoURL: "", storage: {type: helm, URL: "https://charts.example.com/"}, repositories: [{type: helm, URL: "https://charts.example.com/"}]}
 YAML
 done
+where="the Management API" count=0
+kubectl create namespace org-other >/dev/null
+known cluster-openstack org-other
+known default-apps-openstack org-other
+ok "$where: every field of the clusters and apps of $count sets of values is known"
 helm install demo-default-apps charts/default-apps-openstack "${org[@]}" -f charts/default-apps-openstack/ci/gs-values.yaml
 same "apps" "$(kubectl "${org[@]}" get apps -o name | wc -l)" "$(grep -c '^    appName: ' charts/default-apps-openstack/values.yaml)"
 for app in $(kubectl "${org[@]}" get apps -l giantswarm.io/cluster=demo -o jsonpath='{range .items[?(@.spec.catalog=="default")]}{.spec.name}@{.spec.version}{"\n"}{end}'); do
