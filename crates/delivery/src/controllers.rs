@@ -18,7 +18,7 @@ use crate::{
         MANAGER,
         controller::Apps,
         interests::{Interest, Interests, referenced},
-        values::Contents,
+        values::{APP_VALUES, Contents},
     },
     catalog::{self, Catalogs},
     chart::controller::{Archives, Charts},
@@ -177,7 +177,12 @@ fn feed(caches: &Caches, values: &Values, interests: &Arc<Interests>, targets: &
         for catalog in catalogs.keys().iter().filter_map(|name| catalogs.get(name)) {
             let is_its =
                 catalog.spec.config.as_ref().is_some_and(|refs| referenced(refs).any(|one| one == (kind, key.clone())));
-            if is_its {
+            let of_charts = catalog.annotations().get(APP_VALUES).is_some_and(|prefix| {
+                kind == ConfigKind::ConfigMap
+                    && catalog.namespace().as_ref() == Some(&key.namespace)
+                    && key.name.starts_with(&format!("{prefix}-"))
+            });
+            if is_its || of_charts {
                 let name = catalog.metadata.name.clone().unwrap_or_default();
                 index.of(&Interest::Catalog(name)).into_iter().for_each(|app| queue.add(app));
             }

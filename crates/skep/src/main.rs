@@ -1,6 +1,7 @@
 //! The one binary: reads its settings, puts the parts together, and nothing else.
 
 mod admission;
+mod catalogs;
 mod controllers;
 mod identity;
 mod install;

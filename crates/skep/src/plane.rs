@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::{Rules, Versions},
-    rights,
+    catalogs, rights,
     security::Security,
     settings::Settings,
     state::{self, State},
@@ -110,10 +110,12 @@ impl Plane {
         Ok(Self { client, address, server, controllers, serving, stop, drain_delay, means })
     }
 
+    /// What the controllers need to find.
     async fn grant(&self) -> Result<()> {
         rights::grant(&self.client, None, &self.means.deletion_rules)
             .await
-            .context("grant the controllers their rights")
+            .context("grant the controllers their rights")?;
+        catalogs::install(&self.client).await
     }
 
     /// Starts the controllers, with their own identity and no more rights than they need.

@@ -15,6 +15,8 @@ use rand::RngCore;
 use tenancy::{Installation, Tenancy};
 use transport::{Https, Tls, Transport};
 
+use crate::catalogs;
+
 /// Reconciles at once, for each controller.
 const CONCURRENCY: usize = 10;
 /// What restrictions of catalogs call the infrastructure.
@@ -109,8 +111,8 @@ impl Naming {
     }
 }
 
-/// How repositories of charts are reached: as clouds are, with the machine's own trust.
+/// How repositories of charts are reached: as clouds are, with the machine's own trust; and those that are in this binary.
 pub fn charts(clouds: &openstack::Options) -> Result<Arc<dyn Transport>> {
     let https = Https::new(&Tls::default(), clouds.proxies.clone()).context("prepare to fetch charts")?;
-    Ok(Arc::new(https))
+    catalogs::beside(Arc::new(https))
 }

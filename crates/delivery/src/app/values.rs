@@ -10,10 +10,16 @@ use helm::values::{self, Table};
 /// The priorities of extra values that come after the catalog's, after the app's and after the user's end here.
 const ENDS: [i32; 3] = [50, 100, 150];
 
+/// On a Catalog: the beginning of the names of ConfigMaps beside it, one for each chart (`<it>-<chart>-values`), which lie right above
+/// the catalog's own values. What is not there is nothing.
+pub const APP_VALUES: &str = "delivery.skep.dev/app-values";
+
 /// Whose values a layer holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     Catalog,
+    /// The catalog's for this chart: may be missing.
+    CatalogApp,
     App,
     User,
     Extra,
@@ -64,8 +70,17 @@ pub fn layers(app: &App, catalog: &Catalog, kind: ConfigKind) -> Vec<Layer> {
     ];
     let mut layers = Vec::new();
     let mut start = 0;
+    let of_chart = catalog.metadata.annotations.as_ref().and_then(|all| all.get(APP_VALUES));
+    let of_chart = of_chart.filter(|prefix| !prefix.is_empty() && kind == ConfigKind::ConfigMap).map(|prefix| Layer {
+        level: Level::CatalogApp,
+        object: ObjectRef {
+            name: format!("{prefix}-{}-values", app.spec.name),
+            namespace: catalog.metadata.namespace.clone().unwrap_or_default(),
+        },
+    });
     for ((level, object), end) in fixed.into_iter().zip(ENDS) {
         layers.extend(object.filter(|object| !object.name.is_empty()).map(|object| Layer { level, object }));
+        layers.extend(of_chart.clone().filter(|_| level == Level::Catalog));
         let here = extra.iter().filter(|extra| start < priority(extra) && priority(extra) <= end);
         layers.extend(here.map(|extra| Layer {
             level: Level::Extra,
@@ -91,7 +106,10 @@ pub fn merged(
     let mut all = Table::new();
     for layer in layers {
         let not_found = || Error::NotFound { kind: told(kind), object: layer.object.clone() };
-        let contents = find(&layer.object).ok_or_else(not_found)?;
+        let contents = match find(&layer.object) {
+            None if layer.level == Level::CatalogApp => continue,
+            found => found.ok_or_else(not_found)?,
+        };
         for text in texts(layer, kind, &contents)? {
             let read = values::read(text).map_err(|error| Error::Parsing(unparsed(layer, kind, &error)))?;
             values::overlay(&mut all, read);
@@ -120,7 +138,7 @@ pub fn text(values: &Table) -> control::Result<String> {
 
 const fn name(level: Level) -> &'static str {
     match level {
-        Level::Catalog => "catalog",
+        Level::Catalog | Level::CatalogApp => "catalog",
         Level::App => "app",
         Level::User => "user",
         Level::Extra => "extra",
@@ -187,6 +205,17 @@ mod tests {
             ["catalog", "b1", "first", "second", "zero", "b50", "app", "b51", "b100", "user", "b101", "b150"];
         assert_eq!(names(&maps), expected);
         assert_eq!(names(&layers(&app, &catalog, ConfigKind::Secret)), ["hidden"]);
+    }
+
+    #[test]
+    fn a_catalog_may_have_values_for_each_chart() {
+        let (app, mut catalog) = whole();
+        catalog.metadata.namespace = Some("default".into());
+        catalog.metadata.annotations = Some(BTreeMap::from([(APP_VALUES.to_owned(), "up".to_owned())]));
+        let maps = layers(&app, &catalog, ConfigKind::ConfigMap);
+        assert_eq!(names(&maps)[..3], ["catalog", "up-hello-values", "b1"]);
+        assert_eq!(maps[1].object.namespace, "default");
+        assert_eq!(merged(&maps[1..2], ConfigKind::ConfigMap, |_| None), Ok(Some(Table::new())), "it may be missing");
     }
 
     #[test]
