@@ -19,6 +19,7 @@ mod objects;
 mod pki;
 mod signer;
 mod user_data;
+mod workloads;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

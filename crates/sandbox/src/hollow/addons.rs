@@ -86,6 +86,10 @@ fn coredns(cluster: &ClusterConfiguration) -> Vec<Value> {
     let labels = json!({"k8s-app": "kube-dns"});
     let pod = json!({
         "serviceAccountName": "coredns", "priorityClassName": "system-cluster-critical", "dnsPolicy": "Default",
+        "tolerations": [
+            {"key": "CriticalAddonsOnly", "operator": "Exists"},
+            {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"},
+        ],
         "containers": [{
             "name": "coredns", "image": format!("{}/{name}:{version}", repository(own)),
             "args": ["-conf", "/etc/coredns/Corefile"],

@@ -4,13 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use apiserver::{Options, Profile, Server, ServiceAccountKeys, User};
 use futures::{StreamExt, pin_mut};
-use k8s_openapi::api::{
-    certificates::v1::CertificateSigningRequest,
-    core::v1::{Node, Pod},
-};
+use k8s_openapi::api::{certificates::v1::CertificateSigningRequest, core::v1::Node};
 use kube::{
     Api, Client,
-    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams},
     runtime::{
         WatchStreamExt,
         watcher::{self, watcher},
@@ -29,7 +26,7 @@ use super::{
     etcd::{Etcd, Fault, Pods},
     objects,
     pki::{self, Authority},
-    signer,
+    signer, workloads,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -143,7 +140,7 @@ impl Cluster {
         });
         pods.set(Arc::downgrade(&cluster));
         tokio::spawn(cluster.stop.clone().run_until_cancelled_owned(sign(Arc::downgrade(&cluster))));
-        tokio::spawn(cluster.stop.clone().run_until_cancelled_owned(run_pods(Arc::downgrade(&cluster))));
+        tokio::spawn(cluster.stop.clone().run_until_cancelled_owned(workloads::run(Arc::downgrade(&cluster))));
         tokio::spawn(cluster.stop.clone().run_until_cancelled_owned(signer::run(Arc::downgrade(&cluster))));
         Ok(cluster)
     }
@@ -341,85 +338,4 @@ async fn sign(cluster: std::sync::Weak<Cluster>) {
             warn!(request = name, %error, "a kubelet's certificate is not stored");
         }
     }
-}
-
-/// What the scheduler and the kubelets do with pods: place them, call them running, let them go.
-async fn run_pods(cluster: std::sync::Weak<Cluster>) {
-    let Some(client) = cluster.upgrade().map(|cluster| cluster.client.clone()) else { return };
-    let events =
-        watcher(Api::<Pod>::all(client.clone()), watcher::Config::default()).default_backoff().applied_objects();
-    pin_mut!(events);
-    while let Some(event) = events.next().await {
-        let (Some(cluster), Ok(pod)) = (cluster.upgrade(), event) else { continue };
-        if let Err(error) = run_pod(&cluster, &client, &pod).await {
-            debug!(pod = pod.metadata.name, %error, "a pod is not moved on");
-        }
-    }
-}
-
-async fn run_pod(cluster: &Cluster, client: &Client, pod: &Pod) -> Result<(), kube::Error> {
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let pods = Api::<Pod>::namespaced(client.clone(), pod.metadata.namespace.as_deref().unwrap_or("default"));
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    match (node, phase) {
-        (Some(_), _) if pod.metadata.deletion_timestamp.is_some() => {
-            // A precondition, so that a namesake made since lives.
-            let preconditions = kube::api::Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
-            let now = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default().grace_period(0) };
-            pods.delete(name, &now).await?;
-        }
-        (Some(node), Some("Pending") | None) => {
-            let address = address_of(client, node).await?;
-            let value = serde_json::to_value(pod).unwrap_or_default();
-            let status = objects::running(&value, &address, &cluster.now());
-            pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await?;
-        }
-        (None, _) if pod.metadata.deletion_timestamp.is_none() => {
-            if let Some(node) = place(client, pod).await? {
-                let binding = json!({
-                    "apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
-                    "target": {"apiVersion": "v1", "kind": "Node", "name": node},
-                });
-                pods.create_subresource::<Value, Value>("binding", name, &PostParams::default(), &binding).await?;
-            }
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-async fn address_of(client: &Client, node: &str) -> Result<String, kube::Error> {
-    let node = Api::<Node>::all(client.clone()).get_opt(node).await?;
-    let addresses = node.and_then(|node| node.status?.addresses).unwrap_or_default();
-    Ok(addresses
-        .into_iter()
-        .find(|address| address.type_ == "InternalIP")
-        .map(|found| found.address)
-        .unwrap_or_default())
-}
-
-/// A ready node whose taints the pod tolerates; which one follows from the pod's name.
-async fn place(client: &Client, pod: &Pod) -> Result<Option<String>, kube::Error> {
-    let nodes = Api::<Node>::all(client.clone()).list(&Default::default()).await?;
-    let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.clone()).unwrap_or_default();
-    let fits = |node: &Node| {
-        let spec = node.spec.clone().unwrap_or_default();
-        let ready = node.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
-        let ready = ready.clone().any(|condition| condition.type_ == "Ready" && condition.status == "True");
-        let tolerated = spec.taints.iter().flatten().filter(|taint| taint.effect != "PreferNoSchedule").all(|taint| {
-            tolerations.iter().any(|toleration| {
-                let key = toleration.key.as_ref().is_none_or(|key| *key == taint.key);
-                let effect = toleration.effect.as_ref().is_none_or(|effect| *effect == taint.effect);
-                let value = toleration.operator.as_deref() == Some("Exists") || toleration.value == taint.value;
-                key && effect && value
-            })
-        });
-        ready && tolerated && spec.unschedulable != Some(true)
-    };
-    let names: Vec<String> =
-        nodes.items.iter().filter(|node| fits(node)).filter_map(|node| node.metadata.name.clone()).collect();
-    let name = pod.metadata.uid.as_deref().unwrap_or_default();
-    let sum = name.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
-    Ok((!names.is_empty()).then(|| names[sum % names.len()].clone()))
 }
