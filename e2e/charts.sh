@@ -251,7 +251,7 @@ rolled
 available "the cluster of Flatcar is not Available any more"
 ok "cluster-openstack: machines of Flatcar in the place of those"
 
-for catalog in default upstream acme; do
+for catalog in acme; do
   kubectl apply -f - >/dev/null 2>&1 <<YAML || fail "the catalog $catalog"
 apiVersion: application.giantswarm.io/v1alpha1
 kind: Catalog

@@ -1,5 +1,5 @@
-//! The catalogs that every installation has: `default`, whose charts are in this binary, and `upstream`, charts of others with values
-//! that make them fit our clusters (`charts/upstream/catalog.yaml`).
+//! The catalogs that every installation has: `default`, whose charts are in this binary, the same as `cluster`, as `kubectl gs` calls
+//! where charts of clusters are, and `upstream`, charts of others with values that make them fit (`charts/upstream/catalog.yaml`).
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -61,7 +61,7 @@ pub async fn install(client: &Client) -> Result<()> {
     let maps = Api::<ConfigMap>::namespaced(client.clone(), NAMESPACE);
     let params = PatchParams::apply(MANAGER).force();
     let (upstream, values) = upstream()?;
-    for (catalog, values) in [(own(), Vec::new()), (upstream, values)] {
+    for (catalog, values) in [(own("default"), Vec::new()), (own("cluster"), Vec::new()), (upstream, values)] {
         let name = catalog.name_any();
         let found = catalogs.get_metadata_opt(&name).await.with_context(|| format!("read catalog {name}"))?;
         if found.is_some_and(|found| found.labels().get(OWNER.0).is_none_or(|owner| owner != OWNER.1)) {
@@ -98,15 +98,15 @@ fn helm(url: &str) -> Repository {
     Repository { url: url.to_owned(), type_: "helm".to_owned() }
 }
 
-fn own() -> Catalog {
+fn own(name: &str) -> Catalog {
     let spec = CatalogSpec {
-        title: "Default".to_owned(),
+        title: name.to_owned(),
         description: "Charts that come with Skep: clusters, their exporters, policies and resources.".to_owned(),
         repositories: vec![helm(embedded::URL)],
         storage: helm(embedded::URL),
         ..CatalogSpec::default()
     };
-    Catalog { metadata: metadata("default", "stable"), spec, status: None }
+    Catalog { metadata: metadata(name, "stable"), spec, status: None }
 }
 
 /// With the ConfigMaps that hold the values of its charts.
@@ -136,7 +136,7 @@ fn upstream() -> Result<(Catalog, Vec<ConfigMap>)> {
     }
     let storage = repositories.first().cloned().unwrap_or_default();
     let spec = CatalogSpec {
-        title: "Upstream".to_owned(),
+        title: "upstream".to_owned(),
         description: "Charts of others where they are published, with values for clusters on OpenStack.".to_owned(),
         config: None::<ConfigRefs>,
         repositories,

@@ -4,13 +4,16 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use apiserver::{Options, Profile, Server, User};
+use axum::{BoxError, Router, response::Response};
 use control::{Clock, Election, Timing};
 use fleet::deletion_rules::Rule;
-use kube::Client;
+use http::Request;
+use kube::{Client, client::Body};
 use store::SharedStore;
 use tenancy::Installation;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt};
 
 use crate::{
     admission::{Rules, Versions},
@@ -94,7 +97,7 @@ impl Plane {
         let tls = security.serve_with(serving)?;
         let server = Server::start(store, options).await.context("start the Management API")?;
         // The rules ask the server that asks them.
-        let _ = rules.client.set(Client::new(server.service_as(User::master("skep-rules")), "default"));
+        let _ = rules.client.set(Client::new(apart(server.service_as(User::master("skep-rules"))), "default"));
         let stop = CancellationToken::new();
         tokio::spawn(stop.clone().run_until_cancelled_owned(security.follow()));
         let (running, stopping) = (server.clone(), stop.clone());
@@ -177,6 +180,20 @@ impl Plane {
         self.server.shutdown().await;
         served.context("serve the Management API")
     }
+}
+
+/// Each request is a task of its own: one that is asked while another is answered would stand on top of its stack.
+fn apart(server: Router) -> impl Service<Request<Body>, Response = Response, Error = BoxError, Future: Send> + Clone {
+    tower::service_fn(move |request| {
+        let server = server.clone();
+        async move {
+            match tokio::spawn(server.oneshot(request)).await {
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(never)) => match never {},
+                Err(ended) => Err(BoxError::from(ended)),
+            }
+        }
+    })
 }
 
 /// What the controllers work with beside this server.
