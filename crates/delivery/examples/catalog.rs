@@ -48,7 +48,7 @@ async fn main() -> Result<(), Failure> {
             let report = mirror(&repositories, (&access, from), &wanted, &target, Timestamp::UNIX_EPOCH).await?;
             for copied in &report.copied {
                 let what = if copied.fresh { "copied" } else { "there" };
-                println!("{what} {} {} {}", copied.name, copied.version, copied.digest);
+                say(&format!("{what} {} {} {}", copied.name, copied.version, copied.digest));
             }
             match report.failed.first() {
                 Some(_) => Err(report.failed.iter().map(|error| format!("{error}\n")).collect::<String>().into()),
@@ -57,7 +57,7 @@ async fn main() -> Result<(), Failure> {
         }
         ["list", from] => {
             for entry in repositories.index(&access, from).await?.entries.values().flatten() {
-                println!("{} {}", entry.name, entry.version);
+                say(&format!("{} {}", entry.name, entry.version));
             }
             Ok(())
         }
@@ -65,9 +65,14 @@ async fn main() -> Result<(), Failure> {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "it is what this program does")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
 async fn serve(router: Router) -> Result<(), Failure> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    println!("http://{}", listener.local_addr()?);
+    say(&format!("http://{}", listener.local_addr()?));
     Ok(axum::serve(listener, router).await?)
 }
 
