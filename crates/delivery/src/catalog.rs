@@ -35,7 +35,7 @@ pub use self::{
 use crate::{
     controllers::{Caches, Context},
     repository::{
-        Access, Class, Index, Repositories,
+        Access, Class, Entry, Index, Repositories,
         grant::{self, CATALOG_LABEL},
     },
 };
@@ -121,7 +121,8 @@ impl Catalogs {
     /// What is known of the versions that are to be offered.
     async fn notes(&self, key: &Key, index: &Index, access: &Access, repository: &str) -> HashMap<String, Note> {
         let mut urls = HashSet::new();
-        for versions in index.entries.values() {
+        let pointing = |versions: &&Vec<Entry>| versions.iter().any(|entry| Facts::url(entry).is_some());
+        for versions in index.entries.values().filter(pointing) {
             let chosen = selection::choose(&key.name, versions, &mut Vec::new());
             urls.extend(chosen.iter().filter_map(|one| Facts::url(one.entry)).map(str::to_owned));
         }

@@ -4,6 +4,7 @@ use std::{cmp::Ordering, collections::BTreeSet};
 
 use api::admission::labels;
 use helm::version::Version;
+use jiff::Timestamp;
 
 use crate::repository::Entry;
 
@@ -28,32 +29,53 @@ pub fn name(catalog: &str, entry: &Entry) -> String {
 /// The newest versions and the highest; those that no object can be made of are told of in `refused`.
 pub fn choose<'a>(catalog: &str, versions: &'a [Entry], refused: &mut Vec<String>) -> Vec<Chosen<'a>> {
     let mut names = BTreeSet::new();
-    let mut fitting: Vec<&Entry> = Vec::new();
+    let mut fitting = Vec::new();
     for entry in versions {
         match refusal(catalog, entry) {
             Some(why) => refused.push(why),
             // What stands twice is offered once, as it stands first.
-            None if names.insert(&entry.version) => fitting.push(entry),
+            None if names.insert(&entry.version) => fitting.push(Read::of(entry)),
             None => {}
         }
     }
     // What does not say when it was made is older than what does.
-    fitting.sort_by(|one, other| other.created().cmp(&one.created()).then_with(|| one.by_version(other)));
+    fitting.sort_by(|one, other| other.created.cmp(&one.created).then_with(|| one.by_version(other)));
     let highest = highest(&fitting);
-    let chosen = |(at, entry): (usize, &&'a Entry)| {
+    let chosen = |(at, read): (usize, &Read<'a>)| {
         let latest = highest == Some(at);
-        (at < VERSIONS_MAX || latest).then_some(Chosen { entry, latest })
+        (at < VERSIONS_MAX || latest).then_some(Chosen { entry: read.entry, latest })
     };
     fitting.iter().enumerate().filter_map(chosen).collect()
 }
 
+/// A version with what it is compared by, read once: indexes have tens of thousands.
+struct Read<'a> {
+    entry: &'a Entry,
+    created: Option<Timestamp>,
+    version: Option<Version>,
+}
+
+impl<'a> Read<'a> {
+    fn of(entry: &'a Entry) -> Self {
+        Self { entry, created: entry.created(), version: Version::parse(&entry.version).ok() }
+    }
+
+    /// The highest first; what is no version comes last.
+    fn by_version(&self, other: &Self) -> Ordering {
+        match (&self.version, &other.version) {
+            (Some(own), Some(theirs)) => theirs.compare(own),
+            (own, theirs) => own.is_none().cmp(&theirs.is_none()),
+        }
+    }
+}
+
 /// Where the highest version stands: without what makes it a pre-release, since that is often a hash; the newest of those that
 /// are equally high. If none is a version, the newest.
-fn highest(newest_first: &[&Entry]) -> Option<usize> {
+fn highest(newest_first: &[Read<'_>]) -> Option<usize> {
     let mut best: Option<(usize, Version)> = None;
-    for (at, entry) in newest_first.iter().enumerate() {
-        let Ok(version) = Version::parse(&entry.version) else { continue };
-        let version = Version { pre: String::new(), ..version };
+    for (at, read) in newest_first.iter().enumerate() {
+        let Some(version) = &read.version else { continue };
+        let version = Version { pre: String::new(), ..version.clone() };
         if best.as_ref().is_none_or(|(_, best)| version.compare(best) == Ordering::Greater) {
             best = Some((at, version));
         }

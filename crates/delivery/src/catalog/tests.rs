@@ -239,6 +239,33 @@ async fn mirrors_are_asked_when_the_storage_does_not_answer_and_a_hang_is_told()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_registry_that_lists_is_a_catalog_and_one_that_does_not_is_told() {
+    let world = World::new().await;
+    world
+        .catalog(
+            json!({}),
+            json!({"storage": {"type": "oci", "URL": "oci://r.test/charts"}, "repositories": [
+        {"type": "oci", "URL": "oci://r.test/charts"}]}),
+        )
+        .await;
+    let told = world.reconcile().await;
+    assert!(
+        told.starts_with("event Warning IndexUnavailable: oci://r.test/charts: the registry does not list"),
+        "{told}"
+    );
+    let config = json!({"name": "hello", "version": "1.0.0", "appVersion": "7", "apiVersion": "v2"});
+    let annotations = json!({"org.opencontainers.image.created": "2026-01-02T03:04:05Z"});
+    world.site.push_chart("charts/hello", "1.0.0", &config, &annotations);
+    world.site.put("https://r.test/v2/charts/hello/tags/list?n=1000", r#"{"tags": ["1.0.0"]}"#);
+    world.site.put("https://r.test/v2/_catalog?n=1000", r#"{"repositories": ["charts/hello"]}"#);
+    world.reconcile().await;
+    let entry = world.entries().get("stable-hello-1.0.0").await.unwrap();
+    assert_eq!((entry.spec.app_version.as_str(), entry.spec.chart.unwrap().api_version.as_str()), ("7", "v2"));
+    assert_eq!(entry.spec.date_created.unwrap().0.to_string(), "2026-01-02T03:04:05Z");
+    assert_eq!(world.reconcile().await, SETTLED);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_no_object_can_be_made_of_is_told_once_and_the_rest_is_offered() {
     let world = World::new().await;
     world.catalog(json!({}), json!({})).await;
