@@ -1,5 +1,6 @@
 //! Benchmarks of the whole binary: its figures as JSON on standard output, progress on standard error.
 
+mod apps;
 mod cloud;
 mod helm;
 mod upgrade;
@@ -45,6 +46,8 @@ const TICKS_PER_S: f64 = 100.0;
 
 #[derive(Subcommand)]
 pub enum Bench {
+    /// Apps in many clusters at once, and a change for all of them
+    Apps(apps::Apps),
     /// Many small clusters at once, until all are Available
     Fleet(Fleet),
     /// A chart, by Helm and by ours
@@ -105,6 +108,7 @@ pub fn run(bench: Bench) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
     runtime.block_on(async {
         match bench {
+            Bench::Apps(arguments) => apps::apps(arguments).await,
             Bench::Fleet(arguments) => fleet(arguments).await,
             Bench::Helm(_) => Ok(()),
             Bench::Up(arguments) => up(arguments).await,
@@ -230,30 +234,10 @@ async fn fleet(arguments: Fleet) -> Result<()> {
     let template = cli::ClusterTemplate {
         control_plane_machines: arguments.control_plane_machines,
         worker_machines: arguments.worker_machines,
-        zones: Vec::new(),
-        cloud: CLOUD.to_owned(),
-        clouds_yaml,
         ..cli::ClusterTemplate::sandbox()
     };
-    let applied = stream::iter(0..arguments.clusters)
-        .map(|index| {
-            let template = cli::ClusterTemplate { name: format!("c{index:04}"), ..template.clone() };
-            let client = client.clone();
-            async move { cli::apply(&client, template.objects()).await.map(drop) }
-        })
-        .buffer_unordered(APPLY_CONCURRENCY)
-        .try_collect::<()>();
     let limit = Duration::from_secs(arguments.timeout_s);
-    let mut applied_s = 0.0;
-    let work = async {
-        applied.await.context("apply the clusters")?;
-        applied_s = seconds(started);
-        anyhow::Ok(())
-    };
-    let all = |clusters: &Counted| clusters.available.len() == arguments.clusters;
-    let waited = watch(&client, &server, arguments.clusters, all);
-    let both = async { tokio::try_join!(work, waited) };
-    tokio::time::timeout(limit, both).await.with_context(|| format!("not all are Available after {limit:?}"))??;
+    let applied_s = clusters(&server, &client, template, arguments.clusters, limit).await?;
     let after = server.usage()?;
     let mut figures = json!({
         "clusters": arguments.clusters,
@@ -287,6 +271,38 @@ async fn fleet(arguments: Fleet) -> Result<()> {
     server.stop().await?;
     print(&figures);
     Ok(())
+}
+
+/// Makes so many clusters, c0000 and on, and waits until all are Available; the seconds until all were applied.
+async fn clusters(
+    server: &Server,
+    client: &Client,
+    template: cli::ClusterTemplate,
+    count: usize,
+    limit: Duration,
+) -> Result<f64> {
+    let started = Instant::now();
+    let clouds_yaml = fs::read_to_string(server.folder.path().join("clouds.yaml")).context("read clouds.yaml")?;
+    let template = cli::ClusterTemplate { zones: Vec::new(), cloud: CLOUD.to_owned(), clouds_yaml, ..template };
+    let applied = stream::iter(0..count)
+        .map(|index| {
+            let template = cli::ClusterTemplate { name: format!("c{index:04}"), ..template.clone() };
+            let client = client.clone();
+            async move { cli::apply(&client, template.objects()).await.map(drop) }
+        })
+        .buffer_unordered(APPLY_CONCURRENCY)
+        .try_collect::<()>();
+    let mut applied_s = 0.0;
+    let work = async {
+        applied.await.context("apply the clusters")?;
+        applied_s = seconds(started);
+        anyhow::Ok(())
+    };
+    let all = |clusters: &Counted| clusters.available.len() == count;
+    let waited = watch(client, server, count, all);
+    let both = async { tokio::try_join!(work, waited) };
+    tokio::time::timeout(limit, both).await.with_context(|| format!("not all are Available after {limit:?}"))??;
+    Ok(applied_s)
 }
 
 /// The revision of everything that the Management API keeps: each write is one more.

@@ -7,8 +7,8 @@ pub mod inspection;
 use serde_json::{Value, json};
 
 use crate::app::{
-    App, AppCatalogEntry, ConfigRefs, LEGACY_VERSION, ObjectRef, PLATFORM_NAMESPACE, Quoted, Restrictions,
-    UNIQUE_VERSION, VERSION_LABEL,
+    App, AppCatalogEntry, ConfigKind, ConfigRefs, LEGACY_VERSION, ORGANIZATION_PREFIX, ObjectRef, PLATFORM_NAMESPACE,
+    Quoted, Restrictions, UNIQUE_VERSION, VERSION_LABEL,
 };
 
 /// The webhook that users know the refusals by.
@@ -211,6 +211,7 @@ pub fn validate(app: &App, old: Option<&App>, beside: &Beside) -> Checked {
     }
     user_config(app)?;
     unique(app, &beside.namesakes)?;
+    foreign(app)?;
     match old {
         Some(old) if old.spec.namespace != *target => invalid(format!(
             "target namespace for app {} cannot be changed from {} to {}",
@@ -278,6 +279,38 @@ fn kubeconfig(app: &App) -> Checked {
         return Ok(());
     }
     is_whole(&app.spec.kube_config.secret.clone().unwrap_or_default(), "kubeconfig secret")
+}
+
+/// An organization's app uses nothing of another organization, and Secrets only of its own namespace: what an app is given goes to a
+/// cluster of the organization. Not published; the published platform leaves it to whoever writes policies.
+fn foreign(app: &App) -> Checked {
+    let own = namespace(app);
+    if !app.is_in_organization() {
+        return Ok(());
+    }
+    let refs = [&app.spec.config, &app.spec.user_config].into_iter().flatten();
+    let named = refs.flat_map(|refs| {
+        [("configmap", refs.config_map.clone()), ("secret", refs.secret.clone())]
+            .into_iter()
+            .filter_map(|(kind, object)| Some((kind, object?)))
+    });
+    let extra = app.extra_configs().iter().map(|extra| {
+        let kind = if extra.kind == ConfigKind::Secret { "secret" } else { "configmap" };
+        (kind, ObjectRef { name: extra.name.clone(), namespace: extra.namespace.clone() })
+    });
+    let kubeconfig = app.spec.kube_config.secret.clone().filter(|_| !app.spec.kube_config.in_cluster);
+    let mut all = named.chain(extra).chain(kubeconfig.map(|secret| ("secret", secret)));
+    let is_foreign = |(kind, object): &(&str, ObjectRef)| {
+        let elsewhere = !object.name.is_empty() && object.namespace != own;
+        elsewhere && (*kind == "secret" || object.namespace.starts_with(ORGANIZATION_PREFIX))
+    };
+    match all.find(is_foreign) {
+        Some((kind, object)) => {
+            let (name, there, own) = (Quoted(&object.name), Quoted(&object.namespace), Quoted(own));
+            invalid(format!("{kind} {name} is in namespace {there}, and an app in {own} may not use it"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// What the catalog says of where the app may be.

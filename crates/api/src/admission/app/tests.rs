@@ -202,6 +202,32 @@ fn names_of_in_cluster_apps_are_taken_once() {
 }
 
 #[test]
+fn an_organizations_app_uses_nothing_of_another_and_secrets_of_its_own_only() {
+    let refs = |kind: &str, namespace: &str| json!({"spec": {"config": {kind: {"name": "v", "namespace": namespace}}}});
+    let extra = |kind: &str| json!({"spec": {"extraConfigs": [{"kind": kind, "name": "v", "namespace": "org-other"}]}});
+    let told = |what: &str, there: &str| {
+        format!("validation error: {what} is in namespace `{there}`, and an app in `org-acme` may not use it")
+    };
+    for (change, expected) in [
+        (refs("secret", "org-acme"), String::new()),
+        (refs("secret", "default"), told("secret `v`", "default")),
+        (refs("secret", "org-other"), told("secret `v`", "org-other")),
+        (refs("configMap", "default"), String::new()),
+        (refs("configMap", "org-other"), told("configmap `v`", "org-other")),
+        (extra("secret"), told("secret `v`", "org-other")),
+        (extra("configMap"), told("configmap `v`", "org-other")),
+        (
+            json!({"spec": {"kubeConfig": {"secret": {"name": "w-kubeconfig", "namespace": "org-other"}}}}),
+            told("secret `w-kubeconfig`", "org-other"),
+        ),
+    ] {
+        assert_eq!(refusal(&app(change.clone()), &beside()), expected, "{change}");
+    }
+    let elsewhere = json!({"metadata": {"namespace": "w1", "labels": {"app-operator.giantswarm.io/version": "6.0.0"}}});
+    assert_eq!(refusal(&app(elsewhere), &beside()), "", "a platform's own namespace may");
+}
+
+#[test]
 fn a_target_namespace_stays() {
     let (old, new) = (app(json!({})), app(json!({"spec": {"namespace": "other"}})));
     let refused = validate(&new, Some(&old), &beside()).unwrap_err().to_string();
