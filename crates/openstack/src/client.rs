@@ -117,6 +117,12 @@ impl Client {
         Self(self.0.clone(), Some(pass.clone()))
     }
 
+    /// A client with other credentials, over the same transport and with the same habits. No request is made yet.
+    #[must_use]
+    pub fn beside(&self, cloud: Cloud) -> Self {
+        Self::new(cloud, Arc::clone(&self.0.transport), self.0.options.clone())
+    }
+
     /// A client over TCP and TLS. No request is made yet.
     pub fn connect(cloud: Cloud, options: Options) -> Result<Self> {
         if !cloud.verify && !options.allow_unverified {

@@ -70,6 +70,19 @@ async fn a_refused_token_is_renewed_once_and_many_callers_share_it() {
 }
 
 #[tokio::test]
+async fn a_client_beside_another_has_its_own_credentials_and_token_over_the_same_transport() {
+    let issued = Arc::new(AtomicUsize::new(0));
+    let ports = |headers: HeaderMap| async move { Json(json!({"ports": [{"id": token(&headers)}]})) };
+    let first = client(identity(issued.clone()).route("/network/v2.0/ports", get(ports)), Options::default());
+    let other = Cloud::from_yaml(YAML.replace("username: u", "username: other").as_bytes(), None, None).unwrap();
+    let second = first.beside(other);
+    assert_ne!(first.cloud(), second.cloud());
+    for (client, want) in [(&first, "t1"), (&second, "t2"), (&first, "t1")] {
+        assert_eq!(client.list::<Port>(&Query::new()).await.unwrap()[0].id, want);
+    }
+}
+
+#[tokio::test]
 async fn a_second_401_is_an_error() {
     let issued = Arc::new(AtomicUsize::new(0));
     let router = identity(issued.clone()).route("/network/v2.0/ports", get(|| async { StatusCode::UNAUTHORIZED }));

@@ -459,7 +459,8 @@ impl Hollow {
             return Ok(cluster.clone());
         }
         let (endpoint, version) = (&configuration.control_plane_endpoint, &configuration.kubernetes_version);
-        let cluster = Cluster::open(id, endpoint, version, keys, &self.store, self.clock.clone()).await?;
+        let cluster = Cluster::open(id, endpoint, version, keys, &self.store, self.clock.clone(), self.cloud.clone());
+        let cluster = cluster.await?;
         let kept = Kept {
             version: version.clone(),
             certificates_dir: configuration.certificates_dir.clone(),

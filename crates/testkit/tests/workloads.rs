@@ -2,15 +2,22 @@
 
 use api::machine::Machine;
 use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
+    apps::v1::Deployment,
     batch::v1::Job,
-    core::v1::{Event, Node, Pod},
+    core::v1::{Event, Node, PersistentVolumeClaim, Pod, Secret, Service},
     discovery::v1::{Endpoint, EndpointSlice},
+    storage::v1::StorageClass,
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
     core::GroupVersionKind,
+};
+use openstack::{
+    Query,
+    block_storage::Volume,
+    load_balancer::{LoadBalancer, Member, Pool},
+    network::FloatingIp,
 };
 use serde_json::{Value, json};
 use testkit::{Shape, World};
@@ -44,21 +51,10 @@ fn is_true(deployment: &Deployment, type_: &str, reason: &str) -> bool {
     found.any(|condition| condition.reason.as_deref() == Some(reason))
 }
 
-/// All that asks for pods and all pods, as they were last written.
-async fn versions(client: &Client) -> Vec<(String, Option<String>)> {
-    let of = |name: String, version: Option<String>| (name, version);
-    let params = ListParams::default();
-    let mut all = Vec::new();
-    for one in Api::<Pod>::all(client.clone()).list(&params).await.unwrap() {
-        all.push(of(one.name_any(), one.resource_version()));
-    }
-    for one in Api::<Deployment>::all(client.clone()).list(&params).await.unwrap() {
-        all.push(of(one.name_any(), one.resource_version()));
-    }
-    for one in Api::<ReplicaSet>::all(client.clone()).list(&params).await.unwrap() {
-        all.push(of(one.name_any(), one.resource_version()));
-    }
-    all
+/// The version of all that the cluster holds: it changes with each write.
+async fn version(client: &Client) -> Option<String> {
+    let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await.unwrap();
+    nodes.metadata.resource_version
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,9 +107,11 @@ async fn a_deployment_becomes_available_is_rolled_and_rests() {
             status.available_replicas == Some(2)
         })
         .await;
-    let before = versions(&client).await;
-    tokio::time::sleep(std::time::Duration::from_secs(3 * 3600)).await;
-    assert_eq!(before, versions(&client).await, "what is settled is not written");
+    // What the upgrade of the image left is written by now.
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    let before = version(&client).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1800)).await;
+    assert_eq!(before, version(&client).await, "what is settled is not written");
     world.shutdown().await;
 }
 
@@ -285,4 +283,90 @@ async fn create(client: &Client, object: &Value) {
 async fn read(client: &Client, kind: &str, name: &str) -> Value {
     let api = Api::<DynamicObject>::namespaced_with(client.clone(), "default", &resource(kind));
     api.get(name).await.unwrap().data
+}
+
+/// The cluster's own access to its cloud, as the OpenStack cloud controller manager reads it.
+fn cloud_config(world: &World) -> Secret {
+    let text = |key: &str| {
+        let line = world.clouds_yaml().lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(':'));
+        line.unwrap_or_default().trim().trim_matches(['"', '\'']).to_owned()
+    };
+    let conf = format!(
+        "[Global]\nauth-url={}\nusername={}\npassword={}\ntenant-name={}\ndomain-name=Default\n",
+        text("auth_url"),
+        text("username"),
+        text("password"),
+        text("project_name")
+    );
+    let secret = json!({"metadata": {"name": "cloud-config"}, "stringData": {"cloud.conf": conf}});
+    serde_json::from_value(secret).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_and_claims_get_what_they_ask_for_in_the_cloud_once_there_are_credentials() {
+    let (world, client) = cluster(85, 1).await;
+    let class = json!({"metadata": {"name": "standard"}, "provisioner": "cinder.csi.openstack.org",
+        "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer"});
+    let class: StorageClass = serde_json::from_value(class).unwrap();
+    Api::<StorageClass>::all(client.clone()).create(&PostParams::default(), &class).await.unwrap();
+    let claims = Api::<PersistentVolumeClaim>::namespaced(client.clone(), "default");
+    let claim = json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
+        "storageClassName": "standard", "resources": {"requests": {"storage": "1500Mi"}}}});
+    claims.create(&PostParams::default(), &serde_json::from_value(claim).unwrap()).await.unwrap();
+    let services = Api::<Service>::namespaced(client.clone(), "default");
+    let service = json!({"metadata": {"name": "web"}, "spec": {"type": "LoadBalancer", "selector": {"app": "web"},
+        "ports": [{"port": 80}]}});
+    services.create(&PostParams::default(), &serde_json::from_value(service).unwrap()).await.unwrap();
+    let mut web = deployment("web", 1, json!({"name": "a", "image": "a"}));
+    let volume = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
+    web.spec.as_mut().unwrap().template.spec.as_mut().unwrap().volumes = serde_json::from_value(volume).unwrap();
+    let deployments = Api::<Deployment>::namespaced(client.clone(), "default");
+    deployments.create(&PostParams::default(), &web).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+    let cloud = world.tenant();
+    let ours = async || {
+        let all = cloud.list::<LoadBalancer>(&Query::new()).await.unwrap();
+        all.into_iter().find(|balancer| balancer.name == "kube_service_demo_default_web")
+    };
+    assert!(ours().await.is_none() && cloud.list::<Volume>(&Query::new()).await.unwrap().is_empty());
+    let phase = async || claims.get("data").await.unwrap().status.unwrap().phase.unwrap();
+    assert_eq!(phase().await, "Pending", "without credentials a claim waits");
+
+    let secrets = Api::<Secret>::namespaced(client.clone(), "kube-system");
+    secrets.create(&PostParams::default(), &cloud_config(&world)).await.unwrap();
+    world.until("the claim is bound", async || phase().await == "Bound").await;
+    let volumes = cloud.list::<Volume>(&Query::new()).await.unwrap();
+    let uid = claims.get("data").await.unwrap().uid().unwrap();
+    assert_eq!((volumes[0].name.clone(), volumes[0].size), (format!("pvc-{uid}"), 2));
+    assert_eq!(volumes[0].metadata["cinder.csi.openstack.org/cluster"], "demo");
+    world
+        .until("the app runs", async || {
+            deployments.get("web").await.unwrap().status.and_then(|status| status.available_replicas) == Some(1)
+        })
+        .await;
+    let ingress = async || {
+        let status = services.get("web").await.unwrap().status?.load_balancer?.ingress?;
+        status.into_iter().next()?.ip
+    };
+    world.until("the Service has an address", async || ingress().await.is_some()).await;
+    let balancer = ours().await.unwrap();
+    assert_eq!(balancer.description, "Kubernetes external service default/web from cluster demo");
+    let floating = cloud.list::<FloatingIp>(&Query::new().with("port_id", &balancer.vip_port_id)).await.unwrap();
+    assert_eq!(ingress().await, Some(floating[0].floating_ip_address.clone()));
+    assert_eq!(floating[0].description, "Floating IP for Kubernetes external service default/web from cluster demo");
+    let pools = cloud.list::<Pool>(&Query::new().with("loadbalancer_id", &balancer.id)).await.unwrap();
+    let members = cloud.list_in::<Member>(&pools[0].id, &Query::new()).await.unwrap();
+    assert_eq!(members.len(), 1, "the worker, and not the control plane");
+
+    services.delete("web", &DeleteParams::default()).await.unwrap();
+    deployments.delete("web", &DeleteParams::background()).await.unwrap();
+    claims.delete("data", &DeleteParams::default()).await.unwrap();
+    world
+        .until("nothing of it is left in the cloud", async || {
+            let gone = ours().await.is_none() && services.get_opt("web").await.unwrap().is_none();
+            gone && cloud.list::<Volume>(&Query::new()).await.unwrap().is_empty()
+        })
+        .await;
+    assert_eq!(cloud.list::<FloatingIp>(&Query::new()).await.unwrap().len(), 1, "that of the API server stays");
+    world.shutdown().await;
 }

@@ -82,6 +82,8 @@ pub struct Cluster {
     /// A machine has left.
     changed: Notify,
     pub clock: Clock,
+    /// The one that its machines are in.
+    pub cloud: openstack::Client,
     stop: CancellationToken,
 }
 
@@ -101,6 +103,7 @@ impl Cluster {
         keys: Keys,
         store: &SharedStore,
         clock: Clock,
+        cloud: openstack::Client,
     ) -> Result<Arc<Self>, Error> {
         let part: SharedStore = Arc::new(Prefixed::new(store.clone(), data_prefix(id)));
         let etcd = Etcd::open(id, store).await;
@@ -136,6 +139,7 @@ impl Cluster {
             members: RwLock::default(),
             changed: Notify::new(),
             clock,
+            cloud,
             stop: CancellationToken::new(),
         });
         pods.set(Arc::downgrade(&cluster));

@@ -6,6 +6,7 @@
 //! left to do. Between changes nothing is kept in memory and nothing is polled; a cluster that has only what kubeadm and
 //! kubelets leave in it is not looked at at all.
 
+mod autoscaler;
 mod budgets;
 mod cron_job;
 mod daemon_set;
@@ -18,13 +19,20 @@ mod nodes;
 mod observed;
 mod plan;
 mod pods;
+mod provider;
 mod quantity;
 mod replica_set;
 mod scheduler;
+mod services;
 mod stateful_set;
+mod volumes;
 mod writer;
 
-use std::{collections::BTreeMap, sync::Weak, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
@@ -33,8 +41,9 @@ use store::{At, Event, Range, Revision, SharedStore, Watch, WatchItem};
 use tracing::{debug, warn};
 
 use self::{
-    observed::{Observed, RESOURCES, ROOT},
+    observed::{CLOUD_CONFIG, Observed, RESOURCES, ROOT},
     plan::Plan,
+    provider::{Outcome, Provider, Task},
 };
 use super::cluster::Cluster;
 
@@ -43,6 +52,8 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(300);
 /// Passes without a pause: more means that two parts do not agree on something.
 const PASSES_MAX: u32 = 1000;
+/// Between two looks at a cloud that is at work for the cluster.
+const CLOUD_PAUSE: Duration = Duration::from_millis(500);
 
 const PARTS: &[fn(&Observed, &mut Plan)] = &[
     nodes::plan,
@@ -54,8 +65,11 @@ const PARTS: &[fn(&Observed, &mut Plan)] = &[
     stateful_set::plan,
     job::plan,
     cron_job::plan,
+    services::plan,
     endpoints::plan,
     budgets::plan,
+    volumes::plan,
+    autoscaler::plan,
 ];
 
 fn plan(seen: &Observed) -> Plan {
@@ -69,7 +83,15 @@ fn plan(seen: &Observed) -> Plan {
 /// Follows a cluster until it ends.
 pub async fn run(cluster: Weak<Cluster>) {
     let Some(store) = cluster.upgrade().map(|cluster| cluster.server.store().clone()) else { return };
-    let mut workloads = Workloads { cluster, store, awake: false, refused: BTreeMap::new(), pause: RETRY_MIN };
+    let mut workloads = Workloads {
+        cluster,
+        store,
+        awake: false,
+        refused: BTreeMap::new(),
+        pause: RETRY_MIN,
+        provider: None,
+        balanced: BTreeMap::new(),
+    };
     while workloads.follow().await.is_some() {}
 }
 
@@ -80,6 +102,10 @@ struct Workloads {
     awake: bool,
     refused: BTreeMap<String, String>,
     pause: Duration,
+    /// The cluster's access to its cloud, as the version of its Secret says.
+    provider: Option<(Option<String>, Arc<Provider>)>,
+    /// What the load balancers of Services were last brought in line with, by UID.
+    balanced: BTreeMap<String, u64>,
 }
 
 /// When to look again though nothing changes.
@@ -175,8 +201,14 @@ impl Workloads {
             seen.refused = std::mem::take(&mut self.refused);
             let plan = plan(&seen);
             let wake = plan.wake.map(|at| until(now, at));
-            let done = writer::carry_out(&cluster, plan.writes).await;
-            self.refused = done.refused;
+            let mut done = writer::carry_out(&cluster, plan.writes).await;
+            self.refused = std::mem::take(&mut done.refused);
+            let mut cloud = None;
+            if !done.progress {
+                let (writes, at) = self.in_cloud(&cluster, &seen, &mut done.failures).await;
+                done.progress = writer::carry_out(&cluster, writes).await.progress;
+                cloud = at;
+            }
             if done.progress {
                 self.pause = RETRY_MIN;
                 continue;
@@ -185,10 +217,58 @@ impl Workloads {
             if retry.is_none() {
                 self.pause = RETRY_MIN;
             }
-            return Some(Settled { seen: revision, wake: wake.into_iter().chain(retry).min() });
+            return Some(Settled { seen: revision, wake: [wake, retry, cloud].into_iter().flatten().min() });
         }
         warn!(passes = PASSES_MAX, "a hollow cluster's workloads do not settle");
         Some(Settled { seen: self.store.revision(), wake: Some(self.longer()) })
+    }
+
+    /// Goes on with what the cluster wants of its cloud: what is to be written of it, and when to look at the cloud again.
+    async fn in_cloud(
+        &mut self,
+        cluster: &Cluster,
+        seen: &Observed,
+        failures: &mut usize,
+    ) -> (Vec<plan::Write>, Option<Duration>) {
+        self.balanced.retain(|uid, _| seen.services.iter().any(|service| service.metadata.uid.as_ref() == Some(uid)));
+        let tasks = provider::tasks(seen, &self.balanced);
+        let (mut plan, mut again) = (Plan::default(), None);
+        let provider = if tasks.is_empty() { None } else { self.provider(cluster, seen) };
+        for task in &tasks {
+            let outcome = match &provider {
+                None => break,
+                Some(Ok(provider)) => {
+                    provider.carry_out(seen, task, &mut plan).await.map_err(|error| error.to_string())
+                }
+                Some(Err(why)) => Err(why.clone()),
+            };
+            match (outcome, task) {
+                (Ok(Outcome::Done), Task::Balance { service, digest }) => {
+                    self.balanced.insert(service.metadata.uid.clone().unwrap_or_default(), *digest);
+                }
+                (Ok(Outcome::Done), _) => {}
+                (Ok(Outcome::Waits), _) => again = Some(CLOUD_PAUSE),
+                (Err(why), _) => {
+                    debug!(cluster = cluster.id, why, ?task, "the cloud does not do what a hollow cluster wants");
+                    task.fail(seen, &why, &mut plan);
+                    *failures += 1;
+                }
+            }
+        }
+        (plan.writes, again)
+    }
+
+    /// None if the cluster has no access to a cloud.
+    fn provider(&mut self, cluster: &Cluster, seen: &Observed) -> Option<Result<Arc<Provider>, String>> {
+        let version = seen.cloud_config.as_ref()?.metadata.resource_version.clone();
+        if let Some((known, provider)) = &self.provider
+            && *known == version
+        {
+            return Some(Ok(Arc::clone(provider)));
+        }
+        let provider = Provider::of(seen, &cluster.cloud)?.map(Arc::new);
+        self.provider = provider.as_ref().ok().map(|provider| (version, Arc::clone(provider)));
+        Some(provider)
     }
 
     fn longer(&mut self) -> Duration {
@@ -205,6 +285,9 @@ fn until(now: Timestamp, at: Timestamp) -> Duration {
 /// `core/pods` and the rest of the key, if it is of a kind that concerns the parts.
 fn split(key: &[u8]) -> Option<(&'static str, &str)> {
     let key = std::str::from_utf8(key).ok()?.strip_prefix(ROOT)?;
+    if key == CLOUD_CONFIG {
+        return Some((CLOUD_CONFIG, ""));
+    }
     RESOURCES.iter().find_map(|resource| Some((*resource, key.strip_prefix(resource)?.strip_prefix('/')?)))
 }
 
@@ -223,7 +306,7 @@ fn wakes(resource: &str, name: &str, value: &[u8]) -> bool {
         deletion_timestamp: Option<String>,
     }
     match (resource, name) {
-        ("core/namespaces" | "core/nodes" | "storage.k8s.io/storageclasses", _) => false,
+        ("core/namespaces" | "core/nodes" | "storage.k8s.io/storageclasses" | CLOUD_CONFIG, _) => false,
         ("apps/daemonsets", "kube-system/kube-proxy") | ("apps/deployments", "kube-system/coredns") => false,
         ("core/services", "kube-system/kube-dns" | "default/kubernetes") => false,
         ("core/pods", _) => {

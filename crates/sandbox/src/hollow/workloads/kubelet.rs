@@ -23,6 +23,8 @@ mod image;
 /// With what code the containers of a pod end: of the sandbox alone, for tests of what fails.
 pub const EXIT_CODE: &str = "hollow.skep.dev/exit-code";
 const COMPONENT: &str = "kubelet";
+/// What a container ends with that is killed: 128 and SIGKILL.
+const KILLED: i32 = 137;
 /// Pauses before a container that ended is started again: doubled each time.
 const BACKOFF_MIN_S: i64 = 10;
 const BACKOFF_MAX_S: i64 = 300;
@@ -47,7 +49,7 @@ pub fn plan(seen: &Observed, plan: &mut Plan) {
             plan.delete_now(pod);
             continue;
         }
-        let Some(spec) = pod.spec.as_ref().filter(|_| !pods::has_ended(pod)) else { continue };
+        let Some(spec) = pod.spec.as_ref().filter(|_| !pods::has_ended(pod) && !is_mirror(pod)) else { continue };
         let address = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
         let address = address.clone().find(|address| address.type_ == "InternalIP").map(|found| found.address.clone());
         let kubelet = Kubelet { seen, pod, spec, address: address.unwrap_or_default() };
@@ -170,7 +172,13 @@ impl Kubelet<'_> {
     /// A pod that runs: it may end, or start again, or what it waits for may have come.
     fn go_on(&self, plan: &mut Plan) -> Option<PodStatus> {
         let mut status = self.pod.status.clone()?;
-        let code = self.pod.annotations().get(EXIT_CODE).and_then(|code| code.parse::<i32>().ok());
+        if self.is_late(plan) {
+            self.end(&mut status, KILLED);
+            status.reason = Some("DeadlineExceeded".into());
+            status.message = Some("Pod was active on the node longer than the specified deadline".into());
+            return Some(status);
+        }
+        let code = self.pod.annotations().get(EXIT_CODE).and_then(|code| code.parse::<u8>().ok()).map(i32::from);
         match self.spec.restart_policy.as_deref() {
             Some("Never") => self.end(&mut status, code.unwrap_or(0)),
             Some("OnFailure") if code.unwrap_or(0) == 0 => self.end(&mut status, 0),
@@ -182,6 +190,19 @@ impl Kubelet<'_> {
             }
         }
         Some(status)
+    }
+
+    /// Its time to be active is over.
+    fn is_late(&self, plan: &mut Plan) -> bool {
+        let start = self.pod.status.as_ref().and_then(|status| status.start_time.as_ref());
+        let limit = self.spec.active_deadline_seconds.map(SignedDuration::from_secs);
+        let Some(end) = start.zip(limit).and_then(|(start, limit)| start.0.saturating_add(limit).ok()) else {
+            return false;
+        };
+        if end > self.seen.now {
+            plan.wake_at(end);
+        }
+        end <= self.seen.now
     }
 
     fn end(&self, status: &mut PodStatus, code: i32) {

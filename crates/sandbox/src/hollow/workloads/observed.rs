@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use bytes::Bytes;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
+        autoscaling::v2::HorizontalPodAutoscaler,
         batch::v1::{CronJob, Job},
-        core::v1::{ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service},
+        core::v1::{ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service},
         discovery::v1::EndpointSlice,
         policy::v1::PodDisruptionBudget,
         storage::v1::StorageClass,
@@ -18,30 +20,27 @@ use k8s_openapi::{
 use kube::Resource;
 use serde::de::DeserializeOwned;
 use store::{At, Range, SharedStore};
+use tracing::debug;
 
 use crate::hollow::kubeadm::ClusterConfiguration;
 
 /// Where the API server keeps objects.
 pub const ROOT: &str = "/registry/";
 /// Where kubeadm leaves its configuration.
-const CONFIGURATION: &str = "/registry/core/configmaps/kube-system/kubeadm-config";
+const CONFIGURATION: &str = "core/configmaps/kube-system/kubeadm-config";
+/// Where the cluster's own access to its cloud lies.
+pub const CLOUD_CONFIG: &str = "core/secrets/kube-system/cloud-config";
 /// Of pods in a cluster whose configuration names none.
 const POD_NETWORK: &str = "10.244.0.0/16";
+/// Of a cluster that is not told its own (kubeadm's default).
+const CLUSTER_NAME: &str = "kubernetes";
 
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("read {what} of a hollow cluster")]
-    Store {
-        what: String,
-        #[source]
-        source: store::Error,
-    },
-    #[error("{key} is no object of its kind")]
-    Form {
-        key: String,
-        #[source]
-        source: serde_json::Error,
-    },
+#[error("read {what} of a hollow cluster")]
+pub struct Error {
+    what: String,
+    #[source]
+    source: store::Error,
 }
 
 /// Lists of objects, by the group and plural that their keys begin with.
@@ -51,6 +50,9 @@ macro_rules! observed {
             /// In whole seconds, as objects have times.
             pub now: Timestamp,
             pub pod_network: IpNet,
+            /// As kubeadm was told.
+            pub cluster_name: String,
+            pub cloud_config: Option<Secret>,
             /// What the API said when objects were last to be made: by the UID of the controller that they are of.
             pub refused: BTreeMap<String, String>,
             owned: HashMap<String, Vec<usize>>,
@@ -64,7 +66,13 @@ macro_rules! observed {
             pub fn new(now: Timestamp) -> Self {
                 let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
                 let pod_network = POD_NETWORK.parse().expect("it is a network");
-                Self { now, pod_network, refused: BTreeMap::new(), owned: HashMap::new(), $($field: Vec::new(),)* }
+                Self {
+                    now,
+                    pod_network,
+                    cluster_name: CLUSTER_NAME.to_owned(),
+                    cloud_config: None,
+                    refused: BTreeMap::new(),
+                    owned: HashMap::new(), $($field: Vec::new(),)* }
             }
 
             fn take(&mut self, resource: &str, bytes: &[u8]) -> serde_json::Result<()> {
@@ -92,6 +100,7 @@ observed! {
     services: Service = "core/services",
     slices: EndpointSlice = "discovery.k8s.io/endpointslices",
     budgets: PodDisruptionBudget = "policy/poddisruptionbudgets",
+    autoscalers: HorizontalPodAutoscaler = "autoscaling/horizontalpodautoscalers",
     claims: PersistentVolumeClaim = "core/persistentvolumeclaims",
     volumes: PersistentVolume = "core/persistentvolumes",
     classes: StorageClass = "storage.k8s.io/storageclasses",
@@ -110,19 +119,29 @@ impl Observed {
         for resource in RESOURCES {
             let range = Range::prefix(format!("{ROOT}{resource}/"));
             let page = store.range(range, At::Latest, 0).await;
-            let page = page.map_err(|source| Error::Store { what: (*resource).to_owned(), source })?;
+            let page = page.map_err(|source| Error { what: (*resource).to_owned(), source })?;
             for item in page.items {
-                let key = || String::from_utf8_lossy(&item.key).into_owned();
-                seen.take(resource, &item.value).map_err(|source| Error::Form { key: key(), source })?;
+                // One object that is not of its kind's form does not keep the others from being looked at.
+                if let Err(error) = seen.take(resource, &item.value) {
+                    debug!(key = %String::from_utf8_lossy(&item.key), %error, "an object of a hollow cluster is not read");
+                }
             }
         }
-        let page = store.range(Range::key(CONFIGURATION), At::Latest, 1).await;
-        let page = page.map_err(|source| Error::Store { what: CONFIGURATION.to_owned(), source })?;
-        if let Some(network) = page.items.first().and_then(|item| pod_network(&item.value)) {
-            seen.pod_network = network;
+        if let Some(configuration) = one(store, CONFIGURATION).await?.and_then(|value| configuration(&value)) {
+            seen.configure(&configuration);
         }
+        let secret = one(store, CLOUD_CONFIG).await?;
+        seen.cloud_config = secret.and_then(|value| read(&value).ok());
         seen.index();
         Ok(seen)
+    }
+
+    fn configure(&mut self, configuration: &ClusterConfiguration) {
+        let network = configuration.networking.pod_subnet.split(',').next().and_then(|text| text.trim().parse().ok());
+        self.pod_network = network.unwrap_or(self.pod_network);
+        if !configuration.cluster_name.is_empty() {
+            self.cluster_name = configuration.cluster_name.clone();
+        }
     }
 
     fn index(&mut self) {
@@ -153,11 +172,16 @@ pub fn is_controlled_by(meta: &ObjectMeta, owner: &ObjectMeta) -> bool {
     owner.uid.is_some() && controller_of(meta).map(|found| &found.uid) == owner.uid.as_ref()
 }
 
-fn pod_network(config_map: &[u8]) -> Option<IpNet> {
+/// The object behind one key.
+async fn one(store: &SharedStore, key: &str) -> Result<Option<Bytes>, Error> {
+    let page = store.range(Range::key(format!("{ROOT}{key}")), At::Latest, 1).await;
+    let page = page.map_err(|source| Error { what: key.to_owned(), source })?;
+    Ok(page.items.into_iter().next().map(|item| item.value))
+}
+
+fn configuration(config_map: &[u8]) -> Option<ClusterConfiguration> {
     let map: ConfigMap = serde_json::from_slice(config_map).ok()?;
-    let text = map.data?.remove("ClusterConfiguration")?;
-    let configuration: ClusterConfiguration = serde_saphyr::from_str(&text).ok()?;
-    configuration.networking.pod_subnet.split(',').next()?.trim().parse().ok()
+    serde_saphyr::from_str(&map.data?.remove("ClusterConfiguration")?).ok()
 }
 
 #[cfg(test)]

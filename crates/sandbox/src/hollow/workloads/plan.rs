@@ -14,6 +14,7 @@ pub struct Target {
     pub namespace: Option<String>,
     pub name: String,
     pub uid: Option<String>,
+    pub version: Option<String>,
 }
 
 impl Target {
@@ -24,6 +25,7 @@ impl Target {
             namespace: object.namespace(),
             name: object.name_any(),
             uid: object.uid(),
+            version: object.resource_version(),
         }
     }
 }
@@ -70,12 +72,18 @@ impl Plan {
         self.writes.push(Write::Patch { target: Target::of(object), patch });
     }
 
+    /// Unless somebody has.
     pub fn delete<K: Resource<DynamicType = ()>>(&mut self, object: &K) {
-        self.writes.push(Write::Delete { target: Target::of(object), now: false });
+        if object.meta().deletion_timestamp.is_none() {
+            self.writes.push(Write::Delete { target: Target::of(object), now: false });
+        }
     }
 
+    /// Without grace, unless it only waits for its finalizers.
     pub fn delete_now<K: Resource<DynamicType = ()>>(&mut self, object: &K) {
-        self.writes.push(Write::Delete { target: Target::of(object), now: true });
+        if object.meta().deletion_grace_period_seconds != Some(0) {
+            self.writes.push(Write::Delete { target: Target::of(object), now: true });
+        }
     }
 
     pub fn wake_at(&mut self, at: Timestamp) {

@@ -22,7 +22,7 @@ use super::{
 pub mod affinity;
 pub mod filters;
 mod spread;
-mod storage;
+pub mod storage;
 
 const COMPONENT: &str = "default-scheduler";
 const FAILED: &str = "FailedScheduling";

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures::{StreamExt, stream};
 use http::{Method, Request};
 use kube::{
-    Api, Client,
+    Api, Client, ResourceExt,
     api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions},
     core::GroupVersionKind,
 };
@@ -36,7 +36,7 @@ pub async fn carry_out(cluster: &Cluster, writes: Vec<Write>) -> Done {
     let mut done = Done::default();
     while let Some((write, result)) = results.next().await {
         match result {
-            Ok(()) => done.progress |= !is_event(&write),
+            Ok(changed) => done.progress |= changed && !is_event(&write),
             // An event that was told is told. Of all else somebody was faster, and that wakes the controllers.
             Err(kube::Error::Api(status)) if status.code == 409 && is_event(&write) => {}
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) && !is_creation(&write) => {}
@@ -87,7 +87,8 @@ fn of_object(client: &Client, object: &Value) -> Api<DynamicObject> {
     api(client, version, kind, text("/metadata/namespace"))
 }
 
-async fn carry(client: &Client, write: &Write) -> Result<(), kube::Error> {
+/// Whether something is different now: a write that says what was there is none.
+async fn carry(client: &Client, write: &Write) -> Result<bool, kube::Error> {
     let post = PostParams::default();
     let read = |object: &Value| serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError);
     match write {
@@ -95,11 +96,15 @@ async fn carry(client: &Client, write: &Write) -> Result<(), kube::Error> {
             of_object(client, object).create(&post, &read(object)?).await?;
         }
         Write::Status(object) => {
-            let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-            of_object(client, object).replace_status(name, &post, &read(object)?).await?;
+            let object: DynamicObject = read(object)?;
+            let api = of_object(client, &super::plan::value(&object));
+            let new = api.replace_status(&object.name_any(), &post, &object).await?;
+            return Ok(new.metadata.resource_version != object.metadata.resource_version);
         }
         Write::Patch { target, patch } => {
-            of(client, target).patch(&target.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+            let patch = Patch::Merge(patch);
+            let new = of(client, target).patch(&target.name, &PatchParams::default(), &patch).await?;
+            return Ok(new.metadata.resource_version != target.version);
         }
         Write::Bind { pod, node } => bind(client, pod, node).await?,
         Write::Delete { target, now } => {
@@ -111,7 +116,7 @@ async fn carry(client: &Client, write: &Write) -> Result<(), kube::Error> {
             of(client, target).delete(&target.name, &params).await?;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 async fn bind(client: &Client, pod: &Target, node: &str) -> Result<(), kube::Error> {

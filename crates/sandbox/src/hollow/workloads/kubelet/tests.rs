@@ -148,3 +148,13 @@ fn a_deleted_pod_goes_from_a_node_that_is_heard_of() {
     assert_eq!(planned(NOW, &[node("True"), pod.clone()]).told(), ["delete Pod p now"]);
     assert!(planned(NOW, &[node("Unknown"), pod]).told().is_empty());
 }
+
+#[test]
+fn a_pod_ends_at_its_deadline() {
+    let mut pod = pod(json!({"restartPolicy": "Always", "activeDeadlineSeconds": 60}), json!({}));
+    pod["status"] = status(&pod, NOW);
+    let waits = planned("2026-01-01T00:00:59Z", &[node("True"), pod.clone()]);
+    assert_eq!((waits.told().len(), waits.wake.unwrap().to_string()), (0, "2026-01-01T00:01:00Z".to_owned()));
+    let late = status(&pod, "2026-01-01T00:01:00Z");
+    assert_eq!((&late["phase"], &late["reason"]), (&json!("Failed"), &json!("DeadlineExceeded")));
+}
