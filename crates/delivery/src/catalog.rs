@@ -179,11 +179,9 @@ impl Reconcile for Catalogs {
             self.past.lock().remove(key);
             return Ok(None);
         };
-        let entries = self.entries.in_namespace(&key.namespace);
-        let is_of = |entry: &Arc<AppCatalogEntry>| label_of(entry.as_ref(), CATALOG_LABEL) == Some(key.name.as_str());
         let past = self.past.lock().get(key).cloned().unwrap_or_default();
         let mut seen = Seen {
-            entries: entries.into_iter().filter(is_of).collect(),
+            entries: self.entries.in_namespace(&key.namespace),
             index: None,
             notes: HashMap::new(),
             provider: self.provider.clone(),

@@ -50,7 +50,7 @@ const ARCHIVE_LIFE: Duration = Duration::from_secs(600);
 const ARCHIVES_BYTES_MAX: usize = 64 << 20;
 /// How long what an index points at for further facts is taken for what is there: it is of one version, and stays.
 const NOTE_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
-const NOTE_BYTES_MAX: usize = 256 << 10;
+const NOTE_BYTES_MAX: usize = 32 << 10;
 const NOTES_BYTES_MAX: usize = 16 << 20;
 
 /// What a repository wants to know of whoever fetches.

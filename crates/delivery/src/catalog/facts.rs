@@ -9,7 +9,10 @@ use api::app::Restrictions;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::repository::{Entry, index::first_line};
+use crate::repository::{
+    Entry,
+    index::{first_line, timestamp},
+};
 
 /// Both forms of an annotation: the older one, and that of registries.
 const PREFIXES: [&str; 2] = ["application.giantswarm.io/", "io.giantswarm.application."];
@@ -90,7 +93,7 @@ impl Facts {
     }
 
     pub fn created(&self) -> Option<Timestamp> {
-        self.date_created.as_ref()?.parse().ok()
+        timestamp(self.date_created.as_ref()?)
     }
 }
 

@@ -59,7 +59,7 @@ pub enum Note {
 
 pub struct Seen {
     pub catalog: Arc<Catalog>,
-    /// All of the catalog's namespace that bear its label.
+    /// All of the catalog's namespace: a name may be taken.
     pub entries: Vec<Arc<AppCatalogEntry>>,
     /// None: this catalog has no entries.
     pub index: Option<Result<Arc<Index>, Fault>>,
@@ -117,7 +117,7 @@ pub fn plan(seen: &Seen, now: Timestamp) -> Work {
         .values()
         .copied()
         .filter(|entry| !kept.contains(entry.metadata.name.as_deref().unwrap_or_default()))
-        .filter(|entry| is_managed(entry) && entry.metadata.deletion_timestamp.is_none())
+        .filter(|entry| is_own(entry, catalog) && entry.metadata.deletion_timestamp.is_none())
         .collect();
     gone.sort_by(|one, other| one.metadata.name.cmp(&other.metadata.name));
     for entry in gone {
@@ -132,9 +132,11 @@ fn by_name(entries: &[Arc<AppCatalogEntry>]) -> HashMap<&str, &AppCatalogEntry> 
     entries.iter().filter_map(|entry| Some((entry.metadata.name.as_deref()?, entry.as_ref()))).collect()
 }
 
-/// Whether an entry is the controller's, to change and to remove.
-pub fn is_managed(entry: &AppCatalogEntry) -> bool {
-    entry.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY_LABEL)).is_some_and(|by| by == MANAGER)
+/// Whether an entry is the catalog's, to change and to remove: not one that somebody else made, nor one of a catalog and an app whose
+/// names make the same together.
+fn is_own(entry: &AppCatalogEntry, catalog: &Catalog) -> bool {
+    let label = |key: &str| entry.metadata.labels.as_ref()?.get(key);
+    label(MANAGED_BY_LABEL).is_some_and(|by| by == MANAGER) && label(CATALOG_LABEL) == catalog.metadata.name.as_ref()
 }
 
 #[derive(Default)]
@@ -166,9 +168,10 @@ fn offer(seen: &Seen, index: &Index, now: Timestamp) -> Result<Offer, Fault> {
                 offer.pending = true;
                 offer.refused.push(format!("metadata of {} {}: {why}", one.entry.name, one.entry.version));
             }
-            let entry = desired(&seen.catalog, one, note, old, now);
+            let own = old.filter(|old| is_own(old, &seen.catalog));
+            let entry = desired(&seen.catalog, one, note, own, now);
             fits &= !one.latest || is_for(entry.spec.restrictions.as_ref(), &seen.provider);
-            if old.is_some_and(|old| !is_managed(old)) {
+            if old.is_some() && own.is_none() {
                 offer.refused.push(format!("{name} is there already and is not the catalog's"));
             } else if names.insert(name) {
                 made.push(entry);

@@ -11,7 +11,8 @@ use crate::repository::Entry;
 /// Versions of a chart that are offered, the newest; the highest is always one more of them.
 pub const VERSIONS_MAX: usize = 5;
 /// What one version may say, in bytes as it lies in memory: an object has to hold it.
-pub const ENTRY_BYTES_MAX: usize = 256 << 10;
+/// Annotations of an object have 256 KiB, and the metadata that an index points at may have its share of them.
+pub const ENTRY_BYTES_MAX: usize = 192 << 10;
 
 /// A version that is offered.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,6 +95,9 @@ fn refusal(catalog: &str, entry: &Entry) -> Option<String> {
         let why = wrong.into_iter().next()?;
         Some(format!("{} {}: {what} {why}", entry.name, entry.version))
     };
+    if entry.name.is_empty() {
+        return Some(format!("an app without a name in version {}", entry.version));
+    }
     of("the name as a label", labels::value(&entry.name))
         .or_else(|| of("the version as a label", labels::value(&entry.version)))
         .or_else(|| of("the name of the AppCatalogEntry", labels::subdomain(&name(catalog, entry))))
@@ -158,5 +162,7 @@ mod tests {
         assert!(refused[0].ends_with("must be no more than 253 bytes"));
         let large = Entry { description: "d".repeat(ENTRY_BYTES_MAX), ..entry("1.0.0", 1) };
         assert_eq!(choose("stable", &[large], &mut refused).len(), 0);
+        let nameless = Entry { name: String::new(), ..entry("1.0.0", 1) };
+        assert_eq!(choose("stable", &[nameless], &mut refused).len(), 0);
     }
 }

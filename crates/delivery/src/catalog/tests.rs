@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use api::app::{CatalogSpec, Restrictions};
+use api::app::{CatalogSpec, Repository, Restrictions};
 use apiserver::{Options as ServerOptions, Server, User};
 use control::{Clock, Life, Runner, Step};
 use k8s_openapi::api::core::v1::Event;
@@ -233,6 +233,10 @@ async fn mirrors_are_asked_when_the_storage_does_not_answer_and_a_hang_is_told()
     let told = world.reconcile().await;
     let late = "https://slow.test/hangs/index.yaml: there was no whole answer within 30 s";
     assert!(told.contains(late) && told.contains("https://mirror.test/index.yaml: it answers 404"), "{told}");
+    let repositories =
+        (0..PLACES_MAX + 2).map(|number| Repository { url: number.to_string(), ..Repository::default() });
+    let spec = CatalogSpec { repositories: repositories.collect(), ..CatalogSpec::default() };
+    assert_eq!(places(&Catalog::new("c", spec)).len(), PLACES_MAX);
     world.site.put("https://mirror.test/index.yaml", format!("apiVersion: v1\nentries:\n{TWO}"));
     world.reconcile().await;
     assert_eq!(world.names().await.len(), 2);
@@ -287,11 +291,15 @@ async fn entries_of_others_are_left_alone() {
     world.catalog(json!({}), json!({})).await;
     let spec = json!({"appName": "hello", "appVersion": "9", "version": "1.1.0", "catalog": {"name": "stable"},
         "dateCreated": "2026-01-01T00:00:00Z", "dateUpdated": "2026-01-01T00:00:00Z"});
-    for (name, version) in [("stable-hello-1.1.0", "1.1.0"), ("stable-own-1", "1")] {
-        let entry: AppCatalogEntry = serde_json::from_value(json!({"apiVersion": "application.giantswarm.io/v1alpha1", "kind": "AppCatalogEntry",
-            "metadata": {"name": name, "namespace": "default", "labels": {"application.giantswarm.io/catalog": "stable"}}, "spec": spec}))
+    // Of nobody, and of a catalog whose name and an app's make the same together.
+    let other = json!({"application.giantswarm.io/catalog": "stable-hello", "giantswarm.io/managed-by": MANAGER});
+    let own = json!({"application.giantswarm.io/catalog": "stable"});
+    for (name, labels) in [("stable-hello-1.1.0", other), ("stable-own-1", own)] {
+        let entry: AppCatalogEntry = serde_json::from_value(
+            json!({"apiVersion": "application.giantswarm.io/v1alpha1", "kind": "AppCatalogEntry",
+            "metadata": {"name": name, "namespace": "default", "labels": labels}, "spec": spec}),
+        )
         .unwrap();
-        assert_eq!(entry.spec.version, spec["version"].as_str().unwrap(), "{version}");
         world.write(|plan| plan.create(&entry)).await;
     }
     world.index(TWO);

@@ -93,6 +93,10 @@ async fn credentials_are_for_their_repository_whatever_its_index_names() {
     assert!(all.note(&access, &home, "https://other.test/main.yaml").await.is_ok());
     let told: Vec<String> = site.seen.lock().drain(..).map(|(_, told)| told).collect();
     assert_eq!(told, ["", "Bearer t", "Bearer t", ""]);
+    for (bytes, is_taken) in [(NOTE_BYTES_MAX, true), (NOTE_BYTES_MAX + 1, false)] {
+        site.put(&format!("https://charts.test/{bytes}.yaml"), vec![b' '; bytes]);
+        assert_eq!(all.note(&access, &home, &format!("/{bytes}.yaml")).await.is_ok(), is_taken);
+    }
     let error = all.note(&access, &home, "http://other.test/main.yaml").await.unwrap_err();
     assert!(error.what.contains("without TLS"), "{error}");
 }
@@ -150,6 +154,12 @@ async fn a_registry_is_an_index_of_what_it_tells() {
     assert!(all.archive(&access, &entry.urls[0], Some(&entry.digest)).await.is_ok());
     assert_eq!(all.versions(&access, "oci://r.test/charts", "hello").await.unwrap(), ["1.10.0+b.1", "1.9.0"]);
 
+    for (link, why) in [(more, "more than 100 pages"), ("https://other.test/v2/_catalog", "which is another host")] {
+        list(&format!("https://r.test{more}"), Some(link), json!({"repositories": []}));
+        tokio::time::advance(INDEX_LIFE).await;
+        let error = all.index(&access, "oci://r.test/charts").await.unwrap_err();
+        assert!(error.what.contains(why), "{error}");
+    }
     let many = |count: usize| (0..count).map(|number| format!("charts/c{number}")).collect::<Vec<_>>();
     list(&format!("https://r.test{more}"), None, json!({"repositories": many(CHARTS_MAX)}));
     tokio::time::advance(INDEX_LIFE).await;

@@ -43,6 +43,11 @@ pub struct Entry {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// RFC 3339 has years of four digits and no others.
+pub fn timestamp(text: &str) -> Option<Timestamp> {
+    text.parse().ok().filter(|_| text.starts_with(|first: char| first.is_ascii_digit()))
+}
+
 /// What is wrong with a text, without the part of it that is shown below.
 pub fn first_line(error: &serde_saphyr::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
@@ -56,7 +61,7 @@ fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(source: D) 
 impl Entry {
     /// When this version was made; none if the index does not say so in RFC 3339.
     pub fn created(&self) -> Option<Timestamp> {
-        self.created.parse().ok()
+        timestamp(&self.created)
     }
 
     /// As [`Index::weight`].
@@ -209,6 +214,7 @@ generated: '2026-03-01T10:00:00Z'
         assert_eq!((entry.name.as_str(), entry.app_version.as_str()), ("hello", "7"));
         assert_eq!(entry.created().unwrap().to_string(), "2026-03-01T10:00:00.5Z");
         assert!(entry.keywords.is_empty());
+        assert_eq!(timestamp("-000001-01-01T00:00:00Z"), None);
     }
 
     #[test]
