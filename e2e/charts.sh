@@ -194,6 +194,20 @@ day() {
   ok "$where: and removed, with nothing left"
 }
 
+# The script that a machine runs before kubeadm, with its folders in $work; kubeadm applies the patch as kubectl does.
+mkdir -p "$work/etc/kubernetes" "$work/run/kubeadm"
+cp charts/cluster-openstack/files/kube-proxy.yaml "$work/etc/kubernetes/"
+printf 'kind: ClusterConfiguration\n' >"$work/run/kubeadm/kubeadm.yaml"
+printf 'kind: JoinConfiguration\n' >"$work/etc/kubeadm.yml"
+sed -E "s~([ >\"])/(etc|run)/~\1$work/\2/~g" charts/cluster-openstack/files/prepare.sh >"$work/prepare.sh"
+for _ in once twice; do sh "$work/prepare.sh" 4; done
+same "prepare.sh: configurations of kube-proxy" "$(grep -c '^kind: KubeProxyConfiguration' "$work/run/kubeadm/kubeadm.yaml" "$work/etc/kubeadm.yml" | sed 's/.*://' | paste -sd' ')" "1 0"
+patched=$(kubectl patch --local -f - --type json --patch-file "$work/etc/kubernetes/patches/kube-apiserver0+json.json" -o jsonpath='{.spec.containers[0].command[1]} {.spec.containers[0].resources.requests.cpu}' \
+  <<<'{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{"containers":[{"name":"a","command":["kube-apiserver"],"resources":{"requests":{"cpu":"250m"}}}]}}')
+cpus=$(nproc)
+same "prepare.sh: the API server" "$patched" "--max-requests-inflight=$((cpus * 400)) $((cpus * 250))m"
+ok "cluster-openstack: what a machine runs before kubeadm fits to what kubeadm reads"
+
 "$skep" up --no-cluster --port 0 --state "$work/state" >"$work/up.log" 2>&1 &
 export KUBECONFIG=$work/state/kubeconfig OS_CLOUD=skep-sandbox OS_CLIENT_CONFIG_FILE=$work/state/clouds.yaml
 for _ in $(seq 300); do [ -s "$KUBECONFIG" ] && kubectl get --raw /readyz >/dev/null 2>&1 && break; sleep 0.1; done
