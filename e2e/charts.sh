@@ -13,6 +13,7 @@ helm=$(conformance/helm/build helm)
 work=$(mktemp -d)
 cleanup() {
   local code=$?
+  [ "$code" = 0 ] || tail -n 5 "$work"/*.log >&2 2>/dev/null || true
   kill $(jobs -p) 2>/dev/null || true
   wait 2>/dev/null || true
   rm -rf "$work"
@@ -210,7 +211,7 @@ ok "cluster-openstack: what a machine runs before kubeadm fits to what kubeadm r
 
 "$skep" up --no-cluster --port 0 --state "$work/state" >"$work/up.log" 2>&1 &
 export KUBECONFIG=$work/state/kubeconfig OS_CLOUD=skep-sandbox OS_CLIENT_CONFIG_FILE=$work/state/clouds.yaml
-for _ in $(seq 300); do [ -s "$KUBECONFIG" ] && kubectl get --raw /readyz >/dev/null 2>&1 && break; sleep 0.1; done
+for _ in $(seq 300); do [ -s "$OS_CLIENT_CONFIG_FILE" ] && [ -s "$KUBECONFIG" ] && kubectl get --raw /readyz >/dev/null 2>&1 && break; sleep 0.1; done
 "$skep" doctor >"$work/doctor" || { cat "$work/doctor"; fail "the cloud"; }
 external=$(sed -nE 's/^ok +external network .*\((.*)\)/\1/p' "$work/doctor")
 org=(--namespace org-acme)
