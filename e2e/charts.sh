@@ -161,15 +161,20 @@ rules() {
   sed -nE "s/^Warning: Validation failed for ValidatingAdmissionPolicy '[^']*' with binding '[^']*': ([a-z-]+): .*/\1/p" "$work/said" | sort | paste -sd' '
 }
 
-# On whatever cluster $KUBECONFIG names; what is told begins with its name.
+# day [runs]: on whatever cluster $KUBECONFIG names, which runs pods or not; what is told begins with its name.
 day() {
-  local chart count=0 wanted patch broken
+  local chart workload count=0 wanted patch broken
   mapfile -t fit < <(fitting)
   for chart in "${fit[@]}"; do known "$chart" kube-system; done
   ok "$where: every field of ${#fit[@]} charts with $count sets of values is known"
   for chart in "${fit[@]}"; do helm install "$chart" "charts/$chart" --namespace kube-system; done
   same "$where: helm list" "$("$helm" list --namespace kube-system --deployed --short | paste -sd' ')" "${fit[*]}"
-  ok "$where: they are installed"
+  if [ "${1:-}" = runs ]; then
+    for workload in $(kubectl --namespace kube-system get daemonsets,deployments -l app.kubernetes.io/managed-by=Helm -o name); do
+      kubectl --namespace kube-system rollout status "$workload" --timeout 120s >"$work/rollout.log" || fail "$where: $workload"
+    done
+  fi
+  ok "$where: they are installed${1:+, and all their pods are ready}"
 
   helm upgrade policy-baseline charts/policy-baseline --namespace kube-system --set engine=kubernetes,nonRootGroups=true
   count=0
@@ -288,10 +293,12 @@ for app in $(kubectl "${org[@]}" get apps -l giantswarm.io/cluster=demo -o jsonp
   same "the version of ${app%@*}" "${app#*@}" "$(grep -A 1 "^  chart: ${app%@*}\$" charts/upstream/catalog.yaml | sed -n 's/^  version: //p')"
 done
 helm uninstall demo-default-apps "${org[@]}"
+for _ in $(seq 600); do [ -z "$(kubectl "${org[@]}" get apps -o name)" ] && break; sleep 0.1; done
+same "apps that are left" "$(kubectl "${org[@]}" get apps -o name)" ""
 ok "default-apps-openstack: the Management API takes all its apps, and the catalogs have each in that version"
 
 where="a cluster in the sandbox"
-KUBECONFIG=$work/workload day
+KUBECONFIG=$work/workload day runs
 helm uninstall demo-cluster "${org[@]}"
 kubectl "${org[@]}" wait cluster demo --for delete --timeout 240s >/dev/null || fail "the cluster does not go"
 orphans=$("$skep" cloud orphans 2>&1) || fail "skep cloud orphans: $orphans"
