@@ -299,11 +299,18 @@ ok "default-apps-openstack: the Management API takes all its apps, and the catal
 
 where="a cluster in the sandbox"
 KUBECONFIG=$work/workload day runs
-helm uninstall demo-cluster "${org[@]}"
-kubectl "${org[@]}" wait cluster demo --for delete --timeout 240s >/dev/null || fail "the cluster does not go"
+removed() {
+  helm uninstall demo-cluster "${org[@]}"
+  kubectl "${org[@]}" wait cluster demo --for delete --timeout 240s >/dev/null || fail "the cluster does not go"
+}
+removed
 orphans=$("$skep" cloud orphans 2>&1) || fail "skep cloud orphans: $orphans"
 same "the key" "$(key)" "$created"
 ok "cluster-openstack: removed, nothing is left in the cloud, and the key is kept"
+helm install demo-cluster charts/cluster-openstack "${org[@]}" -f "$work/maps.yaml"
+same "the key" "$(key)" "$created"
+removed
+ok "cluster-openstack: installed again, with the key that is there"
 
 e2e/kube-apiserver "$work/kube-apiserver" >"$work/kube-apiserver.log" 2>&1 & server=$!
 export KUBECONFIG=$work/kube-apiserver/kubeconfig
