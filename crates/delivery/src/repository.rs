@@ -5,7 +5,7 @@
 
 mod cache;
 pub mod digest;
-mod error;
+pub(crate) mod error;
 pub mod grant;
 pub mod index;
 mod oci;

@@ -9,10 +9,7 @@ use api::app::Restrictions;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::repository::{
-    Entry,
-    index::{first_line, timestamp},
-};
+use crate::repository::{Entry, error, index::timestamp};
 
 /// Both forms of an annotation: the older one, and that of registries.
 const PREFIXES: [&str; 2] = ["application.giantswarm.io/", "io.giantswarm.application."];
@@ -51,7 +48,7 @@ impl Facts {
         let options = serde_saphyr::options! {
             budget: serde_saphyr::budget! { max_events: 2 * NODES_MAX, max_nodes: NODES_MAX, max_aliases: 0 },
         };
-        serde_saphyr::from_str_with_options(text, options).map_err(|error| first_line(&error))
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| error::of_yaml(&error))
     }
 
     /// What the index says by itself.

@@ -42,3 +42,21 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Where a text is not what it should be. Not what stands there: it may be a secret, or the answer of a host that whoever named its
+/// address cannot ask himself.
+fn place(line: impl fmt::Display, column: impl fmt::Display) -> String {
+    format!("line {line}, column {column} is not what is expected there")
+}
+
+pub fn of_json(error: &serde_json::Error) -> String {
+    place(error.line(), error.column())
+}
+
+pub fn of_yaml(error: &serde_saphyr::Error) -> String {
+    match (error, error.location()) {
+        (serde_saphyr::Error::Budget { .. }, _) => "it has more parts, or lies deeper, than is taken".to_owned(),
+        (_, Some(at)) => place(at.line(), at.column()),
+        (_, None) => "it is not what is expected".to_owned(),
+    }
+}

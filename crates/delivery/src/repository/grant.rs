@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use serde::Deserialize;
 use transport::Transport;
 
-use super::{Access, Credentials, oci, signature};
+use super::{Access, Credentials, error::of_json, oci, signature};
 
 /// On the Secret: the name of the Catalog that it is for. Without it a Secret is for none, whatever its name is.
 pub const CATALOG_LABEL: &str = "application.giantswarm.io/catalog";
@@ -34,7 +34,8 @@ pub fn access(
     secret: Option<&Secret>,
     url: &str,
 ) -> Result<Access, String> {
-    let mut access = Access { home: Some(url.to_owned()), ..Access::new(transport) };
+    let mut access =
+        Access { home: Some(url.to_owned()), plain_http: is_on_this_machine(url), ..Access::new(transport) };
     let name = catalog.metadata.name.as_deref().unwrap_or_default();
     let label = |secret: &&Secret| secret.metadata.labels.as_ref()?.get(CATALOG_LABEL).cloned();
     let Some(secret) = secret.filter(|secret| label(secret).as_deref() == Some(name)) else { return Ok(access) };
@@ -95,7 +96,8 @@ struct Auth {
 /// What a `config.json` of docker has for the host of this address; none if it speaks of others.
 fn docker(file: &str, url: &str) -> Result<Option<Credentials>, String> {
     use base64::{Engine, engine::general_purpose::STANDARD};
-    let read: Docker = serde_json::from_str(file).map_err(|error| format!("{DOCKER} cannot be read: {error}"))?;
+    let read: Docker =
+        serde_json::from_str(file).map_err(|error| format!("{DOCKER} cannot be read: {}", of_json(&error)))?;
     let host = |address: &str| {
         let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
         rest.split('/').next().unwrap_or_default().to_owned()
@@ -110,6 +112,15 @@ fn docker(file: &str, url: &str) -> Result<Option<Credentials>, String> {
         Some((user, password)) => Ok(Some(Credentials::Basic { user: user.to_owned(), password: password.to_owned() })),
         None => Err(format!("{DOCKER}: auth of {wanted} is not user:password in base64")),
     }
+}
+
+/// Registries of this machine are asked without TLS, as docker does.
+fn is_on_this_machine(url: &str) -> bool {
+    let rest = url.strip_prefix(oci::SCHEME).unwrap_or_default();
+    let place = rest.split('/').next().unwrap_or_default();
+    let host = place.rsplit_once(':').map_or(place, |(host, _)| host);
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Whether an address is that of a registry.
@@ -163,6 +174,20 @@ mod tests {
     }
 
     #[test]
+    fn registries_of_this_machine_are_asked_without_tls_and_no_others() {
+        for (url, is) in [
+            ("oci://127.0.0.1:5000/charts", true),
+            ("oci://localhost/charts", true),
+            ("oci://[::1]:5000/charts", true),
+            ("oci://localhost.test/charts", false),
+            ("oci://127.0.0.1.test:5000/charts", false),
+            ("oci://r.test/127.0.0.1/charts", false),
+        ] {
+            assert_eq!(of(&[], "stable", url).unwrap().plain_http, is, "{url}");
+        }
+    }
+
+    #[test]
     fn what_of_a_secret_is_not_acted_upon_is_refused() {
         let keys: Vec<(String, &str)> = (0..=KEYS_MAX).map(|number| (format!("{number}.pub"), KEY)).collect();
         let keys: Vec<(&str, &str)> = keys.iter().map(|(name, key)| (name.as_str(), *key)).collect();
@@ -172,12 +197,13 @@ mod tests {
             (&[("username", "u")], "expected username and password"),
             (&[("token", "t"), ("username", "u"), ("password", "p")], "and one of them"),
             (&[("token", "a\nb")], "characters that cannot be sent"),
-            (&[(".dockerconfigjson", "{")], "cannot be read"),
+            (&[(".dockerconfigjson", r#"{"auths": "hunter2"}"#)], "cannot be read: line 1, column "),
             (&[(".dockerconfigjson", r#"{"auths": {"r.test": {"auth": "eA=="}}}"#)], "not user:password"),
             (&keys, "17 public keys"),
         ] {
             let error = of(data, "stable", "oci://r.test").err().unwrap();
             assert!(error.starts_with("secret stable-credentials: ") && error.contains(why), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
         }
         assert!(of(&keys[..KEYS_MAX], "stable", "oci://r.test").is_ok());
     }

@@ -8,6 +8,8 @@ use helm::version::Version;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
+use super::error::of_yaml;
+
 /// Keys, values, lists and maps of one index: fifty for each of eighty thousand versions.
 const NODES_MAX: usize = 4_000_000;
 
@@ -46,11 +48,6 @@ pub struct Entry {
 /// RFC 3339 has years of four digits and no others.
 pub fn timestamp(text: &str) -> Option<Timestamp> {
     text.parse().ok().filter(|_| text.starts_with(|first: char| first.is_ascii_digit()))
-}
-
-/// What is wrong with a text, without the part of it that is shown below.
-pub fn first_line(error: &serde_saphyr::Error) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// A null is nothing.
@@ -130,7 +127,7 @@ impl Index {
             budget: serde_saphyr::budget! { max_events: 2 * NODES_MAX, max_nodes: NODES_MAX, max_aliases: 0 },
         };
         let file: File = serde_saphyr::from_str_with_options(text, options)
-            .map_err(|error| format!("the index cannot be read: {}", first_line(&error)))?;
+            .map_err(|error| format!("the index cannot be read: {}", of_yaml(&error)))?;
         if file.api_version.is_empty() && file.entries.is_empty() {
             return Err("no API version specified: this is no index of charts".to_owned());
         }
@@ -238,6 +235,17 @@ generated: '2026-03-01T10:00:00Z'
             assert!(error.contains(why), "{text}: {error}");
         }
         assert!(Index::parse(b"\xff").unwrap_err().contains("UTF-8"));
+        for text in [
+            "password: x\nentries: hunter2",
+            "hunter2",
+            "{hunter2: 1, hunter2: 2}",
+            "hunter2: [",
+            "entries: {a: [hunter2]}",
+        ] {
+            let error = Index::parse(text.as_bytes()).unwrap_err();
+            assert!(error.contains("is not what is expected") || error.contains("no API version"), "{text}: {error}");
+            assert!(!error.contains("hunter2"), "what an address answers is not for those who name it: {error}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{
     ANSWER_BYTES_MAX, ARCHIVE_BYTES_MAX, Access, Credentials, Fetched, digest,
-    error::{Class, Error, Result},
+    error::{Class, Error, Result, of_json},
     index::{Entry, Index},
     oci::{self, Challenge, Manifest, Reference, Token},
     signature,
@@ -63,7 +63,7 @@ impl<'a> Session<'a> {
                 let wanted = Ask::get(&realm, "application/json", ANSWER_BYTES_MAX);
                 let answer = taken(&realm, self.wire.send(self.access, &wanted, own.as_ref()).await?)?;
                 let token: Token = serde_json::from_slice(answer.body()).map_err(|error| {
-                    Error::new(Class::Unusable, &realm, format!("the token cannot be read: {error}"))
+                    Error::new(Class::Unusable, &realm, format!("the token cannot be read: {}", of_json(&error)))
                 })?;
                 Credentials::Bearer(token.text()).header()
             }
@@ -106,8 +106,9 @@ impl<'a> Session<'a> {
             let what = format!("the manifest has the digest {named}");
             return Err(Error::new(Class::Untrusted, reference.to_string(), what));
         }
-        let read = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::new(Class::Unusable, &url, format!("the manifest cannot be read: {error}")))?;
+        let read = serde_json::from_slice(&bytes).map_err(|error| {
+            Error::new(Class::Unusable, &url, format!("the manifest cannot be read: {}", of_json(&error)))
+        })?;
         Ok((named, read))
     }
 
@@ -152,8 +153,9 @@ impl<'a> Session<'a> {
         let mut at = url.clone();
         for _ in 0..PAGES_MAX {
             let answer = self.ask(&Ask::get(&at, "application/json", ANSWER_BYTES_MAX)).await?;
-            let page = serde_json::from_slice(answer.body())
-                .map_err(|error| Error::new(Class::Unusable, &at, format!("the list cannot be read: {error}")))?;
+            let page = serde_json::from_slice(answer.body()).map_err(|error| {
+                Error::new(Class::Unusable, &at, format!("the list cannot be read: {}", of_json(&error)))
+            })?;
             if !read(page)? {
                 return Ok(());
             }
@@ -220,7 +222,11 @@ impl<'a> Session<'a> {
         let Ok(layer) = manifest.chart() else { return Ok(None) };
         let config = self.blob(&reference, &manifest.config.digest, CONFIG_BYTES_MAX).await?;
         let mut entry: Entry = serde_json::from_slice(&config).map_err(|error| {
-            Error::new(Class::Unusable, reference.to_string(), format!("the chart's metadata cannot be read: {error}"))
+            Error::new(
+                Class::Unusable,
+                reference.to_string(),
+                format!("the chart's metadata cannot be read: {}", of_json(&error)),
+            )
         })?;
         name.clone_into(&mut entry.name);
         version.clone_into(&mut entry.version);
