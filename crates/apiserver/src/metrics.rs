@@ -365,7 +365,11 @@ pub(crate) async fn render(server: &Server) -> Result<String> {
     metrics.count_objects(server).await;
     metrics.process.read();
     let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &metrics.registry.read())
+    prometheus_client::encoding::text::encode_registry(&mut text, &metrics.registry.read())
         .map_err(crate::status::Error::internal)?;
+    for others in &server.state().options.figures {
+        text.push_str(&others());
+    }
+    prometheus_client::encoding::text::encode_eof(&mut text).map_err(crate::status::Error::internal)?;
     Ok(text)
 }

@@ -96,6 +96,8 @@ pub struct Options {
     pub disabled_controllers: Vec<crate::Controller>,
     /// Streams into pods; none: there are no nodes that run them.
     pub forward: Option<Arc<dyn crate::Forward>>,
+    /// What others in this process add to `/metrics`: families in OpenMetrics' text form, without its end. Of other names than the server's.
+    pub figures: Vec<Arc<dyn Fn() -> String + Send + Sync>>,
     /// Random numbers for uids and made-up names; a seeded source makes them repeatable.
     pub random: Arc<dyn Fn() -> u128 + Send + Sync>,
 }
@@ -124,6 +126,7 @@ impl Default for Options {
             encryption: None,
             disabled_controllers: Vec::new(),
             forward: None,
+            figures: Vec::new(),
             random: Arc::new(rand::random),
         }
     }

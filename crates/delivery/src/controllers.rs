@@ -22,6 +22,7 @@ use crate::{
     },
     catalog::{self, Catalogs},
     chart::controller::{Archives, Charts},
+    figures::Figures,
     repository::{Access, Repositories, grant},
     target::{Surroundings, Targets},
 };
@@ -40,6 +41,8 @@ pub struct Options {
     pub transport: Arc<dyn Transport>,
     /// What restrictions of catalogs call the infrastructure.
     pub provider: String,
+    /// Where what is counted of apps can be read.
+    pub figures: Figures,
     /// Reconciles at once, for each controller.
     pub concurrency: usize,
     /// Is told how long reconciles take.
@@ -143,6 +146,7 @@ async fn launch(options: Options, life: &Life) {
         transport: options.transport,
         provider: options.provider,
     });
+    options.figures.follow(&context);
     life.spawn(apps, Apps(context.clone()));
     life.spawn(catalogs, Catalogs::new(&context));
     life.spawn(charts, Charts::new(context));

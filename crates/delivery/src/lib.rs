@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod chart;
 mod controllers;
 pub mod embedded;
+mod figures;
 pub mod mirror;
 pub mod package;
 pub mod release;
@@ -18,4 +19,5 @@ pub mod target;
 pub use self::{
     chart::controller::{PLATFORM_ACCOUNT, TENANT_ACCOUNT},
     controllers::{Delivery, Options},
+    figures::Figures,
 };

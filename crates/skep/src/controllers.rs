@@ -58,6 +58,7 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
         deletion_rules,
         clouds,
         installation: arguments.naming.installation(),
+        figures: Default::default(),
     };
     let election = Election {
         client: client.clone(),

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use apiserver::{Options, Profile, Server, User};
 use axum::{BoxError, Router, response::Response};
 use control::{Clock, Election, Timing};
+use delivery::Figures;
 use fleet::deletion_rules::Rule;
 use http::Request;
 use kube::{Client, client::Body};
@@ -66,6 +67,8 @@ impl Plane {
         let mut security = Security::open(settings, state, &authority.certificate)?;
         let crds = api::crd::all().into_iter().map(|crd| serde_json::to_value(crd).map_err(Into::into));
         let rules = Arc::new(Rules::default());
+        let figures = Figures::default();
+        let counted = figures.clone();
         let options = Options {
             profile: Profile::Management,
             client_ca_pem: Some(security.client_authorities()?),
@@ -81,6 +84,7 @@ impl Plane {
             admission: vec![rules.clone()],
             crds: crds.collect::<Result<_>>()?,
             conversion: Some(Arc::new(Versions)),
+            figures: vec![Arc::new(move || counted.text())],
             ..Options::default()
         };
         let listener = TcpListener::bind(address).await.with_context(|| format!("listen at {address}"))?;
@@ -109,7 +113,7 @@ impl Plane {
         let client = Client::new(server.service_as(User::master("skep-admin")), "default");
         let drain_delay = settings.shutdown_delay()?;
         let controllers = Controllers::None;
-        let means = means(&server, deletion_rules, clouds, settings.installation())?;
+        let means = means(&server, deletion_rules, clouds, settings.installation(), figures)?;
         Ok(Self { client, address, server, controllers, serving, stop, drain_delay, means })
     }
 
@@ -202,6 +206,7 @@ fn means(
     deletion_rules: Vec<Rule>,
     clouds: openstack::Options,
     installation: Installation,
+    figures: Figures,
 ) -> Result<Means> {
     let user = User::new("system:skep:controllers", [rights::CONTROLLERS]);
     let acting = server.clone();
@@ -216,6 +221,7 @@ fn means(
         deletion_rules,
         clouds,
         installation,
+        figures,
     })
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use control::{Clock, Direct};
 use delivery::{
-    Delivery,
+    Delivery, Figures,
     release::Chance,
     target::{Act, Surroundings},
 };
@@ -34,6 +34,8 @@ pub struct Means {
     /// How repositories of charts are reached.
     pub charts: Arc<dyn Transport>,
     pub installation: Installation,
+    /// Where what is counted of apps can be read.
+    pub figures: Figures,
 }
 
 /// The running controllers.
@@ -45,7 +47,7 @@ pub struct Work {
 
 impl Work {
     pub fn start(means: Means) -> Self {
-        let Means { client, act, deletion_rules, clouds, charts, installation } = means;
+        let Means { client, act, deletion_rules, clouds, charts, installation, figures } = means;
         let (clock, connect) = (Clock::system(), Arc::new(Direct));
         let delivery = Delivery::start(delivery::Options {
             with: Surroundings {
@@ -60,6 +62,7 @@ impl Work {
             },
             transport: charts,
             provider: PROVIDER.to_owned(),
+            figures,
             concurrency: CONCURRENCY,
             longest: Default::default(),
         });

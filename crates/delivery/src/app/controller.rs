@@ -35,7 +35,7 @@ use crate::{
 const FINALIZER: &str = "operatorkit.giantswarm.io/app-operator-app";
 const PAUSED: &str = "app-operator.giantswarm.io/paused";
 const CORDON_REASON: &str = "app-operator.giantswarm.io/cordon-reason";
-const CORDON_UNTIL: &str = "app-operator.giantswarm.io/cordon-until";
+pub const CORDON_UNTIL: &str = "app-operator.giantswarm.io/cordon-until";
 const NOTES: &str = "giantswarm.io/notes";
 const NOTE: &str = "DO NOT EDIT. Values managed by app-operator.";
 const VALUES_KEY: &str = "values";

@@ -232,6 +232,7 @@ impl World {
             with,
             transport: site.transport(),
             provider: "openstack".to_owned(),
+            figures: Default::default(),
             concurrency: 8,
             longest: Default::default(),
         };
