@@ -66,12 +66,14 @@ async fn a_host_that_hangs_holds_up_nobody_but_those_who_ask_it() {
         async move { all.archive(access, &format!("https://slow.test/hangs/{number}.tgz"), None).await.unwrap_err() }
     }));
     let begun = tokio::time::Instant::now();
+    let of_one_index = futures::future::join_all((0..100).map(|_| all.index(&access, "https://mute.test/hangs")));
     let others = async {
         tokio::task::yield_now().await;
         all.archive(&access, "https://charts.test/stable/hello-1.0.0.tgz", None).await.unwrap();
         assert!(begun.elapsed() < TIMEOUT);
     };
-    let (errors, ()) = tokio::join!(waiting, others);
+    let (errors, indexes, ()) = tokio::join!(waiting, of_one_index, others);
+    assert!(indexes.iter().all(Result::is_err));
     assert!(errors.iter().all(|error| error.class == Class::Unreachable));
     assert_eq!(errors[99].to_string(), "https://slow.test/hangs/99.tgz: there was no whole answer within 30 s");
     assert!(begun.elapsed() < TIMEOUT * 2, "those that wait for others of the host give up with them");

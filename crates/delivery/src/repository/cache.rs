@@ -3,21 +3,23 @@
 use std::{collections::HashMap, hash::Hash, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::{sync::OnceCell, time::Instant};
+
+use super::error::Error;
 
 /// Values by key. Cheap to share; `V` is an `Arc` or as cheap.
-pub struct Cache<K, V> {
+pub struct Cache<K, V, E = Error> {
     /// How long a value is what the repository has.
     life: Duration,
     /// What all values may weigh, in bytes.
     bytes_max: usize,
-    state: Mutex<State<K, V>>,
+    state: Mutex<State<K, V, E>>,
 }
 
-struct State<K, V> {
+struct State<K, V, E> {
     kept: HashMap<K, Kept<V>>,
-    /// One for each key that is being fetched.
-    turns: HashMap<K, Arc<tokio::sync::Mutex<()>>>,
+    /// One for each key that is being fetched: what comes of it.
+    fetches: HashMap<K, Arc<OnceCell<Result<V, E>>>>,
     bytes: usize,
 }
 
@@ -28,33 +30,31 @@ struct Kept<V> {
     used: Instant,
 }
 
-impl<K: Clone + Eq + Hash, V: Clone> Cache<K, V> {
+impl<K: Clone + Eq + Hash, V: Clone, E: Clone> Cache<K, V, E> {
     pub fn new(life: Duration, bytes_max: usize) -> Self {
-        let state = State { kept: HashMap::new(), turns: HashMap::new(), bytes: 0 };
+        let state = State { kept: HashMap::new(), fetches: HashMap::new(), bytes: 0 };
         Self { life, bytes_max, state: Mutex::new(state) }
     }
 
     /// What is kept, or what `fetch` brings: a value and its weight. It is given what is kept beyond its life, which may be what
-    /// the repository still has. Others that ask for the key meanwhile wait; an error is for whoever asked, and the next one
-    /// tries again.
-    pub async fn get<E>(&self, key: &K, fetch: impl AsyncFnOnce(Option<V>) -> Result<(V, usize), E>) -> Result<V, E> {
+    /// the repository still has. Others that ask for the key meanwhile wait, and get what it brings, also if that is an error:
+    /// else those who wait for a host that hangs would each wait in turn. The next one tries again.
+    pub async fn get(&self, key: &K, fetch: impl AsyncFnOnce(Option<V>) -> Result<(V, usize), E>) -> Result<V, E> {
         if let Some(value) = self.kept(key) {
             return Ok(value);
         }
-        let turn = Arc::clone(self.state.lock().turns.entry(key.clone()).or_default());
-        let held = turn.lock().await;
-        let done = match self.kept(key) {
+        let shared = Arc::clone(self.state.lock().fetches.entry(key.clone()).or_default());
+        let done = shared.get_or_init(async || match self.kept(key) {
             Some(value) => Ok(value),
             None => fetch(self.old(key)).await.map(|(value, bytes)| {
                 self.keep(key.clone(), value.clone(), bytes);
                 value
             }),
-        };
-        drop(held);
+        });
+        let done = done.await.clone();
         let mut state = self.state.lock();
-        // Ours and the map's: nobody waits.
-        if Arc::strong_count(&turn) <= 2 {
-            state.turns.remove(key);
+        if state.fetches.get(key).is_some_and(|own| Arc::ptr_eq(own, &shared)) {
+            state.fetches.remove(key);
         }
         done
     }
@@ -112,7 +112,7 @@ mod tests {
         let all = futures::future::join_all((0..50).map(|_| ask())).await;
         assert!(all.iter().all(|found| *found == Ok(7)));
         assert_eq!(fetches.load(Ordering::Relaxed), 1);
-        assert!(cache.state.lock().turns.is_empty());
+        assert!(cache.state.lock().fetches.is_empty());
         tokio::time::advance(Duration::from_secs(61)).await;
         ask().await.unwrap();
         assert_eq!(fetches.load(Ordering::Relaxed), 2, "what is old is fetched anew");
@@ -122,11 +122,32 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn those_who_wait_for_a_fetch_that_fails_fail_with_it() {
+        let (cache, fetches) = (Cache::<_, (), _>::new(Duration::from_secs(60), 100), AtomicUsize::new(0));
+        let ask = || {
+            cache.get(&"a", async |_| {
+                tokio::time::sleep(Duration::from_secs(30)).await;
+                fetches.fetch_add(1, Ordering::Relaxed);
+                Err("it hangs")
+            })
+        };
+        let all = futures::future::join_all((0..50).map(|_| ask())).await;
+        assert!(all.iter().all(|found| *found == Err("it hangs")));
+        assert_eq!(fetches.load(Ordering::Relaxed), 1);
+        // One that is given up is taken over by the next.
+        let given_up = tokio::time::timeout(Duration::from_secs(1), ask());
+        let (given_up, other) = tokio::join!(given_up, ask());
+        assert!(given_up.is_err() && other.is_err());
+        assert_eq!(fetches.load(Ordering::Relaxed), 2);
+        assert!(cache.state.lock().fetches.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn errors_are_not_kept() {
         let cache = Cache::new(Duration::from_secs(60), 100);
         assert_eq!(cache.get(&1, async |_| Err::<((), usize), _>("no")).await, Err("no"));
         assert_eq!(cache.get(&1, async |_| Ok::<_, &str>(((), 1))).await, Ok(()));
-        assert!(cache.state.lock().turns.is_empty());
+        assert!(cache.state.lock().fetches.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
