@@ -45,6 +45,8 @@ const ANSWER_BYTES_MAX: usize = 4 << 20;
 const INDEX_LIFE: Duration = Duration::from_secs(60);
 /// What all indexes may take of memory, as they are when they have been read.
 const INDEXES_BYTES_MAX: usize = 128 << 20;
+/// Indexes that are read at once: while one is, it takes twice of what it takes afterwards.
+const READ_AT_ONCE: usize = 2;
 /// How long an archive is taken for what its address has.
 const ARCHIVE_LIFE: Duration = Duration::from_secs(600);
 const ARCHIVES_BYTES_MAX: usize = 64 << 20;
@@ -136,6 +138,7 @@ pub struct Repositories {
     indexes: Cache<Key, Arc<Kept>>,
     archives: Cache<Key, Arc<Fetched>>,
     notes: Cache<Key, Bytes>,
+    reading: tokio::sync::Semaphore,
     wire: Wire,
 }
 
@@ -160,6 +163,7 @@ impl Default for Repositories {
             indexes: Cache::new(INDEX_LIFE, INDEXES_BYTES_MAX),
             archives: Cache::new(ARCHIVE_LIFE, ARCHIVES_BYTES_MAX),
             notes: Cache::new(NOTE_LIFE, NOTES_BYTES_MAX),
+            reading: tokio::sync::Semaphore::new(READ_AT_ONCE),
             wire: Wire::default(),
         }
     }
@@ -204,6 +208,8 @@ impl Repositories {
             return Ok(old);
         }
         let (parts, text) = taken(url, response)?.into_parts();
+        let closed = |_| Error::new(Class::Unreachable, url, "nothing is read any more");
+        let _turn = self.reading.acquire().await.map_err(closed)?;
         // Megabytes of YAML are nothing to hold up others with.
         match tokio::task::spawn_blocking(move || Index::parse(&text)).await {
             Ok(Ok(index)) => Ok(Kept::of(index, &parts.headers)),
