@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use kube::{
     Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{AuthInfo, KubeConfigOptions, Kubeconfig},
 };
 
 use crate::{Error, Key, Result};
@@ -32,6 +32,17 @@ impl Connect for Direct {
             let mut clusters = kubeconfig.clusters.iter().filter_map(|one| one.cluster.as_ref());
             if clusters.any(|cluster| cluster.proxy_url.as_ref().is_some_and(|url| !url.is_empty())) {
                 return Err(unreadable(&"it has a proxy-url: workload clusters are reached directly"));
+            }
+            // It is a tenant's to write, and this machine's files and programs are not.
+            let is_local = |user: &AuthInfo| {
+                user.exec.is_some()
+                    || user.auth_provider.is_some()
+                    || [&user.token_file, &user.client_certificate, &user.client_key].into_iter().any(Option::is_some)
+            };
+            let mut users = kubeconfig.auth_infos.iter().filter_map(|one| one.auth_info.as_ref());
+            let mut authorities = kubeconfig.clusters.iter().filter_map(|one| one.cluster.as_ref());
+            if users.any(is_local) || authorities.any(|cluster| cluster.certificate_authority.is_some()) {
+                return Err(unreadable(&"it names files or programs: only what it holds itself is used"));
             }
             let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
             let mut config = config.map_err(|error| unreadable(&error))?;
@@ -65,6 +76,31 @@ mod tests {
         assert!(never.unwrap_err().to_string().contains("does not answer within 5s"));
         assert_eq!(started.elapsed(), CALL_LIMIT);
         assert_eq!(bounded::<_, ()>(&cluster, async { Ok(1) }).await.unwrap(), Ok(1));
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_runs_no_program_and_reads_no_file_of_this_machine() {
+        let kubeconfig = |cluster: &str, user: &str| {
+            format!(
+                "current-context: a\ncontexts: [{{name: a, context: {{cluster: a, user: a}}}}]\n\
+                 clusters: [{{name: a, cluster: {{server: 'https://192.0.2.1:6443'{cluster}}}}}]\n\
+                 users: [{{name: a, user: {{{user}}}}}]\n"
+            )
+        };
+        for (cluster, user) in [
+            (
+                "",
+                "exec: {apiVersion: client.authentication.k8s.io/v1, command: touch, args: [/tmp/a], interactiveMode: Never}",
+            ),
+            ("", "auth-provider: {name: gcp, config: {cmd-path: touch}}"),
+            ("", "tokenFile: /etc/passwd"),
+            ("", "client-certificate: /etc/passwd, client-key: /etc/passwd"),
+            (", certificate-authority: /etc/passwd", "token: a"),
+        ] {
+            let told = Direct.connect(&kubeconfig(cluster, user)).await.err().map(|error| error.chain());
+            assert!(told.as_ref().is_some_and(|told| told.contains("files or programs")), "{user}: {told:?}");
+        }
+        assert!(Direct.connect(&kubeconfig("", "token: a")).await.is_ok());
     }
 
     #[tokio::test]

@@ -207,8 +207,11 @@ impl Targets {
 
     /// Ends the connection of a cluster that no app goes to any more.
     pub fn forget(&self, place: &Place) {
-        if let Some(link) = self.links.write().remove(place) {
-            link.stop.cancel();
+        let Some(link) = self.links.write().remove(place) else { return };
+        link.stop.cancel();
+        // Whoever remembers something of them forgets it.
+        for name in link.state.read().charts.keys() {
+            self.charts.add(place.chart(name));
         }
     }
 
