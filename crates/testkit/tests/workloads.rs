@@ -4,7 +4,7 @@ use api::machine::Machine;
 use k8s_openapi::api::{
     apps::v1::Deployment,
     batch::v1::Job,
-    core::v1::{Event, Node, PersistentVolumeClaim, Pod, Secret, Service},
+    core::v1::{ConfigMap, Event, Node, PersistentVolumeClaim, Pod, Secret, Service},
     discovery::v1::{Endpoint, EndpointSlice},
     storage::v1::StorageClass,
 };
@@ -152,6 +152,38 @@ async fn what_asks_for_more_than_the_nodes_have_stays_pending_with_the_reason() 
         })
         .await;
     assert!(!is_true(&deployments.get("big").await.unwrap(), "Available", "MinimumReplicasAvailable"));
+    let needy = json!({"name": "a", "image": "a", "envFrom": [{"configMapRef": {"name": "settings"}}]});
+    deployments.create(&PostParams::default(), &deployment("needy", 1, needy)).await.unwrap();
+    let waits = async || {
+        let status = pods(&client, "needy").await.pop().and_then(|pod| pod.status).unwrap_or_default();
+        let state = status.container_statuses.into_iter().flatten().next().and_then(|container| container.state);
+        state.and_then(|state| state.waiting).and_then(|waiting| waiting.reason)
+    };
+    world
+        .until("what it needs and is not there is told", async || {
+            waits().await.as_deref() == Some("CreateContainerConfigError")
+        })
+        .await;
+    let settings: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "settings"}})).unwrap();
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), "default");
+    maps.create(&PostParams::default(), &settings).await.unwrap();
+    world
+        .until("it runs once it is there", async || {
+            is_true(&deployments.get("needy").await.unwrap(), "Available", "MinimumReplicasAvailable")
+        })
+        .await;
+    // A pod that its owner does not mean any more is replaced, and stays.
+    let pod = pods(&client, "needy").await.pop().unwrap().name_any();
+    let relabelled = json!({"metadata": {"labels": {"app": "aside"}}});
+    let all = Api::<Pod>::namespaced(client.clone(), "default");
+    all.patch(&pod, &PatchParams::default(), &Patch::Merge(&relabelled)).await.unwrap();
+    world
+        .until("another took its place", async || {
+            let others = pods(&client, "needy").await;
+            others.len() == 1 && others[0].name_any() != pod
+        })
+        .await;
+    assert!(all.get(&pod).await.unwrap().owner_references().is_empty());
     world.shutdown().await;
 }
 

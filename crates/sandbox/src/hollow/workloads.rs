@@ -6,6 +6,7 @@
 //! left to do. Between changes nothing is kept in memory and nothing is polled; a cluster that has only what kubeadm and
 //! kubelets leave in it is not looked at at all.
 
+mod adoption;
 mod autoscaler;
 mod budgets;
 mod cron_job;
@@ -29,7 +30,7 @@ mod volumes;
 mod writer;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -55,7 +56,9 @@ const PASSES_MAX: u32 = 1000;
 /// Between two looks at a cloud that is at work for the cluster.
 const CLOUD_PAUSE: Duration = Duration::from_millis(500);
 
+/// In this order: who owns what is asked first, since all else counts what is owned.
 const PARTS: &[fn(&Observed, &mut Plan)] = &[
+    adoption::plan,
     nodes::plan,
     kubelet::plan,
     scheduler::plan,
@@ -91,6 +94,7 @@ pub async fn run(cluster: Weak<Cluster>) {
         pause: RETRY_MIN,
         provider: None,
         balanced: BTreeMap::new(),
+        missing: BTreeSet::new(),
     };
     while workloads.follow().await.is_some() {}
 }
@@ -106,6 +110,8 @@ struct Workloads {
     provider: Option<(Option<String>, Arc<Provider>)>,
     /// What the load balancers of Services were last brought in line with, by UID.
     balanced: BTreeMap<String, u64>,
+    /// ConfigMaps and Secrets that pods wait for, by their keys below the root.
+    missing: BTreeSet<String>,
 }
 
 /// When to look again though nothing changes.
@@ -162,7 +168,7 @@ impl Workloads {
     }
 
     fn concerns(&mut self, event: &Event) -> bool {
-        let Some((resource, rest)) = split(event.key()) else { return false };
+        let Some((resource, rest)) = split(event.key()) else { return self.is_awaited(event.key()) };
         if self.awake {
             return true;
         }
@@ -173,10 +179,16 @@ impl Workloads {
         self.awake
     }
 
+    fn is_awaited(&self, key: &[u8]) -> bool {
+        let key = std::str::from_utf8(key).ok().and_then(|key| key.strip_prefix(ROOT));
+        key.is_some_and(|key| self.missing.contains(key))
+    }
+
     async fn has_workloads(&self) -> bool {
         for resource in RESOURCES {
             let page = self.store.range(Range::prefix(format!("{ROOT}{resource}/")), At::Latest, 0).await;
-            let items = page.map(|page| page.items).unwrap_or_default();
+            // Whoever looks closer says what is wrong.
+            let Ok(items) = page.map(|page| page.items) else { return true };
             let wakes = |item: &store::KeyValue| split(&item.key).is_some_and(|(r, rest)| wakes(r, rest, &item.value));
             if items.iter().any(wakes) {
                 return true;
@@ -199,6 +211,7 @@ impl Workloads {
                 }
             };
             seen.refused = std::mem::take(&mut self.refused);
+            self.missing.clone_from(&seen.missing);
             let plan = plan(&seen);
             let wake = plan.wake.map(|at| until(now, at));
             let mut done = writer::carry_out(&cluster, plan.writes).await;

@@ -44,7 +44,7 @@ pub fn plan(seen: &Observed, plan: &mut Plan) {
     }
     let places = scheduler::places(seen);
     for set in sets {
-        let Some(spec) = &set.spec else { continue };
+        let Some(spec) = set.spec.as_ref().filter(|_| !plan.is_adopting(set)) else { continue };
         let history = history::History::of(seen, set, &spec.template);
         let Some(current) = history.current else {
             history.create(set, set.status.as_ref().and_then(|status| status.collision_count), plan);

@@ -19,6 +19,7 @@ use kube::ResourceExt;
 use super::{nodes, observed::Observed, plan::Plan, pods};
 
 mod image;
+pub mod needs;
 
 /// With what code the containers of a pod end: of the sandbox alone, for tests of what fails.
 pub const EXIT_CODE: &str = "hollow.skep.dev/exit-code";
@@ -106,9 +107,12 @@ impl Kubelet<'_> {
     /// A pod that has come to its node.
     fn start(&self, addresses: &mut Addresses) -> Option<PodStatus> {
         let old = self.pod.status.clone().unwrap_or_default();
+        if let Some(status) = self.unmounted(&old) {
+            return Some(status);
+        }
         let init = self.spec.init_containers.as_deref().unwrap_or_default();
-        let blocked = init.iter().any(is_nameless);
-        let bad = blocked || self.spec.containers.iter().any(is_nameless);
+        let blocked = init.iter().any(|container| self.obstacle(container).is_some());
+        let bad = blocked || self.spec.containers.iter().any(|container| self.obstacle(container).is_some());
         let ip = match &old.pod_ip {
             Some(ip) if !ip.is_empty() => ip.clone(),
             _ if self.spec.host_network == Some(true) => self.address.clone(),
@@ -117,12 +121,12 @@ impl Kubelet<'_> {
         };
         let begun = |container: &Container, is_init: bool| {
             let sidecar = container.restart_policy.as_deref() == Some("Always");
-            let state = match (is_nameless(container), is_init) {
-                (true, true) => invalid_image(container),
-                (_, _) if blocked => waiting("PodInitializing", None),
-                (true, false) => invalid_image(container),
-                (false, true) if !sidecar => self.ended(0),
-                (false, _) => self.running(),
+            let state = match (self.obstacle(container), is_init) {
+                (Some(obstacle), true) => obstacle,
+                _ if blocked => waiting("PodInitializing", None),
+                (Some(obstacle), false) => obstacle,
+                (None, true) if !sidecar => self.ended(0),
+                (None, _) => self.running(),
             };
             self.container(container, state)
         };
@@ -147,25 +151,64 @@ impl Kubelet<'_> {
             container_statuses: all(&self.spec.containers, false, old.container_statuses.clone()),
             ..old
         };
-        self.conditions(&mut status, !blocked);
+        self.conditions(&mut status, !blocked, true);
+        Some(status)
+    }
+
+    /// What keeps a container from being started.
+    fn obstacle(&self, container: &Container) -> Option<ContainerState> {
+        if !image::is_reference(container.image.as_deref().unwrap_or_default()) {
+            return Some(invalid_image(container));
+        }
+        let lacks = needs::variables(container).into_iter().find(|need| self.lacks(need))?;
+        Some(waiting("CreateContainerConfigError", Some(format!("{} \"{}\" not found", lacks.kind, lacks.name))))
+    }
+
+    fn lacks(&self, need: &needs::Need) -> bool {
+        self.seen.missing.contains(&need.key(&self.pod.namespace().unwrap_or_default()))
+    }
+
+    /// The status of a pod whose volumes are not all there.
+    fn unmounted(&self, old: &PodStatus) -> Option<PodStatus> {
+        needs::mounts(self.spec).into_iter().find(|(_, need)| self.lacks(need))?;
+        let init = self.spec.init_containers.as_deref().unwrap_or_default();
+        let reason = if init.is_empty() { "ContainerCreating" } else { "PodInitializing" };
+        let all = |list: &[Container]| {
+            let statuses = list.iter().map(|container| self.container(container, waiting(reason, None)));
+            Some(statuses.collect()).filter(|all: &Vec<_>| !all.is_empty())
+        };
+        let mut status = PodStatus {
+            phase: Some("Pending".into()),
+            host_ip: Some(self.address.clone()),
+            host_ips: Some(vec![HostIP { ip: self.address.clone() }]),
+            start_time: old.start_time.clone().or_else(|| Some(self.time())),
+            observed_generation: self.pod.metadata.generation,
+            init_container_statuses: all(init),
+            container_statuses: all(&self.spec.containers),
+            ..old.clone()
+        };
+        self.conditions(&mut status, init.is_empty(), false);
         Some(status)
     }
 
     /// The events of a pod that has come to its node.
     fn tell_start(&self, status: &PodStatus, plan: &mut Plan) {
+        for (volume, need) in needs::mounts(self.spec).into_iter().filter(|(_, need)| self.lacks(need)) {
+            let message =
+                format!("MountVolume.SetUp failed for volume \"{volume}\" : {} \"{}\" not found", need.kind, need.name);
+            plan.event(self.pod, self.seen.now, (COMPONENT, "Warning", "FailedMount"), message);
+        }
         let init = status.init_container_statuses.iter().flatten();
         for container in init.chain(status.container_statuses.iter().flatten()) {
             let waits = container.state.as_ref().and_then(|state| state.waiting.as_ref());
-            match waits.and_then(|waits| waits.message.as_ref()) {
-                Some(message) => {
-                    plan.event(self.pod, self.seen.now, (COMPONENT, "Warning", "InspectFailed"), message);
-                }
-                None if waits.is_none() => {
-                    let message = format!("Started container {}", container.name);
-                    plan.event(self.pod, self.seen.now, (COMPONENT, "Normal", "Started"), message);
-                }
-                None => {}
-            }
+            let told = waits.and_then(|waits| Some((waits.reason.as_deref()?, waits.message.as_deref()?)));
+            let (type_, reason, message) = match told {
+                Some(("InvalidImageName", message)) => ("Warning", "InspectFailed", message.to_owned()),
+                Some((_, message)) => ("Warning", "Failed", format!("Error: {message}")),
+                None if waits.is_none() => ("Normal", "Started", format!("Started container {}", container.name)),
+                None => continue,
+            };
+            plan.event(self.pod, self.seen.now, (COMPONENT, type_, reason), message);
         }
     }
 
@@ -186,7 +229,7 @@ impl Kubelet<'_> {
                 if let Some(code) = code {
                     self.crash(&mut status, code, plan);
                 }
-                self.conditions(&mut status, true);
+                self.conditions(&mut status, true, true);
             }
         }
         Some(status)
@@ -295,7 +338,7 @@ impl Kubelet<'_> {
     }
 
     /// The conditions that follow from the containers.
-    fn conditions(&self, status: &mut PodStatus, initialized: bool) {
+    fn conditions(&self, status: &mut PodStatus, initialized: bool, mounted: bool) {
         let unready = status.container_statuses.iter().flatten().filter(|container| !container.ready);
         let names: Vec<&str> = unready.map(|container| container.name.as_str()).collect();
         let message = format!("containers with unready status: [{}]", names.join(" "));
@@ -311,7 +354,7 @@ impl Kubelet<'_> {
             };
             ("ReadinessGatesNotReady", Some(text))
         });
-        self.condition(status, "PodReadyToStartContainers", true, None);
+        self.condition(status, "PodReadyToStartContainers", mounted, None);
         let init = (!initialized).then_some(("ContainersNotInitialized", None));
         self.condition(status, "Initialized", initialized, init);
         self.condition(status, "PodScheduled", true, None);
@@ -340,11 +383,6 @@ impl Kubelet<'_> {
             None => list.push(condition),
         }
     }
-}
-
-/// Its image is none that could be asked for.
-fn is_nameless(container: &Container) -> bool {
-    !image::is_reference(container.image.as_deref().unwrap_or_default())
 }
 
 fn backoff_s(restarts: i32) -> i64 {

@@ -1,8 +1,7 @@
 //! What a hollow cluster has, as its controllers see it at one time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use bytes::Bytes;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -17,11 +16,12 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
-use kube::Resource;
+use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use store::{At, Range, SharedStore};
+use store::{At, KeyValue, Range, Revision, SharedStore};
 use tracing::debug;
 
+use super::{kubelet::needs, pods};
 use crate::hollow::kubeadm::ClusterConfiguration;
 
 /// Where the API server keeps objects.
@@ -53,6 +53,8 @@ macro_rules! observed {
             /// As kubeadm was told.
             pub cluster_name: String,
             pub cloud_config: Option<Secret>,
+            /// ConfigMaps and Secrets that pods wait for, by their keys below the root.
+            pub missing: BTreeSet<String>,
             /// What the API said when objects were last to be made: by the UID of the controller that they are of.
             pub refused: BTreeMap<String, String>,
             owned: HashMap<String, Vec<usize>>,
@@ -71,13 +73,14 @@ macro_rules! observed {
                     pod_network,
                     cluster_name: CLUSTER_NAME.to_owned(),
                     cloud_config: None,
+                    missing: BTreeSet::new(),
                     refused: BTreeMap::new(),
                     owned: HashMap::new(), $($field: Vec::new(),)* }
             }
 
-            fn take(&mut self, resource: &str, bytes: &[u8]) -> serde_json::Result<()> {
+            fn take(&mut self, resource: &str, bytes: &[u8], version: Revision) -> serde_json::Result<()> {
                 match resource {
-                    $($resource => self.$field.push(read(bytes)?),)*
+                    $($resource => self.$field.push(read(bytes, version)?),)*
                     _ => {}
                 }
                 Ok(())
@@ -107,8 +110,10 @@ observed! {
 }
 
 /// Who owns which field is nobody's business here, and more than half of many an object.
-fn read<T: DeserializeOwned + Resource>(bytes: &[u8]) -> serde_json::Result<T> {
+/// An object is kept without its version: that is the commit's.
+fn read<T: DeserializeOwned + Resource>(bytes: &[u8], version: Revision) -> serde_json::Result<T> {
     let mut object: T = serde_json::from_slice(bytes)?;
+    object.meta_mut().resource_version = Some(version.to_string());
     object.meta_mut().managed_fields = None;
     Ok(object)
 }
@@ -122,18 +127,37 @@ impl Observed {
             let page = page.map_err(|source| Error { what: (*resource).to_owned(), source })?;
             for item in page.items {
                 // One object that is not of its kind's form does not keep the others from being looked at.
-                if let Err(error) = seen.take(resource, &item.value) {
+                if let Err(error) = seen.take(resource, &item.value, item.modified) {
                     debug!(key = %String::from_utf8_lossy(&item.key), %error, "an object of a hollow cluster is not read");
                 }
             }
         }
-        if let Some(configuration) = one(store, CONFIGURATION).await?.and_then(|value| configuration(&value)) {
+        if let Some(configuration) = one(store, CONFIGURATION).await?.and_then(|item| configuration(&item.value)) {
             seen.configure(&configuration);
         }
         let secret = one(store, CLOUD_CONFIG).await?;
-        seen.cloud_config = secret.and_then(|value| read(&value).ok());
+        seen.cloud_config = secret.and_then(|item| read(&item.value, item.modified).ok());
+        seen.missing = seen.lacking(store).await?;
         seen.index();
         Ok(seen)
+    }
+
+    /// Which of the ConfigMaps and Secrets are not there that pods need to start.
+    async fn lacking(&self, store: &SharedStore) -> Result<BTreeSet<String>, Error> {
+        let starting =
+            |pod: &&Pod| pods::node(pod).is_some() && pods::phase(pod) == "Pending" && !pods::is_deleted(*pod);
+        let needs = self.pods.iter().filter(starting).flat_map(|pod| {
+            let namespace = pod.namespace().unwrap_or_default();
+            let needs = pod.spec.as_ref().map(needs::all).unwrap_or_default();
+            needs.into_iter().map(move |need| need.key(&namespace))
+        });
+        let mut missing: BTreeSet<String> = needs.collect();
+        for key in missing.clone() {
+            if one(store, &key).await?.is_some() {
+                missing.remove(&key);
+            }
+        }
+        Ok(missing)
     }
 
     fn configure(&mut self, configuration: &ClusterConfiguration) {
@@ -173,10 +197,10 @@ pub fn is_controlled_by(meta: &ObjectMeta, owner: &ObjectMeta) -> bool {
 }
 
 /// The object behind one key.
-async fn one(store: &SharedStore, key: &str) -> Result<Option<Bytes>, Error> {
+async fn one(store: &SharedStore, key: &str) -> Result<Option<KeyValue>, Error> {
     let page = store.range(Range::key(format!("{ROOT}{key}")), At::Latest, 1).await;
     let page = page.map_err(|source| Error { what: key.to_owned(), source })?;
-    Ok(page.items.into_iter().next().map(|item| item.value))
+    Ok(page.items.into_iter().next())
 }
 
 fn configuration(config_map: &[u8]) -> Option<ClusterConfiguration> {
@@ -200,6 +224,44 @@ impl Observed {
         let kind = object["kind"].as_str().unwrap().to_lowercase();
         let plural = if kind.ends_with('s') { format!("{kind}es") } else { format!("{kind}s") };
         let resource = RESOURCES.iter().find(|resource| resource.ends_with(&format!("/{plural}")));
-        self.take(resource.unwrap(), object.to_string().as_bytes()).unwrap();
+        self.take(resource.unwrap(), object.to_string().as_bytes(), Revision(7)).unwrap();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+    use store::{Commit, Embedded, Guard, Limits, Op};
+
+    use super::*;
+
+    async fn put(store: &SharedStore, key: &str, value: serde_json::Value) -> Revision {
+        let op = Op::Put { key: format!("{ROOT}{key}").into(), value: value.to_string().into() };
+        match store.commit(Guard::default(), vec![op]).await.unwrap() {
+            Commit::Done(revision) => revision,
+            conflict @ Commit::Conflict { .. } => panic!("{conflict:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn objects_are_read_at_their_version_with_what_they_lack_and_one_that_is_none_is_left_out() {
+        let store: SharedStore = Arc::new(Embedded::memory(Limits::default()));
+        let env = |name: &str| json!({"configMapRef": {"name": name}});
+        let pod = json!({"metadata": {"name": "p", "namespace": "default", "managedFields": []},
+            "spec": {"nodeName": "w", "containers": [{"name": "a", "envFrom": [env("there"), env("not")]}]},
+            "status": {"phase": "Pending"}});
+        let version = put(&store, "core/pods/default/p", pod).await;
+        put(&store, "core/pods/default/broken", json!({"spec": "nonsense"})).await;
+        put(&store, "core/configmaps/default/there", json!({})).await;
+        let configuration = "clusterName: demo\nnetworking: {podSubnet: '10.9.0.0/24,fd00::/64'}\n";
+        put(&store, CONFIGURATION, json!({"metadata": {}, "data": {"ClusterConfiguration": configuration}})).await;
+        let seen = Observed::load(&store, Timestamp::UNIX_EPOCH).await.unwrap();
+        let [pod] = &seen.pods[..] else { panic!("{:?}", seen.pods) };
+        assert_eq!(pod.resource_version(), Some(version.to_string()));
+        assert!(pod.metadata.managed_fields.is_none());
+        assert_eq!(seen.missing.iter().collect::<Vec<_>>(), ["core/configmaps/default/not"]);
+        assert_eq!((seen.cluster_name.as_str(), seen.pod_network.to_string()), ("demo", "10.9.0.0/24".to_owned()));
     }
 }

@@ -1,5 +1,7 @@
 //! What controllers want written, as data.
 
+use std::collections::BTreeSet;
+
 use aws_lc_rs::digest;
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
@@ -56,6 +58,8 @@ pub enum Write {
 pub struct Plan {
     pub writes: Vec<Write>,
     pub wake: Option<Timestamp>,
+    /// UIDs of those who are about to get more pods: what they lack is known when they have them.
+    pub adopting: BTreeSet<String>,
 }
 
 impl Plan {
@@ -84,6 +88,10 @@ impl Plan {
         if object.meta().deletion_grace_period_seconds != Some(0) {
             self.writes.push(Write::Delete { target: Target::of(object), now: true });
         }
+    }
+
+    pub fn is_adopting(&self, owner: &impl ResourceExt) -> bool {
+        owner.uid().is_some_and(|uid| self.adopting.contains(&uid))
     }
 
     pub fn wake_at(&mut self, at: Timestamp) {

@@ -17,7 +17,9 @@ const COMPONENT: &str = "replicaset-controller";
 
 pub fn plan(seen: &Observed, plan: &mut Plan) {
     for set in seen.replica_sets.iter().filter(|set| !pods::is_deleted(*set)) {
-        of_one(seen, set, plan);
+        if !plan.is_adopting(set) {
+            of_one(seen, set, plan);
+        }
     }
 }
 

@@ -23,7 +23,7 @@ const INDEX_LABEL: &str = "apps.kubernetes.io/pod-index";
 
 pub fn plan(seen: &Observed, plan: &mut Plan) {
     for set in seen.stateful_sets.iter().filter(|set| !pods::is_deleted(*set)) {
-        let Some(spec) = &set.spec else { continue };
+        let Some(spec) = set.spec.as_ref().filter(|_| !plan.is_adopting(set)) else { continue };
         let history = History::of(seen, set, &spec.template);
         let Some(update) = history.current else {
             history.create(set, set.status.as_ref().and_then(|status| status.collision_count), plan);

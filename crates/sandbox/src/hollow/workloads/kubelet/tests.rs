@@ -158,3 +158,33 @@ fn a_pod_ends_at_its_deadline() {
     let late = status(&pod, "2026-01-01T00:01:00Z");
     assert_eq!((&late["phase"], &late["reason"]), (&json!("Failed"), &json!("DeadlineExceeded")));
 }
+
+#[test]
+fn a_pod_waits_for_the_configuration_that_it_needs() {
+    let env = json!({"containers": [
+        {"name": "a", "image": "a", "envFrom": [{"configMapRef": {"name": "settings"}}]}, {"name": "b", "image": "b"}]});
+    let mounted = json!({"volumes": [{"name": "keys", "secret": {"secretName": "tls"}}]});
+    for (spec, key, reason, event) in [
+        (env, "core/configmaps/default/settings", "CreateContainerConfigError", "Failed"),
+        (mounted, "core/secrets/default/tls", "ContainerCreating", "FailedMount"),
+    ] {
+        let pod = pod(spec, json!({}));
+        let mut seen = Observed::of(NOW, &[node("True"), pod.clone()]);
+        seen.missing.insert(key.to_owned());
+        let mut made = Plan::default();
+        plan(&seen, &mut made);
+        let told = made.status_of("Pod");
+        assert_eq!(told["phase"], "Pending");
+        assert_eq!(told["containerStatuses"][0]["state"]["waiting"]["reason"], reason);
+        assert_eq!(condition(&told, "Ready")["status"], "False");
+        assert_eq!(made.events()[0], event);
+        let mut waits = pod;
+        waits["status"] = told;
+        let mut later = Observed::of("2026-01-01T01:00:00Z", &[node("True"), waits.clone()]);
+        later.missing.insert(key.to_owned());
+        let mut made = Plan::default();
+        plan(&later, &mut made);
+        assert!(made.writes.is_empty(), "{:?}", made.told());
+        assert_eq!(status(&waits, NOW)["phase"], "Running", "it starts when it is there");
+    }
+}
