@@ -9,13 +9,13 @@ use crate::{
     release::{Capabilities, Release},
     template::{
         Scope,
-        error::Result,
+        error::{Error, Result},
         function::{Args, Function},
         value::{Entries, Field, Struct, TEXT_LIST, TEXT_MAP, Type, Value},
     },
 };
 
-pub static VALUES: Type = Type::plain("chartutil.Values");
+pub static VALUES: Type = Type { methods: VALUES_METHODS, ..Type::plain("chartutil.Values") };
 static CHART: Type = Type::plain("struct { chart.Metadata; IsRoot bool }");
 static MAINTAINER: Type = Type::plain("chart.Maintainer");
 static DEPENDENCY: Type = Type::plain("chart.Dependency");
@@ -28,6 +28,55 @@ static KUBE_VERSION: Type =
     Type { methods: KUBE_VERSION_METHODS, text: Some(git_version), ..Type::plain("chartutil.KubeVersion") };
 static FILES: Type =
     Type { zero: || Value::Bytes(Arc::from([])), methods: FILES_METHODS, ..Type::plain("engine.files") };
+
+/// What values can do besides being a map. Source: helm.sh/helm/v3 pkg/chartutil/values.go. `Encode` wants a writer, which no template has.
+const VALUES_METHODS: &[Function] = &[
+    Function {
+        name: "AsMap",
+        takes: "",
+        run: |_, args| Ok(Value::map(args.map(0).map(|values| values.entries.borrow().clone()).unwrap_or_default())),
+    },
+    Function { name: "YAML", takes: "", run: |_, args| Ok(Value::text(&yaml::text(&args.at(0))?)) },
+    Function {
+        name: "Table",
+        takes: "s",
+        run: |_, args| {
+            let entries = table(&args.at(0), args.text(1).split('.'))?;
+            Ok(Value::typed_map(&VALUES, entries))
+        },
+    },
+    Function { name: "PathValue", takes: "s", run: path_value },
+];
+
+/// The entries of the table at a path.
+fn table<'p>(values: &Value, path: impl Iterator<Item = &'p str>) -> Result<Entries> {
+    let mut at = values.clone();
+    for key in path {
+        let inner = at.as_map().and_then(|map| map.get(key)).filter(|inner| inner.as_map().is_some());
+        at = match inner {
+            Some(inner) => inner,
+            None => return Error::call(format!("{key:?} is not a table")),
+        };
+    }
+    Ok(at.as_map().map(|map| map.entries.borrow().clone()).unwrap_or_default())
+}
+
+/// What is at a path and is no table.
+fn path_value(_: &mut Scope<'_>, args: Args) -> Result<Value> {
+    let path = args.text(1);
+    if path.is_empty() {
+        return Error::call("YAML path cannot be empty");
+    }
+    let (tables, key) = path.rsplit_once('.').map_or((None, path), |(tables, key)| (Some(tables), key));
+    let found = match tables {
+        Some(tables) => table(&args.at(0), tables.split('.')).ok().and_then(|entries| entries.get(key).cloned()),
+        None => args.map(0).and_then(|values| values.get(key)),
+    };
+    match found.filter(|value| value.as_map().is_none()) {
+        Some(value) => Ok(value),
+        None => Error::call(format!("{key:?} is not a value")),
+    }
+}
 
 const VERSIONS_METHODS: &[Function] = &[Function {
     name: "Has",
