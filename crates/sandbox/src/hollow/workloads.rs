@@ -330,3 +330,40 @@ fn wakes(resource: &str, name: &str, value: &[u8]) -> bool {
         _ => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_somebody_has_brought_wakes_a_cluster() {
+        let mirror = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}});
+        let mut going = mirror.clone();
+        going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        let none = json!({});
+        for (key, value, want) in [
+            ("core/nodes/w", &none, false),
+            ("core/namespaces/team", &none, false),
+            ("storage.k8s.io/storageclasses/standard", &none, false),
+            ("core/secrets/kube-system/cloud-config", &none, false),
+            ("apps/daemonsets/kube-system/kube-proxy", &none, false),
+            ("apps/deployments/kube-system/coredns", &none, false),
+            ("core/services/kube-system/kube-dns", &none, false),
+            ("core/pods/kube-system/etcd-cp", &mirror, false),
+            ("core/pods/kube-system/etcd-cp", &going, true),
+            ("core/pods/default/web", &none, true),
+            ("apps/deployments/default/coredns", &none, true),
+            ("core/persistentvolumeclaims/default/data", &none, true),
+            ("core/services/default/web", &none, true),
+        ] {
+            let key = format!("{ROOT}{key}");
+            let (resource, name) = split(key.as_bytes()).unwrap();
+            assert_eq!(wakes(resource, name, value.to_string().as_bytes()), want, "{key}");
+        }
+        for other in ["core/events/default/e", "core/secrets/default/s", "core/podtemplates/default/p", "apps/x"] {
+            assert_eq!(split(format!("{ROOT}{other}").as_bytes()), None, "{other}");
+        }
+    }
+}
