@@ -13,7 +13,8 @@ use api::{cluster::Cluster, condition, openstack_cluster::OpenStackCluster, open
 use apiserver::{Server as ApiServer, User};
 use axum::body::Body;
 use bytes::Bytes;
-use fleet::{Connect, Fleet, Options, openstack::Clouds};
+use control::Connect;
+use fleet::{Fleet, Options, openstack::Clouds};
 use futures::future::BoxFuture;
 use http::{Method, Request, Response};
 use kube::{
