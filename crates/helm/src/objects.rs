@@ -36,12 +36,12 @@ const VALUES_METHODS: &[Function] = &[
         takes: "",
         run: |_, args| Ok(Value::map(args.map(0).map(|values| values.entries.borrow().clone()).unwrap_or_default())),
     },
-    Function { name: "YAML", takes: "", run: |_, args| Ok(Value::text(&yaml::text(&args.at(0))?)) },
+    Function { name: "YAML", takes: "", run: |_, args| Ok(Value::text(yaml::text(&args.at(0))?)) },
     Function {
         name: "Table",
         takes: "s",
         run: |_, args| {
-            let entries = table(&args.at(0), args.text(1).split('.'))?;
+            let entries = table(args.at(0), args.text(1).split('.'))?;
             Ok(Value::typed_map(&VALUES, entries))
         },
     },
@@ -69,7 +69,7 @@ fn path_value(_: &mut Scope<'_>, args: Args) -> Result<Value> {
     }
     let (tables, key) = path.rsplit_once('.').map_or((None, path), |(tables, key)| (Some(tables), key));
     let found = match tables {
-        Some(tables) => table(&args.at(0), tables.split('.')).ok().and_then(|entries| entries.get(key).cloned()),
+        Some(tables) => table(args.at(0), tables.split('.')).ok().and_then(|entries| entries.get(key).cloned()),
         None => args.map(0).and_then(|values| values.get(key)),
     };
     match found.filter(|value| value.as_map().is_none()) {

@@ -10,6 +10,7 @@ use crate::{
 };
 
 const VISIBILITY_LABEL: &str = "application.giantswarm.io/catalog-visibility";
+const NO_INDEX: &str = "index-not-found";
 /// The status of a Chart whose archive is not to be had.
 pub const PULL_FAILED: &str = "chart-pull-failed";
 
@@ -67,8 +68,7 @@ fn holds(app: &App, chart: &Chart, repository: &str) -> bool {
 /// # Errors
 /// The status of an app whose chart is not to be found, by the last repository that was asked.
 pub async fn find(context: &Context, app: &App, catalog: &Catalog, chart: Option<&Chart>) -> Result<Source, Failure> {
-    let mut failure =
-        Failure::new("unknown-error", format!("catalog {} names no repository", Quoted(&catalog.name_any())));
+    let mut failures = Vec::new();
     for repository in repositories(catalog, chart) {
         if repository.is_empty() {
             continue;
@@ -90,14 +90,25 @@ pub async fn find(context: &Context, app: &App, catalog: &Catalog, chart: Option
                     Some(url) => {
                         return Ok(Source { url: joined(&repository, url), version: entry.version.clone() });
                     }
-                    None => failure = no_address(app),
+                    None => failures.push(no_address(app)),
                 },
-                Err(missing) => failure = told(app, &repository, missing),
+                Err(missing) => failures.push(told(app, &repository, missing)),
             },
-            Err(error) => failure = unread(&repository, &error),
+            Err(error) => failures.push(unread(&repository, &error)),
         }
     }
-    Err(failure)
+    Err(all(&failures, catalog))
+}
+
+/// Of several repositories each says why it has no such chart; one that does not answer might have it.
+fn all(failures: &[Failure], catalog: &Catalog) -> Failure {
+    let Some(last) = failures.last() else {
+        let name = catalog.name_any();
+        return Failure::new("unknown-error", format!("catalog {} names no repository", Quoted(&name)));
+    };
+    let status = failures.iter().find(|failure| failure.status == NO_INDEX).map_or(last.status, |silent| silent.status);
+    let reasons: Vec<&str> = failures.iter().map(|failure| failure.reason.as_str()).collect();
+    Failure::new(status, reasons.join("; "))
 }
 
 fn no_address(app: &App) -> Failure {
@@ -126,7 +137,7 @@ fn told(app: &App, repository: &str, missing: Missing) -> Failure {
 }
 
 fn unread(repository: &str, error: &Error) -> Failure {
-    let status = if error.class == Class::Address { "unknown-error" } else { "index-not-found" };
+    let status = if error.class == Class::Address { "unknown-error" } else { NO_INDEX };
     Failure::new(status, format!("index not found error: index.yaml for {}: {}", Quoted(repository), error.what))
 }
 

@@ -102,3 +102,13 @@ async fn a_template_without_end_and_values_against_the_schema() {
     world.map("large", "size: 5\n").await;
     world.until("w1-hello", "deployed").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_several_repositories_each_is_named() {
+    let world = World::new().await;
+    world.catalog("two", &[REPOSITORY, "https://gone.test/charts"]).await;
+    let reason = told(&world, &json!({"spec": {"catalog": "two", "version": "9.9.9"}}), "index-not-found").await;
+    assert!(reason.contains("given version `9.9.9`; ") && reason.contains("`https://gone.test/charts`"), "{reason}");
+    world.patch("w1-hello", &json!({"spec": {"version": "1.0.0"}})).await;
+    world.until("w1-hello", "deployed").await;
+}
