@@ -36,7 +36,7 @@ const VALUES_METHODS: &[Function] = &[
         takes: "",
         run: |_, args| Ok(Value::map(args.map(0).map(|values| values.entries.borrow().clone()).unwrap_or_default())),
     },
-    Function { name: "YAML", takes: "", run: |_, args| Ok(Value::text(yaml::text(&args.at(0))?)) },
+    Function { name: "YAML", takes: "", run: |_, args| Ok(Value::text(&yaml::text(args.at(0))?)) },
     Function {
         name: "Table",
         takes: "s",

@@ -17,7 +17,7 @@ const PREFIX: &str = "chart-operator.giantswarm.io";
 const WEBHOOK: &str = "chart-operator.giantswarm.io/webhook-url";
 pub const PAUSED: &str = "chart-operator.giantswarm.io/paused";
 /// Whose pause it is: there where it is ours.
-const PAUSE_REASON: &str = "app-operator.giantswarm.io/pause-reason";
+pub const PAUSE_REASON: &str = "app-operator.giantswarm.io/pause-reason";
 const PAUSE_STARTED: &str = "app-operator.giantswarm.io/pause-ts";
 /// Charts with this label are looked after.
 pub const VERSION: (&str, &str) = ("chart-operator.giantswarm.io/version", "1.0.0");

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::release::{Status, storage::Head};
 
-pub const PAUSED: &str = crate::app::chart::PAUSED;
+pub use crate::app::chart::{PAUSE_REASON, PAUSED};
 pub const CORDON_REASON: &str = "chart-operator.giantswarm.io/cordon-reason";
 pub const CORDON_UNTIL: &str = "chart-operator.giantswarm.io/cordon-until";
 /// The hash of the values that were tried last.
@@ -71,10 +71,13 @@ pub enum Decision {
 /// Decides. `hash` is that of the values as they are now.
 pub fn decide(chart: &Chart, standing: &Standing, hash: &str, now: Timestamp) -> Decision {
     let annotations = chart.annotations();
-    if annotations.get(PAUSED).is_some_and(|paused| paused == "true") {
+    let goes = chart.metadata.deletion_timestamp.is_some();
+    // What waits for other apps waits no longer when it goes.
+    let waits = annotations.contains_key(PAUSE_REASON);
+    if annotations.get(PAUSED).is_some_and(|paused| paused == "true") && !(goes && waits) {
         return Decision::Paused;
     }
-    if chart.metadata.deletion_timestamp.is_some() {
+    if goes {
         return Decision::Uninstall;
     }
     if annotations.contains_key(CORDON_REASON) && annotations.contains_key(CORDON_UNTIL) {
@@ -209,6 +212,8 @@ mod tests {
         paused.metadata.deletion_timestamp =
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(NOON.parse().unwrap()));
         assert_eq!(decided(&paused, &heads, "h", NOON), Decision::Paused);
+        paused.annotations_mut().insert(PAUSE_REASON.to_owned(), "Waiting".to_owned());
+        assert_eq!(decided(&paused, &heads, "h", NOON), Decision::Uninstall, "it only waited for others");
         paused.annotations_mut().clear();
         assert_eq!(decided(&paused, &heads, "h", NOON), Decision::Uninstall);
         let cordoned = chart(&status("deployed", 1), &json!({CORDON_REASON: "r", CORDON_UNTIL: "u"}));

@@ -72,6 +72,14 @@ async fn an_app_waits_for_those_it_depends_on() {
         .await;
     tokio::time::sleep(std::time::Duration::from_secs(60)).await;
     assert!(cluster.map("web", "second").await.is_none());
+    world.app("w1-third", "w1", &depends).await;
+    world
+        .eventually("it waits too", async || {
+            !world.apps().get("w1-third").await.unwrap().metadata.finalizers.unwrap_or_default().is_empty()
+        })
+        .await;
+    world.delete("w1-third").await;
+    world.eventually("who waits can go", async || world.apps().get_opt("w1-third").await.unwrap().is_none()).await;
     world.app("w1-first", "w1", &json!({})).await;
     world.until("w1-first", "deployed").await;
     world.until("w1-second", "deployed").await;
