@@ -102,6 +102,12 @@ pub struct Values {
 }
 
 impl Values {
+    /// Whether none are set.
+    pub fn is_empty(&self) -> bool {
+        let settings = [&self.set_json, &self.set, &self.set_string, &self.set_file, &self.set_literal];
+        self.files.is_empty() && settings.into_iter().all(Vec::is_empty)
+    }
+
     pub fn read(&self) -> Result<Table> {
         let mut all = Table::new();
         for path in &self.files {

@@ -4,6 +4,8 @@
 //! cluster. Left out: starting things, which is the binary's part.
 
 mod adopt;
+mod app;
+mod catalog;
 mod chart;
 mod create;
 mod delete;
@@ -20,7 +22,10 @@ mod topology;
 mod upgrade;
 mod wait;
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
@@ -28,6 +33,7 @@ use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use transport::Transport;
 
 pub use self::{
     adopt::{Adopt, go as go_on_with_adopted},
@@ -54,6 +60,10 @@ pub enum Command {
     Describe(Describe),
     /// Delete a workload cluster
     Delete(Delete),
+    /// Apps in clusters: install, upgrade, look at, roll back and remove them
+    App(app::Apps),
+    /// Catalogs that apps are installed from
+    Catalog(catalog::Catalogs),
     /// Look into an OpenStack cloud
     Cloud(CloudCommand),
     /// Take over a kubeadm cluster that exists, without replacing a machine
@@ -99,21 +109,26 @@ pub struct Target {
 
 impl Target {
     async fn client(&self) -> Result<Client> {
-        let own = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".skep/kubeconfig"));
-        let named = self.kubeconfig.clone().or_else(|| {
-            let unset = std::env::var_os("KUBECONFIG").is_none_or(|value| value.is_empty());
-            own.filter(|path| unset && path.exists())
-        });
-        let mut config = match named {
-            Some(path) => {
-                let kubeconfig = Kubeconfig::read_from(&path).with_context(|| format!("read {}", path.display()))?;
-                Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?
-            }
-            None => Config::infer().await.context("find a kubeconfig: set KUBECONFIG or pass --kubeconfig")?,
-        };
-        reach_directly(&mut config);
-        Ok(Client::try_from(config)?)
+        connect(self.kubeconfig.as_deref()).await
     }
+}
+
+/// The management cluster of this kubeconfig; without one, of the one that is found as [`Target`] says.
+async fn connect(named: Option<&Path>) -> Result<Client> {
+    let own = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".skep/kubeconfig"));
+    let named = named.map(Path::to_owned).or_else(|| {
+        let unset = std::env::var_os("KUBECONFIG").is_none_or(|value| value.is_empty());
+        own.filter(|path| unset && path.exists())
+    });
+    let mut config = match named {
+        Some(path) => {
+            let kubeconfig = Kubeconfig::read_from(&path).with_context(|| format!("read {}", path.display()))?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?
+        }
+        None => Config::infer().await.context("find a kubeconfig: set KUBECONFIG or pass --kubeconfig")?,
+    };
+    reach_directly(&mut config);
+    Ok(Client::try_from(config)?)
 }
 
 /// Proxies that the environment names are on the way to clouds, not to Kubernetes APIs: these are reached directly, unless their
@@ -181,8 +196,11 @@ enum CloudWhat {
     Orphans(orphans::Arguments),
 }
 
+/// How repositories of charts are reached, and those that are in the binary: made when it is needed.
+pub type Charts = fn() -> Result<Arc<dyn Transport>>;
+
 /// Runs a command; returns the process's exit code. `program` describes the whole command line, for completion.
-pub async fn run(command: Command, mut program: clap::Command) -> Result<u8> {
+pub async fn run(command: Command, mut program: clap::Command, charts: Charts) -> Result<u8> {
     match command {
         Command::Create(create) => match create.what {
             CreateWhat::Cluster(arguments) => create::run(arguments).await,
@@ -190,6 +208,8 @@ pub async fn run(command: Command, mut program: clap::Command) -> Result<u8> {
         Command::Get(Get { what }) => get::run(what).await,
         Command::Describe(Describe { what: DescribeWhat::Cluster(arguments) }) => describe::run(arguments).await,
         Command::Delete(Delete { what: DeleteWhat::Cluster(arguments) }) => delete::run(arguments).await,
+        Command::App(apps) => app::run(apps, charts).await,
+        Command::Catalog(catalogs) => catalog::run(catalogs, charts).await,
         Command::Cloud(CloudCommand { what: CloudWhat::Orphans(arguments) }) => orphans::run(arguments).await,
         Command::Adopt(arguments) => adopt::run(*arguments).await,
         Command::Move(arguments) => moves::run(arguments).await,
@@ -219,6 +239,7 @@ mod tests {
 
     #[test]
     fn every_command_line_can_be_read() {
-        super::Command::augment_subcommands(clap::Command::new("skep")).debug_assert();
+        let program = clap::Command::new("skep").version("1").propagate_version(true);
+        super::Command::augment_subcommands(program).debug_assert();
     }
 }

@@ -90,6 +90,23 @@ impl fmt::Display for Place {
     }
 }
 
+/// A client of the cluster at a place; `here` is one of the management cluster, with whose rights the kubeconfig is read.
+///
+/// # Errors
+/// That there is no kubeconfig that can be read and used.
+pub async fn dial(here: &Client, place: &Place, connect: &dyn Connect) -> Result<Client> {
+    let Place::Remote(secret) = place else { return Ok(here.clone()) };
+    let secrets = Api::<Secret>::namespaced(here.clone(), &secret.namespace);
+    let found =
+        secrets.get(&secret.name).await.map_err(|error| Error::api("get", format!("secret {secret}"), error))?;
+    let data = found.data.unwrap_or_default();
+    let text = KUBECONFIG_KEYS.iter().find_map(|key| data.get(*key));
+    let missing = || Error::Retry(format!("secret {secret} has no kubeconfig under {}", KUBECONFIG_KEYS.join(" or ")));
+    let text = std::str::from_utf8(&text.ok_or_else(missing)?.0)
+        .map_err(|_| Error::Retry(format!("the kubeconfig in secret {secret} is not text")))?;
+    connect.connect(text).await
+}
+
 /// A client with the rights of a service account of the management cluster (namespace, name), if one can be made.
 pub type Act = Arc<dyn Fn(&str, &str) -> Option<Client> + Send + Sync>;
 
@@ -280,23 +297,9 @@ impl Targets {
         }
     }
 
-    async fn dial(&self, place: &Place) -> Result<Client> {
-        let Place::Remote(secret) = place else { return Ok(self.with.client.clone()) };
-        let secrets = Api::<Secret>::namespaced(self.with.client.clone(), &secret.namespace);
-        let found =
-            secrets.get(&secret.name).await.map_err(|error| Error::api("get", format!("secret {secret}"), error))?;
-        let data = found.data.unwrap_or_default();
-        let text = KUBECONFIG_KEYS.iter().find_map(|key| data.get(*key));
-        let missing =
-            || Error::Retry(format!("secret {secret} has no kubeconfig under {}", KUBECONFIG_KEYS.join(" or ")));
-        let text = std::str::from_utf8(&text.ok_or_else(missing)?.0)
-            .map_err(|_| Error::Retry(format!("the kubeconfig in secret {secret} is not text")))?;
-        self.with.connect.connect(text).await
-    }
-
     /// Connects and keeps the charts up to date until the connection breaks.
     async fn watch(&self, place: &Place, link: &Link, namespace: &Namespace) -> Result<()> {
-        let client = self.dial(place).await?;
+        let client = dial(&self.with.client, place, &*self.with.connect).await?;
         let cluster = place.chart("");
         prepare(&client, &cluster, namespace, *place != Place::Here).await?;
         link.engines.lock().clear();

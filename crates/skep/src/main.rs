@@ -95,7 +95,7 @@ fn main() -> ExitCode {
             Command::Store(command) => storage::run(command).await,
             Command::User(command) => {
                 use clap::CommandFactory;
-                cli::run(command, Arguments::command()).await
+                cli::run(command, Arguments::command(), || work::charts(&cli::cloud_options()?)).await
             }
         }
     });

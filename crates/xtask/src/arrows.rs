@@ -19,7 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("fleet", &["api", "control", "openstack"]),
     ("tenancy", &["api", "control"]),
     ("sandbox", &["api", "apiserver", "store", "openstack"]),
-    ("cli", &["api", "helm", "openstack"]),
+    ("cli", &["api", "control", "delivery", "helm", "openstack", "transport"]),
     (
         "skep",
         &[

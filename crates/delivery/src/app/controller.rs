@@ -23,7 +23,7 @@ use super::{
     MANAGER,
     chart::{self, config_ref, owner},
     dependencies,
-    source::{self, Source},
+    source::{self, Source, Way},
     status::{Failure, of_chart},
     values::{self, Contents, layers},
 };
@@ -174,7 +174,9 @@ impl Apps {
                 Err(error) => return Ok(Err(Failure::new(status, error.to_string()))),
             }
         }
-        let found = source::find(&self.0, app, &catalog, chart).await;
+        let access = |url: &str| self.0.access(Some(&catalog), url);
+        let way = Way { repositories: &self.0.repositories, access: &access };
+        let found = source::find(way, app, &catalog, chart).await;
         let namespace = app.namespace().unwrap_or_default();
         let awaited = dependencies::missing(app, |name| self.0.caches.apps.get(&Key::new(&namespace, name)));
         Ok(found.map(|source| Wish { source, values: texts, awaited }))

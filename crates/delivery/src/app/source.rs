@@ -4,10 +4,7 @@ use api::app::{App, Catalog, Chart, Quoted};
 use kube::ResourceExt;
 
 use super::status::Failure;
-use crate::{
-    controllers::Context,
-    repository::{Class, Error, Missing, joined},
-};
+use crate::repository::{Access, Class, Error, Missing, Repositories, joined};
 
 const VISIBILITY_LABEL: &str = "application.giantswarm.io/catalog-visibility";
 const NO_INDEX: &str = "index-not-found";
@@ -19,6 +16,14 @@ pub struct Source {
     pub url: String,
     /// As the repository writes it.
     pub version: String,
+}
+
+/// How repositories are asked.
+#[derive(Clone, Copy)]
+pub struct Way<'w> {
+    pub repositories: &'w Repositories,
+    /// How the catalog's repository at an address is reached, or what of its credentials cannot be used.
+    pub access: &'w (dyn Fn(&str) -> Result<Access, String> + Sync),
 }
 
 /// The repositories to try, the best first: the one that the Chart has its archive from, or the next if that failed.
@@ -67,7 +72,7 @@ fn holds(app: &App, chart: &Chart, repository: &str) -> bool {
 ///
 /// # Errors
 /// The status of an app whose chart is not to be found, by the last repository that was asked.
-pub async fn find(context: &Context, app: &App, catalog: &Catalog, chart: Option<&Chart>) -> Result<Source, Failure> {
+pub async fn find(way: Way<'_>, app: &App, catalog: &Catalog, chart: Option<&Chart>) -> Result<Source, Failure> {
     let mut failures = Vec::new();
     for repository in repositories(catalog, chart) {
         if repository.is_empty() {
@@ -80,11 +85,11 @@ pub async fn find(context: &Context, app: &App, catalog: &Catalog, chart: Option
         if let Some(chart) = chart.filter(|chart| holds(app, chart, &repository)) {
             return Ok(Source { url: chart.spec.tarball_url.clone(), version: chart.spec.version.clone() });
         }
-        let access = match context.access(Some(catalog), &repository) {
+        let access = match (way.access)(&repository) {
             Ok(access) => access,
             Err(why) => return Err(Failure::new("unknown-error", why)),
         };
-        match context.repositories.index(&access, &repository).await {
+        match way.repositories.index(&access, &repository).await {
             Ok(index) => match index.find(&app.spec.name, &app.spec.version) {
                 Ok(entry) => match entry.urls.first().filter(|url| !url.is_empty()) {
                     Some(url) => {
@@ -142,15 +147,14 @@ fn unread(repository: &str, error: &Error) -> Failure {
 }
 
 /// What the index of a catalog says of the digest of an archive; none where there is no such index.
-pub async fn digest(context: &Context, app: &App, catalog: &Catalog, chart: &Chart) -> Option<String> {
-    let repositories = repositories(catalog, Some(chart));
-    let repository =
-        repositories.iter().find(|url| !url.is_empty() && chart.spec.tarball_url.starts_with(url.as_str()))?;
+pub async fn digest(way: Way<'_>, app: &App, catalog: &Catalog, source: &Source) -> Option<String> {
+    let repositories = repositories(catalog, None);
+    let repository = repositories.iter().find(|url| !url.is_empty() && source.url.starts_with(url.as_str()))?;
     if is_internal(catalog) || repository.starts_with("oci://") {
         return None;
     }
-    let access = context.access(Some(catalog), repository).ok()?;
-    let index = context.repositories.index(&access, repository).await.ok()?;
-    let entry = index.find(&app.spec.name, &chart.spec.version).ok()?;
+    let access = (way.access)(repository).ok()?;
+    let index = way.repositories.index(&access, repository).await.ok()?;
+    let entry = index.find(&app.spec.name, &source.version).ok()?;
     Some(entry.digest.clone()).filter(|digest| !digest.is_empty())
 }

@@ -24,7 +24,7 @@ use super::decision::{
 use crate::{
     app::{
         chart::{FINALIZER, owner},
-        source::{self, PULL_FAILED},
+        source::{self, PULL_FAILED, Source, Way},
     },
     controllers::Context,
     release::{self, Engine, Namespace, Options, Outcome as Made, Release, Request, Status},
@@ -529,7 +529,12 @@ impl Archives {
         let failed = |why: &str| format!("pulling chart {} failed: {why}", Quoted(url));
         let access = context.access(catalog.as_deref(), url).map_err(|why| failed(&why))?;
         let expected = match (&app, &catalog) {
-            (Some(app), Some(catalog)) => source::digest(context, app, catalog, chart).await,
+            (Some(app), Some(catalog)) => {
+                let access = |url: &str| context.access(Some(catalog), url);
+                let way = Way { repositories: &context.repositories, access: &access };
+                let source = Source { url: url.to_owned(), version: chart.spec.version.clone() };
+                source::digest(way, app, catalog, &source).await
+            }
             _ => None,
         };
         let fetched = context.repositories.archive(&access, url, expected.as_deref()).await;

@@ -18,6 +18,11 @@ const CHANGES_MAX: usize = 1_000;
 /// What a cluster writes into every object, which says nothing of its content.
 const NOT_TOLD: &[&str] = &["managedFields", "resourceVersion", "generation", "uid", "creationTimestamp"];
 
+/// Where Secrets have their values, and where `kubectl apply` repeats them.
+const SECRET_FIELDS: &[&str] = &["data", "stringData"];
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+const HIDDEN: &str = "(hidden)";
+
 /// What becomes of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -46,6 +51,10 @@ pub struct Difference {
     pub verdict: Verdict,
     /// Of Secrets, without values.
     pub changes: Vec<Change>,
+    /// The whole object as it is, without what says nothing of its content; none if it is not there. Of Secrets, without values.
+    pub before: Option<Json>,
+    /// The same, as it would be; none if it is deleted.
+    pub after: Option<Json>,
 }
 
 impl Engine {
@@ -105,55 +114,92 @@ impl Applying<'_> {
         for (target, live) in gone.iter().zip(self.cluster.get_all(&gone).await?) {
             if let Some(live) = live {
                 let verdict = if is_kept(&live) { Verdict::Kept } else { Verdict::Deleted };
-                found.push(Difference { id: target.id().clone(), verdict, changes: Vec::new() });
+                found.push(Difference::of(target.id(), verdict, Some(live), None));
             }
         }
         Ok(found)
     }
 
     async fn difference(&self, target: &Target) -> Result<Difference> {
-        let id = target.id().clone();
+        let id = target.id();
         let Some(live) = self.cluster.get(target).await? else {
-            return Ok(Difference { id, verdict: Verdict::Made, changes: Vec::new() });
+            return Ok(Difference::of(id, Verdict::Made, None, Some(target.object.json.clone())));
         };
         let wanted = self.wanted(target, &live)?;
-        let changes = if wanted == live {
-            Vec::new()
+        let would_be = if wanted == live {
+            live.clone()
         } else {
             // Defaults and the forms of quantities are the cluster's business.
             match self.cluster.merge(target, &guarded(&live, &wanted), Mode::Dry).await {
-                Ok(would_be) => changes(&id, live, would_be),
+                Ok(would_be) => would_be,
                 // What can't be changed is told as it is wished.
-                Err(error) if error.code() == Some(422) => changes(&id, live, wanted),
+                Err(error) if error.code() == Some(422) => wanted,
                 Err(error) => return Err(error),
             }
         };
-        let verdict = if changes.is_empty() { Verdict::Same } else { Verdict::Changed };
-        Ok(Difference { id, verdict, changes })
+        Ok(Difference::of(id, Verdict::Changed, Some(live), Some(would_be)))
     }
 }
 
-fn changes(id: &Id, mut from: Json, mut to: Json) -> Vec<Change> {
-    for side in [&mut from, &mut to] {
-        if let Some(fields) = side.as_object_mut() {
-            fields.remove("status");
+impl Difference {
+    /// `verdict` is for what is not the same.
+    fn of(id: &Id, verdict: Verdict, before: Option<Json>, after: Option<Json>) -> Self {
+        let [mut before, mut after] = [before, after].map(|side| side.map(plain));
+        let mut changes = Vec::new();
+        if before.is_some() && after.is_some() {
+            compare("", before.as_ref(), after.as_ref(), &mut changes);
         }
-        if let Some(metadata) = side.get_mut("metadata").and_then(Json::as_object_mut) {
-            metadata.retain(|key, _| !NOT_TOLD.contains(&key.as_str()));
+        if id.group.is_empty() && id.kind == "Secret" {
+            for change in changes.iter_mut().filter(|change| is_hidden(&change.path)) {
+                for side in [&mut change.from, &mut change.to] {
+                    *side = side.take().map(|_| json!(HIDDEN));
+                }
+            }
+            hide(before.as_mut(), after.as_mut());
+        }
+        let is_same = verdict == Verdict::Changed && changes.is_empty();
+        let verdict = if is_same { Verdict::Same } else { verdict };
+        Self { id: id.clone(), verdict, changes, before, after }
+    }
+}
+
+fn is_hidden(path: &str) -> bool {
+    SECRET_FIELDS
+        .iter()
+        .any(|field| path.strip_prefix(field).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+        || path.contains(LAST_APPLIED)
+}
+
+/// Without what the cluster writes of itself.
+fn plain(mut object: Json) -> Json {
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove("status");
+    }
+    if let Some(metadata) = object.get_mut("metadata").and_then(Json::as_object_mut) {
+        metadata.retain(|key, _| !NOT_TOLD.contains(&key.as_str()));
+    }
+    object
+}
+
+/// Takes the values out of a Secret, and leaves to be seen which of them differ.
+fn hide<'j>(mut before: Option<&'j mut Json>, mut after: Option<&'j mut Json>) {
+    for side in [&mut before, &mut after].into_iter().flatten() {
+        if let Some(annotations) = side.pointer_mut("/metadata/annotations").and_then(Json::as_object_mut) {
+            annotations.remove(LAST_APPLIED);
         }
     }
-    let mut found = Vec::new();
-    compare("", Some(&from), Some(&to), &mut found);
-    if id.group.is_empty() && id.kind == "Secret" {
-        for change in
-            found.iter_mut().filter(|change| change.path.starts_with("data") || change.path.starts_with("stringData"))
-        {
-            for side in [&mut change.from, &mut change.to] {
-                *side = side.take().map(|_| json!("(hidden)"));
+    for field in SECRET_FIELDS {
+        let was = before.as_ref().and_then(|side| side.get(*field)).cloned().unwrap_or_default();
+        let will = after.as_ref().and_then(|side| side.get(*field)).cloned().unwrap_or_default();
+        let sides = [(&mut before, &will, "(hidden: as it is)"), (&mut after, &was, "(hidden: as it would be)")];
+        for (side, other, word) in sides {
+            let Some(Json::Object(values)) = side.as_mut().and_then(|side| side.get_mut(*field)) else { continue };
+            for (key, value) in values {
+                let differs = other.get(key).is_some_and(|other| other != value);
+                *value = json!(if differs { word } else { HIDDEN });
             }
         }
     }
-    found
 }
 
 fn compare(path: &str, from: Option<&Json>, to: Option<&Json>, into: &mut Vec<Change>) {

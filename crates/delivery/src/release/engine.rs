@@ -251,6 +251,15 @@ impl Engine {
         Ok(self.latest(name, namespace).await?.1.map(|stored| stored.release))
     }
 
+    /// One revision of a release; none if it is not kept.
+    ///
+    /// # Errors
+    /// As of [`Engine::last`].
+    pub async fn revision(&self, name: &str, namespace: &str, version: i64) -> Result<Option<Release>> {
+        valid(name, namespace)?;
+        Ok(self.revisions(name, namespace, &[version]).await?.pop())
+    }
+
     /// The revisions of a release, or of all in a namespace, the oldest first.
     ///
     /// # Errors

@@ -47,6 +47,14 @@ async fn what_an_upgrade_would_change_is_told_and_nothing_is_written() {
             "Deleted ConfigMap more",
         ]
     );
+    let secret = found.iter().find(|one| one.id.kind == "Secret").unwrap();
+    let data = |side: &Option<serde_json::Value>| side.as_ref().unwrap()["data"].clone();
+    assert_eq!(data(&secret.before), json!({"password": "(hidden: as it is)", "same": "(hidden)"}));
+    assert_eq!(data(&secret.after), json!({"password": "(hidden: as it would be)", "same": "(hidden)"}));
+    let whole = |verdict| found.iter().find(|one| one.verdict == verdict).unwrap();
+    let (new, gone) = (whole(Verdict::Made), whole(Verdict::Deleted));
+    assert!(new.before.is_none() && new.after.as_ref().unwrap()["metadata"]["name"] == "new");
+    assert!(gone.after.is_none() && gone.before.as_ref().unwrap()["metadata"].get("uid").is_none());
     assert_eq!(world.history("shop").await, history);
     assert_eq!(world.config_map("shop").await.unwrap()["data"]["color"], "blue");
     assert!(world.config_map("new").await.is_none());
@@ -58,12 +66,14 @@ async fn what_others_changed_is_told_and_put_back_and_what_they_added_stays() {
     let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {password: x}\n";
     done(Wish::new(chart(&[("map", MAP), ("web", DEPLOYMENT), ("secret", secret)]), "blue").install(&world).await);
     assert_eq!(told(&world.engine().drift("shop", NS).await.unwrap()), Vec::<String>::new(), "defaults are no drift");
+    let secret_text = |found: &[Difference]| format!("{:?}", found.iter().find(|one| one.id.kind == "Secret"));
     world.patch("/api/v1/namespaces/default/configmaps/shop", &json!({"data": {"color": "pink", "own": "1"}})).await;
     world.patch("/apis/apps/v1/namespaces/default/deployments/web", &json!({"spec": {"replicas": 5}})).await;
     world.delete("/api/v1/namespaces/default/secrets/s").await;
-    let found = told(&world.engine().drift("shop", NS).await.unwrap());
+    let found = world.engine().drift("shop", NS).await.unwrap();
+    assert!(secret_text(&found).contains("(hidden)") && !secret_text(&found).contains("eA=="), "{found:?}");
     assert_eq!(
-        found,
+        told(&found),
         [
             "Made Secret s",
             "Changed ConfigMap shop data.color: \"pink\" -> \"blue\"",
