@@ -13,7 +13,7 @@ cleanup() {
   local code=$?
   if [ "$code" != 0 ]; then
     tail -n 20 "$work/up.log" "$work/out" >&2 || true
-    [ ! -s "$KUBECONFIG" ] || kubectl get apps,catalogs -A -o wide >&2 || true
+    [ ! -s "$KUBECONFIG" ] || { kubectl get apps -A -o wide; "$skep" catalog list; kubectl get events -A --field-selector type=Warning; } >&2 || true
   fi
   kill $(jobs -p) 2>/dev/null || true
   wait 2>/dev/null || true
@@ -62,8 +62,9 @@ run 1 catalog add shop --url "http://127.0.0.1:$port"
 says "catalog default/shop exists already"
 run 1 catalog add other --url 127.0.0.1
 says "is no address of a repository"
-has_charts() { "$skep" catalog search hello-world --catalog shop; }
-until_true has_charts
+has_charts() { "$skep" catalog search hello-world --catalog "$1"; }
+until_true has_charts shop
+until_true has_charts default
 run 0 catalog search HELLO --catalog shop
 says "1.1.0"
 silent "1.0.0"

@@ -104,7 +104,10 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     let version = match (&arguments.version, entry) {
         (Some(version), _) => version.clone(),
         (None, Some(entry)) => entry.spec.version.clone(),
-        (None, None) => bail!("catalog {} lists no versions: pass one with --version", arguments.catalog),
+        (None, None) => bail!(
+            "catalog {0} lists no versions so far: see skep catalog show {0}, or pass one with --version",
+            arguments.catalog
+        ),
     };
     let clusters = match &arguments.cluster {
         Some(cluster) => clusters(&client, cluster).await?,
