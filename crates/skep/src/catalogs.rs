@@ -20,8 +20,10 @@ use transport::Transport;
 
 use crate::rights::MANAGER;
 
-/// Charts, and the files of each by their path.
-const CHARTS: &[(&str, &[(&str, &[u8])])] = include!(concat!(env!("OUT_DIR"), "/charts.rs"));
+/// The files of a chart, by their path in it.
+type Folder = &'static [(&'static str, &'static [u8])];
+
+const CHARTS: &[(&str, Folder)] = include!(concat!(env!("OUT_DIR"), "/charts.rs"));
 const UPSTREAM: &str = include_str!("../../../charts/upstream/catalog.yaml");
 /// When the charts of this binary are said to have been made: the same bytes come of them wherever it is built.
 const CREATED: Timestamp = Timestamp::constant(1_767_225_600, 0);

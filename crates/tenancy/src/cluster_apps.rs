@@ -163,7 +163,7 @@ impl Reconcile for Clusters {
                 match apps.delete(&app.name_any(), &DeleteParams::background()).await {
                     Err(kube::Error::Api(status)) if status.code == 404 => {}
                     deleted => {
-                        drop(deleted.map_err(|error| Error::api("delete", format!("app {}", app.name_any()), error))?)
+                        deleted.map_err(|error| Error::api("delete", format!("app {}", app.name_any()), error))?;
                     }
                 }
             }
