@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::Rules,
+    catalogs,
     install::{self, NAMESPACE, PORT, Target},
     plane::{LEASE, identity},
     settings::deletion_rules,
@@ -72,6 +73,9 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     let leading = tokio::spawn(election.lead(stop.clone(), move |lost| {
         let means = means.clone();
         async move {
+            if let Err(error) = catalogs::install(&means.client).await {
+                tracing::warn!(error = format!("{error:#}"), "the catalogs were not written");
+            }
             eprintln!("The controllers work.");
             let work = Work::start(means);
             lost.cancelled().await;

@@ -18,7 +18,6 @@ use kube::{
 use serde_json::{Value, json};
 
 use crate::{
-    catalogs,
     rights::{self, MANAGER},
     settings::deletion_rules,
     state::Credential,
@@ -112,7 +111,6 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     };
     apply(&client, &named("v1", "ServiceAccount", &account)?).await?;
     rights::grant(&client, Some(&account), &rules).await.context("grant the controllers their rights")?;
-    catalogs::install(&client).await?;
     let names = match &arguments.reach {
         Some(reach) => vec![host(reach)?],
         None => vec![format!("{WEBHOOKS}.{NAMESPACE}.svc")],
