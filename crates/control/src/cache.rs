@@ -27,7 +27,7 @@ use crate::{Key, Queue};
 pub trait Cached: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
 impl<K> Cached for K where K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
 
-type Listener<K> = Box<dyn Fn(&Arc<K>) + Send + Sync>;
+type Listener<K> = Arc<dyn Fn(&Arc<K>) + Send + Sync>;
 
 /// All objects of one kind, by key and by the cluster they belong to.
 pub struct Cache<K> {
@@ -78,10 +78,13 @@ impl<K: Cached> Cache<K> {
         cache
     }
 
-    /// Calls `listener` with each object that is added, changed or removed from now on. Register before the first list
-    /// is complete, or miss what was in it.
+    /// Calls `listener` with each object that there is, and with each that is added, changed or removed from now on; with one that
+    /// comes at this moment maybe twice.
     pub fn on_change(&self, listener: impl Fn(&Arc<K>) + Send + Sync + 'static) {
-        self.listeners.write().push(Box::new(listener));
+        let listener: Listener<K> = Arc::new(listener);
+        self.listeners.write().push(listener.clone());
+        let present: Vec<_> = self.state.read().objects.values().cloned().collect();
+        present.iter().for_each(|object| listener(object));
     }
 
     /// Feeds a controller of this kind.
