@@ -102,7 +102,9 @@ fn collect(folder: &Path, prefix: &str, files: &mut Files) -> Result<()> {
         if entry.path().is_dir() {
             collect(&entry.path(), &format!("{name}/"), files)?;
         } else {
-            files.insert(name, std::fs::read(entry.path())?.into());
+            let path = entry.path();
+            let data = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+            files.insert(name, data.into());
         }
     }
     Ok(())
