@@ -1,14 +1,18 @@
 //! All kinds that a server serves: the built-in ones, shared by every server of the process, and those of CRDs.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap},
     sync::{Arc, LazyLock},
 };
 
-use crate::kinds::{
-    Kind,
-    builtin::{self, Profile},
-    version_rank,
+use crate::{
+    aggregation::Registration,
+    kinds::{
+        Kind,
+        builtin::{self, Profile},
+        version_rank,
+    },
 };
 
 /// The built-in half.
@@ -54,9 +58,11 @@ pub(crate) struct Group {
     pub name: String,
     /// Preferred first, each with its kinds.
     pub versions: Vec<(String, Vec<Arc<Kind>>)>,
+    /// Those of APIServices that are not the server's own, preferred first.
+    pub registered: Vec<Arc<Registration>>,
 }
 
-/// A snapshot; a new one is made when a CRD changes.
+/// A snapshot; a new one is made when a CRD or an APIService changes.
 #[derive(Clone)]
 pub(crate) struct Catalog {
     base: &'static Base,
@@ -64,13 +70,21 @@ pub(crate) struct Catalog {
     custom: Arc<BTreeMap<String, Arc<CustomKinds>>>,
     /// Group -> names of the CRDs in it.
     groups: Arc<BTreeMap<String, Vec<String>>>,
+    /// By the name of the APIService.
+    registered: Arc<BTreeMap<String, Arc<Registration>>>,
     /// Changes with every snapshot.
     pub generation: u64,
 }
 
 impl Catalog {
     pub(crate) fn new(profile: Profile) -> Self {
-        Self { base: Base::of(profile), custom: Arc::default(), groups: Arc::default(), generation: 0 }
+        Self {
+            base: Base::of(profile),
+            custom: Arc::default(),
+            groups: Arc::default(),
+            registered: Arc::default(),
+            generation: 0,
+        }
     }
 
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
@@ -156,10 +170,29 @@ impl Catalog {
         for (name, kinds) in &custom {
             groups.entry(kinds.group.clone()).or_default().push(name.clone());
         }
-        Self { base: self.base, custom: Arc::new(custom), groups: Arc::new(groups), generation: self.generation + 1 }
+        let (custom, groups) = (Arc::new(custom), Arc::new(groups));
+        Self { custom, groups, generation: self.generation + 1, ..self.clone() }
     }
 
-    /// The core group first, then the others: built-in before custom, each by name.
+    /// With an APIService put in, or taken out (`None`).
+    pub(crate) fn with_registration(&self, name: &str, registration: Option<Registration>) -> Self {
+        let mut registered = (*self.registered).clone();
+        match registration.filter(|registration| !self.has_builtin_group(&registration.group)) {
+            Some(registration) => registered.insert(name.to_owned(), Arc::new(registration)),
+            None => registered.remove(name),
+        };
+        Self { registered: Arc::new(registered), generation: self.generation + 1, ..self.clone() }
+    }
+
+    /// Who else answers for a group and version, before a CRD does.
+    pub(crate) fn registered(&self, group: &str, version: &str) -> Option<Arc<Registration>> {
+        if self.registered.is_empty() {
+            return None;
+        }
+        self.registered.get(&format!("{version}.{group}")).filter(|registered| registered.remote).cloned()
+    }
+
+    /// The core group first, then the others: built-in before custom, each by name, and those of APIServices by their priority.
     pub(crate) fn groups(&self) -> Vec<Group> {
         let mut names: Vec<String> = Vec::new();
         for kind in &self.base.kinds {
@@ -168,22 +201,36 @@ impl Catalog {
             }
         }
         names.extend(self.groups.keys().filter(|n| !self.has_builtin_group(n)).cloned());
-        names.into_iter().map(|name| self.group(name)).filter(|group| !group.versions.is_empty()).collect()
+        let mut others: Vec<_> = self.registered.values().collect();
+        others.sort_by_key(|other| (Reverse(other.priority.0), &other.group));
+        for other in others {
+            if !names.contains(&other.group) {
+                names.push(other.group.clone());
+            }
+        }
+        names.into_iter().filter_map(|name| self.find_group(&name)).collect()
     }
 
     fn group(&self, name: String) -> Group {
         let mut versions: BTreeMap<_, (String, Vec<Arc<Kind>>)> = BTreeMap::new();
         let custom = self.customs_of(&name).flat_map(|custom| &custom.served);
+        let mut registered: Vec<_> = self.registered.values().filter(|other| other.group == name).cloned().collect();
+        registered.sort_by_key(|other| (Reverse(other.priority.1), version_rank(&other.version)));
         for kind in self.base.kinds.iter().filter(|kind| kind.group == name).chain(custom) {
+            match registered.iter().position(|other| other.version == kind.version) {
+                Some(at) if registered[at].remote => continue,
+                Some(at) => drop(registered.remove(at)),
+                None => {}
+            }
             let entry = versions.entry(version_rank(&kind.version));
             entry.or_insert_with(|| (kind.version.to_string(), Vec::new())).1.push(Arc::clone(kind));
         }
-        Group { name, versions: versions.into_values().collect() }
+        Group { name, versions: versions.into_values().collect(), registered }
     }
 
     pub(crate) fn find_group(&self, name: &str) -> Option<Group> {
         let group = self.group(name.to_owned());
-        (!group.versions.is_empty()).then_some(group)
+        (!group.versions.is_empty() || !group.registered.is_empty()).then_some(group)
     }
 
     /// Each kind of namespaced object that is stored, once.

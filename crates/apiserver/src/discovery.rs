@@ -6,6 +6,7 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 
 use crate::{
+    aggregation,
     catalog::{Catalog, Group},
     kinds::{Kind, api_version, split_api_version},
     negotiate,
@@ -21,8 +22,8 @@ pub(crate) fn serve(server: &Server, segments: &[&str], headers: &HeaderMap) -> 
     let aggregated = negotiate::aggregated_discovery(headers);
     let host = headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let value = match (segments, aggregated) {
-        (["api"], Some(version)) => return Ok(aggregate(&catalog, version, true)),
-        (["apis"], Some(version)) => return Ok(aggregate(&catalog, version, false)),
+        (["api"], Some(version)) => return Ok(aggregate(server, version, true)),
+        (["apis"], Some(version)) => return Ok(aggregate(server, version, false)),
         (["api"], None) => json!({
             "kind": "APIVersions", "versions": ["v1"],
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": host}],
@@ -64,17 +65,20 @@ fn paths(catalog: &Catalog) -> Vec<String> {
     let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
     for group in catalog.groups().iter().filter(|g| !g.name.is_empty()) {
         paths.push(format!("/apis/{}", group.name));
-        paths.extend(group.versions.iter().map(|(version, _)| format!("/apis/{}/{version}", group.name)));
+        paths.extend(versions(group).map(|version| format!("/apis/{}/{version}", group.name)));
     }
     paths.extend(["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
     paths
 }
 
+fn versions(group: &Group) -> impl Iterator<Item = &str> {
+    let own = group.versions.iter().map(|(version, _)| version.as_str());
+    own.chain(group.registered.iter().map(|other| other.version.as_str()))
+}
+
 fn group(group: &Group) -> Value {
-    let versions: Vec<Value> = group
-        .versions
-        .iter()
-        .map(|(version, _)| json!({"groupVersion": api_version(&group.name, version), "version": version}))
+    let versions: Vec<Value> = versions(group)
+        .map(|version| json!({"groupVersion": api_version(&group.name, version), "version": version}))
         .collect();
     json!({"name": group.name, "versions": versions, "preferredVersion": versions.first()})
 }
@@ -130,7 +134,7 @@ fn subresources(kind: &Kind) -> Vec<Sub<'_>> {
 }
 
 fn resources(catalog: &Catalog, group: &str, version: &str) -> Result<Value> {
-    let found = catalog.find_group(group).ok_or_else(Error::nothing_here)?;
+    let found = catalog.find_group(group).filter(|found| !found.versions.is_empty()).ok_or_else(Error::nothing_here)?;
     let kinds = found.versions.into_iter().find(|(v, _)| v == version).ok_or_else(Error::no_such_path)?.1;
     let mut list = Vec::new();
     for kind in &kinds {
@@ -170,20 +174,18 @@ fn resources(catalog: &Catalog, group: &str, version: &str) -> Result<Value> {
 }
 
 /// apidiscovery.k8s.io APIGroupDiscoveryList, of the core group or of all others.
-fn aggregate(catalog: &Catalog, version: &str, core: bool) -> (String, Value) {
-    let groups = catalog.groups();
+fn aggregate(server: &Server, version: &str, core: bool) -> (String, Value) {
+    let groups = server.catalog().groups();
     let items: Vec<Value> = groups
         .iter()
         .filter(|group| group.name.is_empty() == core)
         .map(|group| {
-            let versions: Vec<Value> = group
-                .versions
-                .iter()
-                .map(|(version, kinds)| {
-                    let resources: Vec<Value> = kinds.iter().map(aggregated_kind).collect();
-                    json!({"version": version, "resources": resources, "freshness": "Current"})
-                })
-                .collect();
+            let own = group.versions.iter().map(|(version, kinds)| {
+                let resources: Vec<Value> = kinds.iter().map(aggregated_kind).collect();
+                json!({"version": version, "resources": resources, "freshness": "Current"})
+            });
+            let others = group.registered.iter().map(|other| aggregation::discovered(server, other));
+            let versions: Vec<Value> = own.chain(others).collect();
             let mut metadata = json!({});
             if !group.name.is_empty() {
                 metadata["name"] = group.name.as_str().into();

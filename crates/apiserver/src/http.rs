@@ -21,6 +21,7 @@ use crate::{
     forward, health,
     kinds::Kind,
     listen::Draining,
+    logs,
     negotiate::{self, Answer, Form, PatchType},
     object,
     options::{self, Write},
@@ -161,6 +162,9 @@ async fn answer(
     let decision = authz::resource(server, &user, verb, &resource, &query).await;
     seen.decided(&decision);
     decision?;
+    if let Some(registered) = catalog.registered(&resource.group, &resource.version) {
+        return registered.serve(server, verb, &resource, &query).await;
+    }
     let kind = kind.ok_or_else(|| {
         let known = resource.group.is_empty() || catalog.has_builtin_group(&resource.group);
         if known { Error::no_such_path() } else { Error::nothing_here() }
@@ -259,6 +263,7 @@ impl Call {
         }
         match (self.verb, self.target.subresource.as_str()) {
             (Verb::Get, "" | "status" | "scale" | "approval") => self.get().await,
+            (Verb::Get, "log") => logs::serve(&self).await,
             (Verb::List, "") => self.list().await,
             (Verb::Create, "") if self.target.name.is_empty() => {
                 let body = body::read(body, &self.headers).await?;

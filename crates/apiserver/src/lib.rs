@@ -4,12 +4,13 @@
 //! kube-apiserver, and so that controllers cannot tell the difference. A server has no thread of its own, shares all
 //! that is the same for each (built-in kinds and their schemas), and is a tower service: `kube::Client` takes it as it is.
 //!
-//! Left out on purpose: aggregated API servers, `exec`, `log` and `proxy` of pods, webhooks that authenticate,
+//! Left out on purpose: connections to aggregated API servers, `exec` and `proxy` of pods, webhooks that authenticate,
 //! PodSecurity and the type checking of admission policies, encryption by anything but AES-GCM,
 //! and flow control by API objects.
 
 mod access;
 mod admission;
+mod aggregation;
 mod answer;
 mod apply;
 mod audit;
@@ -32,6 +33,7 @@ mod http;
 mod jose;
 mod kinds;
 mod listen;
+mod logs;
 mod metrics;
 mod names;
 mod negotiate;
@@ -66,6 +68,7 @@ pub use policy::{User, rbac::Attributes};
 
 pub use self::{
     admission::{Admission, Denied, Operation, Request, Warning},
+    aggregation::{Aggregated, Backend},
     audit::{Audit, AuditError, AuditLog, AuditWebhook, Batching, PolicyError, Rotation},
     authn::PeerCertificates,
     authz::{Authorization, AuthorizationError, Authorizer, Question, Verdict},
@@ -78,6 +81,7 @@ pub use self::{
     http::HEADERS_BYTES_MAX,
     kinds::builtin::Profile,
     listen::{ListenError, Tls, server_tls, server_tls13},
+    logs::Logs,
     oidc::{Anonymous, Authentication, AuthenticationError},
     seal::{Encryption, EncryptionError},
     server::{Clock, Options, Server, ServiceAccountKeys, StartError},

@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     access::Access,
     admission::{Admission, limits::Limits, registry::Registry},
+    aggregation::{self, Registration},
     audit::Audit,
     authz::Authorization,
     bootstrap,
@@ -96,6 +97,10 @@ pub struct Options {
     pub disabled_controllers: Vec<crate::Controller>,
     /// Streams into pods; none: there are no nodes that run them.
     pub forward: Option<Arc<dyn crate::Forward>>,
+    /// What containers have written; none: there are no nodes that run them.
+    pub logs: Option<Arc<dyn crate::Logs>>,
+    /// Who answers for groups that APIServices name; none: nobody does.
+    pub aggregated: Option<Arc<dyn crate::Backend>>,
     /// What others in this process add to `/metrics`: families in OpenMetrics' text form, without its end. Of other names than the server's.
     pub figures: Vec<Arc<dyn Fn() -> String + Send + Sync>>,
     /// Random numbers for uids and made-up names; a seeded source makes them repeatable.
@@ -126,6 +131,8 @@ impl Default for Options {
             encryption: None,
             disabled_controllers: Vec::new(),
             forward: None,
+            logs: None,
+            aggregated: None,
             figures: Vec::new(),
             random: Arc::new(rand::random),
         }
@@ -334,7 +341,7 @@ impl Server {
         self.0.seen.lock().keys().cloned().collect()
     }
 
-    /// Takes a role, binding, CRD, webhook configuration or policy, as it is since `revision`, into the indexes. Both the
+    /// Takes a role, binding, CRD, APIService, webhook configuration or policy, as it is since `revision`, into the indexes. Both the
     /// request that wrote it and the
     /// watch bring it here; the older is dropped. `settled`: no older news of the key can follow.
     pub(crate) fn take_in(&self, key: &[u8], revision: Revision, value: Option<&[u8]>, settled: bool) {
@@ -342,7 +349,8 @@ impl Server {
         let is_crd = plural == "customresourcedefinitions" && group == crd::GROUP;
         let is_admission = group == crate::admission::GROUP;
         let is_limit = group == "core" && matches!(plural, "resourcequotas" | "limitranges");
-        if !is_crd && !is_admission && !is_limit && group != crate::access::GROUP {
+        let is_registration = (group, plural) == (aggregation::GROUP, aggregation::PLURAL);
+        if !is_crd && !is_admission && !is_limit && !is_registration && group != crate::access::GROUP {
             return;
         }
         let mut seen = self.0.seen.lock();
@@ -363,6 +371,10 @@ impl Server {
                 established.and_then(|definition| crd::compile(definition, Some(&self.0.store), conversion).ok());
             let mut catalog = self.0.catalog.write();
             *catalog = catalog.with(name, kinds);
+        } else if is_registration {
+            let registration = object.as_ref().and_then(Registration::read);
+            let mut catalog = self.0.catalog.write();
+            *catalog = catalog.with_registration(name, registration);
         } else if is_limit {
             self.0.limits.write().take_in(plural, namespace, name, object);
         } else if is_admission {

@@ -336,6 +336,13 @@ impl Error {
         Self::new(503, "ServiceUnavailable", why)
     }
 
+    /// Whoever is to answer cannot be reached.
+    pub fn unreachable(why: &str) -> Self {
+        let mut error = Self::unavailable(why);
+        error.0.plain = true;
+        error
+    }
+
     /// Nobody knows what became of it.
     pub fn timeout(why: impl Into<String>) -> Self {
         Self::new(504, "Timeout", why)

@@ -17,6 +17,7 @@ use crate::{
 
 pub(crate) mod access;
 mod admission;
+mod aggregation;
 mod crd;
 mod event;
 mod workload;
@@ -27,6 +28,7 @@ pub(crate) use self::{
         MUTATING_BINDING, MUTATING_POLICY, MUTATING_WEBHOOKS, VALIDATING_BINDING, VALIDATING_POLICY,
         VALIDATING_WEBHOOKS,
     },
+    aggregation::API_SERVICE,
     crd::{CRD, conditions as crd_conditions},
     event::{EVENT, EVENT_V1, from_core as event_from_core, to_core as event_to_core},
     workload::{CSR, NODE, POD, SERVICE, WORKLOAD},

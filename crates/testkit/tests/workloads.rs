@@ -1,12 +1,15 @@
 //! What becomes of workloads in a cluster of hollow machines: they are scheduled, rolled, moved and told of.
 
 use api::machine::Machine;
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    batch::v1::Job,
-    core::v1::{ConfigMap, Event, Node, PersistentVolumeClaim, Pod, Secret, Service},
-    discovery::v1::{Endpoint, EndpointSlice},
-    storage::v1::StorageClass,
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        batch::v1::Job,
+        core::v1::{ConfigMap, Event, Node, PersistentVolumeClaim, Pod, Secret, Service},
+        discovery::v1::{Endpoint, EndpointSlice},
+        storage::v1::StorageClass,
+    },
+    kube_aggregator::pkg::apis::apiregistration::v1::APIService,
 };
 use kube::{
     Api, Client, ResourceExt,
@@ -400,5 +403,54 @@ async fn services_and_claims_get_what_they_ask_for_in_the_cloud_once_there_are_c
         })
         .await;
     assert_eq!(cloud.list::<FloatingIp>(&Query::new()).await.unwrap().len(), 1, "that of the API server stays");
+    world.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn metrics_are_answered_as_long_as_the_pods_are_ready_that_an_api_service_names() {
+    let (world, client) = cluster(93, 1).await;
+    let asks = json!({"requests": {"cpu": "100m", "memory": "64Mi"}});
+    let server = json!({"name": "a", "image": "metrics-server", "ports": [{"name": "https", "containerPort": 4443}], "resources": asks});
+    let deployments = Api::<Deployment>::namespaced(client.clone(), "default");
+    deployments.create(&PostParams::default(), &deployment("metrics-server", 1, server)).await.unwrap();
+    let service: Service = serde_json::from_value(json!({
+        "metadata": {"name": "metrics-server"},
+        "spec": {"selector": {"app": "metrics-server"}, "ports": [{"name": "https", "port": 443, "targetPort": "https"}]},
+    }))
+    .unwrap();
+    Api::<Service>::namespaced(client.clone(), "default").create(&PostParams::default(), &service).await.unwrap();
+    let registered: APIService = serde_json::from_value(json!({
+        "metadata": {"name": "v1beta1.metrics.k8s.io"}, "spec": {
+            "group": "metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100,
+            "insecureSkipTLSVerify": true, "service": {"namespace": "default", "name": "metrics-server"},
+        },
+    }))
+    .unwrap();
+    let services = Api::<APIService>::all(client.clone());
+    services.create(&PostParams::default(), &registered).await.unwrap();
+    let is = async |status: &str, reason: &str| {
+        let found = services.get("v1beta1.metrics.k8s.io").await.unwrap().status.unwrap_or_default();
+        let mut conditions = found.conditions.into_iter().flatten();
+        conditions.any(|one| one.status == status && one.reason.as_deref() == Some(reason))
+    };
+    world.until("the API is available", async || is("True", "Passed").await).await;
+    let metrics = |kind: &str, plural: &str| {
+        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("metrics.k8s.io", "v1beta1", kind), plural)
+    };
+    let nodes = Api::<DynamicObject>::all_with(client.clone(), &metrics("NodeMetrics", "nodes"));
+    assert_eq!(nodes.list(&ListParams::default()).await.unwrap().items.len(), 2);
+    let pods = Api::<DynamicObject>::namespaced_with(client.clone(), "default", &metrics("PodMetrics", "pods"));
+    let own = pods.list(&ListParams::default().labels("app=metrics-server")).await.unwrap();
+    assert_eq!(own.items[0].data["containers"][0]["usage"], json!({"cpu": "100m", "memory": "65536Ki"}));
+    deployments
+        .patch("metrics-server", &PatchParams::default(), &Patch::Merge(json!({"spec": {"replicas": 0}})))
+        .await
+        .unwrap();
+    world.until("it is not any more", async || is("False", "MissingEndpoints").await).await;
+    assert!(nodes.list(&ListParams::default()).await.is_err());
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    let before = version(&client).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1800)).await;
+    assert_eq!(before, version(&client).await, "what is settled is not written");
     world.shutdown().await;
 }

@@ -20,6 +20,11 @@ pub(super) fn serve(server: &Server, segments: &[String], headers: &HeaderMap) -
     if let Some(response) = identity(server, &segments, headers) {
         return response;
     }
+    if let ["apis", group, version] = segments[..]
+        && let Some(registered) = server.catalog().registered(group, version)
+    {
+        return registered.resources(server);
+    }
     let (content_type, value) = discovery::serve(server, &segments, headers)?;
     let answer = match content_type.as_str() {
         "application/json" if segments.first().is_some_and(|s| matches!(*s, "api" | "apis")) => {

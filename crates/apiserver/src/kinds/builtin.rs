@@ -3,7 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use super::{Convert, Kind, Scale, Shape, Storage, Text};
-use crate::strategy::{self, Strategy};
+use crate::{
+    aggregation,
+    strategy::{self, Strategy},
+};
 
 /// Which built-in kinds a server has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -130,6 +133,12 @@ static ROWS: &[Row] = &[
         .cluster()
         .status()
         .by(&strategy::CRD),
+    row(aggregation::GROUP, "v1", "APIService", aggregation::PLURAL)
+        .cluster()
+        .categories(&["api-extensions"])
+        .status()
+        .workload()
+        .by(&strategy::API_SERVICE),
     row(ADMISSION, "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations")
         .cluster()
         .categories(&["api-extensions"])

@@ -133,10 +133,15 @@ pub(super) fn own_text(field: &str) -> Option<&'static str> {
 
 /// `core.v1.PodSpec` of `io.k8s.api.core.v1.PodSpec`.
 fn short(name: &str) -> &str {
-    ["io.k8s.api.", "io.k8s.apimachinery.pkg.apis.", "io.k8s.apiextensions-apiserver.pkg.apis."]
-        .iter()
-        .find_map(|prefix| name.strip_prefix(prefix))
-        .unwrap_or(name)
+    [
+        "io.k8s.api.",
+        "io.k8s.apimachinery.pkg.apis.",
+        "io.k8s.apiextensions-apiserver.pkg.apis.",
+        "io.k8s.kube-aggregator.pkg.apis.",
+    ]
+    .iter()
+    .find_map(|prefix| name.strip_prefix(prefix))
+    .unwrap_or(name)
 }
 
 /// The rows of a table that speak of a definition, without the definition.

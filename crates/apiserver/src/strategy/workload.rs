@@ -28,6 +28,7 @@ pub(crate) static POD: Strategy = Strategy {
     ],
     subresources: &[
         Subresource { name: "binding", kind: Some(("", "v1", "Binding")), verbs: &["create"] },
+        Subresource { name: "log", kind: None, verbs: &["get"] },
         Subresource { name: "portforward", kind: Some(("", "v1", "PodPortForwardOptions")), verbs: &["create", "get"] },
         Subresource { name: "eviction", kind: Some(("policy", "v1", "Eviction")), verbs: &["create"] },
     ],

@@ -2,7 +2,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::EvictParams};
 use serde_json::{Value, json};
 
-use apiserver::{Options, Profile};
+use apiserver::{Logs, Options, Profile};
 
 use crate::support::{client, delete, get, merge, post, server_with, workload_server};
 
@@ -131,4 +131,48 @@ async fn each_service_has_an_address_of_its_own_and_gives_it_back() {
     assert_eq!(moved.code, 422);
     assert_eq!(delete(&server, &format!("{path}/dns")).await.code, 200);
     assert_eq!(post(&server, path, &service("dns2", json!({"clusterIP": "10.96.0.10"}))).await.code, 201);
+}
+
+/// Says whose log it is, in two lines.
+struct Echo;
+
+impl Logs for Echo {
+    fn of(&self, pod: &Value, container: &str) -> String {
+        format!("{}\n{container}\n", pod["metadata"]["name"].as_str().unwrap())
+    }
+}
+
+#[tokio::test]
+async fn what_a_container_has_written_is_read_as_soon_as_it_has_begun() {
+    let options = Options { profile: Profile::Workload, logs: Some(std::sync::Arc::new(Echo)), ..Options::default() };
+    let server = server_with(options).await;
+    let log = async |query: &str| {
+        let answer = get(&server, &format!("{PODS}/p/log{query}")).await;
+        (answer.code, String::from_utf8(answer.body).unwrap())
+    };
+    assert_eq!(log("").await.0, 404);
+    let mut two = pod("p");
+    two["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "d", "image": "nginx"}));
+    post(&server, PODS, &two).await;
+    let (code, text) = log("").await;
+    assert!(
+        code == 400 && text.contains("a container name must be specified for pod p, choose one of: [c d]"),
+        "{text}"
+    );
+    assert!(log("?container=e").await.1.contains("container e is not valid for pod p"));
+    assert_eq!(log("?container=d").await, (200, String::new()), "it has no node");
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
+    post(&server, &format!("{PODS}/p/binding"), &binding).await;
+    assert!(log("?container=d").await.1.contains("is waiting to start: ContainerCreating"));
+    let running = |restarts: i32| json!({"status": {"containerStatuses": [{"name": "d", "restartCount": restarts, "state": {"running": {}}}]}});
+    merge(&server, &format!("{PODS}/p/status"), &running(0)).await;
+    assert_eq!(log("?container=d").await, (200, "p\nd\n".to_owned()));
+    assert_eq!(log("?container=d&tailLines=1").await, (200, "d\n".to_owned()));
+    assert_eq!(log("?container=d&limitBytes=1").await, (200, "p".to_owned()));
+    assert_eq!(log("?container=d&limitBytes=0").await.0, 422);
+    assert_eq!(log("?container=d&sinceSeconds=5").await.0, 400, "what is not acted upon is refused");
+    assert_eq!(log("?container=d&previous=true").await.0, 400);
+    merge(&server, &format!("{PODS}/p/status"), &running(1)).await;
+    assert_eq!(log("?container=d&previous=true").await.0, 200);
+    assert_eq!(post(&server, &format!("{PODS}/p/log"), &json!({})).await.code, 405);
 }

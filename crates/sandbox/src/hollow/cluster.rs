@@ -26,7 +26,8 @@ use super::{
     etcd::{Etcd, Fault, Pods},
     objects,
     pki::{self, Authority},
-    signer, workloads,
+    signer,
+    workloads::{self, kubelet::Written, metrics::Metrics},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +124,8 @@ impl Cluster {
             node_authorizer: true,
             version: version.to_owned(),
             forward: Some(pods.clone()),
+            logs: Some(Arc::new(Written)),
+            aggregated: Some(Arc::new(Metrics { store: part.clone(), clock: clock.clone() })),
             ..Options::default()
         };
         let server = Server::start(part, options).await;

@@ -7,6 +7,7 @@
 //! kubelets leave in it is not looked at at all.
 
 mod adoption;
+mod aggregation;
 mod autoscaler;
 mod budgets;
 mod cron_job;
@@ -15,7 +16,8 @@ mod deployment;
 mod endpoints;
 mod history;
 mod job;
-mod kubelet;
+pub mod kubelet;
+pub mod metrics;
 mod nodes;
 mod observed;
 mod plan;
@@ -70,6 +72,7 @@ const PARTS: &[fn(&Observed, &mut Plan)] = &[
     cron_job::plan,
     services::plan,
     endpoints::plan,
+    aggregation::plan,
     budgets::plan,
     volumes::plan,
     autoscaler::plan,

@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use apiserver::Logs;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::core::v1::{
@@ -15,6 +16,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::ResourceExt;
+use serde_json::Value;
 
 use super::{nodes, observed::Observed, plan::Plan, pods};
 
@@ -23,6 +25,8 @@ pub mod needs;
 
 /// With what code the containers of a pod end: of the sandbox alone, for tests of what fails.
 pub const EXIT_CODE: &str = "hollow.skep.dev/exit-code";
+/// What the containers of a pod write.
+const LOG: &str = "hollow.skep.dev/log";
 const COMPONENT: &str = "kubelet";
 /// What a container ends with that is killed: 128 and SIGKILL.
 const KILLED: i32 = 137;
@@ -33,6 +37,16 @@ const BACKOFF_MAX_S: i64 = 300;
 /// A pod that a kubelet runs from a file: its object is only told.
 pub fn is_mirror(pod: &Pod) -> bool {
     pod.annotations().contains_key("kubernetes.io/config.mirror")
+}
+
+/// What hollow containers have written: nothing, unless an annotation says what.
+pub struct Written;
+
+impl Logs for Written {
+    fn of(&self, pod: &Value, _: &str) -> String {
+        let text = pod["metadata"]["annotations"][LOG].as_str().unwrap_or_default();
+        if text.is_empty() || text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") }
+    }
 }
 
 pub fn plan(seen: &Observed, plan: &mut Plan) {

@@ -15,6 +15,7 @@ use k8s_openapi::{
         storage::v1::StorageClass,
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+    kube_aggregator::pkg::apis::apiregistration::v1::APIService,
 };
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -102,6 +103,7 @@ observed! {
     revisions: ControllerRevision = "apps/controllerrevisions",
     services: Service = "core/services",
     slices: EndpointSlice = "discovery.k8s.io/endpointslices",
+    api_services: APIService = "apiregistration.k8s.io/apiservices",
     budgets: PodDisruptionBudget = "policy/poddisruptionbudgets",
     autoscalers: HorizontalPodAutoscaler = "autoscaling/horizontalpodautoscalers",
     claims: PersistentVolumeClaim = "core/persistentvolumeclaims",
@@ -111,7 +113,7 @@ observed! {
 
 /// Who owns which field is nobody's business here, and more than half of many an object.
 /// An object is kept without its version: that is the commit's.
-fn read<T: DeserializeOwned + Resource>(bytes: &[u8], version: Revision) -> serde_json::Result<T> {
+pub fn read<T: DeserializeOwned + Resource>(bytes: &[u8], version: Revision) -> serde_json::Result<T> {
     let mut object: T = serde_json::from_slice(bytes)?;
     object.meta_mut().resource_version = Some(version.to_string());
     object.meta_mut().managed_fields = None;

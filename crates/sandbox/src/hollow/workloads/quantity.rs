@@ -51,7 +51,7 @@ pub fn amounts(quantities: Option<&BTreeMap<String, Quantity>>) -> Amounts {
     quantities.into_iter().flatten().map(|(name, quantity)| (name.clone(), milli(quantity))).collect()
 }
 
-fn add(sum: &mut Amounts, more: &Amounts) {
+pub fn add(sum: &mut Amounts, more: &Amounts) {
     for (name, amount) in more {
         *sum.entry(name.clone()).or_default() += amount;
     }
@@ -64,7 +64,7 @@ fn most(sum: &mut Amounts, other: &Amounts) {
     }
 }
 
-fn asked(container: &Container) -> Amounts {
+pub fn asked(container: &Container) -> Amounts {
     amounts(container.resources.as_ref().and_then(|resources| resources.requests.as_ref()))
 }
 
