@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use anyhow::{Context, Result};
 use api::app::{Catalog, CatalogSpec, ConfigRefs, Repository};
 use delivery::{
-    app::values::APP_VALUES,
+    app::values::{APP_VALUES, WITHOUT_CLUSTER_VALUES},
     embedded::{self, Beside, Embedded},
 };
 use jiff::Timestamp;
@@ -33,7 +33,7 @@ const OWNER: (&str, &str) = ("app.kubernetes.io/managed-by", MANAGER);
 
 /// One chart of the upstream catalog.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Entry {
     #[expect(dead_code, reason = "for whoever reads the file")]
     name: String,
@@ -45,6 +45,9 @@ struct Entry {
     namespace: String,
     #[serde(default)]
     values: serde_json::Map<String, serde_json::Value>,
+    /// It refuses values that it does not know, so those of the cluster are kept from it.
+    #[serde(default)]
+    without_cluster_values: bool,
 }
 
 /// The charts of this binary, found at their address by whoever fetches with this.
@@ -115,8 +118,11 @@ fn own(name: &str) -> Catalog {
 fn upstream() -> Result<(Catalog, Vec<ConfigMap>)> {
     let entries: Vec<Entry> = serde_saphyr::from_str(UPSTREAM).context("read the upstream catalog")?;
     let mut repositories: Vec<Repository> = Vec::new();
-    let mut maps = Vec::new();
+    let (mut maps, mut without) = (Vec::new(), Vec::new());
     for entry in entries {
+        if entry.without_cluster_values {
+            without.push(entry.chart.clone());
+        }
         let repository = helm(&entry.repository);
         if !repositories.contains(&repository) {
             repositories.push(repository);
@@ -148,6 +154,7 @@ fn upstream() -> Result<(Catalog, Vec<ConfigMap>)> {
     let mut catalog = Catalog { metadata: metadata("upstream", "community"), spec, status: None };
     // What it offers is too much to be kept as objects: the indexes of others have thousands of versions.
     catalog.annotations_mut().insert(APP_VALUES.to_owned(), "upstream".to_owned());
+    catalog.annotations_mut().insert(WITHOUT_CLUSTER_VALUES.to_owned(), without.join(","));
     Ok((catalog, maps))
 }
 

@@ -14,6 +14,10 @@ const ENDS: [i32; 3] = [50, 100, 150];
 /// the catalog's own values. What is not there is nothing.
 pub const APP_VALUES: &str = "delivery.skep.dev/app-values";
 
+/// On a Catalog: charts, separated by commas, that are not given the values of the cluster (`<id>-cluster-values`), since they refuse
+/// values that they do not know.
+pub const WITHOUT_CLUSTER_VALUES: &str = "delivery.skep.dev/without-cluster-values";
+
 /// Whose values a layer holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
@@ -87,6 +91,11 @@ pub fn layers(app: &App, catalog: &Catalog, kind: ConfigKind) -> Vec<Layer> {
             object: ObjectRef { name: extra.name.clone(), namespace: extra.namespace.clone() },
         }));
         start = end;
+    }
+    let without = catalog.metadata.annotations.as_ref().and_then(|all| all.get(WITHOUT_CLUSTER_VALUES));
+    if without.is_some_and(|charts| charts.split(',').any(|chart| chart.trim() == app.spec.name)) {
+        let cluster_values = app.cluster_values();
+        layers.retain(|layer| layer.object.name != cluster_values);
     }
     layers
 }
@@ -216,6 +225,22 @@ mod tests {
         assert_eq!(names(&maps)[..3], ["catalog", "up-hello-values", "b1"]);
         assert_eq!(maps[1].object.namespace, "default");
         assert_eq!(merged(&maps[1..2], ConfigKind::ConfigMap, |_| None), Ok(Some(Table::new())), "it may be missing");
+    }
+
+    #[test]
+    fn a_catalog_may_keep_the_values_of_the_cluster_from_a_chart() {
+        let own = |name: &str| json!({"configMap": {"name": name, "namespace": "n"}, "secret": {"name": name, "namespace": "n"}});
+        let mut app = app(&json!({"config": own("a1-cluster-values"), "userConfig": own("user")}));
+        app.metadata.namespace = Some("org-acme".into());
+        app.metadata.labels = Some(BTreeMap::from([("giantswarm.io/cluster".to_owned(), "a1".to_owned())]));
+        let mut catalog = catalog(&json!(null));
+        for (charts, expected) in [("other", 2), ("other, hello", 1)] {
+            let annotation = (WITHOUT_CLUSTER_VALUES.to_owned(), charts.to_owned());
+            catalog.metadata.annotations = Some(BTreeMap::from([annotation]));
+            for kind in [ConfigKind::ConfigMap, ConfigKind::Secret] {
+                assert_eq!(layers(&app, &catalog, kind).len(), expected, "{charts}");
+            }
+        }
     }
 
     #[test]
