@@ -14,6 +14,7 @@ use std::{
 use control::Clock;
 use delivery::release::{Chance, Difference, Engine, Limits, Namespace, Options, Outcome, Request};
 use helm::{
+    Prepared,
     chart::{Chart, Files, archive, ignore},
     values::Table,
     world::KeyKind,
@@ -41,7 +42,7 @@ async fn main() -> Result<(), Failure> {
     let number =
         |name: &str| rest.iter().skip_while(|word| *word != name).nth(1).and_then(|word| word.parse::<i64>().ok());
     let chart = match rest.first().filter(|_| ["install", "upgrade", "diff"].contains(&operation.as_str())) {
-        Some(path) => Some(read(Path::new(path))?),
+        Some(path) => Some(Arc::new(Prepared::new(read(Path::new(path))?))),
         None => None,
     };
     let mut values = Table::new();

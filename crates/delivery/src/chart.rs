@@ -1,4 +1,5 @@
 //! What becomes of a Chart: a release in the cluster that it is in.
 
+pub mod archives;
 pub mod controller;
 pub mod decision;

@@ -21,7 +21,7 @@ use crate::{
         values::{APP_VALUES, Contents},
     },
     catalog::{self, Catalogs},
-    chart::controller::{Archives, Charts},
+    chart::{archives::Archives, controller::Charts},
     figures::Figures,
     repository::{Access, Repositories, grant},
     target::{Surroundings, Targets},

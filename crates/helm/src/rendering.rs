@@ -57,6 +57,12 @@ impl Prepared {
         &self.chart
     }
 
+    /// Bytes of the templates that have been read so far; one counts for each chart that has it under a name of its own. What is kept of
+    /// them grows with it.
+    pub fn read_bytes(&self) -> usize {
+        self.parsed.0.lock().unwrap_or_else(PoisonError::into_inner).values().map(|(data, _)| data.len()).sum()
+    }
+
     /// As [`render`].
     ///
     /// # Errors

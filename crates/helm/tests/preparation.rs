@@ -54,6 +54,18 @@ fn a_prepared_chart_becomes_what_one_becomes_that_is_read_anew() {
 }
 
 #[test]
+fn what_was_read_is_counted_once_however_often_it_is_rendered() {
+    let prepared = Prepared::new(chart());
+    assert_eq!(prepared.read_bytes(), 0);
+    let sizes = |path: &str| FILES.iter().filter(|(name, _)| *name == path).map(|(_, text)| text.len()).sum::<usize>();
+    for _ in 0..2 {
+        of(&prepared, "");
+        // The chart that is there under two names counts twice.
+        assert_eq!(prepared.read_bytes(), sizes("templates/t") + 2 * sizes("charts/s/templates/t"));
+    }
+}
+
+#[test]
 fn a_prepared_chart_is_rendered_by_many_at_once() {
     let prepared = Prepared::new(chart());
     std::thread::scope(|scope| {

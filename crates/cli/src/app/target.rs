@@ -101,7 +101,7 @@ pub async fn credentials(client: &Client, catalog: &api::app::Catalog) -> Result
 }
 
 /// The chart that the app asks for, fetched from its catalog.
-async fn archive(client: &Client, state: &State, charts: Charts) -> Result<helm::chart::Chart> {
+async fn archive(client: &Client, state: &State, charts: Charts) -> Result<Arc<helm::Prepared>> {
     let State { app, catalog, .. } = state;
     let (transport, secret) = (charts()?, credentials(client, catalog).await?);
     let access =
@@ -117,5 +117,5 @@ async fn archive(client: &Client, state: &State, charts: Charts) -> Result<helm:
     let reached = access(&url).map_err(anyhow::Error::msg).with_context(what)?;
     let fetched = repositories.archive(&reached, &url, digest.as_deref()).await.with_context(what)?;
     let files = helm::chart::archive::unpack(&fetched.archive).with_context(what)?;
-    helm::chart::Chart::load(&files).with_context(what)
+    Ok(Arc::new(helm::Prepared::new(helm::chart::Chart::load(&files).with_context(what)?)))
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use api::app::{Chart, ChartConfigRef, ChartRelease, ChartStatus, PLATFORM_NAMESPACE, Quoted};
+use api::app::{Chart, ChartConfigRef, ChartRelease, ChartStatus, PLATFORM_NAMESPACE};
 use control::{Error, Key, Outcome, Reconcile, Result, bounded};
 use helm::values::{self, Table};
 use jiff::{SignedDuration, Timestamp};
@@ -22,13 +22,9 @@ use super::decision::{
     CHECKSUM, CORDON_REASON, Decision, FAILURES_MAX, FORCE, ROLLBACKS, ROLLBACKS_MAX, Standing, decide, hash, merged,
 };
 use crate::{
-    app::{
-        chart::{FINALIZER, owner},
-        source::{self, PULL_FAILED, Source, Way},
-    },
+    app::{chart::FINALIZER, source::PULL_FAILED},
     controllers::Context,
     release::{self, Engine, Namespace, Options, Outcome as Made, Release, Request, Status},
-    repository,
     target::{APP_NAMESPACE, Place},
 };
 
@@ -214,7 +210,7 @@ impl Charts {
             }
         };
         let is_new = seen.standing.revision == 0 || seen.standing.status == Some(Status::PendingInstall);
-        let two_steps = archive.metadata.annotations.contains_key(TWO_STEPS)
+        let two_steps = archive.chart().metadata.annotations.contains_key(TWO_STEPS)
             && !chart.annotations().contains_key(CHECKSUM)
             && seen.standing.revision <= 2;
         let options = options(chart, is_new);
@@ -502,75 +498,5 @@ fn told(release: &Release, reason: Option<String>) -> ChartStatus {
             revision: Some(release.version),
             status: release.info.status.text().to_owned(),
         },
-    }
-}
-
-/// Charts that were fetched and read, by where they are from.
-#[derive(Default)]
-pub struct Archives(Mutex<Kept>);
-
-#[derive(Default)]
-struct Kept {
-    by_digest: HashMap<String, Arc<helm::chart::Chart>>,
-    /// The oldest first.
-    order: std::collections::VecDeque<String>,
-    bytes: usize,
-}
-
-/// Charts that are kept for those who ask next, by what their files take unpacked.
-const KEPT_BYTES_MAX: usize = 64 << 20;
-
-impl Archives {
-    /// The helm chart of a Chart; why not, for the status.
-    async fn get(&self, context: &Context, chart: &Chart) -> Result<Arc<helm::chart::Chart>, String> {
-        let url = chart.spec.tarball_url.as_str();
-        let app = owner(chart).and_then(|key| context.caches.apps.get(&key));
-        let catalog = app.as_ref().and_then(|app| context.catalog(app));
-        let failed = |why: &str| format!("pulling chart {} failed: {why}", Quoted(url));
-        let access = context.access(catalog.as_deref(), url).map_err(|why| failed(&why))?;
-        let expected = match (&app, &catalog) {
-            (Some(app), Some(catalog)) => {
-                let access = |url: &str| context.access(Some(catalog), url);
-                let way = Way { repositories: &context.repositories, access: &access };
-                let source = Source { url: url.to_owned(), version: chart.spec.version.clone() };
-                source::digest(way, app, catalog, &source).await
-            }
-            _ => None,
-        };
-        let fetched = context.repositories.archive(&access, url, expected.as_deref()).await;
-        let fetched = fetched.map_err(|error| match error.class {
-            repository::Class::Missing => format!("chart {} not found: {}", Quoted(url), error.what),
-            _ => failed(&error.what),
-        })?;
-        if let Some(known) = self.0.lock().by_digest.get(&fetched.digest) {
-            return Ok(known.clone());
-        }
-        let (digest, archive) = (fetched.digest.clone(), fetched.archive.clone());
-        let read = tokio::task::spawn_blocking(move || {
-            let files = helm::chart::archive::unpack(&archive)?;
-            let bytes = files.values().map(|data| data.len()).sum::<usize>();
-            helm::chart::Chart::load(&files).map(|chart| (Arc::new(chart), bytes))
-        });
-        let read = read.await.map_err(|ended| failed(&ended.to_string()))?;
-        let (chart, bytes) = read.map_err(|error| failed(&error.to_string()))?;
-        self.0.lock().keep(digest, chart.clone(), bytes);
-        Ok(chart)
-    }
-}
-
-impl Kept {
-    fn keep(&mut self, digest: String, chart: Arc<helm::chart::Chart>, bytes: usize) {
-        if self.by_digest.insert(digest.clone(), chart).is_none() {
-            self.order.push_back(digest);
-            self.bytes += bytes;
-        }
-        while self.bytes > KEPT_BYTES_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            if let Some(gone) = self.by_digest.remove(&oldest) {
-                let files = gone.templates.iter().chain(&gone.files);
-                self.bytes = self.bytes.saturating_sub(files.map(|file| file.data.len()).sum());
-            }
-        }
     }
 }

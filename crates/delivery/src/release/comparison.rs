@@ -63,7 +63,7 @@ impl Engine {
     /// # Errors
     /// What would keep it from beginning.
     pub async fn diff(&self, request: &Request<'_>) -> Result<Vec<Difference>> {
-        chart::complete(request.chart)?;
+        chart::complete(request.chart.chart())?;
         let (heads, last) = self.latest(request.name, request.namespace).await?;
         self.cluster().discover().await?;
         let prepared = self.prepare(request, &heads, last.as_ref()).await?;

@@ -6,10 +6,10 @@ mod preparation;
 mod progress;
 mod removal;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use control::Clock;
-use helm::{chart::Chart, values::Table};
+use helm::{Prepared, values::Table};
 use jiff::Timestamp;
 use kube::{Client, api::PropagationPolicy};
 use serde::{Deserialize, Serialize};
@@ -130,7 +130,8 @@ impl From<Propagation> for PropagationPolicy {
 pub struct Request<'r> {
     pub name: &'r str,
     pub namespace: &'r str,
-    pub chart: &'r Chart,
+    /// Who keeps it for the next request spares reading its templates anew.
+    pub chart: &'r Arc<Prepared>,
     /// What is set over the chart's values: all of it, nothing is taken from the last revision.
     pub values: &'r Table,
     pub options: &'r Options,

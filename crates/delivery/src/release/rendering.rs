@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
 
 use helm::{
-    Rendered,
+    Prepared, Rendered,
     chart::Chart,
     manifests::{self, Manifests},
     release::Capabilities,
@@ -53,15 +53,16 @@ pub async fn rendered(
     cluster: &Cluster,
     chance: &Chance,
     now: Timestamp,
-    chart: &Chart,
+    prepared: &Arc<Prepared>,
     values: &Table,
     release: &helm::release::Release,
 ) -> Result<Page> {
+    let chart = prepared.chart();
     let served = cluster.served().await?;
     let rendering = Arc::new(Rendering {
         chance: chance.clone(),
         now,
-        chart: chart.clone(),
+        chart: Arc::clone(prepared),
         values: values.clone(),
         release: release.clone(),
         capabilities: Capabilities::of(&served.version, served.api_versions.clone()),
@@ -91,7 +92,7 @@ pub async fn rendered(
 struct Rendering {
     chance: Chance,
     now: Timestamp,
-    chart: Chart,
+    chart: Arc<Prepared>,
     values: Table,
     release: helm::release::Release,
     capabilities: Capabilities,
@@ -122,7 +123,7 @@ impl Rendering {
                 }
             }),
         };
-        let rendered: Result<Rendered, _> = helm::render(chart, values, release, capabilities, world);
+        let rendered: Result<Rendered, _> = chart.render(values, release, capabilities, world);
         let page = rendered.and_then(|rendered| manifests::sorted(&rendered)).map_err(Error::from);
         (page, asked.take())
     }

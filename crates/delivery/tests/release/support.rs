@@ -11,7 +11,7 @@ use std::{
 use apiserver::{Options as ServerOptions, Profile, Server, User};
 use control::Clock;
 use delivery::release::{Chance, Engine, Limits, Options, Outcome, Release, Request, Result};
-use helm::{chart::Chart, values::Table};
+use helm::{Prepared, chart::Chart, values::Table};
 use http::Method;
 use jiff::Timestamp;
 use kube::{
@@ -225,7 +225,7 @@ pub fn job(name: &str, events: &str, more: &str) -> String {
 
 /// A request for a release `shop` with one value.
 pub struct Wish {
-    pub chart: Chart,
+    pub chart: Arc<Prepared>,
     pub values: Table,
     pub options: Options,
     pub token: String,
@@ -233,6 +233,7 @@ pub struct Wish {
 
 impl Wish {
     pub fn new(chart: Chart, color: &str) -> Self {
+        let chart = Arc::new(Prepared::new(chart));
         Self { chart, values: values(&json!({"color": color})), options: Options::default(), token: String::new() }
     }
 

@@ -157,7 +157,7 @@ fn told(parts: &[&str]) -> Sha256 {
 pub fn digest(request: &Request<'_>) -> String {
     let values = Json::Object(request.values.clone()).to_string();
     let mut sum = told(&["deploy", request.name, request.namespace, request.token, &values]);
-    chart::sum(request.chart, &mut sum);
+    chart::sum(request.chart.chart(), &mut sum);
     text(sum)
 }
 

@@ -69,7 +69,7 @@ impl Engine {
         if !is_there && upgrades && !request.options.install {
             return Err(Error::NotFound(format!("{:?} has no deployed releases", request.name)));
         }
-        chart::complete(request.chart)?;
+        chart::complete(request.chart.chart())?;
         if !is_there
             && !request.options.skip_crds
             && let Some(waiting) = self.define(request).await?
@@ -131,7 +131,7 @@ impl Engine {
                 notes,
                 ..Info::default()
             },
-            chart: chart::recorded(request.chart),
+            chart: chart::recorded(request.chart.chart()),
             config: request.values.clone(),
             manifest,
             hooks,
@@ -245,7 +245,7 @@ impl Engine {
     /// Makes the definitions in `crds/` that are not there, and waits for them.
     async fn define(&self, request: &Request<'_>) -> Result<Option<Outcome>> {
         let mut definitions = Vec::new();
-        for file in helm::crds(request.chart, request.values)? {
+        for file in helm::crds(request.chart.chart(), request.values)? {
             let text = String::from_utf8_lossy(&file.data).into_owned();
             for manifest in manifests::sorted(&[(file.name.clone(), text)].into())?.objects {
                 read(&manifest.content, &file.name, &mut definitions)?;

@@ -1,0 +1,177 @@
+//! Charts that were fetched and read: once for all clusters that they go to.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use api::app::{Chart, Quoted};
+use helm::{Prepared, chart};
+use parking_lot::Mutex;
+
+use crate::{
+    app::{
+        chart::owner,
+        source::{self, Source, Way},
+    },
+    controllers::Context,
+    repository,
+};
+
+/// Charts that are kept for those who ask next, by about what they take.
+const KEPT_BYTES_MAX: usize = 64 << 20;
+/// What is kept of a template takes about so many times its bytes: 5 to 14 were measured.
+const READ_COST: usize = 10;
+
+/// By the digests of their archives.
+#[derive(Default)]
+pub struct Archives(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    by_digest: HashMap<String, One>,
+    /// What was asked for last is at the end.
+    order: VecDeque<String>,
+}
+
+struct One {
+    chart: Arc<Prepared>,
+    /// Of its files, unpacked.
+    bytes: usize,
+}
+
+impl One {
+    /// Grows while templates are read.
+    fn weight(&self) -> usize {
+        self.bytes.saturating_add(self.chart.read_bytes().saturating_mul(READ_COST))
+    }
+}
+
+impl Archives {
+    /// The helm chart of a Chart; why not, for the status.
+    pub async fn get(&self, context: &Context, chart: &Chart) -> Result<Arc<Prepared>, String> {
+        let url = chart.spec.tarball_url.as_str();
+        let app = owner(chart).and_then(|key| context.caches.apps.get(&key));
+        let catalog = app.as_ref().and_then(|app| context.catalog(app));
+        let failed = |why: &str| format!("pulling chart {} failed: {why}", Quoted(url));
+        let access = context.access(catalog.as_deref(), url).map_err(|why| failed(&why))?;
+        let expected = match (&app, &catalog) {
+            (Some(app), Some(catalog)) => {
+                let access = |url: &str| context.access(Some(catalog), url);
+                let way = Way { repositories: &context.repositories, access: &access };
+                let source = Source { url: url.to_owned(), version: chart.spec.version.clone() };
+                source::digest(way, app, catalog, &source).await
+            }
+            _ => None,
+        };
+        let fetched = context.repositories.archive(&access, url, expected.as_deref()).await;
+        let fetched = fetched.map_err(|error| match error.class {
+            repository::Class::Missing => format!("chart {} not found: {}", Quoted(url), error.what),
+            _ => failed(&error.what),
+        })?;
+        if let Some(known) = self.0.lock().find(&fetched.digest) {
+            return Ok(known);
+        }
+        let (digest, archive) = (fetched.digest.clone(), fetched.archive.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let files = chart::archive::unpack(&archive)?;
+            let bytes = files.values().map(|data| data.len()).sum::<usize>();
+            chart::Chart::load(&files).map(|chart| (Arc::new(Prepared::new(chart)), bytes))
+        });
+        let read = read.await.map_err(|ended| failed(&ended.to_string()))?;
+        let (chart, bytes) = read.map_err(|error| failed(&error.to_string()))?;
+        Ok(self.0.lock().keep(digest, chart, bytes))
+    }
+}
+
+impl Kept {
+    fn find(&mut self, digest: &str) -> Option<Arc<Prepared>> {
+        let chart = self.by_digest.get(digest)?.chart.clone();
+        if let Some(at) = self.order.iter().position(|kept| kept == digest) {
+            let found = self.order.remove(at);
+            self.order.extend(found);
+        }
+        self.trim(KEPT_BYTES_MAX);
+        Some(chart)
+    }
+
+    /// Who reads the same at the same time gets the one that was first.
+    fn keep(&mut self, digest: String, chart: Arc<Prepared>, bytes: usize) -> Arc<Prepared> {
+        if let Some(first) = self.find(&digest) {
+            return first;
+        }
+        self.by_digest.insert(digest.clone(), One { chart: chart.clone(), bytes });
+        self.order.push_back(digest);
+        self.trim(KEPT_BYTES_MAX);
+        chart
+    }
+
+    fn trim(&mut self, max: usize) {
+        let mut all: usize = self.by_digest.values().map(One::weight).sum();
+        while all > max
+            && let Some(oldest) = self.order.pop_front()
+        {
+            all -= self.by_digest.remove(&oldest).map_or(0, |gone| gone.weight());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use helm::{
+        release::{Capabilities, Release},
+        values::Table,
+        world::World,
+    };
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn prepared() -> Arc<Prepared> {
+        let files = [
+            ("Chart.yaml", "apiVersion: v2\nname: a\nversion: 1.0.0\n"),
+            ("templates/map.yaml", "kind: ConfigMap # {{ 1 }}"),
+        ];
+        let files = files.map(|(name, text)| (name.to_owned(), Arc::from(text.as_bytes())));
+        Arc::new(Prepared::new(chart::Chart::load(&files.into()).unwrap()))
+    }
+
+    #[test]
+    fn one_byte_more_than_the_limit_lets_the_chart_go_that_nobody_asked_for_longest() {
+        let mut kept = Kept::default();
+        for (digest, bytes) in [("a", KEPT_BYTES_MAX / 2), ("b", KEPT_BYTES_MAX - KEPT_BYTES_MAX / 2)] {
+            kept.keep(digest.to_owned(), prepared(), bytes);
+        }
+        assert!(kept.find("b").is_some() && kept.find("a").is_some());
+        kept.keep("c".to_owned(), prepared(), 1);
+        assert!(kept.find("b").is_none() && kept.find("a").is_some() && kept.find("c").is_some());
+        kept.keep("d".to_owned(), prepared(), KEPT_BYTES_MAX + 1);
+        assert_eq!((kept.order.len(), kept.by_digest.len()), (0, 0), "what is larger is not kept");
+    }
+
+    #[test]
+    fn what_was_read_of_templates_counts() {
+        let mut kept = Kept::default();
+        let chart = kept.keep("a".to_owned(), prepared(), 7);
+        kept.trim(7);
+        assert_eq!(kept.order.len(), 1);
+        let release = Release { name: "r".to_owned(), namespace: "n".to_owned(), revision: 1, is_upgrade: false };
+        let world = World::without_cluster(Timestamp::UNIX_EPOCH, |_| (), |_| Err("no keys".to_owned()));
+        let capabilities = Capabilities::of("v1.36.0", Vec::new());
+        chart.render(&Table::new(), &release, &capabilities, world).unwrap();
+        let bytes = "kind: ConfigMap # {{ 1 }}".len() * READ_COST + 7;
+        kept.trim(bytes);
+        assert_eq!(kept.order.len(), 1);
+        kept.trim(bytes - 1);
+        assert_eq!(kept.order.len(), 0);
+    }
+
+    #[test]
+    fn a_chart_that_two_read_at_once_is_kept_once() {
+        let mut kept = Kept::default();
+        let first = kept.keep("a".to_owned(), prepared(), 7);
+        let second = kept.keep("a".to_owned(), prepared(), 7);
+        assert!(Arc::ptr_eq(&first, &second));
+        assert_eq!((kept.by_digest.len(), kept.order.len()), (1, 1));
+    }
+}
