@@ -26,6 +26,37 @@ pub const PLATFORM_NAMESPACE: &str = "giantswarm";
 /// Where catalogs are looked for when an app does not say.
 pub const CATALOG_NAMESPACES: [&str; 2] = ["default", PLATFORM_NAMESPACE];
 
+/// What becomes of objects of a release that others have changed: an annotation of Apps, which their Charts get too. Not published.
+pub const DRIFT_ANNOTATION: &str = "delivery.skep.dev/drift";
+
+/// The values of [`DRIFT_ANNOTATION`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Drift {
+    /// What is declared is put back.
+    #[default]
+    Correct,
+    /// It is told, and stays as it is.
+    Warn,
+    /// Nobody looks.
+    Ignore,
+}
+
+impl Drift {
+    pub const NAMES: [(&str, Self); 3] = [("correct", Self::Correct), ("warn", Self::Warn), ("ignore", Self::Ignore)];
+
+    /// As an object's annotations say; the default where they say nothing.
+    ///
+    /// # Errors
+    /// The value that is none.
+    pub fn of(annotations: &BTreeMap<String, String>) -> Result<Self, &str> {
+        let Some(told) = annotations.get(DRIFT_ANNOTATION).filter(|told| !told.is_empty()) else {
+            return Ok(Self::default());
+        };
+        let found = Self::NAMES.iter().find(|(name, _)| name == told);
+        found.map(|(_, drift)| *drift).ok_or(told)
+    }
+}
+
 /// As Go prints text with `%#q`, in messages: in backquotes if it can stand in them.
 pub struct Quoted<'a>(pub &'a str);
 

@@ -3,3 +3,4 @@
 pub mod archives;
 pub mod controller;
 pub mod decision;
+pub mod drift;

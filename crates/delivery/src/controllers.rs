@@ -21,7 +21,7 @@ use crate::{
         values::{APP_VALUES, Contents},
     },
     catalog::{self, Catalogs},
-    chart::{archives::Archives, controller::Charts},
+    chart::{archives::Archives, controller::Charts, drift::Looks},
     figures::Figures,
     repository::{Access, Repositories, grant},
     target::{Surroundings, Targets},
@@ -80,6 +80,7 @@ pub struct Context {
     pub targets: Arc<Targets>,
     pub repositories: Arc<Repositories>,
     pub charts: Archives,
+    pub looks: Looks,
     pub transport: Arc<dyn Transport>,
     pub provider: String,
 }
@@ -143,6 +144,7 @@ async fn launch(options: Options, life: &Life) {
         targets,
         repositories: Arc::default(),
         charts: Archives::default(),
+        looks: Looks::default(),
         transport: options.transport,
         provider: options.provider,
     });

@@ -61,9 +61,21 @@ fn registry(context: &Context) -> Registry {
             cordons.get_or_create(&labels).set(until.as_second());
         }
     }
+    let drifts = Family::<Labels, Gauge>::default();
+    for (key, is_drifted) in context.looks.drifted() {
+        let Some(app) = caches.apps.get(&key) else { continue };
+        let labels =
+            vec![("name", key.name.clone()), ("namespace", key.namespace), ("cluster_id", app.cluster().to_owned())];
+        drifts.get_or_create(&labels).set(i64::from(is_drifted));
+    }
     let mut registry = Registry::default();
     registry.register("app_operator_app_info", "Managed apps status", infos);
     registry.register("app_operator_app_cordon_expire_time_seconds", "When the cordon of an app ends", cordons);
+    registry.register(
+        "delivery_release_drifted",
+        "Whether objects of an app's release are other than declared, since its last look",
+        drifts,
+    );
     registry
 }
 

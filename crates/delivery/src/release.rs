@@ -6,6 +6,7 @@ mod apply;
 mod chart;
 mod cluster;
 mod comparison;
+mod drift;
 mod engine;
 mod error;
 mod hooks;
@@ -18,6 +19,7 @@ pub mod storage;
 
 pub use self::{
     comparison::{Change, Difference, Verdict},
+    drift::{Field, Installed},
     engine::{Engine, Limits, Namespace, Options, Outcome, Propagation, Request},
     error::{Class, Error, Result},
     object::{Id, OBJECTS_MAX},

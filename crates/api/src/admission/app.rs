@@ -7,8 +7,8 @@ pub mod inspection;
 use serde_json::{Value, json};
 
 use crate::app::{
-    App, AppCatalogEntry, ConfigKind, ConfigRefs, LEGACY_VERSION, ORGANIZATION_PREFIX, ObjectRef, PLATFORM_NAMESPACE,
-    Quoted, Restrictions, UNIQUE_VERSION, VERSION_LABEL,
+    App, AppCatalogEntry, ConfigKind, ConfigRefs, DRIFT_ANNOTATION, Drift, LEGACY_VERSION, ORGANIZATION_PREFIX,
+    ObjectRef, PLATFORM_NAMESPACE, Quoted, Restrictions, UNIQUE_VERSION, VERSION_LABEL,
 };
 
 /// The webhook that users know the refusals by.
@@ -220,6 +220,21 @@ pub fn validate(app: &App, old: Option<&App>, beside: &Beside) -> Checked {
             Quoted(target)
         )),
         _ => Ok(()),
+    }
+}
+
+/// Judges what is to become of drift. Not published, and no reason to leave an app alone that says it already.
+///
+/// # Errors
+/// That it is none of the values.
+pub fn drift(app: &App) -> Checked {
+    let empty = Default::default();
+    match Drift::of(app.metadata.annotations.as_ref().unwrap_or(&empty)) {
+        Ok(_) => Ok(()),
+        Err(told) => {
+            let names = Drift::NAMES.map(|(name, _)| Quoted(name).to_string()).join(", ");
+            invalid(format!("annotation `{DRIFT_ANNOTATION}` is {}: it has to be one of {names}", Quoted(told)))
+        }
     }
 }
 

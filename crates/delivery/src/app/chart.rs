@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use api::app::{
-    App, Chart, ChartConfig, ChartConfigRef, ChartSpec, MANAGED_BY_LABEL, NamespaceConfig, PLATFORM_NAMESPACE,
-    VERSION_LABEL,
+    App, Chart, ChartConfig, ChartConfigRef, ChartSpec, DRIFT_ANNOTATION, MANAGED_BY_LABEL, NamespaceConfig,
+    PLATFORM_NAMESPACE, VERSION_LABEL,
 };
 use jiff::{SignedDuration, Timestamp};
 use kube::{ResourceExt, api::ObjectMeta};
@@ -80,7 +80,7 @@ pub fn desired(
 
 /// The app's own, what others have written on the Chart, and the pause of one that waits.
 fn annotations(app: &App, awaited: &[String], current: Option<&Chart>, now: Timestamp) -> BTreeMap<String, String> {
-    let own = app.annotations().iter().filter(|(key, _)| key.starts_with(PREFIX));
+    let own = app.annotations().iter().filter(|(key, _)| key.starts_with(PREFIX) || *key == DRIFT_ANNOTATION);
     let mut all: BTreeMap<String, String> = own.map(|(key, value)| (key.clone(), value.clone())).collect();
     all.insert(APP_NAME.to_owned(), app.name_any());
     all.insert(APP_NAMESPACE.to_owned(), app.namespace().unwrap_or_default());

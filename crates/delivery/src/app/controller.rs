@@ -114,6 +114,13 @@ fn is_paused(app: &App) -> bool {
     app.annotations().get(PAUSED).is_some_and(|paused| paused == "true")
 }
 
+/// Whether nobody is to do anything with what an app has brought: it is paused, cordoned or on its way out.
+pub fn is_left_alone(app: &App, now: Timestamp) -> bool {
+    let until = app.annotations().get(CORDON_UNTIL).filter(|until| !until.is_empty());
+    let is_cordoned = until.is_some_and(|until| until.parse::<Timestamp>().map_or(true, |until| now < until));
+    is_paused(app) || is_cordoned || app.metadata.deletion_timestamp.is_some()
+}
+
 fn decide(app: &App, failure: Option<&Failure>, now: Timestamp) -> Decision {
     if is_paused(app) {
         return Decision::Paused;

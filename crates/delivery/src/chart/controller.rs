@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// As the published controller calls itself in what it writes.
-const MANAGER: &str = "chart-operator";
+pub(super) const MANAGER: &str = "chart-operator";
 /// Charts with this annotation are upgraded once, without hooks, as soon as they are installed: the second time finds what the first has made.
 const TWO_STEPS: &str = "application.giantswarm.io/two-step-install";
 /// Service accounts that releases in the management cluster are made as: for the platform's own apps, and for those of tenants.
@@ -37,7 +37,7 @@ pub const PLATFORM_ACCOUNT: &str = "chart-operator";
 pub const TENANT_ACCOUNT: &str = "automation";
 const TENANTS_DEFAULT: &str = "default";
 /// A release that nobody has touched is looked at after so many seconds.
-const RESYNC_S: u64 = 600;
+pub(super) const RESYNC_S: u64 = 600;
 /// What only a change can mend is tried again after so many seconds.
 const BLOCKED_S: u64 = 60;
 /// Between two looks at what is under way.
@@ -58,11 +58,11 @@ struct Known {
 }
 
 pub struct Seen {
-    chart: Arc<Chart>,
-    place: Place,
-    client: Client,
-    engine: Arc<Engine>,
-    standing: Standing,
+    pub(super) chart: Arc<Chart>,
+    pub(super) place: Place,
+    pub(super) client: Client,
+    pub(super) engine: Arc<Engine>,
+    pub(super) standing: Standing,
     /// Why the releases are not to be seen.
     denied: Option<release::Error>,
     /// The values, if they had to be read, and their hash.
@@ -85,6 +85,7 @@ impl Reconcile for Charts {
         let (place, targets) = (Place::of_chart(key), &self.context.targets);
         let Some(chart) = targets.chart(&place, &key.name).filter(|chart| is_ours(chart)) else {
             self.known.lock().remove(key);
+            self.context.looks.forget(key);
             return Ok(None);
         };
         let account = account(&chart, &place);
@@ -111,7 +112,7 @@ impl Reconcile for Charts {
     async fn act(&self, key: &Key, seen: &Seen, decision: Decision) -> Result<Outcome> {
         match decision {
             Decision::Paused => Ok(Outcome::Settled),
-            Decision::Settled => Ok(Outcome::waiting("the next look at the release", RESYNC_S)),
+            Decision::Settled => self.look(key, seen).await,
             Decision::Later(after) => Ok(Outcome::Waiting { on: "the time to try again".to_owned(), after }),
             Decision::Cordoned => {
                 let mut status = seen.chart.status.clone().unwrap_or_default();
@@ -205,7 +206,7 @@ impl Charts {
         let archive = match self.context.charts.get(&self.context, chart).await {
             Ok(archive) => archive,
             Err(reason) => {
-                self.tell(key, seen, PULL_FAILED, reason.clone()).await?;
+                self.say(key, seen, PULL_FAILED, reason.clone()).await?;
                 return Ok(Outcome::waiting(reason, BLOCKED_S));
             }
         };
@@ -265,7 +266,7 @@ impl Charts {
 
     async fn refuse(&self, key: &Key, seen: &Seen, error: &release::Error) -> Result<Outcome> {
         let (status, reason) = refused(error, seen.standing.revision == 0);
-        self.tell(key, seen, status, reason.clone()).await?;
+        self.say(key, seen, status, reason.clone()).await?;
         Ok(Outcome::waiting(reason, BLOCKED_S))
     }
 
@@ -348,7 +349,7 @@ impl Charts {
     }
 
     /// A status without a release of this wish; what is known of an older one stays.
-    async fn tell(&self, key: &Key, seen: &Seen, status: &str, reason: String) -> Result<()> {
+    async fn say(&self, key: &Key, seen: &Seen, status: &str, reason: String) -> Result<()> {
         let mut after = seen.chart.status.clone().unwrap_or_default();
         status.clone_into(&mut after.release.status);
         after.reason = Some(reason);
@@ -409,7 +410,7 @@ impl Charts {
     }
 
     /// What a call to a cluster failed with, which may be none of the call but of the connection.
-    fn failed(&self, place: &Place, error: release::Error) -> Error {
+    pub(super) fn failed(&self, place: &Place, error: release::Error) -> Error {
         let is_silent = match &error {
             release::Error::Silent { .. } => true,
             release::Error::Api { source, .. } => !matches!(source.as_ref(), kube::Error::Api(_)),

@@ -164,7 +164,7 @@ impl<'a> Applying<'a> {
         new
     }
 
-    async fn put(&self, target: &Target) -> Result<()> {
+    pub async fn put(&self, target: &Target) -> Result<()> {
         let mut last = Error::Changed(target.id().to_string());
         for _ in 0..CONFLICTS_MAX {
             let tried = match self.cluster.get(target).await? {
@@ -245,7 +245,7 @@ pub async fn remove(
 }
 
 /// All that went wrong. What stays wrong is told before what may pass.
-fn all(results: Vec<Result<()>>) -> Result<()> {
+pub fn all(results: Vec<Result<()>>) -> Result<()> {
     let mut errors: Vec<Error> = results.into_iter().filter_map(Result::err).collect();
     if errors.is_empty() {
         return Ok(());

@@ -176,9 +176,18 @@ impl Cluster {
         }
     }
 
-    /// Many calls: so many at once as this cluster's limit says, in their order.
+    /// Many calls: so many at once as this cluster's limit says, in their order. The first that is not answered is the last one.
     pub async fn each<R, F: Future<Output = Result<R>>>(&self, calls: Vec<F>) -> Vec<Result<R>> {
-        stream::iter(calls).buffered(self.parallel).collect().await
+        let mut calls = stream::iter(calls).buffered(self.parallel);
+        let mut results = Vec::new();
+        while let Some(result) = calls.next().await {
+            let is_silent = matches!(result, Err(Error::Silent { .. }));
+            results.push(result);
+            if is_silent {
+                break;
+            }
+        }
+        results
     }
 
     /// What is there of each.

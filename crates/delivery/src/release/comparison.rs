@@ -1,16 +1,14 @@
-//! What is there beside what is to be there: what an upgrade would change, and what others have changed since.
+//! What is there beside what is to be there.
 
 use serde_json::{Map, Value as Json, json};
 
 use super::{
-    apply::{Applying, Owner, guarded, is_kept},
+    apply::{Applying, guarded, is_kept},
     chart,
-    cluster::{Cluster, Mode, Target},
+    cluster::{Mode, Target},
     engine::{Engine, Request},
-    error::{Error, Result},
-    merge::Extent,
-    object::{Id, objects},
-    record::Status,
+    error::Result,
+    object::Id,
 };
 
 /// So many fields of one object are named.
@@ -69,45 +67,11 @@ impl Engine {
         let prepared = self.prepare(request, &heads, last.as_ref()).await?;
         self.applying(&prepared, request.options).differences().await
     }
-
-    /// What differs between the objects of a release and its manifest.
-    ///
-    /// # Errors
-    /// That there is no such release, or that the cluster does not say.
-    pub async fn drift(&self, name: &str, namespace: &str) -> Result<Vec<Difference>> {
-        let targets = self.deployed(name, namespace).await?;
-        drifting(self.cluster(), Owner { name, namespace }, &targets).differences().await
-    }
-
-    /// Puts the objects of a release back to what its manifest says. What others added stays.
-    ///
-    /// # Errors
-    /// What could not be put back.
-    pub async fn correct(&self, name: &str, namespace: &str) -> Result<()> {
-        let targets = self.deployed(name, namespace).await?;
-        drifting(self.cluster(), Owner { name, namespace }, &targets).carry_out().await
-    }
-
-    async fn deployed(&self, name: &str, namespace: &str) -> Result<Vec<Target>> {
-        match self.latest(name, namespace).await?.1.map(|last| last.release) {
-            Some(last) if last.info.status == Status::Deployed => {
-                self.cluster().targets(objects(&last.manifest)?, namespace).await
-            }
-            Some(last) => Err(Error::Invalid(format!("release {name} is {}, not deployed", last.info.status.text()))),
-            None => Err(Error::NotFound(name.to_owned())),
-        }
-    }
-}
-
-/// The manifest upon itself: nothing of it is new.
-fn drifting<'a>(cluster: &'a Cluster, owner: Owner<'a>, targets: &'a Vec<Target>) -> Applying<'a> {
-    let old = std::slice::from_ref(targets);
-    Applying { cluster, owner, old, new: targets, extent: Extent::Whole, force: false, take_ownership: false }
 }
 
 impl Applying<'_> {
     /// What carrying this out would change; the cluster itself says what would be.
-    async fn differences(&self) -> Result<Vec<Difference>> {
+    pub async fn differences(&self) -> Result<Vec<Difference>> {
         let found = self.cluster.each(self.new.iter().map(|target| self.difference(target)).collect()).await;
         let mut found = found.into_iter().collect::<Result<Vec<_>>>()?;
         let gone = self.gone();
@@ -125,25 +89,27 @@ impl Applying<'_> {
         let Some(live) = self.cluster.get(target).await? else {
             return Ok(Difference::of(id, Verdict::Made, None, Some(target.object.json.clone())));
         };
-        let wanted = self.wanted(target, &live)?;
-        let would_be = if wanted == live {
-            live.clone()
-        } else {
-            // Defaults and the forms of quantities are the cluster's business.
-            match self.cluster.merge(target, &guarded(&live, &wanted), Mode::Dry).await {
-                Ok(would_be) => would_be,
-                // What can't be changed is told as it is wished.
-                Err(error) if error.code() == Some(422) => wanted,
-                Err(error) => return Err(error),
-            }
-        };
+        let would_be = self.would_be(target, &live).await?;
         Ok(Difference::of(id, Verdict::Changed, Some(live), Some(would_be)))
+    }
+
+    /// What an object that is there would become. Defaults and the forms of quantities are the cluster's business.
+    pub async fn would_be(&self, target: &Target, live: &Json) -> Result<Json> {
+        let wanted = self.wanted(target, live)?;
+        if wanted == *live {
+            return Ok(wanted);
+        }
+        match self.cluster.merge(target, &guarded(live, &wanted), Mode::Dry).await {
+            // What can't be changed is told as it is wished.
+            Err(error) if error.code() == Some(422) => Ok(wanted),
+            would_be => would_be,
+        }
     }
 }
 
 impl Difference {
     /// `verdict` is for what is not the same.
-    fn of(id: &Id, verdict: Verdict, before: Option<Json>, after: Option<Json>) -> Self {
+    pub(super) fn of(id: &Id, verdict: Verdict, before: Option<Json>, after: Option<Json>) -> Self {
         let [mut before, mut after] = [before, after].map(|side| side.map(plain));
         let mut changes = Vec::new();
         if before.is_some() && after.is_some() {

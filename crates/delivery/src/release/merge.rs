@@ -113,7 +113,7 @@ pub fn merged(id: &Id, old: Option<&Json>, new: &Json, live: &Json, extent: Exte
 }
 
 /// What only the server writes stays as it is there, whatever a manifest says.
-fn keep_servers_own(result: &mut Map<String, Json>, live: &Map<String, Json>, is_own: bool) {
+pub fn keep_servers_own(result: &mut Map<String, Json>, live: &Map<String, Json>, is_own: bool) {
     let put_back = |into: &mut Map<String, Json>, from: Option<&Map<String, Json>>, key: &str| {
         match from.and_then(|from| from.get(key)) {
             Some(value) => into.insert(key.to_owned(), value.clone()),

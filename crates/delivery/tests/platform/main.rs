@@ -3,5 +3,6 @@
 mod bad_input;
 mod clusters;
 mod delivery;
+mod drift;
 mod wishes;
 mod world;

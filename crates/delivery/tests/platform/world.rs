@@ -43,7 +43,7 @@ pub struct Cluster {
     server: Server,
     /// Calls to it are not answered.
     pub is_cut_off: AtomicBool,
-    /// Calls that were made to it, and those of them that write.
+    /// Calls that were made to it, and those of them that write: trials do not.
     pub calls: AtomicUsize,
     pub writes: AtomicUsize,
 }
@@ -63,7 +63,8 @@ impl Cluster {
             let (cluster, router) = (cluster.clone(), router.clone());
             async move {
                 cluster.calls.fetch_add(1, Ordering::SeqCst);
-                if request.method() != Method::GET {
+                let is_trial = request.uri().query().is_some_and(|query| query.contains("dryRun=All"));
+                if request.method() != Method::GET && !is_trial {
                     cluster.writes.fetch_add(1, Ordering::SeqCst);
                 }
                 if cluster.is_cut_off.load(Ordering::SeqCst) {
@@ -202,7 +203,7 @@ pub struct World {
     network: Arc<Network>,
     pub site: Arc<Site>,
     delivery: Option<Delivery>,
-    options: Options,
+    pub options: Options,
 }
 
 impl World {

@@ -1,6 +1,6 @@
 //! What would change, and what has changed.
 
-use delivery::release::{Difference, Verdict};
+use delivery::release::{Difference, Field, Verdict};
 use serde_json::json;
 
 use crate::support::{DEPLOYMENT, MAP, NS, Wish, World, chart, done};
@@ -92,4 +92,76 @@ async fn what_is_not_deployed_has_no_drift() {
     let world = World::new().await;
     let error = world.engine().drift("shop", NS).await.unwrap_err();
     assert_eq!(error.to_string(), "release: not found: shop");
+}
+
+#[tokio::test]
+async fn of_what_is_put_back_fields_can_be_left_as_they_are() {
+    let world = World::new().await;
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {password: x, more: w}\n";
+    done(Wish::new(chart(&[("map", MAP), ("web", DEPLOYMENT), ("secret", secret)]), "blue").install(&world).await);
+    world
+        .patch("/apis/apps/v1/namespaces/default/deployments/web", &json!({"spec": {"replicas": 5, "paused": true}}))
+        .await;
+    let image = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "evil"}]);
+    world.json_patch("/apis/apps/v1/namespaces/default/deployments/web", &image).await;
+    world.patch("/api/v1/namespaces/default/secrets/s", &json!({"data": {"password": "eg==", "more": "eg=="}})).await;
+    world.delete("/api/v1/namespaces/default/configmaps/shop").await;
+    let engine = world.engine();
+    let installed = engine.installed("shop", NS, Some(1)).await.unwrap();
+    let found = installed.drift().await.unwrap();
+    let id = |kind: &str| found.iter().find(|one| one.id.kind == kind).unwrap().id.clone();
+    let spared = [("Deployment", "spec.replicas"), ("Secret", "data.more")];
+    let spared = spared.map(|(kind, path)| Field { id: id(kind), path: path.to_owned() }).into();
+    installed.put_back(&[id("Deployment"), id("Secret")].into(), &spared).await.unwrap();
+    assert_eq!(
+        told(&installed.drift().await.unwrap()),
+        [
+            "Changed Secret s data.more: \"(hidden)\" -> \"(hidden)\"",
+            "Made ConfigMap shop",
+            "Changed Deployment web spec.replicas: 5 -> 2",
+        ]
+    );
+    let web = world.get("/apis/apps/v1/namespaces/default/deployments/web").await.unwrap();
+    assert_eq!(web["spec"]["paused"], true, "what is not the manifest's");
+}
+
+#[tokio::test]
+async fn a_kind_that_is_not_served_any_more_keeps_nothing_else_from_being_put_back() {
+    let world = World::new().await;
+    let definition = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: cars.x.test}\nspec:\n  group: x.test\n  scope: Namespaced\n  names: {kind: Car, plural: cars}\n  versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]\n";
+    let car = "apiVersion: x.test/v1\nkind: Car\nmetadata: {name: mini}\n";
+    let files = [("crds/cars.yaml", definition)];
+    done(Wish::new(crate::support::chart_with(&[("map", MAP), ("car", car)], &files), "blue").install(&world).await);
+    world.delete("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/cars.x.test").await;
+    world.delete("/api/v1/namespaces/default/configmaps/shop").await;
+    let engine = world.engine();
+    let installed = engine.installed("shop", NS, None).await.unwrap();
+    let found = installed.drift().await.unwrap();
+    assert_eq!(told(&found), ["Made ConfigMap shop", "Made Car mini"]);
+    let every = found.iter().map(|one| one.id.clone()).collect();
+    let error = installed.put_back(&every, &[].into()).await.unwrap_err();
+    assert_eq!(error.to_string(), "Car \"mini\": its kind is not served");
+    assert!(world.config_map("shop").await.is_some());
+}
+
+#[tokio::test]
+async fn the_charts_of_this_project_have_not_drifted_when_they_are_installed() {
+    let charts = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts");
+    let mut tried = 0;
+    for entry in std::fs::read_dir(charts).unwrap() {
+        let (name, path) = entry.map(|entry| (entry.file_name(), entry.path())).unwrap();
+        let name = name.to_string_lossy();
+        // They need kinds that are not there, or are no charts.
+        let needs_more = ["cluster-openstack", "default-apps-openstack", "metrics-server"].contains(&&*name);
+        if needs_more || !path.join("Chart.yaml").is_file() {
+            continue;
+        }
+        let world = World::new().await;
+        let wish = Wish::new(crate::support::chart_in(&path), "").with(|options| options.no_hooks = true);
+        let wish = Wish { values: Default::default(), ..wish };
+        let release = done(wish.install(&world).await);
+        tried += usize::from(release.manifest.contains("kind: "));
+        assert_eq!(told(&world.engine().drift("shop", NS).await.unwrap()), Vec::<String>::new(), "{name}");
+    }
+    assert!(tried >= 5, "{tried} charts with objects");
 }

@@ -46,6 +46,34 @@ async fn a_cluster_that_does_not_answer_holds_nobody_up() {
     assert_eq!(error.class(), delivery::release::Class::Retry);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_stops_to_answer_in_the_middle_is_called_no_more() {
+    let world = World::new().await;
+    let maps: Vec<(String, String)> = (0..40)
+        .map(|n| (format!("map-{n}"), format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: map-{n}}}\n")))
+        .collect();
+    let templates: Vec<(&str, &str)> = maps.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    done(Wish::new(chart(&templates), "blue").install(&world).await);
+    let router = world.server.service_as(User::master("test"));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let stops = tower::service_fn(move |request: http::Request<Body>| {
+        let (router, calls) = (router.clone(), Arc::clone(&counted));
+        async move {
+            let is_map = request.uri().path().contains("/configmaps/");
+            if is_map && calls.fetch_add(1, Ordering::SeqCst) >= 4 {
+                std::future::pending::<()>().await;
+            }
+            router.oneshot(request).await
+        }
+    });
+    let limits = Limits { call: Duration::from_secs(5), parallel: 4 };
+    let engine = Engine::new(Client::new(stops, NS), clock(), chance(), limits);
+    let error = engine.drift("shop", NS).await.unwrap_err();
+    assert!(error.to_string().ends_with("the cluster does not answer within 5 s"), "{error}");
+    assert!(calls.load(Ordering::SeqCst) <= 4 + 2 * 4, "{calls:?} of 40");
+}
+
 #[tokio::test]
 async fn so_many_calls_are_made_at_once_and_no_more() {
     let world = World::new().await;

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicUsize, Ordering},
@@ -11,7 +12,11 @@ use std::{
 use apiserver::{Options as ServerOptions, Profile, Server, User};
 use control::Clock;
 use delivery::release::{Chance, Engine, Limits, Options, Outcome, Release, Request, Result};
-use helm::{Prepared, chart::Chart, values::Table};
+use helm::{
+    Prepared,
+    chart::{Chart, Files, ignore},
+    values::Table,
+};
 use http::Method;
 use jiff::Timestamp;
 use kube::{
@@ -118,6 +123,13 @@ impl World {
         self.client().request(request).await.unwrap()
     }
 
+    pub async fn json_patch(&self, path: &str, patch: &Json) -> Json {
+        let (place, name) = path.rsplit_once('/').unwrap();
+        let patch = Patch::Json::<()>(serde_json::from_value(patch.clone()).unwrap());
+        let request = Raw::new(place).patch(name, &PatchParams::default(), &patch).unwrap();
+        self.client().request(request).await.unwrap()
+    }
+
     pub async fn patch_status(&self, path: &str, patch: &Json) -> Json {
         let (place, name) = path.rsplit_once('/').unwrap();
         let request =
@@ -205,6 +217,23 @@ pub fn chart_with(templates: &[(&str, &str)], others: &[(&str, &str)]) -> Chart 
         put((*name).to_owned(), text);
     }
     Chart::load(&files).unwrap()
+}
+
+/// One that is a folder of this machine.
+pub fn chart_in(path: &Path) -> Chart {
+    let (mut files, mut folders) = (Files::new(), vec![path.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let found = entry.unwrap().path();
+            if found.is_dir() {
+                folders.push(found);
+            } else {
+                let inner = found.strip_prefix(path).unwrap().to_string_lossy().into_owned();
+                files.insert(inner, Arc::from(std::fs::read(&found).unwrap()));
+            }
+        }
+    }
+    Chart::load(&ignore::kept(&files).unwrap()).unwrap()
 }
 
 pub fn values(json: &Json) -> Table {

@@ -2,12 +2,12 @@
 
 use api::{
     admission::app::{self, Beside, CHART_OPERATOR, Defaults, inspection},
-    app::{App, AppCatalogEntry, CATALOG_NAMESPACES, Catalog},
+    app::{App, AppCatalogEntry, CATALOG_NAMESPACES, Catalog, DRIFT_ANNOTATION},
     names,
 };
 use apiserver::{Denied, Operation, Request, Warning};
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client, api::ListParams};
+use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde_json::Value;
 
 use crate::work::PROVIDER;
@@ -70,11 +70,15 @@ pub async fn validate(client: &Client, request: &Request, object: &Value) -> Res
         return Ok(Vec::new());
     }
     let old = request.old.as_ref().and_then(|old| read(request, old));
+    let denied = |refusal: app::Refusal| Denied::Webhook { name: app::WEBHOOK, why: refusal.to_string() };
+    let drift = |app: &App| app.annotations().get(DRIFT_ANNOTATION).cloned();
+    if old.as_ref().is_none_or(|old| drift(old) != drift(&app)) {
+        app::drift(&app).map_err(denied)?;
+    }
     // What is written of an app besides its wishes is no reason to read what is beside it.
     if old.as_ref().is_some_and(|old| old.spec == app.spec && wishes(old) == wishes(&app)) {
         return Ok(Vec::new());
     }
-    let denied = |refusal: app::Refusal| Denied::Webhook { name: app::WEBHOOK, why: refusal.to_string() };
     inspection::inspect(
         &app,
         &request.user.name,

@@ -168,5 +168,10 @@ async fn apps_are_completed_and_judged_by_what_stands_beside_them() {
     let refused = apps.patch("hello", &PatchParams::default(), &Patch::Merge(&moved)).await.unwrap_err();
     let words = "target namespace for app `hello` cannot be changed from `hello` to `other`";
     assert!(matches!(refused, kube::Error::Api(status) if status.message == format!("{hook}{words}")));
+    let drift = |mode: &str| Patch::Merge(json!({"metadata": {"annotations": {"delivery.skep.dev/drift": mode}}}));
+    apps.patch("hello", &PatchParams::default(), &drift("warn")).await.unwrap();
+    let refused = apps.patch("hello", &PatchParams::default(), &drift("later")).await.unwrap_err();
+    let words = "annotation `delivery.skep.dev/drift` is `later`: it has to be one of `correct`, `warn`, `ignore`";
+    assert!(matches!(refused, kube::Error::Api(status) if status.message == format!("{hook}{words}")));
     server.shutdown().await;
 }

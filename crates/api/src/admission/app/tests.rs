@@ -341,3 +341,17 @@ fn strangers_install_no_operators_and_read_nobody_elses_values() {
     }));
     assert_eq!(judge(&private, "jane", &[]), "", "whoever may write there may read there");
 }
+
+#[test]
+fn what_is_to_become_of_drift_is_one_of_three_words() {
+    let judged = |told: &str| {
+        let app = app(json!({"metadata": {"annotations": {"delivery.skep.dev/drift": told}}}));
+        drift(&app).map_err(|refusal| refusal.to_string())
+    };
+    for told in ["", "correct", "warn", "ignore"] {
+        assert_eq!(judged(told), Ok(()), "{told}");
+    }
+    let text = "validation error: annotation `delivery.skep.dev/drift` is `Warn`: it has to be one of `correct`, `warn`, `ignore`";
+    assert_eq!(judged("Warn"), Err(text.to_owned()));
+    assert_eq!(drift(&app(json!({}))), Ok(()));
+}
