@@ -128,7 +128,11 @@ async fn awaited(client: &Client, app: &App) -> Option<String> {
     dependencies::names(app).next()?;
     let apps = Api::<App>::namespaced(client.clone(), &namespace(app)).list(&ListParams::default()).await.ok()?;
     let find = |name: &str| apps.items.iter().find(|other| other.name_any() == name).cloned().map(Into::into);
-    let missing = dependencies::missing(app, find);
+    let releases = match dependencies::names_releases(app) {
+        true => dependencies::releases(client, &namespace(app)).await.ok()?,
+        false => Default::default(),
+    };
+    let missing = dependencies::missing(app, &releases, find);
     (!missing.is_empty()).then(|| missing.join(", "))
 }
 

@@ -98,16 +98,8 @@ fn annotations(app: &App, awaited: &[String], current: Option<&Chart>, now: Time
     if awaited.is_empty() {
         return all;
     }
-    let started = text(PAUSE_STARTED).and_then(|started| started.parse::<Timestamp>().ok());
-    // Once the time is over it does not begin anew while the same Chart is there.
-    let waits = match (started, current) {
-        (Some(started), _) => now.duration_since(started) <= DEPENDENCIES_LIMIT,
-        (None, Some(chart)) => {
-            chart.creation_timestamp().is_none_or(|made| now.duration_since(made.0) <= DEPENDENCIES_LIMIT)
-        }
-        (None, None) => true,
-    };
-    if waits {
+    if may_wait(current, now) {
+        let started = current.and_then(pause_started);
         let names = awaited.join(", ");
         all.insert(PAUSED.to_owned(), "true".to_owned());
         all.insert(PAUSE_REASON.to_owned(), format!("Waiting for dependencies to be installed: {names}"));
@@ -115,6 +107,17 @@ fn annotations(app: &App, awaited: &[String], current: Option<&Chart>, now: Time
         all.insert(PAUSE_STARTED.to_owned(), started);
     }
     all
+}
+
+fn pause_started(chart: &Chart) -> Option<Timestamp> {
+    chart.annotations().get(PAUSE_STARTED).and_then(|started| started.parse().ok())
+}
+
+/// Whether an app may still wait for others. Once the time is over it does not begin anew while the same Chart is there.
+pub fn may_wait(current: Option<&Chart>, now: Timestamp) -> bool {
+    let Some(chart) = current else { return true };
+    let begun = pause_started(chart).or_else(|| chart.creation_timestamp().map(|made| made.0));
+    begun.is_none_or(|begun| now.duration_since(begun) <= DEPENDENCIES_LIMIT)
 }
 
 /// The App that a Chart is of.

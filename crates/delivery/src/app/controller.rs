@@ -185,7 +185,14 @@ impl Apps {
         let way = Way { repositories: &self.0.repositories, access: &access };
         let found = source::find(way, app, &catalog, chart).await;
         let namespace = app.namespace().unwrap_or_default();
-        let awaited = dependencies::missing(app, |name| self.0.caches.apps.get(&Key::new(&namespace, name)));
+        let now = self.0.writer.clock().now();
+        // Once nothing is waited for any more, nothing is asked.
+        let releases = match dependencies::names_releases(app) && chart::may_wait(chart, now) {
+            true => dependencies::releases(self.0.writer.client(), &namespace).await?,
+            false => BTreeMap::new(),
+        };
+        let find = |name: &str| self.0.caches.apps.get(&Key::new(&namespace, name));
+        let awaited = dependencies::missing(app, &releases, find);
         Ok(found.map(|source| Wish { source, values: texts, awaited }))
     }
 

@@ -86,6 +86,52 @@ async fn an_app_waits_for_those_it_depends_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_app_waits_for_releases_of_flux_too_where_it_says_so() {
+    let world = World::new().await;
+    let cluster = world.cluster("w1").await;
+    let depends = json!({"metadata": {"annotations": {
+        "app-operator.giantswarm.io/depends-on": "agent", "app-operator.giantswarm.io/depends-on-helmrelease": "true",
+    }}});
+    let is_waiting = async |name: &str| {
+        let charts: kube::Api<api::app::Chart> = kube::Api::namespaced(cluster.client(), "giantswarm");
+        let chart = charts.get_opt(name).await.ok().flatten();
+        chart.is_some_and(|chart| chart.metadata.annotations.unwrap()["chart-operator.giantswarm.io/paused"] == "true")
+    };
+    world.app("w1-early", "w1", &depends).await;
+    world.eventually("it waits where there is no Flux", async || is_waiting("early").await).await;
+    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    world
+        .create(&json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": "helmreleases.helm.toolkit.fluxcd.io"},
+            "spec": {"group": "helm.toolkit.fluxcd.io", "scope": "Namespaced", "names": {"kind": "HelmRelease", "plural": "helmreleases"},
+                "versions": [{"name": "v2beta2", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]},
+        }))
+        .await;
+    let release = |status: &str| {
+        json!({
+            "apiVersion": "helm.toolkit.fluxcd.io/v2beta2", "kind": "HelmRelease",
+            "metadata": {"name": "agent", "namespace": ORGANIZATION},
+            "spec": {"chart": {"spec": {"version": "3.0.0"}}},
+            "status": {"lastAttemptedRevision": "3.0.0", "history": [{"chartVersion": "3.0.0", "status": status}]},
+        })
+    };
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    world.create(&release("pending-install")).await;
+    world.app("w1-late", "w1", &depends).await;
+    world.eventually("it waits", async || is_waiting("late").await).await;
+    tokio::time::sleep(std::time::Duration::from_secs(120)).await;
+    assert!(is_waiting("late").await && is_waiting("early").await);
+    let kind = kube::core::GroupVersionKind::gvk("helm.toolkit.fluxcd.io", "v2beta2", "HelmRelease");
+    let kind = kube::api::ApiResource::from_gvk(&kind);
+    let releases = kube::Api::<kube::api::DynamicObject>::namespaced_with(world.client(), ORGANIZATION, &kind);
+    let patch = kube::api::Patch::Merge(release("deployed"));
+    releases.patch("agent", &kube::api::PatchParams::default(), &patch).await.unwrap();
+    world.until("w1-late", "deployed").await;
+    world.until("w1-early", "deployed").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn controllers_that_end_anywhere_go_on_and_make_each_revision_once() {
     let mut world = World::new().await;
     let cluster = world.cluster("w1").await;
