@@ -13,11 +13,12 @@ use crate::{
     admission::Rules,
     catalogs,
     install::{self, NAMESPACE, PORT, Target},
+    metrics::Metrics,
     plane::{LEASE, identity},
     settings::deletion_rules,
     state::Credential,
     webhooks,
-    work::{self, Means, Naming, Work},
+    work::{self, Figures, Means, Naming, Work},
 };
 
 /// The webhooks' certificate is made anew so often: it is valid for a year.
@@ -27,7 +28,7 @@ const RENEWAL: Duration = Duration::from_secs(30 * 24 * 3600);
 pub struct Arguments {
     #[command(flatten)]
     target: Target,
-    /// Where the webhooks listen
+    /// Where the webhooks and `/metrics` listen
     #[arg(long, default_value_t = SocketAddr::from(([0, 0, 0, 0], PORT)))]
     listen: SocketAddr,
     /// What must not be deleted yet (docs/guides/deletion-rules.md); the same as `skep install` was given
@@ -51,7 +52,9 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     tokio::spawn(stop.clone().run_until_cancelled_owned(renew(authority, names, tls)));
     let rules = Arc::new(Rules::default());
     let _ = rules.client.set(client.clone());
-    let serving = tokio::spawn(webhooks::serve(listener, renewed, rules, stop.clone()));
+    let figures = Figures::default();
+    let metrics = Metrics::new(client.clone(), figures.clone());
+    let serving = tokio::spawn(webhooks::serve(listener, renewed, rules, metrics, stop.clone()));
     let means = Means {
         client: client.clone(),
         act: Arc::new(move |namespace, name| acting(config.clone(), namespace, name).ok()),
@@ -59,7 +62,7 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
         deletion_rules,
         clouds,
         installation: arguments.naming.installation(),
-        figures: Default::default(),
+        figures,
     };
     let election = Election {
         client: client.clone(),

@@ -6,6 +6,7 @@ mod controllers;
 mod identity;
 mod install;
 mod machines;
+mod metrics;
 mod place;
 mod plane;
 mod rights;

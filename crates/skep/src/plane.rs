@@ -6,7 +6,6 @@ use anyhow::{Context, Result};
 use apiserver::{Options, Profile, Server, User};
 use axum::{BoxError, Router, response::Response};
 use control::{Clock, Election, Timing};
-use delivery::Figures;
 use fleet::deletion_rules::Rule;
 use http::Request;
 use kube::{Client, client::Body};
@@ -22,7 +21,7 @@ use crate::{
     security::Security,
     settings::Settings,
     state::{self, State},
-    work::{self, Means, Work},
+    work::{self, Figures, Means, Work},
 };
 
 /// The Lease of the process whose controllers work, where there are several.

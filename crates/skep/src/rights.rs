@@ -92,6 +92,11 @@ fn role(deletion_rules: &[Rule]) -> ClusterRole {
             resource_names: Some(vec![PLATFORM_ACCOUNT.to_owned(), TENANT_ACCOUNT.to_owned()]),
             ..rule(&[""], &["serviceaccounts"], &["impersonate"])
         },
+        // Who asks for metrics, and whether they may.
+        rule(&["authentication.k8s.io"], &["tokenreviews"], &["create"]),
+        rule(&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]),
+        // Whom apps may wait for.
+        rule(&["helm.toolkit.fluxcd.io"], &["helmreleases"], &["list"]),
         // Where extensions are.
         rule(&[""], &["services"], &["get"]),
         rule(&["openstack.k-orc.cloud"], &["images", "images/status"], &["get", "list", "watch", "update", "patch"]),

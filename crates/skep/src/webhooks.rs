@@ -9,7 +9,7 @@ use apiserver::{Admission, Denied, Operation, Request, User};
 use axum::{
     Json, Router,
     extract::DefaultBodyLimit,
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -23,7 +23,10 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Rules;
+use crate::{
+    admission::Rules,
+    metrics::{METRICS, Metrics},
+};
 
 pub const MUTATE: &str = "/mutate";
 pub const VALIDATE: &str = "/validate";
@@ -42,22 +45,24 @@ pub async fn serve(
     listener: TcpListener,
     tls: watch::Receiver<Arc<ServerConfig>>,
     rules: Arc<Rules>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let (sender, secured) = mpsc::channel(HANDSHAKES_MAX);
     let address = listener.local_addr()?;
     tokio::spawn(stop.clone().run_until_cancelled_owned(accept(listener, tls, sender)));
     let listener = Secured { secured, address };
-    axum::serve(listener, router(rules)).with_graceful_shutdown(stop.cancelled_owned()).await
+    axum::serve(listener, router(rules, metrics)).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
-fn router(rules: Arc<Rules>) -> Router {
+fn router(rules: Arc<Rules>, metrics: Arc<Metrics>) -> Router {
     let judges = rules.clone();
     Router::new()
         .route(MUTATE, post(|Json(review): Json<Value>| async move { admit(&rules, review, true).await }))
         .route(VALIDATE, post(|Json(review): Json<Value>| async move { admit(&judges, review, false).await }))
         .route(CONVERT, post(|Json(review): Json<Value>| async { convert(review) }))
         .route(HEALTH, get(|| async { "ok" }))
+        .route(METRICS, get(|headers: HeaderMap| async move { metrics.answer(&headers).await }))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use control::{Clock, Direct};
 use delivery::{
-    Delivery, Figures,
+    Delivery,
     release::Chance,
     target::{Act, Surroundings},
 };
@@ -34,8 +34,21 @@ pub struct Means {
     /// How repositories of charts are reached.
     pub charts: Arc<dyn Transport>,
     pub installation: Installation,
-    /// Where what is counted of apps can be read.
     pub figures: Figures,
+}
+
+/// Where what controllers count can be read, while they work.
+#[derive(Clone, Default)]
+pub struct Figures {
+    apps: delivery::Figures,
+    clusters: tenancy::Figures,
+}
+
+impl Figures {
+    /// In OpenMetrics' text form, without its end.
+    pub fn text(&self) -> String {
+        self.apps.text() + &self.clusters.text()
+    }
 }
 
 /// The running controllers.
@@ -62,7 +75,7 @@ impl Work {
             },
             transport: charts,
             provider: PROVIDER.to_owned(),
-            figures,
+            figures: figures.apps,
             concurrency: CONCURRENCY,
             longest: Default::default(),
         });
@@ -70,6 +83,7 @@ impl Work {
             client: client.clone(),
             clock: clock.clone(),
             installation,
+            figures: figures.clusters,
             concurrency: CONCURRENCY,
             longest: Default::default(),
         });

@@ -26,6 +26,7 @@ use kube::{
 
 pub use self::values::Installation;
 use self::values::{Facts, Problem};
+use crate::figures::Dangling;
 
 /// As the published controller calls itself in what it writes.
 pub const MANAGER: &str = "cluster-apps-operator";
@@ -48,6 +49,7 @@ pub struct Clusters {
     maps: Arc<Cache<ConfigMap>>,
     secrets: Arc<Cache<Secret>>,
     installation: Installation,
+    dangling: Arc<Dangling>,
 }
 
 pub struct Seen {
@@ -69,7 +71,12 @@ impl Clusters {
         clusters.feed(queue);
         feed_owner(&maps, queue);
         feed_owner(&secrets, queue);
-        Self { client: client.clone(), writer, clusters, maps, secrets, installation }
+        let dangling = Arc::default();
+        Self { client: client.clone(), writer, clusters, maps, secrets, installation, dangling }
+    }
+
+    pub fn dangling(&self) -> &Arc<Dangling> {
+        &self.dangling
     }
 
     pub async fn synced(&self) {
@@ -140,7 +147,10 @@ impl Reconcile for Clusters {
     type Plan = Plan;
 
     async fn observe(&self, key: &Key) -> Result<Option<Seen>> {
-        let Some(cluster) = self.clusters.get(key) else { return Ok(None) };
+        let Some(cluster) = self.clusters.get(key) else {
+            self.dangling.note(key, None);
+            return Ok(None);
+        };
         let id = id(&cluster);
         let at = |name: &str| Key::new(&key.namespace, name);
         let names = [format!("{id}-cluster-values"), format!("{id}-app-operator-values")];
@@ -149,6 +159,7 @@ impl Reconcile for Clusters {
         let goes = cluster.metadata.deletion_timestamp.is_some();
         let facts = if goes { Err(Problem::Goes) } else { self.facts(&cluster, &id).await? };
         let apps = if goes { self.apps(&key.namespace, &id).await? } else { Vec::new() };
+        self.dangling.note(key, (goes && is_held(&cluster)).then_some(apps.len()));
         Ok(Some(Seen { cluster, id, maps, secret, facts, apps }))
     }
 
@@ -172,6 +183,10 @@ impl Reconcile for Clusters {
     }
 }
 
+fn is_held(cluster: &Cluster) -> bool {
+    cluster.finalizers().iter().any(|name| name == FINALIZER)
+}
+
 fn is_flux(app: &App) -> bool {
     FLUX.iter().all(|label| app.labels().contains_key(*label))
 }
@@ -179,7 +194,7 @@ fn is_flux(app: &App) -> bool {
 /// The cluster stays until none of its apps is left; those of Flux go when Flux takes them away.
 fn removal(seen: &Seen) -> Plan {
     let mut plan = Plan::nothing();
-    if !seen.cluster.finalizers().iter().any(|name| name == FINALIZER) {
+    if !is_held(&seen.cluster) {
         return plan;
     }
     if !seen.apps.is_empty() {
@@ -199,7 +214,7 @@ fn values(seen: &Seen) -> Plan {
         Err(problem) => return Plan::waiting(problem.to_string(), LOOK_AGAIN_S),
     };
     let mut after = (*seen.cluster).clone();
-    if !after.finalizers().iter().any(|name| name == FINALIZER) {
+    if !is_held(&after) {
         after.finalizers_mut().push(FINALIZER.to_owned());
     }
     plan.update(&*seen.cluster, &after);

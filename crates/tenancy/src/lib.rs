@@ -3,11 +3,12 @@
 //! Left out so far: organizations, their roles, DNS.
 
 mod cluster_apps;
+mod figures;
 
 use control::{Clock, Life, Longest, Runner, Writer};
 use kube::Client;
 
-pub use self::cluster_apps::Installation;
+pub use self::{cluster_apps::Installation, figures::Figures};
 
 /// What the controllers need from their surroundings.
 #[derive(Clone)]
@@ -16,6 +17,8 @@ pub struct Options {
     pub client: Client,
     pub clock: Clock,
     pub installation: Installation,
+    /// Where what is counted of clusters' apps can be read.
+    pub figures: Figures,
     /// Reconciles at once, for each controller.
     pub concurrency: usize,
     /// Is told how long reconciles take.
@@ -45,5 +48,6 @@ async fn launch(options: Options, life: &Life) {
     let runner = Runner::new(options.concurrency, options.clock.clone()).measured(&options.longest);
     let clusters = cluster_apps::Clusters::start(&options.client, writer, options.installation, &runner.queue());
     clusters.synced().await;
+    options.figures.follow(clusters.dangling());
     life.spawn(runner, clusters);
 }
