@@ -52,6 +52,36 @@ kind: Nothing
 metadata: {name: broken}
 YAML
 "$helm" package "$work/broken" --destination "$work/repository" >/dev/null
+# A chart with two tests: one ends as its value says, the other is there only as long as it runs.
+mkdir -p "$work/probed/templates"
+echo '{apiVersion: v2, name: probed, version: 1.0.0}' >"$work/probed/Chart.yaml"
+echo 'code: "0"' >"$work/probed/values.yaml"
+cat >"$work/probed/templates/tests.yaml" <<'YAML'
+apiVersion: v1
+kind: Pod
+metadata:
+  name: answers
+  annotations:
+    helm.sh/hook: test
+    helm.sh/hook-weight: "1"
+    hollow.skep.dev/log: it answers
+    hollow.skep.dev/exit-code: {{ .Values.code | quote }}
+spec: {restartPolicy: Never, containers: [{name: curl, image: curl}]}
+---
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: counts
+  annotations:
+    helm.sh/hook: test-success
+    helm.sh/hook-delete-policy: hook-succeeded
+    helm.sh/hook-output-log-policy: hook-succeeded
+spec:
+  template:
+    metadata: {annotations: {hollow.skep.dev/log: one two three}}
+    spec: {restartPolicy: Never, containers: [{name: count, image: count}]}
+YAML
+"$helm" package "$work/probed" --destination "$work/repository" >/dev/null
 "$helm" repo index "$work/repository"
 python3 -u -m http.server --bind 127.0.0.1 --directory "$work/repository" 0 >"$work/http.log" 2>&1 &
 for _ in $(seq 100); do port=$(sed -n 's/.* port \([0-9]*\) .*/\1/p' "$work/http.log"); [ -n "$port" ] && break; sleep 0.1; done
@@ -185,6 +215,32 @@ says "+  replicas: 2"
 run 0 catalog mirror default hello-world --to "$work/mirror"
 [ -s "$work/mirror/index.yaml" ] || fail "no index in the mirror"
 ok "a chart that fails says why, and the catalog of the binary needs no repository"
+
+run 0 app install probed probed --catalog shop --cluster demo --target-namespace probed
+run 0 app test probed --filter name=counts
+says "one two three"
+silent "answers"
+run 0 app test probed --logs
+grep -Eq '^answers +Pod +Succeeded' "$work/out" || fail "answers has another phase"
+grep -Eq '^counts +Job +Succeeded' "$work/out" || fail "counts has another phase"
+says "it answers"
+theirs status probed -n probed >"$work/out"
+[ "$(grep -c '^Phase: *Succeeded' "$work/out")" = 2 ] || fail "helm status has other phases"
+[ -z "$(demo get jobs -n probed -o name)" ] || fail "the job is left"
+theirs test probed -n probed --filter name=answers --logs >"$work/out" || fail "helm test"
+says "POD LOGS: answers"
+says "it answers"
+run 1 app test probed --filter name=nothing
+says "its tests: counts, answers"
+run 0 app upgrade probed --set-string code=3
+run 1 app test probed
+says "pod answers failed"
+grep -Eq '^answers +Pod +Failed' "$work/out" || fail "answers has another phase"
+theirs status probed -n probed | grep -q '^Phase: *Failed' || fail "helm status does not know that it failed"
+run 0 app test hello
+says "has no tests"
+run 0 app uninstall probed
+ok "tests of a release run, with their logs, and the stock helm sees and runs the same"
 
 run 0 app uninstall fixed --no-wait
 run 0 app uninstall hello

@@ -9,6 +9,7 @@ mod restoration;
 mod show;
 mod state;
 mod target;
+mod test;
 mod uninstall;
 mod upgrade;
 mod values;
@@ -53,6 +54,8 @@ enum What {
     History(history::Arguments),
     /// Set version and values of an app back to those of a revision
     Rollback(history::Rollback),
+    /// Run the tests of an app's release in its cluster, as `helm test` does
+    Test(test::Arguments),
     /// Remove an app from its cluster
     Uninstall(uninstall::Arguments),
 }
@@ -93,6 +96,7 @@ pub async fn run(apps: Apps, charts: Charts) -> Result<u8> {
         What::Diff(arguments) => diff::run(*arguments, charts).await,
         What::History(arguments) => history::run(arguments, charts).await,
         What::Rollback(arguments) => history::roll_back(arguments, charts).await,
+        What::Test(arguments) => test::run(arguments, charts).await,
         What::Uninstall(arguments) => uninstall::run(arguments).await,
     }
 }

@@ -10,6 +10,7 @@ mod drift;
 mod engine;
 mod error;
 mod hooks;
+mod logs;
 mod merge;
 mod object;
 pub mod readiness;
@@ -20,8 +21,9 @@ pub mod storage;
 pub use self::{
     comparison::{Change, Difference, Verdict},
     drift::{Field, Installed},
-    engine::{Engine, Limits, Namespace, Options, Outcome, Propagation, Request},
+    engine::{Engine, Limits, Namespace, Options, Outcome, Propagation, Request, Selection, Testing},
     error::{Class, Error, Result},
+    logs::{Log, Output},
     object::{Id, OBJECTS_MAX},
     record::{Execution, Hook, Info, Phase, Release, Status},
     rendering::{Chance, LOOKUPS_MAX},

@@ -124,6 +124,8 @@ pub struct Hook {
     pub weight: i64,
     /// As `hook-succeeded`.
     pub delete_policies: Vec<String>,
+    /// When its logs are told; the same words.
+    pub output_log_policies: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -214,6 +216,7 @@ fn read(path: &str, content: &str, into: &mut Manifests) -> Result<()> {
             events,
             weight: text(&annotations, "helm.sh/hook-weight").parse().unwrap_or(0),
             delete_policies: listed("helm.sh/hook-delete-policy"),
+            output_log_policies: listed("helm.sh/hook-output-log-policy"),
             manifest,
         });
     }

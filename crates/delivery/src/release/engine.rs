@@ -5,6 +5,7 @@ mod operation;
 mod preparation;
 mod progress;
 mod removal;
+mod testing;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -14,10 +15,14 @@ use jiff::Timestamp;
 use kube::{Client, api::PropagationPolicy};
 use serde::{Deserialize, Serialize};
 
-pub use self::operation::Operation;
+pub use self::{
+    operation::Operation,
+    testing::{Selection, Testing},
+};
 use super::{
     cluster::Cluster,
     error::{Error, Result},
+    logs::Output,
     object::Id,
     record::{Release, Status},
     rendering::Chance,
@@ -165,11 +170,19 @@ pub struct Engine {
     cluster: Cluster,
     clock: Clock,
     chance: Chance,
+    output: Output,
 }
 
 impl Engine {
     pub fn new(client: Client, clock: Clock, chance: Chance, limits: Limits) -> Self {
-        Self { cluster: Cluster::new(client, limits.call, limits.parallel), clock, chance }
+        let cluster = Cluster::new(client, limits.call, limits.parallel);
+        Self { cluster, clock, chance, output: Output::traced() }
+    }
+
+    /// Tells the logs of hooks elsewhere than in the log of this process.
+    #[must_use]
+    pub fn with_output(self, output: Output) -> Self {
+        Self { output, ..self }
     }
 
     /// Installs a chart under a name that is not in use.

@@ -10,6 +10,7 @@ use super::{
     apply::is_going,
     cluster::{Cluster, Mode, Target},
     error::{Error, Result},
+    logs::Output,
     object::{self, Id},
     readiness::{Readiness, readiness},
     record::{Execution, Hook, Phase, Release},
@@ -53,10 +54,10 @@ pub enum Progress {
     Done,
 }
 
-/// The hooks of an event in the order in which they run, by their place in the release.
-pub fn ordered(release: &Release, event: &str) -> Vec<usize> {
-    let mut found: Vec<usize> =
-        (0..release.hooks.len()).filter(|at| release.hooks[*at].events.iter().any(|known| known == event)).collect();
+/// The hooks of an event in the order in which they run, by their place in the release, without some by their names.
+pub fn ordered(release: &Release, event: &str, skipped: &[String]) -> Vec<usize> {
+    let is_of = |hook: &Hook| hook.events.iter().any(|known| known == event) && !skipped.contains(&hook.name);
+    let mut found: Vec<usize> = (0..release.hooks.len()).filter(|at| is_of(&release.hooks[*at])).collect();
     found.sort_by(|left, right| {
         let (left, right) = (&release.hooks[*left], &release.hooks[*right]);
         (left.weight, &left.name).cmp(&(right.weight, &right.name))
@@ -68,19 +69,23 @@ pub fn ordered(release: &Release, event: &str) -> Vec<usize> {
 pub struct Hooks<'h> {
     pub cluster: &'h Cluster,
     pub event: &'static str,
+    /// Names of hooks that do not run.
+    pub skipped: &'h [String],
     /// When what they belong to began.
     pub begun: Timestamp,
     pub now: Timestamp,
     /// Whether what is waited for has taken too long.
     pub is_late: bool,
+    pub output: &'h Output,
 }
 
 impl Hooks<'_> {
     /// Goes one step.
     pub async fn step(&self, release: &mut Release, place: &mut Place) -> Result<Progress> {
-        let order = ordered(release, self.event);
+        let order = ordered(release, self.event, self.skipped);
         let Some(at) = order.get(place.done).copied() else {
             for at in order.into_iter().rev() {
+                self.tell_logs(release, at, SUCCEEDED).await;
                 self.delete_by(release, at, SUCCEEDED).await?;
             }
             return Ok(Progress::Done);
@@ -187,14 +192,30 @@ impl Hooks<'_> {
 
     /// What is deleted when a hook has failed: it, and those that succeeded before, as their policies say.
     pub async fn tidy(&self, release: &Release, place: Place) -> Result<()> {
-        let order = ordered(release, self.event);
+        let order = ordered(release, self.event, self.skipped);
         if let Some(failed) = order.get(place.done) {
+            self.tell_logs(release, *failed, FAILED).await;
             self.delete_by(release, *failed, FAILED).await?;
         }
         for at in order.into_iter().take(place.done) {
+            if self.output.all {
+                self.tell_logs(release, at, SUCCEEDED).await;
+            }
             self.delete_by(release, at, SUCCEEDED).await?;
         }
         Ok(())
+    }
+
+    /// Tells what a hook has written, if its policy says so. That it cannot be had keeps nothing from being done.
+    async fn tell_logs(&self, release: &Release, at: usize, policy: &str) {
+        let hook = &release.hooks[at];
+        if self.output.all || hook.output_log_policies.iter().any(|known| known == policy) {
+            let mut objects = Vec::new();
+            let read = object::read(&hook.manifest, &hook.path, &mut objects);
+            let own = objects.first().filter(|_| read.is_ok()).map(|object| object.id.namespace.as_str());
+            let namespace = own.filter(|own| !own.is_empty()).unwrap_or(&release.namespace);
+            self.output.tell(self.cluster, hook, namespace).await;
+        }
     }
 
     async fn delete_by(&self, release: &Release, at: usize, policy: &str) -> Result<()> {

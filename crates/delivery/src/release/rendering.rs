@@ -162,6 +162,7 @@ fn paged(chart: &Chart, from: Manifests) -> Page {
         events: hook.events,
         weight: hook.weight,
         delete_policies: hook.delete_policies,
+        output_log_policies: hook.output_log_policies,
         ..Hook::default()
     });
     Page { manifest, hooks: hooks.collect(), notes }

@@ -6,4 +6,5 @@ mod installing;
 mod limits;
 mod resuming;
 mod support;
+mod testing;
 mod waiting;

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use apiserver::{Options as ServerOptions, Profile, Server, User};
+use apiserver::{Logs, Options as ServerOptions, Profile, Server, User};
 use control::Clock;
 use delivery::release::{Chance, Engine, Limits, Options, Outcome, Release, Request, Result};
 use helm::{
@@ -58,9 +58,19 @@ pub mod parking {
     }
 }
 
+/// What a kubelet of this cluster tells of a container.
+struct Written;
+
+impl Logs for Written {
+    fn of(&self, pod: &Json, container: &str) -> String {
+        format!("{container} of {}\n", pod["metadata"]["name"].as_str().unwrap())
+    }
+}
+
 impl World {
     pub async fn new() -> Self {
-        let options = ServerOptions { profile: Profile::Workload, ..ServerOptions::default() };
+        let logs = Some(Arc::new(Written) as Arc<dyn Logs>);
+        let options = ServerOptions { profile: Profile::Workload, logs, ..ServerOptions::default() };
         let server = Server::start(Arc::new(Embedded::memory(StoreLimits::default())), options).await.unwrap();
         Self { server, seconds: Arc::new(AtomicI64::new(1_800_000_000)), writes: Arc::default() }
     }
@@ -183,6 +193,15 @@ impl World {
             status["succeeded"] = json!(1);
         }
         self.patch_status(&path, &json!({"status": status})).await;
+    }
+
+    /// A node takes the pod, and its container ends.
+    pub async fn end_pod(&self, name: &str, phase: &str) {
+        let pod = format!("/api/v1/namespaces/{NS}/pods/{name}");
+        let binding = json!({"metadata": {"name": name}, "target": {"kind": "Node", "name": "n1"}});
+        self.create(&format!("{pod}/binding"), &binding).await;
+        let ended = json!([{"name": "c", "restartCount": 0, "state": {"terminated": {"exitCode": 0}}}]);
+        self.patch_status(&pod, &json!({"status": {"phase": phase, "containerStatuses": ended}})).await;
     }
 
     /// The statuses of a release's revisions, the oldest first.

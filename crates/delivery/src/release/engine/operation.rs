@@ -99,7 +99,7 @@ impl Operation {
 
     fn has_hooks(&self, release: &Release) -> bool {
         let event = if self.options.no_hooks { None } else { self.event(self.step) };
-        event.is_some_and(|event| !ordered(release, event).is_empty())
+        event.is_some_and(|event| !ordered(release, event, &[]).is_empty())
     }
 
     /// Goes to the next step in which there is something to do.

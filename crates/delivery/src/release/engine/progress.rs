@@ -1,5 +1,7 @@
 //! The steps of what is under way. Where a step ends stands in the release before the next one begins.
 
+use jiff::Timestamp;
+
 use super::{
     Engine, Outcome,
     operation::{Kind, Step},
@@ -79,7 +81,7 @@ impl Engine {
         if let Some(operation) = &mut stored.operation {
             let event = operation.event(operation.step);
             if let Some(event) = event {
-                let order = crate::release::hooks::ordered(&stored.release, event);
+                let order = crate::release::hooks::ordered(&stored.release, event, &[]);
                 if let Some(hook) = order.get(operation.hooks.done).and_then(|at| stored.release.hooks.get_mut(*at)) {
                     (hook.last_run.completed_at, hook.last_run.phase) = (Some(now), Phase::Failed);
                 }
@@ -101,7 +103,7 @@ impl Engine {
             let Some(operation) = &mut stored.operation else { return Ok(Stand::Next) };
             let Some(event) = operation.event(operation.step) else { return Ok(Stand::Next) };
             let is_late = operation.is_late(now);
-            let hooks = Hooks { cluster: &self.cluster, event, begun: operation.begun, now, is_late };
+            let hooks = Hooks { event, now, is_late, ..self.hooks_since(operation.begun) };
             let before = operation.hooks;
             match hooks.step(&mut stored.release, &mut operation.hooks).await? {
                 Progress::Noted => {
@@ -116,6 +118,12 @@ impl Engine {
                 Progress::Done => return Ok(Stand::Next),
             }
         }
+    }
+
+    /// Of no event, and late.
+    pub(super) fn hooks_since(&self, begun: Timestamp) -> Hooks<'_> {
+        let (cluster, output) = (&self.cluster, &self.output);
+        Hooks { cluster, event: "", skipped: &[], begun, now: begun, is_late: true, output }
     }
 
     async fn apply(&self, release: &Release, previous: &[i64], options: &super::Options) -> Result<Stand> {
@@ -202,7 +210,7 @@ impl Engine {
         let now = self.clock.now();
         let Some(operation) = stored.operation.clone() else { return Ok(()) };
         if let Some(event) = operation.failed_in.and_then(|step| operation.event(step)) {
-            let hooks = Hooks { cluster: &self.cluster, event, begun: operation.begun, now, is_late: true };
+            let hooks = Hooks { event, now, ..self.hooks_since(operation.begun) };
             lenient(hooks.tidy(&stored.release, operation.hooks).await)?;
         }
         let brings = matches!(operation.kind, Kind::Upgrade | Kind::Rollback);
