@@ -56,6 +56,9 @@ for chart in "${charts[@]}"; do
       cmp "$work/theirs" "$work/ours" || { diff "$work/theirs" "$work/ours" | head -n 20 >&2 || true; fail "$chart: what becomes of $values differs"; }
       grep -q '^kind: ' "$work/ours" || [ "$apis" = none ] || fail "$chart: nothing comes of $values"
     done
+    render "$helm" "$chart" -f "$values" --post-renderer sed --post-renderer-args -e --post-renderer-args 's/demo/other/' >"$work/theirs"
+    render "$skep" "$chart" -f "$values" --post-renderer sed --post-renderer-args -e --post-renderer-args 's/demo/other/' >"$work/ours"
+    cmp "$work/theirs" "$work/ours" || fail "$chart: what a post-renderer makes of $values differs"
   done
   ok "$chart: the same by helm and by ours with ${#sets[@]} sets of values"
   refused=("$folder"/ci/refused/*.yaml)
@@ -173,6 +176,8 @@ day() {
     for workload in $(kubectl --namespace kube-system get daemonsets,deployments -l app.kubernetes.io/managed-by=Helm -o name); do
       kubectl --namespace kube-system rollout status "$workload" --timeout 120s >"$work/rollout.log" || fail "$where: $workload"
     done
+    kubectl wait apiservice v1beta1.metrics.k8s.io --for condition=Available --timeout 60s >/dev/null || fail "$where: the metrics API"
+    same "$where: kubectl top nodes" "$(kubectl top nodes --no-headers | wc -l)" "$(kubectl get nodes --no-headers | wc -l)"
   fi
   ok "$where: they are installed${1:+, and all their pods are ready}"
 

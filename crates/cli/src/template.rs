@@ -1,5 +1,7 @@
 //! `skep template`: what a chart becomes, as `helm template` prints it. No cluster is asked.
 
+mod post_render;
+
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -69,6 +71,17 @@ pub struct Arguments {
     /// Print what comes of this template only, as in templates/service.yaml
     #[arg(short, long, value_name = "TEMPLATE")]
     show_only: Vec<String>,
+    /// A program that gets all objects but hooks, and says what they become: a path, or a name in $PATH
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "show_only")]
+    post_renderer: Option<PathBuf>,
+    /// An argument for it; may be repeated
+    #[arg(
+        long = "post-renderer-args",
+        value_name = "ARGUMENT",
+        requires = "post_renderer",
+        allow_hyphen_values = true
+    )]
+    post_renderer_arguments: Vec<String>,
 }
 
 /// A piece of what is printed.
@@ -108,16 +121,22 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let hooks = sorted.hooks.into_iter().filter(|hook| !(arguments.no_hooks || arguments.skip_tests && is_test(hook)));
     let hooks = hooks.map(|hook| Piece { path: hook.manifest.path, text: hook.manifest.content }).collect();
     let [objects, hooks] = only([objects, hooks], &arguments.show_only, chart.name())?;
-    output::text(&printed(&objects, &hooks));
+    let manifest = together(&objects);
+    let manifest = match &arguments.post_renderer {
+        Some(program) => post_render::run(program, &arguments.post_renderer_arguments, manifest)?,
+        None => manifest,
+    };
+    output::text(&printed(&manifest, &hooks));
     Ok(DONE)
 }
 
 /// As Helm prints it: white space around all objects is cut off, that around one of them is not.
-fn printed(objects: &[Piece], hooks: &[Piece]) -> String {
-    let all = |pieces: &[Piece]| -> String {
-        pieces.iter().map(|Piece { path, text }| format!("---\n# Source: {path}\n{text}\n")).collect()
-    };
-    format!("{}\n{}", all(objects).trim(), all(hooks))
+fn printed(manifest: &str, hooks: &[Piece]) -> String {
+    format!("{}\n{}", manifest.trim(), together(hooks))
+}
+
+fn together(pieces: &[Piece]) -> String {
+    pieces.iter().map(|Piece { path, text }| format!("---\n# Source: {path}\n{text}\n")).collect()
 }
 
 /// What comes of these templates, which are named by their path in the chart; all of it if none is.
@@ -183,7 +202,7 @@ mod tests {
     #[test]
     fn white_space_is_cut_off_around_all_objects_and_not_between_them() {
         let objects = [piece("c/crds/a.yaml", "a: 1\n\n"), piece("c/templates/b.yaml", "b: 1\n")];
-        let text = printed(&objects, &[piece("c/templates/h.yaml", "h: 1")]);
+        let text = printed(&together(&objects), &[piece("c/templates/h.yaml", "h: 1")]);
         let expected = "---\n# Source: c/crds/a.yaml\na: 1\n\n\n---\n# Source: c/templates/b.yaml\nb: 1\n---\n# Source: c/templates/h.yaml\nh: 1\n";
         assert_eq!(text, expected);
     }
