@@ -176,10 +176,10 @@ pub struct Engine {
 impl Engine {
     pub fn new(client: Client, clock: Clock, chance: Chance, limits: Limits) -> Self {
         let cluster = Cluster::new(client, limits.call, limits.parallel);
-        Self { cluster, clock, chance, output: Output::traced() }
+        Self { cluster, clock, chance, output: Output::default() }
     }
 
-    /// Tells the logs of hooks elsewhere than in the log of this process.
+    /// Tells the logs of hooks, which nobody hears otherwise.
     #[must_use]
     pub fn with_output(self, output: Output) -> Self {
         Self { output, ..self }

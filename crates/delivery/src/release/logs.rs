@@ -7,7 +7,6 @@ use kube::{
     Api, ResourceExt,
     api::{ListParams, LogParams},
 };
-use tracing::{info, warn};
 
 use super::{cluster::Cluster, error::Result, record::Hook};
 
@@ -27,27 +26,21 @@ pub struct Log {
 }
 
 /// Where logs go, and whose.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Output {
-    to: Arc<dyn Fn(Log) + Send + Sync>,
+    /// None: nowhere, and they are not read. What a tenant's hooks write may be secret, so it is not for the log of a process.
+    to: Option<Arc<dyn Fn(Log) + Send + Sync>>,
     /// Those of every hook, not only of those whose annotation asks for it (`helm.sh/hook-output-log-policy`).
     pub all: bool,
 }
 
 impl Output {
     pub fn new(all: bool, to: impl Fn(Log) + Send + Sync + 'static) -> Self {
-        Self { to: Arc::new(to), all }
-    }
-
-    /// To the log of this process.
-    pub fn traced() -> Self {
-        Self::new(false, |Log { hook, pod, container, text }| match text {
-            Ok(text) => info!(hook, pod, container, "{text}"),
-            Err(why) => warn!(hook, pod, container, why, "what a hook has written cannot be read"),
-        })
+        Self { to: Some(Arc::new(to)), all }
     }
 
     pub(super) async fn tell(&self, cluster: &Cluster, hook: &Hook, namespace: &str) {
+        let Some(to) = &self.to else { return };
         let pods = Api::<Pod>::namespaced(cluster.client().clone(), namespace);
         let selected = match hook.kind.as_str() {
             "Pod" => ListParams::default().fields(&format!("metadata.name={}", hook.name)),
@@ -56,7 +49,7 @@ impl Output {
         };
         let told = |pod: &str, container: &str, text| {
             let (hook, pod, container) = (hook.name.clone(), pod.to_owned(), container.to_owned());
-            (self.to)(Log { hook, pod, container, text });
+            to(Log { hook, pod, container, text });
         };
         let found =
             cluster.call("list", format!("the pods of hook {}", hook.name), pods.list(&selected.limit(PODS_MAX))).await;
