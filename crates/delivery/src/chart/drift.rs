@@ -34,7 +34,9 @@ const OBJECTS_TOLD: usize = 3;
 const FIELDS_TOLD: usize = 3;
 /// A path comes from keys of objects, which may be long: so many bytes of it are told.
 const PATH_BYTES_TOLD: usize = 80;
-/// Another release of the same cluster is looked at: after that, this one is.
+/// So long may one look take: others wait for whoever looks.
+const LOOK_LIMIT: Duration = Duration::from_secs(60);
+/// While another release of the same cluster is looked at, this one waits so long, and twice as long each time.
 const TURN: Duration = Duration::from_secs(5);
 
 /// Which releases have been looked at, and what of them is left to others. It ends with the process.
@@ -51,6 +53,8 @@ struct Known {
     /// Of the release that all this is about.
     revision: i64,
     next: Timestamp,
+    /// The last wait for its cluster's turn.
+    waited: Duration,
     /// How often fields were put back, one look after the other.
     returns: BTreeMap<Field, u8>,
     /// They are not put back any more.
@@ -231,12 +235,22 @@ impl Charts {
             looks.with(key, Known::settle);
         } else {
             let Some(_turn) = looks.turn(&seen.place) else {
-                return Ok(Outcome::Waiting { on: "another release of its cluster".to_owned(), after: TURN });
+                let after = looks.with(key, |known| {
+                    known.waited = (known.waited * 2).clamp(TURN, Duration::from_secs(RESYNC_S));
+                    known.waited
+                });
+                return Ok(Outcome::Waiting { on: "another release of its cluster".to_owned(), after });
             };
-            self.compare(key, seen, mode).await?;
+            match tokio::time::timeout(LOOK_LIMIT, self.compare(key, seen, mode)).await {
+                Ok(compared) => compared?,
+                Err(_) => {
+                    let told = format!("not through within {} s: its cluster answers slowly", LOOK_LIMIT.as_secs());
+                    self.tell_once(key, seen, UNKNOWN, told).await?;
+                }
+            }
         }
         let at = slot(key, now);
-        looks.with(key, |known| known.next = at);
+        looks.with(key, |known| (known.next, known.waited) = (at, Duration::ZERO));
         Ok(next(Duration::try_from(at.duration_since(now)).unwrap_or_default()))
     }
 

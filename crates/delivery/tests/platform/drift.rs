@@ -232,3 +232,23 @@ async fn a_wish_that_nobody_knows_is_told_once_and_drift_is_corrected() {
         ]
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_takes_too_long_is_given_up_and_told_once() {
+    let world = World::new().await;
+    let maps: Vec<(String, String)> = (0..80)
+        .map(|n| (format!("{n}.yaml"), format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: map-{n}}}\n")))
+        .collect();
+    let maps: Vec<(&str, &str)> = maps.iter().map(|(file, text)| (file.as_str(), text.as_str())).collect();
+    world.site.publish(&[("hello", "1.0.0", chart_of("hello", "1.0.0", &maps))]);
+    let cluster = deployed(&world, &json!({})).await;
+    a_look().await;
+    assert_eq!(told_of_app(&world).await, Vec::<String>::new());
+    // Within what one call may take, but four at once are eighty seconds.
+    cluster.delay_s.store(4, Ordering::SeqCst);
+    a_look().await;
+    a_look().await;
+    a_look().await;
+    let expected = "DriftUnknown 1: not through within 60 s: its cluster answers slowly";
+    assert_eq!(told_of_app(&world).await, [expected]);
+}

@@ -43,6 +43,8 @@ pub struct Cluster {
     server: Server,
     /// Calls to it are not answered.
     pub is_cut_off: AtomicBool,
+    /// So long each call takes, in seconds.
+    pub delay_s: AtomicUsize,
     /// Calls that were made to it, and those of them that write: trials do not.
     pub calls: AtomicUsize,
     pub writes: AtomicUsize,
@@ -52,8 +54,8 @@ impl Cluster {
     async fn new() -> Arc<Self> {
         let options = ServerOptions { profile: Profile::Workload, clock: Arc::new(now), ..ServerOptions::default() };
         let server = Server::start(Arc::new(Store::memory(Limits::default())), options).await.unwrap();
-        let (is_cut_off, calls, writes) = Default::default();
-        Arc::new(Self { server, is_cut_off, calls, writes })
+        let (is_cut_off, delay_s, calls, writes) = Default::default();
+        Arc::new(Self { server, is_cut_off, delay_s, calls, writes })
     }
 
     /// As the controllers reach it.
@@ -70,6 +72,7 @@ impl Cluster {
                 if cluster.is_cut_off.load(Ordering::SeqCst) {
                     std::future::pending::<()>().await;
                 }
+                tokio::time::sleep(Duration::from_secs(cluster.delay_s.load(Ordering::SeqCst) as u64)).await;
                 router.oneshot(request).await
             }
         });
