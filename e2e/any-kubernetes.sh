@@ -112,16 +112,30 @@ kubectl wait cluster/demo --for condition=Available --timeout 180s >/dev/null ||
 [ "$(kubectl get clusters.v1beta1.cluster.x-k8s.io demo -o jsonpath='{.status.infrastructureReady}')" = true ] || fail "v1beta1 does not say that the infrastructure is ready"
 ok "a cluster becomes Available, and is told of in v1beta1 too"
 
-kubectl create namespace watchers >/dev/null
+# An app that nobody works on is enough to be counted.
+kubectl create namespace org-watchers >/dev/null
+kubectl create -f - >/dev/null <<'Y'
+apiVersion: application.giantswarm.io/v1alpha1
+kind: App
+metadata: {name: watched, namespace: org-watchers, labels: {giantswarm.io/cluster: demo}, annotations: {app-operator.giantswarm.io/paused: "true"}}
+spec: {catalog: default, name: hello-world, namespace: hello, version: 0.1.0, kubeConfig: {inCluster: false, secret: {name: k, namespace: org-watchers}}}
+Y
 kubectl create clusterrole metrics --verb get --non-resource-url /metrics >/dev/null
-for account in reader other; do kubectl create serviceaccount "$account" -n watchers >/dev/null; done
-kubectl create clusterrolebinding metrics --clusterrole metrics --serviceaccount watchers:reader >/dev/null
+for account in reader other; do kubectl create serviceaccount "$account" -n org-watchers >/dev/null; done
+kubectl create clusterrolebinding metrics --clusterrole metrics --serviceaccount org-watchers:reader >/dev/null
 kubectl get secret skep-webhooks -n skep-system -o jsonpath='{.data.ca\.crt}' | base64 -d >"$work/webhooks.crt"
 metrics() { curl -s --cacert "$work/webhooks.crt" -o "$work/metrics" -w '%{http_code}' "$@" "https://127.0.0.1:$hooks/metrics"; }
+token() { kubectl create token "$1" -n org-watchers; }
 [ "$(metrics)" = 401 ] || fail "metrics are for everybody"
-[ "$(metrics -H "Authorization: Bearer $(kubectl create token other -n watchers)")" = 403 ] || fail "metrics are for every account: $(cat "$work/metrics")"
-[ "$(metrics -H "Authorization: Bearer $(kubectl create token reader -n watchers)")" = 200 ] || fail "who may read metrics does not get them: $(cat "$work/metrics")"
-grep -q '^# TYPE cluster_apps_operator_cluster_dangling_apps gauge' "$work/metrics" && tail -n 1 "$work/metrics" | grep -qx '# EOF' || fail "the metrics are: $(cat "$work/metrics")"
+[ "$(metrics -H "Authorization: Bearer $(token other)")" = 403 ] || fail "metrics are for every account: $(cat "$work/metrics")"
+reader=$(token reader)
+for _ in $(seq 100); do
+  [ "$(metrics -H "Authorization: Bearer $reader")" = 200 ] || fail "who may read metrics does not get them: $(cat "$work/metrics")"
+  ! grep -q '^app_operator_app_info{.*name="watched"' "$work/metrics" || break
+  sleep 0.1
+done
+grep -q '^app_operator_app_info{.*name="watched"' "$work/metrics" && tail -n 1 "$work/metrics" | grep -qx '# EOF' || fail "the metrics are: $(cat "$work/metrics")"
+kubectl delete app watched -n org-watchers >/dev/null
 ok "metrics are for those who may read them"
 
 kill -9 "$controllers"
