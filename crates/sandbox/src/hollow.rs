@@ -44,7 +44,7 @@ use tracing::{debug, info, warn};
 use self::{
     balance::Balancer,
     cluster::{Cluster, Keys},
-    kubeadm::{ClusterConfiguration, Etcd},
+    kubeadm::{ClusterConfiguration, Etcd, Networking},
     machine::{Machine, Record},
     network::{Network, Sockets},
 };
@@ -94,6 +94,7 @@ pub struct Options {
 struct Kept {
     version: String,
     certificates_dir: String,
+    service_subnet: String,
     etcd: Etcd,
 }
 
@@ -458,12 +459,12 @@ impl Hollow {
         if let Some(cluster) = self.clusters.lock().get(id) {
             return Ok(cluster.clone());
         }
-        let (endpoint, version) = (&configuration.control_plane_endpoint, &configuration.kubernetes_version);
-        let cluster = Cluster::open(id, endpoint, version, keys, &self.store, self.clock.clone(), self.cloud.clone());
+        let cluster = Cluster::open(id, configuration, keys, &self.store, self.clock.clone(), self.cloud.clone());
         let cluster = cluster.await?;
         let kept = Kept {
-            version: version.clone(),
+            version: configuration.kubernetes_version.clone(),
             certificates_dir: configuration.certificates_dir.clone(),
+            service_subnet: configuration.networking.service_subnet.clone(),
             etcd: configuration.etcd.clone(),
         };
         let key = Bytes::from(format!("{CLUSTERS}{id}"));
@@ -485,6 +486,7 @@ impl Hollow {
         Ok(ClusterConfiguration {
             kubernetes_version: version,
             certificates_dir: kept.certificates_dir,
+            networking: Networking { service_subnet: kept.service_subnet, ..Networking::default() },
             etcd: kept.etcd,
             ..ClusterConfiguration::default()
         })

@@ -418,7 +418,9 @@ async fn metrics_are_answered_as_long_as_the_pods_are_ready_that_an_api_service_
         "spec": {"selector": {"app": "metrics-server"}, "ports": [{"name": "https", "port": 443, "targetPort": "https"}]},
     }))
     .unwrap();
-    Api::<Service>::namespaced(client.clone(), "default").create(&PostParams::default(), &service).await.unwrap();
+    let made = Api::<Service>::namespaced(client.clone(), "default").create(&PostParams::default(), &service).await;
+    let address = made.unwrap().spec.and_then(|spec| spec.cluster_ip).unwrap_or_default();
+    assert!(address.parse::<std::net::Ipv4Addr>().is_ok(), "as helm --wait wants it: {address:?}");
     let registered: APIService = serde_json::from_value(json!({
         "metadata": {"name": "v1beta1.metrics.k8s.io"}, "spec": {
             "group": "metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100,

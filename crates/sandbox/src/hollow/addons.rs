@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::kubeadm::{ClusterConfiguration, InitConfiguration};
 
 const IMAGE_REPOSITORY: &str = "registry.k8s.io";
-const SERVICE_SUBNET: &str = "10.96.0.0/12";
 /// The address of the cluster's DNS in its service network.
 const DNS_HOST: usize = 10;
 
@@ -104,8 +103,7 @@ fn coredns(cluster: &ClusterConfiguration) -> Vec<Value> {
         "selector": labels,
         "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53}],
     });
-    let subnet = cluster.networking.service_subnet.split(',').next().map(str::trim).filter(|subnet| !subnet.is_empty());
-    let hosts = subnet.unwrap_or(SERVICE_SUBNET).parse::<IpNet>().ok().map(|subnet| subnet.hosts());
+    let hosts = cluster.service_subnet().parse::<IpNet>().ok().map(|subnet| subnet.hosts());
     if let Some(address) = hosts.and_then(|mut hosts| hosts.nth(DNS_HOST - 1)) {
         service["clusterIP"] = json!(address.to_string());
     }

@@ -24,6 +24,7 @@ use tracing::{debug, warn};
 use super::{
     Clock,
     etcd::{Etcd, Fault, Pods},
+    kubeadm::ClusterConfiguration,
     objects,
     pki::{self, Authority},
     signer,
@@ -99,8 +100,7 @@ impl Cluster {
     /// Opens the cluster's data, or begins it.
     pub async fn open(
         id: &str,
-        endpoint: &str,
-        version: &str,
+        configuration: &ClusterConfiguration,
         keys: Keys,
         store: &SharedStore,
         clock: Clock,
@@ -122,7 +122,8 @@ impl Cluster {
             }),
             bootstrap_tokens: true,
             node_authorizer: true,
-            version: version.to_owned(),
+            service_range: configuration.service_subnet().parse().ok(),
+            version: configuration.kubernetes_version.clone(),
             forward: Some(pods.clone()),
             logs: Some(Arc::new(Written)),
             aggregated: Some(Arc::new(Metrics { store: part.clone(), clock: clock.clone() })),
@@ -133,7 +134,7 @@ impl Cluster {
         let client = Client::new(server.service_as(User::master("system:hollow")), "default");
         let cluster = Arc::new(Self {
             id: id.to_owned(),
-            endpoint: endpoint.to_owned(),
+            endpoint: configuration.control_plane_endpoint.clone(),
             server,
             client,
             ca: keys.ca,

@@ -8,6 +8,8 @@ use serde_json::Value;
 
 use super::user_data::first_line;
 
+/// What kubeadm takes if it is not told.
+const SERVICE_SUBNET: &str = "10.96.0.0/12";
 const VERSIONS: [&str; 2] = ["kubeadm.k8s.io/v1beta3", "kubeadm.k8s.io/v1beta4"];
 
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +60,12 @@ impl ClusterConfiguration {
     pub fn validity_hours(&self) -> i64 {
         const YEAR: i64 = 365 * 24;
         self.certificate_validity_period.split_once('h').and_then(|(hours, _)| hours.parse().ok()).unwrap_or(YEAR)
+    }
+
+    /// What Services get their addresses from; of two, the first.
+    pub fn service_subnet(&self) -> &str {
+        let first = self.networking.service_subnet.split(',').next().map(str::trim);
+        first.filter(|subnet| !subnet.is_empty()).unwrap_or(SERVICE_SUBNET)
     }
 
     /// Where a key or certificate lies, by its path in the folder of certificates.
