@@ -16,7 +16,7 @@ const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 const HELM: &str = "Helm";
 const POLICY: &str = "helm.sh/resource-policy";
 /// Somebody who writes at the same time makes us read again, so many times in one call.
-const CONFLICTS_MAX: usize = 4;
+pub const CONFLICTS_MAX: usize = 4;
 
 /// The release that objects belong to.
 #[derive(Clone, Copy, Debug)]

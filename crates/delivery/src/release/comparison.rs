@@ -3,11 +3,11 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::{
-    apply::{Applying, guarded, is_kept},
+    apply::{Applying, CONFLICTS_MAX, guarded, is_kept},
     chart,
     cluster::{Mode, Target},
     engine::{Engine, Request},
-    error::Result,
+    error::{Error, Result},
     object::Id,
 };
 
@@ -86,11 +86,19 @@ impl Applying<'_> {
 
     async fn difference(&self, target: &Target) -> Result<Difference> {
         let id = target.id();
-        let Some(live) = self.cluster.get(target).await? else {
-            return Ok(Difference::of(id, Verdict::Made, None, Some(target.object.json.clone())));
-        };
-        let would_be = self.would_be(target, &live).await?;
-        Ok(Difference::of(id, Verdict::Changed, Some(live), Some(would_be)))
+        let mut last = Error::Changed(id.to_string());
+        for _ in 0..CONFLICTS_MAX {
+            let Some(live) = self.cluster.get(target).await? else {
+                return Ok(Difference::of(id, Verdict::Made, None, Some(target.object.json.clone())));
+            };
+            match self.would_be(target, &live).await {
+                Ok(would_be) => return Ok(Difference::of(id, Verdict::Changed, Some(live), Some(would_be))),
+                // Others have written it since it was read.
+                Err(error) if error.code() == Some(409) => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
     }
 
     /// What an object that is there would become. Defaults and the forms of quantities are the cluster's business.

@@ -1,9 +1,17 @@
 //! What would change, and what has changed.
 
-use delivery::release::{Difference, Field, Verdict};
-use serde_json::json;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
-use crate::support::{DEPLOYMENT, MAP, NS, Wish, World, chart, done};
+use apiserver::User;
+use delivery::release::{Difference, Engine, Field, Limits, Verdict};
+use kube::{Client, client::Body};
+use serde_json::json;
+use tower::ServiceExt;
+
+use crate::support::{DEPLOYMENT, MAP, NS, Wish, World, chance, chart, clock, done};
 
 fn told(found: &[Difference]) -> Vec<String> {
     let one = |one: &Difference| {
@@ -85,6 +93,30 @@ async fn what_others_changed_is_told_and_put_back_and_what_they_added_stays() {
     let data = world.config_map("shop").await.unwrap()["data"].clone();
     assert_eq!(data, json!({"color": "blue", "revision": "1", "own": "1"}));
     assert_eq!(world.history("shop").await, ["1 deployed"]);
+}
+
+#[tokio::test]
+async fn an_object_that_others_write_while_it_is_compared_is_read_again() {
+    let world = Arc::new(World::new().await);
+    done(Wish::new(chart(&[("map", MAP)]), "blue").install(&world).await);
+    let (router, others, meanwhile) =
+        (world.server.service_as(User::master("test")), world.clone(), Arc::new(AtomicBool::new(false)));
+    let between = meanwhile.clone();
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let (router, others, between) = (router.clone(), others.clone(), between.clone());
+        async move {
+            if request.method() == http::Method::PATCH && !between.swap(true, Ordering::SeqCst) {
+                let patch = json!({"metadata": {"labels": {"of": "others"}}});
+                others.patch("/api/v1/namespaces/default/configmaps/shop", &patch).await;
+            }
+            router.oneshot(request).await
+        }
+    });
+    let engine = Engine::new(Client::new(service, "default"), clock(), chance(), Limits::default());
+    let found = engine.diff(&Wish::new(chart(&[("map", MAP)]), "red").request()).await.unwrap();
+    let changed = "Changed ConfigMap shop data.color: \"blue\" -> \"red\", data.revision: \"1\" -> \"2\"";
+    assert_eq!(told(&found), [changed]);
+    assert!(meanwhile.load(Ordering::SeqCst));
 }
 
 #[tokio::test]
