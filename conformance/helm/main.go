@@ -73,6 +73,7 @@ type hook struct {
 	Events   []string `json:"events"`
 	Weight   int      `json:"weight"`
 	Policies []string `json:"policies"`
+	Logs     []string `json:"logs"`
 }
 
 func main() {
@@ -227,6 +228,9 @@ func render(asked request, loaded *chart.Chart) (answer, error) {
 		}
 		for _, policy := range each.DeletePolicies {
 			told.Policies = append(told.Policies, policy.String())
+		}
+		for _, policy := range each.OutputLogPolicies {
+			told.Logs = append(told.Logs, policy.String())
 		}
 		sorted.Hooks = append(sorted.Hooks, told)
 	}

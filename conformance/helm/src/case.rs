@@ -195,8 +195,8 @@ impl Case {
             return Ok(sorted.objects.into_iter().enumerate().map(object).collect());
         }
         let hook = |(place, hook): (usize, Hook)| {
-            let Hook { manifest, name, events, weight, delete_policies } = hook;
-            let told = format!("{name} {events:?} {weight} {delete_policies:?}\n{}", manifest.content);
+            let Hook { manifest, name, events, weight, delete_policies, output_log_policies: logs } = hook;
+            let told = format!("{name} {events:?} {weight} {delete_policies:?} {logs:?}\n{}", manifest.content);
             (format!("hook {place:03} {}", manifest.path), told)
         };
         let objects = sorted.objects.into_iter().enumerate().map(object);

@@ -50,6 +50,8 @@ struct Hook {
     weight: i64,
     #[serde(default)]
     policies: Option<Vec<String>>,
+    #[serde(default)]
+    logs: Option<Vec<String>>,
 }
 
 impl Answer {
@@ -64,7 +66,8 @@ impl Answer {
         }
         for (place, hook) in self.hooks.into_iter().enumerate() {
             let (events, policies) = (hook.events.unwrap_or_default(), hook.policies.unwrap_or_default());
-            let told = format!("{} {events:?} {} {policies:?}\n{}", hook.name, hook.weight, hook.manifest);
+            let logs = hook.logs.unwrap_or_default();
+            let told = format!("{} {events:?} {} {policies:?} {logs:?}\n{}", hook.name, hook.weight, hook.manifest);
             files.insert(format!("hook {place:03} {}", hook.path), told);
         }
         Outcome::Files(files)
