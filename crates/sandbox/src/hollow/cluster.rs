@@ -296,7 +296,11 @@ pub async fn create(client: &Client, value: Value) -> Result<Option<DynamicObjec
         Err(kube::Error::Api(status)) if status.code == 409 => {
             Ok(api.get_opt(&name).await.map_err(|source| (what, source))?)
         }
-        Err(source) => Err((what, source)),
+        // A Service that exists holds the address that it asks for, which is told first.
+        Err(refused) => match api.get_opt(&name).await {
+            Ok(Some(found)) => Ok(Some(found)),
+            _ => Err((what, refused)),
+        },
     }
 }
 
