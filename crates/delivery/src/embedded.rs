@@ -186,6 +186,10 @@ impl Transport for Beside {
         let is_own = request.uri().host().is_some_and(|host| host.eq_ignore_ascii_case(HOST));
         if is_own { self.own.send(request, limit_bytes).await } else { self.others.send(request, limit_bytes).await }
     }
+
+    fn trusting(&self, ca_pem: &[u8]) -> std::result::Result<Arc<dyn Transport>, TransportError> {
+        Ok(Arc::new(Self { own: self.own.clone(), others: self.others.trusting(ca_pem)? }))
+    }
 }
 
 #[derive(Default)]

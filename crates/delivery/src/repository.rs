@@ -1,7 +1,7 @@
 //! Where charts come from: repositories of Helm (`index.yaml` and archives over HTTP) and registries (OCI).
 //!
 //! Nothing that is fetched is believed beyond its limits and its digest. A repository belongs to whoever has its credentials:
-//! what is kept of it is found with the same credentials only.
+//! what is kept of it is found with the same credentials and the same trust only.
 
 mod cache;
 pub mod digest;
@@ -85,6 +85,8 @@ impl Credentials {
 pub struct Access {
     /// Whose trust and proxies are its own.
     pub transport: Arc<dyn Transport>,
+    /// What `transport` trusts for this repository alone (PEM).
+    pub ca_pem: Option<String>,
     pub credentials: Option<Credentials>,
     /// An address of whom the credentials are for: scheme, host and port count. None: whoever is asked first. An index may name
     /// archives of other hosts, which are none of these.
@@ -97,11 +99,16 @@ pub struct Access {
 
 impl Access {
     pub fn new(transport: Arc<dyn Transport>) -> Self {
-        Self { transport, credentials: None, home: None, plain_http: false, keys: Vec::new() }
+        Self { transport, ca_pem: None, credentials: None, home: None, plain_http: false, keys: Vec::new() }
     }
 
     fn key(&self, url: &str) -> Key {
-        Key { url: url.to_owned(), credentials: self.credentials.clone(), keys: self.keys.clone() }
+        Key {
+            url: url.to_owned(),
+            ca_pem: self.ca_pem.clone(),
+            credentials: self.credentials.clone(),
+            keys: self.keys.clone(),
+        }
     }
 
     /// What this address is told; nothing if the credentials are for others.
@@ -121,6 +128,7 @@ impl Access {
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
     url: String,
+    ca_pem: Option<String>,
     credentials: Option<Credentials>,
     keys: Vec<String>,
 }

@@ -1,6 +1,6 @@
 //! hyper and rustls: `http://` and `https://`, HTTP/1.1, pooled connections.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use parking_lot::Mutex;
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -29,6 +30,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const IDLE_PER_HOST: usize = 8;
 /// Certificates that one CA bundle may hold.
 const CA_LIMIT: usize = 1024;
+/// Bundles of certificates whose connections are kept.
+const TRUSTING_MAX: usize = 64;
 
 /// Whom to trust. The default is the machine's own certificate store.
 #[derive(Clone, Debug, Default)]
@@ -41,17 +44,25 @@ pub struct Tls {
 
 pub struct Https {
     client: Client<HttpsConnector<Through>, Full<Bytes>>,
+    tls: Tls,
     proxies: Proxies,
+    /// By what they trust besides.
+    trusting: Mutex<HashMap<Vec<u8>, Arc<Self>>>,
 }
 
 impl Https {
     pub fn new(tls: &Tls, proxies: Proxies) -> Result<Self, TransportError> {
+        Self::with(tls, tls, proxies)
+    }
+
+    /// `of_proxies`: whom to trust on the way.
+    fn with(tls: &Tls, of_proxies: &Tls, proxies: Proxies) -> Result<Self, TransportError> {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(CONNECT_TIMEOUT));
         // Whoever takes any certificate for a server's does not for a proxy's.
-        let trust = Tls { accept_any_certificate: false, ..tls.clone() };
+        let trust = Tls { accept_any_certificate: false, ..of_proxies.clone() };
         let https = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(config(&trust)?)
             .https_or_http()
@@ -67,7 +78,7 @@ impl Https {
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(IDLE_PER_HOST)
             .build(connector);
-        Ok(Self { client, proxies })
+        Ok(Self { client, tls: tls.clone(), proxies, trusting: Mutex::default() })
     }
 }
 
@@ -85,6 +96,21 @@ impl Transport for Https {
             .map_err(|e| TransportError::Connect { authority: authority.clone(), source: e.into() })?;
         let (parts, body) = response.into_parts();
         Ok(Response::from_parts(parts, collect(body, limit_bytes, &authority).await?))
+    }
+
+    fn trusting(&self, ca_pem: &[u8]) -> Result<Arc<dyn Transport>, TransportError> {
+        if let Some(known) = self.trusting.lock().get(ca_pem) {
+            return Ok(known.clone());
+        }
+        let both = [self.tls.ca_pem.as_deref().unwrap_or_default(), ca_pem].join(&b'\n');
+        let tls = Tls { ca_pem: Some(both), ..self.tls.clone() };
+        let made = Arc::new(Self::with(&tls, &self.tls, self.proxies.clone())?);
+        let mut all = self.trusting.lock();
+        if all.len() >= TRUSTING_MAX {
+            all.clear();
+        }
+        all.insert(ca_pem.to_vec(), made.clone());
+        Ok(made)
     }
 }
 

@@ -5,6 +5,8 @@ mod https;
 mod local;
 mod proxy;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
@@ -22,6 +24,14 @@ pub use self::{
 pub trait Transport: Send + Sync + 'static {
     /// `limit_bytes` is the largest response body that is read; a larger one is [`TransportError::TooLarge`].
     async fn send(&self, request: Request<Bytes>, limit_bytes: usize) -> Result<Response<Bytes>, TransportError>;
+
+    /// The same way, on which servers are believed too whose certificates these authorities (PEM) have signed.
+    ///
+    /// # Errors
+    /// These are no certificates, or no certificate is looked at on this way.
+    fn trusting(&self, _ca_pem: &[u8]) -> Result<Arc<dyn Transport>, TransportError> {
+        Err(TransportError::Tls { what: "no certificate is looked at here".to_owned() })
+    }
 }
 
 type Source = Box<dyn std::error::Error + Send + Sync>;

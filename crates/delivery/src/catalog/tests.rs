@@ -391,11 +391,11 @@ async fn a_repository_is_asked_with_the_credentials_in_the_secret_of_its_catalog
     let secrets: Api<Secret> = Api::namespaced(world.client.clone(), "default");
     let before = secrets.get("stable-credentials").await.unwrap();
     let mut after = before.clone();
-    after.string_data = Some([("ca.crt".to_owned(), "x".to_owned())].into());
+    after.string_data = Some([("tls.crt".to_owned(), "x".to_owned())].into());
     world.write(|plan| plan.update(&before, &after)).await;
     let told = world.reconcile().await;
     assert!(
-        told.starts_with("event Warning CredentialsInvalid: secret stable-credentials: ca.crt is not acted upon"),
+        told.starts_with("event Warning CredentialsInvalid: secret stable-credentials: tls.crt is not acted upon"),
         "{told}"
     );
 }

@@ -16,6 +16,8 @@ pub const CATALOG_LABEL: &str = "application.giantswarm.io/catalog";
 pub const KEYS_MAX: usize = 16;
 /// What the names of such keys end with, as `cosign generate-key-pair` names them.
 const KEY_SUFFIX: &str = ".pub";
+/// Whose certificates are believed besides those that the process believes, as Secrets of TLS name them.
+const CA: &str = "ca.crt";
 /// `kubectl create secret docker-registry`
 const DOCKER: &str = ".dockerconfigjson";
 
@@ -48,12 +50,18 @@ pub fn access(
     for (key, text) in &texts {
         match *key {
             "username" | "password" | "token" | DOCKER => {}
+            CA => {
+                let trusting = access.transport.trusting(text.as_bytes());
+                access.transport = trusting.map_err(|error| wrong(format!("{CA}: {error}")))?;
+                access.ca_pem = Some((*text).to_owned());
+            }
             key if key.ends_with(KEY_SUFFIX) && signature::is_key(text) => access.keys.push((*text).to_owned()),
             key if key.ends_with(KEY_SUFFIX) => {
                 return Err(wrong(format!("{key} is no public key in PEM that signatures can be checked with")));
             }
             key => {
-                let known = "username and password, token, .dockerconfigjson, and keys whose names end with .pub";
+                let known =
+                    "username and password, token, .dockerconfigjson, ca.crt, and keys whose names end with .pub";
                 return Err(wrong(format!("{key} is not acted upon: expected {known}")));
             }
         }
@@ -192,7 +200,8 @@ mod tests {
         let keys: Vec<(String, &str)> = (0..=KEYS_MAX).map(|number| (format!("{number}.pub"), KEY)).collect();
         let keys: Vec<(&str, &str)> = keys.iter().map(|(name, key)| (name.as_str(), *key)).collect();
         for (data, why) in [
-            (&[("ca.crt", "x")][..], "ca.crt is not acted upon"),
+            (&[("tls.crt", "x")][..], "tls.crt is not acted upon"),
+            (&[("ca.crt", "x")], "ca.crt: cannot set up TLS: no certificate is looked at here"),
             (&[("cosign.pub", "x")], "cosign.pub is no public key"),
             (&[("username", "u")], "expected username and password"),
             (&[("token", "t"), ("username", "u"), ("password", "p")], "and one of them"),
