@@ -1,13 +1,17 @@
 //! Connections to clusters whose kubeconfig we have.
 
+mod limits;
+
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use kube::{
     Client, Config,
+    client::ClientBuilder,
     config::{AuthInfo, KubeConfigOptions, Kubeconfig},
 };
 
+use self::limits::{ANSWER_BYTES_MAX, Limits};
 use crate::{Error, Key, Result};
 
 /// One call to a workload cluster.
@@ -49,7 +53,8 @@ impl Connect for Direct {
             // What the environment names is on the way to clouds.
             config.proxy_url = None;
             config.connect_timeout = Some(CALL_LIMIT);
-            Client::try_from(config).map_err(|error| unreadable(&error))
+            let client = ClientBuilder::try_from(config).map_err(|error| unreadable(&error))?;
+            Ok(client.with_layer(&Limits(ANSWER_BYTES_MAX)).build())
         })
     }
 }
