@@ -4,6 +4,7 @@ pub mod chart;
 pub mod controller;
 pub mod dependencies;
 pub mod interests;
+pub mod news;
 pub mod source;
 pub mod status;
 pub mod values;

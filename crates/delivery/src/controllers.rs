@@ -18,6 +18,7 @@ use crate::{
         MANAGER,
         controller::Apps,
         interests::{Interest, Interests, referenced},
+        news::News,
         values::{APP_VALUES, Contents},
     },
     catalog::{self, Catalogs},
@@ -81,6 +82,7 @@ pub struct Context {
     pub repositories: Arc<Repositories>,
     pub charts: Archives,
     pub looks: Looks,
+    pub news: News,
     pub transport: Arc<dyn Transport>,
     pub provider: String,
 }
@@ -145,6 +147,7 @@ async fn launch(options: Options, life: &Life) {
         repositories: Arc::default(),
         charts: Archives::default(),
         looks: Looks::default(),
+        news: News::default(),
         transport: options.transport,
         provider: options.provider,
     });

@@ -77,7 +77,10 @@ impl Reconcile for Apps {
     type Plan = Decision;
 
     async fn observe(&self, key: &Key) -> Result<Option<Seen>> {
-        let Some(app) = self.0.caches.apps.get(key).filter(|app| is_ours(app)) else { return Ok(None) };
+        let Some(app) = self.0.caches.apps.get(key).filter(|app| is_ours(app)) else {
+            self.0.news.forget(key);
+            return Ok(None);
+        };
         let place = Place::of(&app);
         if let Some(place) = &place {
             self.0.targets.follow(place, &app);
@@ -93,6 +96,11 @@ impl Reconcile for Apps {
     }
 
     async fn act(&self, key: &Key, seen: &Seen, decision: Decision) -> Result<Outcome> {
+        let mut news = Plan::nothing();
+        for text in self.0.news.of(key, &seen.app) {
+            news.event(&*seen.app, EventType::Normal, "AppUpdated", text);
+        }
+        self.0.writer.execute(news).await?;
         match decision {
             Decision::Paused => Ok(Outcome::Settled),
             Decision::Told(failure, again_s) => {
