@@ -5,7 +5,7 @@ mod apps;
 use std::sync::OnceLock;
 
 use api::{
-    admission::{addresses, class, control_plane, openstack, topology},
+    admission::{addresses, app::inspection::Lists, class, control_plane, openstack, topology},
     cluster::Cluster,
     cluster_class::ClusterClass,
     control_plane::KubeadmControlPlane,
@@ -27,6 +27,8 @@ use serde_json::Value;
 pub struct Rules {
     /// Of this very server, once it runs: a Cluster's topology is judged by its class.
     pub client: OnceLock<Client>,
+    /// Who may make which apps of the management cluster.
+    pub app_security: Lists,
 }
 
 impl Rules {
@@ -132,7 +134,7 @@ impl Rules {
     }
 
     /// `old` is in v1beta2 as the object is.
-    async fn default(&self, request: &Request, object: &mut Value, old: Option<&Value>) {
+    async fn complete(&self, request: &Request, object: &mut Value, old: Option<&Value>) {
         api::admission::default(&request.group, &request.kind, object, old);
         if is_cluster(request) && object.pointer("/spec/topology").is_some_and(Value::is_object) {
             topology::version(object);
@@ -169,14 +171,14 @@ impl Admission for Rules {
             return Ok(Vec::new());
         }
         if !is_older(request) {
-            self.default(request, object, request.old.as_ref()).await;
+            self.complete(request, object, request.old.as_ref()).await;
             return Ok(Vec::new());
         }
         // The rules speak of v1beta2.
         let hub = converted(object, conversion::HUB)?;
         let old = request.old.as_ref().map(|old| converted(old, conversion::HUB)).transpose()?;
         let mut defaulted = hub.clone();
-        self.default(request, &mut defaulted, old.as_ref()).await;
+        self.complete(request, &mut defaulted, old.as_ref()).await;
         if defaulted != hub {
             *object = converted(&defaulted, &request.version)?;
         }
@@ -200,7 +202,7 @@ impl Admission for Rules {
             return Ok(Vec::new());
         }
         if let Some(client) = self.client.get().filter(|_| apps::is_app(request)) {
-            return apps::validate(client, request, object).await;
+            return apps::validate(client, &self.app_security, request, object).await;
         }
         let (mut object, mut old) = (object.clone(), request.old.clone());
         if is_older(request) {

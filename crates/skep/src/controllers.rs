@@ -1,6 +1,6 @@
 //! `skep controllers`: the controllers and the webhooks beside a Kubernetes that is not ours.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use control::{Clock, Election, Timing};
@@ -15,10 +15,10 @@ use crate::{
     install::{self, NAMESPACE, PORT, Target},
     metrics::Metrics,
     plane::{LEASE, identity},
-    settings::deletion_rules,
+    settings::Common,
     state::Credential,
     webhooks,
-    work::{self, Figures, Means, Naming, Work},
+    work::{self, Figures, Means, Work},
 };
 
 /// The webhooks' certificate is made anew so often: it is valid for a year.
@@ -31,15 +31,13 @@ pub struct Arguments {
     /// Where the webhooks and `/metrics` listen
     #[arg(long, default_value_t = SocketAddr::from(([0, 0, 0, 0], PORT)))]
     listen: SocketAddr,
-    /// What must not be deleted yet (docs/guides/deletion-rules.md); the same as `skep install` was given
-    #[arg(long, value_name = "FILE")]
-    deletion_rules: Option<PathBuf>,
     #[command(flatten)]
-    naming: Naming,
+    common: Common,
 }
 
 pub async fn run(arguments: Arguments) -> Result<u8> {
-    let deletion_rules = deletion_rules(arguments.deletion_rules.as_deref())?;
+    let deletion_rules = arguments.common.deletion_rules()?;
+    let app_security = arguments.common.app_security()?;
     let clouds = cli::cloud_options()?;
     let config = arguments.target.config().await?;
     let client = install::client(config.clone())?;
@@ -50,7 +48,7 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     let (tls, renewed) = watch::channel(serving(&authority, &names)?);
     let stop = CancellationToken::new();
     tokio::spawn(stop.clone().run_until_cancelled_owned(renew(authority, names, tls)));
-    let rules = Arc::new(Rules::default());
+    let rules = Arc::new(Rules { app_security, ..Rules::default() });
     let _ = rules.client.set(client.clone());
     let figures = Figures::default();
     let metrics = Metrics::new(client.clone(), figures.clone());
@@ -61,7 +59,7 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
         charts: work::charts(&clouds)?,
         deletion_rules,
         clouds,
-        installation: arguments.naming.installation(),
+        installation: arguments.common.installation(),
         figures,
     };
     let election = Election {

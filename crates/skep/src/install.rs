@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::{
     rights::{self, MANAGER},
-    settings::deletion_rules,
+    settings::{self, Common},
     state::Credential,
     webhooks,
 };
@@ -31,8 +31,9 @@ const NAME: &str = "skep";
 /// The authority of the webhooks and the names that they are called by; the Service, and the two configurations.
 const WEBHOOKS: &str = "skep-webhooks";
 /// The ConfigMap with what must not be deleted yet, and its key.
-const DELETION_RULES: &str = "skep-deletion-rules";
-const RULES_FILE: &str = "deletion-rules.yaml";
+const SETTINGS: &str = "skep-settings";
+/// Where the settings' files are in the pod.
+const FOLDER: &str = "/etc/skep";
 /// Where `skep controllers` listens if nothing else is said.
 pub const PORT: u16 = 9443;
 const TIMEOUT_S: u32 = 10;
@@ -47,10 +48,9 @@ pub struct Arguments {
     /// Image whose entry point is skep: the controllers are started in the cluster
     #[arg(long, conflicts_with = "reach")]
     image: Option<String>,
-    /// What must not be deleted yet (docs/guides/deletion-rules.md): rights for the kinds that the rules name, and with
-    /// --image the rules themselves
-    #[arg(long, value_name = "FILE")]
-    deletion_rules: Option<PathBuf>,
+    // The kinds of deletion rules become rights; with an image all of it goes to the controllers.
+    #[command(flatten)]
+    common: Common,
 }
 
 /// A Kubernetes that is not ours.
@@ -92,7 +92,8 @@ pub fn client(config: Config) -> Result<Client> {
 }
 
 pub async fn run(arguments: Arguments) -> Result<u8> {
-    let rules = deletion_rules(arguments.deletion_rules.as_deref())?;
+    let rules = arguments.common.deletion_rules()?;
+    arguments.common.app_security()?;
     let client = arguments.target.client().await?;
     let version = client.apiserver_version().await.context("reach the Kubernetes API")?;
     eprintln!("Kubernetes {}", version.git_version);
@@ -134,9 +135,7 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     {
         apply(&client, &configuration(kind, reached(path))).await?;
     }
-    let text = arguments.deletion_rules.as_ref().map(std::fs::read_to_string).transpose();
-    let text = text.context("read the deletion rules")?;
-    for object in in_cluster(arguments.reach.is_none(), arguments.image.as_deref(), text.as_deref()) {
+    for object in in_cluster(arguments.reach.is_none(), arguments.image.as_deref(), &arguments.common)? {
         apply(&client, &object).await?;
     }
     eprintln!("Skep's kinds, rights and webhooks are installed.");
@@ -296,7 +295,7 @@ fn configuration(kind: &str, client: Value) -> Value {
 }
 
 /// What the controllers need where they run in the cluster; the lease is needed everywhere.
-fn in_cluster(service: bool, image: Option<&str>, deletion_rules: Option<&str>) -> Vec<Value> {
+fn in_cluster(service: bool, image: Option<&str>, common: &Common) -> Result<Vec<Value>> {
     let meta = |name: &str| json!({"name": name, "namespace": NAMESPACE});
     let labels = json!({"app.kubernetes.io/name": NAME});
     let rule =
@@ -320,8 +319,9 @@ fn in_cluster(service: bool, image: Option<&str>, deletion_rules: Option<&str>) 
     }
     if let Some(image) = image {
         let probe = json!({"httpGet": {"path": webhooks::HEALTH, "port": PORT, "scheme": "HTTPS"}});
+        let (arguments, files) = inside(common)?;
         let mut container = json!({
-            "name": "skep", "image": image, "args": ["controllers"], "ports": [{"containerPort": PORT, "name": "webhooks"}],
+            "name": "skep", "image": image, "args": arguments, "ports": [{"containerPort": PORT, "name": "webhooks"}],
             "readinessProbe": probe, "livenessProbe": probe,
             "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
             "securityContext": {
@@ -330,14 +330,10 @@ fn in_cluster(service: bool, image: Option<&str>, deletion_rules: Option<&str>) 
             },
         });
         let mut volumes = Vec::new();
-        if let Some(text) = deletion_rules {
-            let data = json!({ RULES_FILE: text });
-            objects
-                .push(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta(DELETION_RULES), "data": data}));
-            volumes.push(json!({"name": DELETION_RULES, "configMap": {"name": DELETION_RULES}}));
-            let folder = "/etc/skep";
-            container["volumeMounts"] = json!([{"name": DELETION_RULES, "mountPath": folder, "readOnly": true}]);
-            container["args"] = json!(["controllers", "--deletion-rules", format!("{folder}/{RULES_FILE}")]);
+        if !files.is_empty() {
+            objects.push(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta(SETTINGS), "data": files}));
+            volumes.push(json!({"name": SETTINGS, "configMap": {"name": SETTINGS}}));
+            container["volumeMounts"] = json!([{"name": SETTINGS, "mountPath": FOLDER, "readOnly": true}]);
         }
         let pod = json!({"metadata": {"labels": labels}, "spec": {
             "serviceAccountName": NAME, "containers": [container], "volumes": volumes,
@@ -345,7 +341,25 @@ fn in_cluster(service: bool, image: Option<&str>, deletion_rules: Option<&str>) 
         let spec = json!({"replicas": 2, "selector": {"matchLabels": labels}, "template": pod});
         objects.push(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta(NAME), "spec": spec}));
     }
-    objects
+    Ok(objects)
+}
+
+/// The arguments of the controllers in a pod, and the files that they name.
+fn inside(common: &Common) -> Result<(Vec<String>, BTreeMap<String, String>)> {
+    let (mut arguments, mut files) = (vec!["controllers".to_owned()], BTreeMap::new());
+    for (name, path) in [("deletion-rules", &common.deletion_rules), ("app-security", &common.app_security)] {
+        if let Some(path) = path {
+            let file = format!("{name}.yaml");
+            arguments.extend([format!("--{name}"), format!("{FOLDER}/{file}")]);
+            files.insert(file, settings::text(path)?);
+        }
+    }
+    for (name, value) in [("base-domain", &common.base_domain), ("registry-domain", &common.registry_domain)] {
+        if let Some(value) = value {
+            arguments.extend([format!("--{name}"), value.clone()]);
+        }
+    }
+    Ok((arguments, files))
 }
 
 #[cfg(test)]
@@ -374,6 +388,25 @@ mod tests {
         }
         let deletions: Vec<_> = rules.iter().filter(|rule| rule["operations"][0] == "DELETE").collect();
         assert_eq!((deletions.len(), &deletions[0]["resources"][0]), (1, &json!("clusterclasses")));
+    }
+
+    #[test]
+    fn controllers_in_a_pod_are_given_what_the_installation_was_given() {
+        let folder = tempfile::tempdir().unwrap();
+        let app_security = folder.path().join("lists.yaml");
+        std::fs::write(&app_security, "userWhitelist: [ci]\n").unwrap();
+        let base_domain = Some("example.test".to_owned());
+        let common = Common { app_security: Some(app_security), base_domain, ..Common::default() };
+        let objects = in_cluster(true, Some("skep"), &common).unwrap();
+        let of = |kind: &str| objects.iter().find(|object| object["kind"] == kind).unwrap();
+        assert_eq!(of("ConfigMap")["data"], json!({"app-security.yaml": "userWhitelist: [ci]\n"}));
+        let pod = &of("Deployment")["spec"]["template"]["spec"];
+        let arguments =
+            ["controllers", "--app-security", "/etc/skep/app-security.yaml", "--base-domain", "example.test"];
+        assert_eq!(pod["containers"][0]["args"], json!(arguments));
+        assert_eq!(pod["containers"][0]["volumeMounts"][0]["name"], pod["volumes"][0]["name"]);
+        let plain = in_cluster(true, Some("skep"), &Common::default()).unwrap();
+        assert!(plain.iter().all(|object| object["kind"] != "ConfigMap"));
     }
 
     #[test]

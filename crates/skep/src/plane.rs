@@ -61,11 +61,12 @@ impl Plane {
         settings: &Settings,
     ) -> Result<Self> {
         let authority = state.authority()?;
-        let deletion_rules = settings.deletion_rules()?;
+        let common = settings.common();
+        let deletion_rules = common.deletion_rules()?;
         let clouds = cli::cloud_options()?;
         let mut security = Security::open(settings, state, &authority.certificate)?;
         let crds = api::crd::all().into_iter().map(|crd| serde_json::to_value(crd).map_err(Into::into));
-        let rules = Arc::new(Rules::default());
+        let rules = Arc::new(Rules { app_security: common.app_security()?, ..Rules::default() });
         let figures = Figures::default();
         let counted = figures.clone();
         let options = Options {
@@ -112,7 +113,7 @@ impl Plane {
         let client = Client::new(server.service_as(User::master("skep-admin")), "default");
         let drain_delay = settings.shutdown_delay()?;
         let controllers = Controllers::None;
-        let means = means(&server, deletion_rules, clouds, settings.installation(), figures)?;
+        let means = means(&server, deletion_rules, clouds, common.installation(), figures)?;
         Ok(Self { client, address, server, controllers, serving, stop, drain_delay, means })
     }
 

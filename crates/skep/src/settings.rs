@@ -8,13 +8,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use api::admission::app::inspection::Lists;
 use apiserver::{Controller, RequestLimits};
 use fleet::deletion_rules::Rule;
 use serde::Deserialize;
 use store::etcd::Address;
 use tenancy::Installation;
-
-use crate::work::Naming;
 
 /// A configuration file that is longer is not read.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -124,6 +123,9 @@ pub struct Settings {
     /// What must not be deleted yet: a list of rules, read at the start (docs/guides/deletion-rules.md)
     #[arg(long, value_name = "FILE", help_heading = "Operation")]
     pub deletion_rules: Option<PathBuf>,
+    /// Who may make which apps of the management cluster, read at the start (docs/guides/apps.md)
+    #[arg(long, value_name = "FILE", help_heading = "What you may")]
+    pub app_security: Option<PathBuf>,
     /// Domain that clusters have their names below: <cluster>.<domain>, as their apps are told [default: internal]
     #[arg(long, value_name = "DOMAIN", help_heading = "Clusters")]
     pub base_domain: Option<String>,
@@ -141,25 +143,57 @@ pub struct Settings {
     pub logging_format: Option<String>,
 }
 
-/// The rules of a file; none without one.
-pub fn deletion_rules(path: Option<&Path>) -> Result<Vec<Rule>> {
-    let Some(path) = path else { return Ok(Vec::new()) };
+/// What holds wherever the controllers run, in this process or beside another Kubernetes.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Common {
+    /// What must not be deleted yet (docs/guides/deletion-rules.md); `skep install` and `skep controllers` are given the same
+    #[arg(long, value_name = "FILE")]
+    pub deletion_rules: Option<PathBuf>,
+    /// Who may make which apps of the management cluster (docs/guides/apps.md)
+    #[arg(long, value_name = "FILE")]
+    pub app_security: Option<PathBuf>,
+    /// Domain that clusters have their names below: <cluster>.<domain>, as their apps are told [default: internal]
+    #[arg(long, value_name = "DOMAIN", help_heading = "Clusters")]
+    pub base_domain: Option<String>,
+    /// Registry that images of a cluster's apps come from, as they are told [default: docker.io]
+    #[arg(long, value_name = "HOST", help_heading = "Clusters")]
+    pub registry_domain: Option<String>,
+}
+
+impl Common {
+    pub fn deletion_rules(&self) -> Result<Vec<Rule>> {
+        let Some(path) = &self.deletion_rules else { return Ok(Vec::new()) };
+        let rules = fleet::deletion_rules::read(&text(path)?);
+        rules.with_context(|| format!("read the deletion rules in {}", path.display()))
+    }
+
+    pub fn app_security(&self) -> Result<Lists> {
+        let Some(path) = &self.app_security else { return Ok(Lists::default()) };
+        serde_saphyr::from_str(&text(path)?).with_context(|| format!("read the lists in {}", path.display()))
+    }
+
+    pub fn installation(&self) -> Installation {
+        let or = |value: &Option<String>, default: &str| value.clone().unwrap_or_else(|| default.to_owned());
+        Installation {
+            base_domain: or(&self.base_domain, "internal"),
+            registry_domain: or(&self.registry_domain, "docker.io"),
+        }
+    }
+}
+
+/// The text of a configuration file.
+pub fn text(path: &Path) -> Result<String> {
     let size = std::fs::metadata(path).with_context(|| format!("read {}", path.display()))?.len();
     if size > FILE_BYTES_MAX {
         bail!("read {}: {size} bytes are more than {FILE_BYTES_MAX}", path.display());
     }
-    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-    fleet::deletion_rules::read(&text).with_context(|| format!("read the deletion rules in {}", path.display()))
+    std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
 }
 
 impl Settings {
     /// These where they say something, else what the file says.
     pub fn over(self, path: &Path) -> Result<Self> {
-        let size = std::fs::metadata(path).with_context(|| format!("read {}", path.display()))?.len();
-        if size > FILE_BYTES_MAX {
-            bail!("read {}: {size} bytes are more than {FILE_BYTES_MAX}", path.display());
-        }
-        let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        let text = text(path)?;
         let file: Self = match text.trim() {
             "" => Self::default(),
             _ => serde_saphyr::from_str(&text).with_context(|| format!("read the settings in {}", path.display()))?,
@@ -223,6 +257,7 @@ impl Settings {
             max_mutating_requests_inflight: self.max_mutating_requests_inflight.or(file.max_mutating_requests_inflight),
             disable_controllers: texts(self.disable_controllers, file.disable_controllers),
             deletion_rules: self.deletion_rules.or(near(file.deletion_rules)),
+            app_security: self.app_security.or(near(file.app_security)),
             base_domain: self.base_domain.or(file.base_domain),
             registry_domain: self.registry_domain.or(file.registry_domain),
             tracing_config_file: self.tracing_config_file.or(near(file.tracing_config_file)),
@@ -231,12 +266,13 @@ impl Settings {
         })
     }
 
-    pub fn installation(&self) -> Installation {
-        Naming { base_domain: self.base_domain.clone(), registry_domain: self.registry_domain.clone() }.installation()
-    }
-
-    pub fn deletion_rules(&self) -> Result<Vec<Rule>> {
-        deletion_rules(self.deletion_rules.as_deref())
+    pub fn common(&self) -> Common {
+        Common {
+            deletion_rules: self.deletion_rules.clone(),
+            app_security: self.app_security.clone(),
+            base_domain: self.base_domain.clone(),
+            registry_domain: self.registry_domain.clone(),
+        }
     }
 
     pub fn listen(&self) -> Result<SocketAddr> {

@@ -107,27 +107,6 @@ impl Work {
     }
 }
 
-/// What clusters are told of the installation that they are of.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct Naming {
-    /// Domain that clusters have their names below: <cluster>.<domain>, as their apps are told [default: internal]
-    #[arg(long, value_name = "DOMAIN", help_heading = "Clusters")]
-    pub base_domain: Option<String>,
-    /// Registry that images of a cluster's apps come from, as they are told [default: docker.io]
-    #[arg(long, value_name = "HOST", help_heading = "Clusters")]
-    pub registry_domain: Option<String>,
-}
-
-impl Naming {
-    pub fn installation(&self) -> Installation {
-        let or = |value: &Option<String>, default: &str| value.clone().unwrap_or_else(|| default.to_owned());
-        Installation {
-            base_domain: or(&self.base_domain, "internal"),
-            registry_domain: or(&self.registry_domain, "docker.io"),
-        }
-    }
-}
-
 /// How repositories of charts are reached: as clouds are, with the machine's own trust; and those that are in this binary.
 pub fn charts(clouds: &openstack::Options) -> Result<Arc<dyn Transport>> {
     let https = Https::new(&Tls::default(), clouds.proxies.clone()).context("prepare to fetch charts")?;

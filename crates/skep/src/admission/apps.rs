@@ -1,7 +1,10 @@
 //! What apps are judged by, read from the API that they are written to.
 
 use api::{
-    admission::app::{self, Beside, CHART_OPERATOR, Defaults, inspection},
+    admission::app::{
+        self, Beside, CHART_OPERATOR, Defaults,
+        inspection::{Lists, inspect},
+    },
     app::{App, AppCatalogEntry, CATALOG_NAMESPACES, Catalog, DRIFT_ANNOTATION},
     names,
 };
@@ -64,7 +67,12 @@ async fn defaults(client: &Client, namespace: &str, app: &App) -> kube::Result<D
 }
 
 /// Refuses what the published rules refuse.
-pub async fn validate(client: &Client, request: &Request, object: &Value) -> Result<Vec<Warning>, Denied> {
+pub async fn validate(
+    client: &Client,
+    lists: &Lists,
+    request: &Request,
+    object: &Value,
+) -> Result<Vec<Warning>, Denied> {
     let Some(app) = read(request, object) else { return Ok(Vec::new()) };
     if !app::applies(&app, request.operation == Operation::Update) {
         return Ok(Vec::new());
@@ -79,13 +87,8 @@ pub async fn validate(client: &Client, request: &Request, object: &Value) -> Res
     if old.as_ref().is_some_and(|old| old.spec == app.spec && wishes(old) == wishes(&app)) {
         return Ok(Vec::new());
     }
-    inspection::inspect(
-        &app,
-        &request.user.name,
-        request.user.groups.iter().map(String::as_str),
-        &inspection::Lists::default(),
-    )
-    .map_err(denied)?;
+    let groups = request.user.groups.iter().map(String::as_str);
+    inspect(&app, &request.user.name, groups, lists).map_err(denied)?;
     let beside = beside(client, &request.namespace, &app).await.map_err(unreadable)?;
     app::validate(&app, old.as_ref(), &beside).map_err(denied)?;
     Ok(Vec::new())

@@ -9,7 +9,7 @@ use super::*;
 
 /// An API server with the rules, as the binary puts them together.
 async fn server() -> (Server, Client) {
-    let rules = Arc::new(Rules { client: OnceLock::new() });
+    let rules = Arc::new(Rules::default());
     let crds = api::crd::all().into_iter().map(|crd| serde_json::to_value(crd).unwrap());
     let options = Options {
         admission: vec![rules.clone()],
@@ -93,7 +93,7 @@ async fn a_class_and_its_clusters_are_judged_by_one_another() {
         old: Some(class("base", "OpenStackClusterTemplate")),
         options: Value::Null,
     };
-    let rules = Rules { client: OnceLock::from(client.clone()) };
+    let rules = Rules { client: OnceLock::from(client.clone()), ..Rules::default() };
     assert!(rules.validate(&many, &Value::Null).await.is_err(), "one of many that are deleted at once");
     classes.delete("other", &DeleteParams::default()).await.unwrap();
     clusters.delete("a", &DeleteParams::default()).await.unwrap();

@@ -2,20 +2,28 @@
 //!
 //! Source: giantswarm/app-admission-controller internal/security/inspector.
 
+use serde::Deserialize;
+
 use super::{Checked, Refusal, namespace};
 use crate::app::{App, ObjectRef, Quoted, UNIQUE_VERSION};
 
-/// What is refused, and to whom it is not.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is refused, and to whom it is not: `security` of the published chart's values.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Lists {
     /// Charts that are refused if they come from one of `catalogs`.
+    #[serde(rename = "appBlacklist")]
     pub apps: Vec<String>,
+    #[serde(rename = "catalogBlacklist")]
     pub catalogs: Vec<String>,
     /// Members of these may do everything.
+    #[serde(rename = "groupWhitelist")]
     pub groups: Vec<String>,
     /// Nothing in these is referred to; one that begins or ends with `-` is the end or the beginning of a name.
+    #[serde(rename = "namespaceBlacklist")]
     pub namespaces: Vec<String>,
     /// Users whose names begin so may do everything.
+    #[serde(rename = "userWhitelist")]
     pub users: Vec<String>,
 }
 

@@ -310,6 +310,18 @@ fn apps_without_a_version_label_take_that_of_their_namespaces_operator() {
 }
 
 #[test]
+fn lists_of_an_installation_take_the_place_of_those_that_are_built_in_one_by_one() {
+    let lists: Lists = serde_saphyr::from_str("userWhitelist: [ci]\nnamespaceBlacklist: [secret]\n").unwrap();
+    let app =
+        |namespace: &str| in_cluster(json!({"spec": {"config": {"secret": {"name": "v", "namespace": namespace}}}}));
+    let judge = |namespace: &str, user: &str| inspect(&app(namespace), user, [], &lists).is_ok();
+    assert!(!judge("secret", "jane") && judge("secret", "ci-runner") && judge("giantswarm", "jane"));
+    assert_eq!(lists.groups, Lists::default().groups);
+    let error = serde_saphyr::from_str::<Lists>("userWhiteList: [ci]").unwrap_err().to_string();
+    assert!(error.contains("userWhiteList"), "{error}");
+}
+
+#[test]
 fn strangers_install_no_operators_and_read_nobody_elses_values() {
     let lists = Lists::default();
     let judge = |app: &App, user: &str, groups: &[&str]| {
