@@ -5,39 +5,18 @@
 # Its binaries are those that conformance/run builds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-skep=${SKEP:-$PWD/target/release/skep}
+. e2e/lib
 version=$(sed -nE 's~^(require )?\s*k8s.io/kubernetes (v[0-9.]+)( // indirect)?$~\2~p' conformance/go.mod)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/skep/conformance/$version
-for program in kubectl openssl; do
-  if [ -z "$(command -v "$program")" ]; then
-    printf '\n!!!! SKIPPED: the controllers beside kube-apiserver: there is no %s\n\n' "$program" >&2
-    exit 0
-  fi
-done
+needs "the controllers beside kube-apiserver" kubectl openssl
 for program in etcd kube-apiserver kube-controller-manager; do
-  if [ ! -x "$cache/$program" ]; then
-    printf '\n!!!! SKIPPED: the controllers beside kube-apiserver: there is no %s (conformance/programs builds it)\n\n' "$program" >&2
-    exit 0
-  fi
+  [ -x "$cache/$program" ] || skip "the controllers beside kube-apiserver: there is no $program (conformance/programs builds it)"
 done
-work=$(mktemp -d)
-cleanup() {
-  local code=$?
-  if [ "$code" != 0 ]; then
-    tail -n 20 "$work"/*.log >&2 || true
-    kubectl get clusters,machines,machinesets,machinedeployments,kcp,openstackclusters -A -o wide >&2 || true
-  fi
-  # kube-apiserver does not end by itself when its etcd is gone.
-  kill -9 $(jobs -p) 2>/dev/null || true
-  wait 2>/dev/null || true
-  rm -rf "$work"
-  exit "$code"
+told() {
+  tail -n 20 "$work"/*.log
+  kubectl get clusters,machines,machinesets,machinedeployments,kcp,openstackclusters -A -o wide
 }
-trap cleanup EXIT
 export KUBECONFIG=$work/kubeconfig
-passed=0
-ok() { passed=$((passed + 1)); printf 'ok  %s (%s s)\n' "$1" "$SECONDS"; }
-fail() { printf 'FAILED  %s\n' "$1" >&2; exit 1; }
 
 # Below the ports that outgoing connections take.
 base=$((20000 + RANDOM % 5000 * 2))

@@ -4,26 +4,14 @@
 # Exit: 3 there is no Go to build helm with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-skep=${SKEP:-$PWD/target/release/skep}
+. e2e/lib
 helm=$(conformance/helm/build helm)
-work=$(mktemp -d)
 export KUBECONFIG=$work/state/kubeconfig OS_CLIENT_CONFIG_FILE=$work/state/clouds.yaml
 export HELM_CACHE_HOME=$work HELM_CONFIG_HOME=$work HELM_DATA_HOME=$work
-cleanup() {
-  local code=$?
-  if [ "$code" != 0 ]; then
-    tail -n 20 "$work/up.log" "$work/out" >&2 || true
-    [ ! -s "$KUBECONFIG" ] || { kubectl get apps -A -o wide; "$skep" catalog list; kubectl get events -A --field-selector type=Warning; } >&2 || true
-  fi
-  kill $(jobs -p) 2>/dev/null || true
-  wait 2>/dev/null || true
-  rm -rf "$work"
-  exit "$code"
+told() {
+  tail -n 20 "$work/up.log" "$work/out"
+  [ ! -s "$KUBECONFIG" ] || { kubectl get apps -A -o wide; "$skep" catalog list; kubectl get events -A --field-selector type=Warning; }
 }
-trap cleanup EXIT
-passed=0
-ok() { passed=$((passed + 1)); printf 'ok  %s (%s s)\n' "$1" "$SECONDS"; }
-fail() { printf 'FAILED  %s\n' "$1" >&2; exit 1; }
 # run CODE COMMAND...: what it prints is in out, on both streams.
 run() {
   local wanted=$1 code=0

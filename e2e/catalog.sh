@@ -4,23 +4,11 @@
 # Exit: 3 there is no Go to build helm with. REGISTRY names the registry's program (distribution), if `docker-registry` is not on the path.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. e2e/lib
 helm=$(conformance/helm/build helm)
 cargo build --quiet --locked -p delivery --example catalog
 ours=${CARGO_TARGET_DIR:-target}/debug/examples/catalog
-work=$(mktemp -d)
-cleanup() {
-  local code=$?
-  [ "$code" = 0 ] || tail -n 5 "$work"/*.log >&2 || true
-  kill $(jobs -p) 2>/dev/null || true
-  wait 2>/dev/null || true
-  rm -rf "$work"
-  exit "$code"
-}
-trap cleanup EXIT
-passed=0 servers=0
-ok() { passed=$((passed + 1)); printf 'ok  %s (%s s)\n' "$1" "$SECONDS"; }
-fail() { printf 'FAILED  %s\n' "$1" >&2; exit 1; }
-same() { [ "$2" = "$3" ] || fail "$1: wanted $(printf %q "$3"), got $(printf %q "$2")"; }
+servers=0
 export HELM_CACHE_HOME=$work/helm HELM_CONFIG_HOME=$work/helm HELM_DATA_HOME=$work/helm
 theirs() { (cd "$work" && "$helm" "$@") >"$work/theirs.log" 2>&1 || { cat "$work/theirs.log" >&2; return 1; }; }
 sum() { sha256sum "$1" | cut -d' ' -f1; }

@@ -8,21 +8,8 @@
 # Exit: 3 there is no Go to build helm with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-skep=${SKEP:-$PWD/target/release/skep}
+. e2e/lib
 helm=$(conformance/helm/build helm)
-work=$(mktemp -d)
-cleanup() {
-  local code=$?
-  [ "$code" = 0 ] || tail -n 5 "$work"/*.log >&2 2>/dev/null || true
-  kill $(jobs -p) 2>/dev/null || true
-  wait 2>/dev/null || true
-  rm -rf "$work"
-  exit "$code"
-}
-trap cleanup EXIT
-passed=0
-ok() { passed=$((passed + 1)); printf 'ok  %s (%s s)\n' "$1" "$SECONDS"; }
-fail() { printf 'FAILED  %s\n' "$1" >&2; exit 1; }
 export HELM_CACHE_HOME=$work HELM_CONFIG_HOME=$work HELM_DATA_HOME=$work
 
 charts=("$@")
@@ -79,10 +66,8 @@ if [ -z "$(command -v kubectl)" ]; then
 fi
 [ $# -eq 0 ] || { printf 'charts: %s passed\n' "$passed"; exit; }
 
-same() { [ "$2" = "$3" ] || fail "$1: wanted $(printf %q "$3"), got $(printf %q "$2")"; }
 # What helm says goes where it can be looked at.
 helm() { "$helm" "$@" >"$work/helm.log" 2>&1 || { cat "$work/helm.log" >&2; fail "helm $*"; }; }
-ready() { for _ in $(seq 600); do [ -s "$KUBECONFIG" ] && kubectl get namespace default kube-public >/dev/null 2>&1 && return; sleep 0.1; done; fail "$KUBECONFIG: no API server"; }
 # known CHART NAMESPACE: what it becomes with any of its values has no field that the API server in $KUBECONFIG does not know.
 known() {
   local values
@@ -91,7 +76,7 @@ known() {
     "$skep" template demo "charts/$1" -f "$values" --namespace "$2" >"$work/objects"
     # Where no API of others is, there may be nothing to make.
     grep -q '^kind: ' "$work/objects" || continue
-    kubectl create --dry-run=server --validate=strict -f "$work/objects" >/dev/null 2>"$work/error" || { cat "$work/error" >&2; fail "$where: $1 with $values"; }
+    kubectl create --dry-run=server --validate=strict -f "$work/objects" >/dev/null 2>"$work/error" || { cat "$work/error" >&2; fail "$1 with $values"; }
     count=$((count + 1))
   done
 }
@@ -160,7 +145,7 @@ rules() {
     [ -z "$what" ] || patch+="${patch:+,}{\"op\":\"$what\",\"path\":\"$path\"${value:+,\"value\":$value}}"
   done < <(tr ';' '\n' <<<"$1")
   kubectl patch --local -f - --type json -p "[$patch]" -o json <<<"$pod" >"$work/pod"
-  kubectl create --dry-run=server -f "$work/pod" >"$work/said" 2>&1 || { cat "$work/said" >&2; fail "$where: a pod that is only warned of: $1"; }
+  kubectl create --dry-run=server -f "$work/pod" >"$work/said" 2>&1 || { cat "$work/said" >&2; fail "a pod that is only warned of: $1"; }
   sed -nE "s/^Warning: Validation failed for ValidatingAdmissionPolicy '[^']*' with binding '[^']*': ([a-z-]+): .*/\1/p" "$work/said" | sort | paste -sd' '
 }
 
@@ -169,17 +154,17 @@ day() {
   local chart workload count=0 wanted patch broken
   mapfile -t fit < <(fitting)
   for chart in "${fit[@]}"; do known "$chart" kube-system; done
-  ok "$where: every field of ${#fit[@]} charts with $count sets of values is known"
+  ok "every field of ${#fit[@]} charts with $count sets of values is known"
   for chart in "${fit[@]}"; do helm install "$chart" "charts/$chart" --namespace kube-system; done
-  same "$where: helm list" "$("$helm" list --namespace kube-system --deployed --short | paste -sd' ')" "${fit[*]}"
+  same "helm list" "$("$helm" list --namespace kube-system --deployed --short | paste -sd' ')" "${fit[*]}"
   if [ "${1:-}" = runs ]; then
     for workload in $(kubectl --namespace kube-system get daemonsets,deployments -l app.kubernetes.io/managed-by=Helm -o name); do
-      kubectl --namespace kube-system rollout status "$workload" --timeout 120s >"$work/rollout.log" || fail "$where: $workload"
+      kubectl --namespace kube-system rollout status "$workload" --timeout 120s >"$work/rollout.log" || fail "$workload"
     done
-    kubectl wait apiservice v1beta1.metrics.k8s.io --for condition=Available --timeout 60s >/dev/null || fail "$where: the metrics API"
-    same "$where: kubectl top nodes" "$(kubectl top nodes --no-headers | wc -l)" "$(kubectl get nodes --no-headers | wc -l)"
+    kubectl wait apiservice v1beta1.metrics.k8s.io --for condition=Available --timeout 60s >/dev/null || fail "the metrics API"
+    same "kubectl top nodes" "$(kubectl top nodes --no-headers | wc -l)" "$(kubectl get nodes --no-headers | wc -l)"
   fi
-  ok "$where: they are installed${1:+, and all their pods are ready}"
+  ok "they are installed${1:+, and all their pods are ready}"
 
   helm upgrade policy-baseline charts/policy-baseline --namespace kube-system --set engine=kubernetes,nonRootGroups=true
   count=0
@@ -190,19 +175,19 @@ day() {
       [ "$broken" != "$wanted" ] && [ -n "$wanted" ] || break
       sleep 0.1
     done
-    same "$where: $patch" "$broken" "$wanted"
+    same "$patch" "$broken" "$wanted"
     count=$((count + 1))
   done < <(breaches | grep -v '^|'; breaches | grep '^|')
-  same "$where: rules that are broken" "$(breaches | cut -d'|' -f1 | tr ' ' '\n' | sort -u | grep -c .)" "$(grep -c '^  rule: ' charts/policy-baseline/files/policies.yaml)"
-  ok "$where: each rule of policy-baseline is broken by the pods that break it, $count in all"
+  same "rules that are broken" "$(breaches | cut -d'|' -f1 | tr ' ' '\n' | sort -u | grep -c .)" "$(grep -c '^  rule: ' charts/policy-baseline/files/policies.yaml)"
+  ok "each rule of policy-baseline is broken by the pods that break it, $count in all"
   helm upgrade policy-baseline charts/policy-baseline --namespace kube-system --set engine=kubernetes,failureAction=Enforce
   for _ in $(seq 300); do kubectl patch --local -f - --type json -p '[{"op":"add","path":"/spec/hostPID","value":true}]' -o json <<<"$pod" | kubectl create --dry-run=server -f - >"$work/said" 2>&1 || break; sleep 0.1; done
-  grep -q 'host-namespaces: hostNetwork, hostPID and hostIPC have to be off' "$work/said" || { cat "$work/said" >&2; fail "$where: hostPID is not refused"; }
-  kubectl create --dry-run=server -f - <<<"$pod" >/dev/null || fail "$where: a good pod is refused"
-  ok "$where: with Enforce they refuse"
+  grep -q 'host-namespaces: hostNetwork, hostPID and hostIPC have to be off' "$work/said" || { cat "$work/said" >&2; fail "hostPID is not refused"; }
+  kubectl create --dry-run=server -f - <<<"$pod" >/dev/null || fail "a good pod is refused"
+  ok "with Enforce they refuse"
   for chart in "${fit[@]}"; do helm uninstall "$chart" --namespace kube-system; done
-  same "$where: what is left" "$(kubectl get all,roles,rolebindings,networkpolicies,validatingadmissionpolicies,configmaps -A -l app.kubernetes.io/managed-by=Helm -o name; kubectl get clusterroles,clusterrolebindings,storageclasses,priorityclasses -l app.kubernetes.io/managed-by=Helm -o name)" ""
-  ok "$where: and removed, with nothing left"
+  same "what is left" "$(kubectl get all,roles,rolebindings,networkpolicies,validatingadmissionpolicies,configmaps -A -l app.kubernetes.io/managed-by=Helm -o name; kubectl get clusterroles,clusterrolebindings,storageclasses,priorityclasses -l app.kubernetes.io/managed-by=Helm -o name)" ""
+  ok "and removed, with nothing left"
 }
 
 # The script that a machine runs before kubeadm, with its folders in $work; kubeadm applies the patch as kubectl does.
@@ -288,7 +273,7 @@ where="the Management API" count=0
 kubectl create namespace org-other >/dev/null
 known cluster-openstack org-other
 known default-apps-openstack org-other
-ok "$where: every field of the clusters and apps of $count sets of values is known"
+ok "every field of the clusters and apps of $count sets of values is known"
 helm install demo-default-apps charts/default-apps-openstack "${org[@]}" -f charts/default-apps-openstack/ci/gs-values.yaml
 same "apps" "$(kubectl "${org[@]}" get apps -o name | wc -l)" "$(grep -c '^    appName: ' charts/default-apps-openstack/values.yaml)"
 for app in $(kubectl "${org[@]}" get apps -l giantswarm.io/cluster=demo -o jsonpath='{range .items[?(@.spec.catalog=="default")]}{.spec.name}@{.spec.version}{"\n"}{end}'); do
@@ -304,6 +289,7 @@ ok "default-apps-openstack: the Management API takes all its apps, and the catal
 
 where="a cluster in the sandbox"
 KUBECONFIG=$work/workload day runs
+where=""
 removed() {
   helm uninstall demo-cluster "${org[@]}"
   kubectl "${org[@]}" wait cluster demo --for delete --timeout 240s >/dev/null || fail "the cluster does not go"
@@ -317,16 +303,12 @@ same "the key" "$(key)" "$created"
 removed
 ok "cluster-openstack: installed again, with the key that is there"
 
-e2e/kube-apiserver "$work/kube-apiserver" >"$work/kube-apiserver.log" 2>&1 & server=$!
-export KUBECONFIG=$work/kube-apiserver/kubeconfig
-for _ in $(seq 20); do [ -e "$KUBECONFIG" ] && break; kill -0 "$server" 2>/dev/null || break; sleep 0.1; done
-if [ -e "$KUBECONFIG" ]; then
+if kube_apiserver; then
   where="kube-apiserver"
-  ready
   # Nothing makes it here.
   kubectl create serviceaccount default >/dev/null
   day
 else
-  printf '\n!!!! SKIPPED: the charts on kube-apiserver: %s\n\n' "$(cat "$work/kube-apiserver.log")" >&2
+  printf '\n!!!! SKIPPED: the charts on kube-apiserver: it is not built (conformance/run builds it)\n\n' >&2
 fi
 printf 'charts: %s passed\n' "$passed"

@@ -4,27 +4,9 @@
 # and back. The last line counts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-skep=${SKEP:-$PWD/target/release/skep}
-for program in etcd openssl curl kubectl; do
-  if [ -z "$(command -v "$program")" ]; then
-    printf '\n!!!! SKIPPED: several servers over etcd: there is no %s (apt install etcd-server openssl curl; kubectl from https://dl.k8s.io)\n\n' "$program" >&2
-    exit 0
-  fi
-done
-work=$(mktemp -d)
+. e2e/lib
+needs "several servers over etcd" etcd openssl curl kubectl
 declare -A pid
-cleanup() {
-  local code=$?
-  if [ "$code" != 0 ]; then tail -n 15 "$work"/*.log >&2 || true; fi
-  for one in "${pid[@]}" $(jobs -p); do kill -9 "$one" 2>/dev/null || true; done
-  wait 2>/dev/null || true
-  rm -rf "$work"
-  exit "$code"
-}
-trap cleanup EXIT
-passed=0
-ok() { passed=$((passed + 1)); printf 'ok  %s\n' "$1"; }
-fail() { printf 'FAILED  %s\n' "$1" >&2; exit 1; }
 now_ms() { date +%s%3N; }
 
 # Below the ports that outgoing connections take.
@@ -212,9 +194,9 @@ file_server() {
   for _ in $(seq 300); do grep -q "answers at" "$work/a.log" && return; sleep 0.1; done
   fail "no server over $1"
 }
-same() { kube a get configmaps --output yaml | grep -v "resourceVersion:" | diff -q - "$work/before.yaml" >/dev/null || fail "$1"; }
+unchanged() { kube a get configmaps --output yaml | grep -v "resourceVersion:" | diff -q - "$work/before.yaml" >/dev/null || fail "$1"; }
 file_server "$work/moved.db"
-same "etcd moved to a file is not the same"
+unchanged "etcd moved to a file is not the same"
 kube a get configmaps --output yaml | grep "resourceVersion:" | head -n -1 | diff -q - <(head -n -1 "$work/before.versions") >/dev/null ||
   fail "resource versions are others in the file"
 "$skep" store backup "$work/online.skep" --from "$work/moved.db" >/dev/null || fail "no backup of a file that is in use"
@@ -225,16 +207,16 @@ kill "${pid[a]}"; wait "${pid[a]}" || true
 grep -q -- --replace "$work/refused.txt"
 "$skep" store migrate --from "$work/moved.db" --to "$place" "${tls[@]}" --replace >/dev/null || fail "a file is not moved to etcd"
 server a $((base + 20)) || fail "no server over what was moved to etcd"
-same "a file moved to etcd is not the same"
+unchanged "a file moved to etcd is not the same"
 kill "${pid[a]}"; wait "${pid[a]}" || true
 ok "$objects objects moved to a file and back are the same"
 "$skep" store restore "$work/backup.skep" --to "$place" "${tls[@]}" --replace >/dev/null || fail "the backup is not restored to etcd"
 server a $((base + 20)) || fail "no server over what was restored"
-same "what was restored to etcd is not the same"
+unchanged "what was restored to etcd is not the same"
 kill "${pid[a]}"; wait "${pid[a]}" || true
 "$skep" store restore "$work/backup.skep" --to "$work/restored.db" >/dev/null || fail "the backup is not restored to a file"
 file_server "$work/restored.db"
-same "what was restored to a file is not the same"
+unchanged "what was restored to a file is not the same"
 kill "${pid[a]}"; wait "${pid[a]}" || true
 ok "a backup taken while servers wrote is restored to etcd and to a file"
 echo "etcd: $passed passed, 0 failed"

@@ -3,27 +3,9 @@
 # no acknowledged write is lost, versions only rise, and a client is told what is wrong. The last line counts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-skep=${SKEP:-$PWD/target/release/skep}
-for program in curl kubectl unshare; do
-  if [ -z "$(command -v "$program")" ]; then
-    printf '\n!!!! SKIPPED: faults under a server: there is no %s\n\n' "$program" >&2
-    exit 0
-  fi
-done
-work=$(mktemp -d)
+. e2e/lib
+needs "faults under a server" curl kubectl unshare
 server=
-cleanup() {
-  local code=$?
-  if [ "$code" != 0 ]; then tail -n 15 "$work"/*.log >&2 || true; fi
-  for one in $server $(jobs -p); do kill -9 "$one" 2>/dev/null || true; done
-  wait 2>/dev/null || true
-  rm -rf "$work"
-  exit "$code"
-}
-trap cleanup EXIT
-passed=0
-ok() { passed=$((passed + 1)); printf 'ok  %s\n' "$1"; }
-fail() { printf 'FAILED  %s\n' "$1" >&2; exit 1; }
 port=$((20000 + RANDOM % 12000))
 url=https://127.0.0.1:$port
 
@@ -95,9 +77,8 @@ ok "killed $kills times in a storm of writes: $(wc -l <"$work/all") acknowledged
 
 # A disk of 24 MiB, on which something else takes 8.
 if ! unshare --user --map-root-user --mount true 2>/dev/null; then
-  printf '\n!!!! SKIPPED: a full disk: this machine lets nobody mount a file system of his own\n\n' >&2
   echo "faults: $passed passed, 0 failed"
-  exit 0
+  skip "a full disk: this machine lets nobody mount a file system of his own"
 fi
 mkdir "$work/disk"
 unshare --user --map-root-user --mount bash -c '

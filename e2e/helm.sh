@@ -4,28 +4,15 @@
 # Exit: 3 there is no Go to build helm with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. e2e/lib
 helm=$(conformance/helm/build helm)
 cargo build --quiet --locked -p apiserver --example serve
 cargo build --quiet --locked -p delivery --example release
 built=${CARGO_TARGET_DIR:-target}/debug/examples
-work=$(mktemp -d) where=""
-cleanup() {
-  local code=$?
-  if [ "$code" != 0 ]; then
-    "$helm" history shop >&2 2>&1 || true
-    tail -n 5 "$work"/*.log >&2 || true
-  fi
-  # kube-apiserver does not end by itself when its etcd is gone.
-  kill -9 $(jobs -p) 2>/dev/null || true
-  wait 2>/dev/null || true
-  rm -rf "$work"
-  exit "$code"
+told() {
+  "$helm" history shop 2>&1 || true
+  tail -n 5 "$work"/*.log
 }
-trap cleanup EXIT
-passed=0
-ok() { passed=$((passed + 1)); printf 'ok  %s: %s (%s s)\n' "$where" "$1" "$SECONDS"; }
-fail() { printf 'FAILED  %s: %s\n' "$where" "$1" >&2; exit 1; }
-same() { [ "$2" = "$3" ] || fail "$1: wanted $(printf %q "$3"), got $(printf %q "$2")"; }
 
 export KUBECONFIG=$work/kubeconfig HELM_CACHE_HOME=$work HELM_CONFIG_HOME=$work HELM_DATA_HOME=$work
 mkdir -p "$work/shop/templates"
@@ -163,26 +150,8 @@ for _ in $(seq 300); do [ -s "$KUBECONFIG" ] && kubectl get --raw /readyz >/dev/
 where="our API server"
 day
 
-release=$(sed -nE 's~^(require )?\s*k8s.io/kubernetes (v[0-9.]+)( // indirect)?$~\2~p' conformance/go.mod)
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/skep/conformance/$release
-if [ -x "$cache/etcd" ] && [ -x "$cache/kube-apiserver" ]; then
-  # Below the ports that outgoing connections take.
-  base=$((20000 + RANDOM % 5000 * 2))
-  openssl ecparam -name prime256v1 -genkey -noout -out "$work/sa.key" 2>/dev/null
-  "$cache/etcd" --data-dir "$work/etcd" --listen-client-urls "http://127.0.0.1:$base" --advertise-client-urls "http://127.0.0.1:$base" \
-    --listen-peer-urls "http://127.0.0.1:$((base + 1))" --initial-advertise-peer-urls "http://127.0.0.1:$((base + 1))" \
-    --initial-cluster "default=http://127.0.0.1:$((base + 1))" >"$work/etcd.log" 2>&1 &
-  echo "secret,admin,admin,system:masters" >"$work/tokens"
-  "$cache/kube-apiserver" --etcd-servers "http://127.0.0.1:$base" --secure-port $((base + 2)) --bind-address 127.0.0.1 --cert-dir "$work/certificates" \
-    --token-auth-file "$work/tokens" --service-account-issuer https://kubernetes.default.svc --service-account-key-file "$work/sa.key" \
-    --service-account-signing-key-file "$work/sa.key" --authorization-mode RBAC --service-cluster-ip-range 10.96.0.0/16 >"$work/kube-apiserver.log" 2>&1 &
-  cat >"$KUBECONFIG" <<YAML
-{apiVersion: v1, kind: Config, current-context: k, contexts: [{name: k, context: {cluster: k, user: u}}], users: [{name: u, user: {token: secret}}],
- clusters: [{name: k, cluster: {server: "https://127.0.0.1:$((base + 2))", insecure-skip-tls-verify: true}}]}
-YAML
-  for _ in $(seq 600); do kubectl get --raw /readyz >/dev/null 2>&1 && break; sleep 0.1; done
-  for _ in $(seq 100); do kubectl get namespace default >/dev/null 2>&1 && break; sleep 0.1; done
-  where="kube-apiserver $release"
+if kube_apiserver; then
+  where="kube-apiserver"
   day
 else
   printf '\n!!!! SKIPPED: releases on kube-apiserver: it is not built (conformance/run builds it)\n\n' >&2

@@ -4,28 +4,13 @@
 # With BESIDE=1 against whatever KUBECONFIG names, where a cluster demo of 3+3 machines is, with the cloud of OS_CLIENT_CONFIG_FILE.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-skep=${SKEP:-$PWD/target/release/skep}
-if [ -z "$(command -v kubectl)" ]; then
-  printf '\n!!!! SKIPPED: a day with kubectl: there is no kubectl\n\n' >&2
-  exit 0
-fi
-work=$(mktemp -d)
+. e2e/lib
+needs "a day with kubectl" kubectl
 [ -n "${BESIDE:-}" ] || export KUBECONFIG=$work/state/kubeconfig OS_CLIENT_CONFIG_FILE=$work/state/clouds.yaml
-cleanup() {
-  local code=$?
-  if [ "$code" != 0 ]; then
-    [ -n "${BESIDE:-}" ] || tail -n 20 "$work/up.log" >&2 || true
-    [ ! -s "$KUBECONFIG" ] || kubectl get machines,machinesets,machinedeployments,kcp -o wide >&2 || true
-  fi
-  kill $(jobs -p) 2>/dev/null || true
-  wait 2>/dev/null || true
-  rm -rf "$work"
-  exit "$code"
+told() {
+  [ -n "${BESIDE:-}" ] || tail -n 20 "$work/up.log"
+  [ ! -s "$KUBECONFIG" ] || kubectl get machines,machinesets,machinedeployments,kcp -o wide
 }
-trap cleanup EXIT
-passed=0
-ok() { passed=$((passed + 1)); printf 'ok  %s\n' "$1"; }
-fail() { printf 'FAILED  %s\n' "$1" >&2; exit 1; }
 
 if [ -z "${BESIDE:-}" ]; then
   "$skep" up --state "$work/state" --port 0 >"$work/up.log" 2>&1 &

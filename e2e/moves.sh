@@ -4,11 +4,8 @@
 # CLUSTERCTL names the program; without it, it is built with Go, and without Go what needs it is skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-skep=${SKEP:-$PWD/target/release/skep}
+. e2e/lib
 release=v1.13.6
-passed=0
-ok() { passed=$((passed + 1)); printf 'ok  %s (%s s)\n' "$1" "$SECONDS"; }
-fail() { printf 'FAILED  %s\n' "$1" >&2; exit 1; }
 
 clusterctl=${CLUSTERCTL:-}
 if [ -z "$clusterctl" ]; then
@@ -19,19 +16,10 @@ if [ -z "$clusterctl" ]; then
 fi
 [ -x "$clusterctl" ] || { printf '\n!!!! SKIPPED: the stock clusterctl: there is none, and no Go to build it (CLUSTERCTL names one)\n\n' >&2; clusterctl=; }
 
-work=$(mktemp -d)
-cleanup() {
-  local code=$?
-  if [ "$code" != 0 ]; then
-    tail -n 20 "$work"/*.log >&2 || true
-    for one in a b; do "$skep" describe cluster demo --kubeconfig "$work/$one/kubeconfig" >&2 || true; done
-  fi
-  kill $(jobs -p) 2>/dev/null || true
-  wait 2>/dev/null || true
-  rm -rf "$work"
-  exit "$code"
+told() {
+  tail -n 20 "$work"/*.log
+  for one in a b; do "$skep" describe cluster demo --kubeconfig "$work/$one/kubeconfig"; done
 }
-trap cleanup EXIT
 export CLUSTERCTL_DISABLE_VERSIONCHECK=true
 a=$work/a/kubeconfig b=$work/b/kubeconfig
 

@@ -7,25 +7,14 @@
 set -euo pipefail
 folder=$(cd "${1:?the folder of the templates}" && pwd)
 cd "$(dirname "$0")/.."
-skep=${SKEP:-$PWD/target/release/skep}
+. e2e/lib
 version=v1.34.2 next=v1.35.0
-work=$(mktemp -d)
-cleanup() {
-  local code=$?
-  if [ "$code" != 0 ]; then
-    kubectl get clusters,openstackclusters,kcp,machines,openstackmachines -A -o wide >&2 || true
-    kubectl get clusters -A -o jsonpath='{range .items[*].status.conditions[?(@.type=="Available")]}{.message}{"\n"}{end}' >&2 || true
-    tail -n 5 "$work"/*.log >&2 || true
-  fi
-  kill $(jobs -p) 2>/dev/null || true
-  wait 2>/dev/null || true
-  rm -rf "$work"
-  exit "$code"
+told() {
+  kubectl get clusters,openstackclusters,kcp,machines,openstackmachines -A -o wide
+  kubectl get clusters -A -o jsonpath='{range .items[*].status.conditions[?(@.type=="Available")]}{.message}{"
+"}{end}'
+  tail -n 5 "$work"/*.log
 }
-trap cleanup EXIT
-passed=0
-ok() { passed=$((passed + 1)); printf 'ok  %s (%s s)\n' "$1" "$SECONDS"; }
-fail() { printf 'FAILED  %s\n' "$1" >&2; exit 1; }
 
 if [ -n "${OS_CLOUD:-}" ]; then
   "$skep" serve --state "$work/state" --listen 127.0.0.1:0 >"$work/serve.log" 2>&1 &

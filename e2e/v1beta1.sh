@@ -3,25 +3,9 @@
 # they read and change is v1beta1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-skep=${SKEP:-$PWD/target/release/skep}
-if [ -z "$(command -v kubectl)" ]; then
-  printf '\n!!!! SKIPPED: a user of v1beta1: there is no kubectl\n\n' >&2
-  exit 0
-fi
-work=$(mktemp -d)
-cleanup() {
-  local code=$?
-  [ "$code" = 0 ] || tail -n 20 "$work/up.log" >&2 || true
-  kill $(jobs -p) 2>/dev/null || true
-  wait 2>/dev/null || true
-  rm -rf "$work"
-  exit "$code"
-}
-trap cleanup EXIT
+. e2e/lib
+needs "a user of v1beta1" kubectl
 export KUBECONFIG=$work/state/kubeconfig
-passed=0
-ok() { passed=$((passed + 1)); printf 'ok  %s\n' "$1"; }
-fail() { printf 'FAILED  %s\n' "$1" >&2; exit 1; }
 
 "$skep" up --state "$work/state" --port 0 >"$work/up.log" 2>&1 &
 for _ in $(seq 600); do grep -q "Cluster demo is Available" "$work/up.log" && break; sleep 0.1; done
