@@ -14,6 +14,7 @@ mod connection;
 mod election;
 mod error;
 mod event;
+mod figures;
 mod life;
 mod longest;
 mod plan;
@@ -31,6 +32,7 @@ pub use self::{
     election::{Election, Overrun, Timing},
     error::{Class, Error},
     event::{Event, EventType},
+    figures::{Counted, Figures},
     life::Life,
     longest::Longest,
     plan::{Change, Plan, Step},

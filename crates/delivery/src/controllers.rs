@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use api::app::{App, AppCatalogEntry, CATALOG_NAMESPACES, Catalog, ConfigKind};
-use control::{CALL_LIMIT, Cache, Class, Error, Key, Life, Longest, Queue, Result, Runner, Writer};
+use control::{CALL_LIMIT, Cache, Class, Error, Figures, Key, Life, Longest, Queue, Result, Runner, Writer};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Api, Client, ResourceExt,
@@ -23,7 +23,6 @@ use crate::{
     },
     catalog::{self, Catalogs},
     chart::{archives::Archives, controller::Charts, drift::Looks},
-    figures::Figures,
     repository::{Access, Repositories, grant},
     target::{Surroundings, Targets},
 };

@@ -1,17 +1,12 @@
 //! What Prometheus is told of apps, by the names of the published app-exporter. Each scrape counts what the caches hold.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Weak},
-};
+use std::collections::HashMap;
 
 use api::app::{App, AppCatalogEntry, PLATFORM_NAMESPACE};
-use control::Key;
+use control::{Counted, Key};
 use jiff::{Timestamp, civil};
 use kube::ResourceExt;
-use parking_lot::Mutex;
 use prometheus_client::{
-    encoding::text::encode_registry,
     metrics::{family::Family, gauge::Gauge},
     registry::Registry,
 };
@@ -27,26 +22,13 @@ const CATALOG_TYPE: &str = "application.giantswarm.io/catalog-type";
 
 type Labels = Vec<(&'static str, String)>;
 
-/// Where the figures are read: empty until the controllers of this process work.
-#[derive(Clone, Default)]
-pub struct Figures(Arc<Mutex<Weak<Context>>>);
-
-impl Figures {
-    pub(crate) fn follow(&self, context: &Arc<Context>) {
-        *self.0.lock() = Arc::downgrade(context);
-    }
-
-    /// In OpenMetrics' text form, without its end.
-    pub fn text(&self) -> String {
-        let Some(context) = self.0.lock().upgrade() else { return String::new() };
-        let (mut text, registry) = (String::new(), registry(&context));
-        // Writing to a text cannot fail.
-        let _ = encode_registry(&mut text, &registry);
-        text
+impl Counted for Context {
+    fn register(&self, registry: &mut Registry) {
+        count(self, registry);
     }
 }
 
-fn registry(context: &Context) -> Registry {
+fn count(context: &Context, registry: &mut Registry) {
     let caches = &context.caches;
     let (infos, cordons) = (Family::<Labels, Gauge>::default(), Family::<Labels, Gauge>::default());
     let latest = latest(context);
@@ -68,7 +50,6 @@ fn registry(context: &Context) -> Registry {
             vec![("name", key.name.clone()), ("namespace", key.namespace), ("cluster_id", app.cluster().to_owned())];
         drifts.get_or_create(&labels).set(i64::from(is_drifted));
     }
-    let mut registry = Registry::default();
     registry.register("app_operator_app_info", "Managed apps status", infos);
     registry.register("app_operator_app_cordon_expire_time_seconds", "When the cordon of an app ends", cordons);
     registry.register(
@@ -76,7 +57,6 @@ fn registry(context: &Context) -> Registry {
         "Whether objects of an app's release are other than declared, since its last look",
         drifts,
     );
-    registry
 }
 
 /// The newest version of each app of the public catalogs, by catalog and app.

@@ -19,5 +19,4 @@ pub mod target;
 pub use self::{
     chart::controller::{PLATFORM_ACCOUNT, TENANT_ACCOUNT},
     controllers::{Delivery, Options},
-    figures::Figures,
 };

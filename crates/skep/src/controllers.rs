@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use control::{Clock, Election, Timing};
+use control::{Clock, Election, Figures, Timing};
 use kube::{Client, Config};
 use rustls::ServerConfig;
 use tokio::{net::TcpListener, sync::watch};
@@ -18,7 +18,7 @@ use crate::{
     settings::Common,
     state::Credential,
     webhooks,
-    work::{self, Figures, Means, Work},
+    work::{self, Means, Work},
 };
 
 /// The webhooks' certificate is made anew so often: it is valid for a year.

@@ -7,14 +7,13 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use control::Figures;
 use k8s_openapi::api::{
     authentication::v1::{TokenReview, TokenReviewSpec, UserInfo},
     authorization::v1::{NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
 };
 use kube::{Api, Client, api::PostParams};
 use tokio::{sync::Semaphore, time::timeout};
-
-use crate::work::Figures;
 
 pub const METRICS: &str = "/metrics";
 /// As Prometheus asks for it: OpenMetrics 1.0.

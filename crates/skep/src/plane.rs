@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context, Result};
 use apiserver::{Options, Profile, Server, User};
 use axum::{BoxError, Router, response::Response};
-use control::{Clock, Election, Timing};
+use control::{Clock, Election, Figures, Timing};
 use fleet::deletion_rules::Rule;
 use http::Request;
 use kube::{Client, client::Body};
@@ -21,7 +21,7 @@ use crate::{
     security::Security,
     settings::Settings,
     state::{self, State},
-    work::{self, Figures, Means, Work},
+    work::{self, Means, Work},
 };
 
 /// The Lease of the process whose controllers work, where there are several.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use control::{Clock, Direct};
+use control::{Clock, Direct, Figures};
 use delivery::{
     Delivery,
     release::Chance,
@@ -37,20 +37,6 @@ pub struct Means {
     pub figures: Figures,
 }
 
-/// Where what controllers count can be read, while they work.
-#[derive(Clone, Default)]
-pub struct Figures {
-    apps: delivery::Figures,
-    clusters: tenancy::Figures,
-}
-
-impl Figures {
-    /// In OpenMetrics' text form, without its end.
-    pub fn text(&self) -> String {
-        self.apps.text() + &self.clusters.text()
-    }
-}
-
 /// The running controllers.
 pub struct Work {
     fleet: Fleet,
@@ -75,7 +61,7 @@ impl Work {
             },
             transport: charts,
             provider: PROVIDER.to_owned(),
-            figures: figures.apps,
+            figures: figures.clone(),
             concurrency: CONCURRENCY,
             longest: Default::default(),
         });
@@ -83,7 +69,7 @@ impl Work {
             client: client.clone(),
             clock: clock.clone(),
             installation,
-            figures: figures.clusters,
+            figures,
             concurrency: CONCURRENCY,
             longest: Default::default(),
         });

@@ -1,14 +1,10 @@
 //! What Prometheus is told of clusters' apps, by the names of the published cluster-apps-operator.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, Weak},
-};
+use std::collections::{BTreeMap, HashMap};
 
-use control::Key;
+use control::{Counted, Key};
 use parking_lot::Mutex;
 use prometheus_client::{
-    encoding::text::encode_registry,
     metrics::{family::Family, gauge::Gauge},
     registry::Registry,
 };
@@ -28,42 +24,31 @@ impl Dangling {
     }
 }
 
-/// Where the figures are read: empty until the controllers of this process work.
-#[derive(Clone, Debug, Default)]
-pub struct Figures(Arc<Mutex<Weak<Dangling>>>);
-
-impl Figures {
-    pub(crate) fn follow(&self, dangling: &Arc<Dangling>) {
-        *self.0.lock() = Arc::downgrade(dangling);
-    }
-
-    /// In OpenMetrics' text form, without its end.
-    pub fn text(&self) -> String {
-        let Some(dangling) = self.0.lock().upgrade() else { return String::new() };
+impl Counted for Dangling {
+    fn register(&self, registry: &mut Registry) {
         let gauges = Family::<Vec<(&'static str, String)>, Gauge>::default();
         // The published label is the name alone: namesakes are one.
         let mut by_name = BTreeMap::<String, usize>::new();
-        for (key, apps) in dangling.0.lock().iter() {
+        for (key, apps) in self.0.lock().iter() {
             *by_name.entry(key.name.clone()).or_default() += apps;
         }
         for (name, apps) in by_name {
             gauges.get_or_create(&vec![("cluster_id", name)]).set(i64::try_from(apps).unwrap_or(i64::MAX));
         }
-        let mut registry = Registry::default();
         registry.register(
             "cluster_apps_operator_cluster_dangling_apps",
             "Apps that are still there of a cluster that is being deleted",
             gauges,
         );
-        let mut text = String::new();
-        // Writing to a text cannot fail.
-        let _ = encode_registry(&mut text, &registry);
-        text
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use control::Figures;
+
     use super::*;
 
     #[test]

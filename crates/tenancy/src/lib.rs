@@ -5,10 +5,10 @@
 mod cluster_apps;
 mod figures;
 
-use control::{Clock, Life, Longest, Runner, Writer};
+use control::{Clock, Figures, Life, Longest, Runner, Writer};
 use kube::Client;
 
-pub use self::{cluster_apps::Installation, figures::Figures};
+pub use self::cluster_apps::Installation;
 
 /// What the controllers need from their surroundings.
 #[derive(Clone)]

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use api::{app::App, cluster::Cluster};
 use apiserver::{Options as ServerOptions, Server, User};
-use control::Clock;
+use control::{Clock, Figures};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client, ResourceExt,
@@ -12,7 +12,7 @@ use kube::{
 };
 use serde_json::json;
 use store::{Embedded, Limits};
-use tenancy::{Figures, Installation, Options, Tenancy};
+use tenancy::{Installation, Options, Tenancy};
 
 async fn eventually<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
     for _ in 0..600 {
