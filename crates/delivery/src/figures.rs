@@ -24,39 +24,38 @@ type Labels = Vec<(&'static str, String)>;
 
 impl Counted for Context {
     fn register(&self, registry: &mut Registry) {
-        count(self, registry);
-    }
-}
-
-fn count(context: &Context, registry: &mut Registry) {
-    let caches = &context.caches;
-    let (infos, cordons) = (Family::<Labels, Gauge>::default(), Family::<Labels, Gauge>::default());
-    let latest = latest(context);
-    for key in caches.apps.keys() {
-        let Some(app) = caches.apps.get(&key) else { continue };
-        let entry = [PLATFORM_NAMESPACE, "default"]
-            .into_iter()
-            .find_map(|place| caches.entries.get(&Key::new(place, app.entry())));
-        infos.get_or_create(&info(&app, entry.as_deref(), &latest, &context.provider)).set(1);
-        if let Some(until) = app.annotations().get(CORDON_UNTIL).and_then(|until| time(until)) {
-            let labels = vec![("name", app.spec.name.clone()), ("namespace", app.spec.namespace.clone())];
-            cordons.get_or_create(&labels).set(until.as_second());
+        let caches = &self.caches;
+        let (infos, cordons) = (Family::<Labels, Gauge>::default(), Family::<Labels, Gauge>::default());
+        let latest = latest(self);
+        for key in caches.apps.keys() {
+            let Some(app) = caches.apps.get(&key) else { continue };
+            let entry = [PLATFORM_NAMESPACE, "default"]
+                .into_iter()
+                .find_map(|place| caches.entries.get(&Key::new(place, app.entry())));
+            infos.get_or_create(&info(&app, entry.as_deref(), &latest, &self.provider)).set(1);
+            if let Some(until) = app.annotations().get(CORDON_UNTIL).and_then(|until| time(until)) {
+                let labels = vec![("name", app.spec.name.clone()), ("namespace", app.spec.namespace.clone())];
+                cordons.get_or_create(&labels).set(until.as_second());
+            }
         }
+        let drifts = Family::<Labels, Gauge>::default();
+        for (key, is_drifted) in self.looks.drifted() {
+            let Some(app) = caches.apps.get(&key) else { continue };
+            let labels = vec![
+                ("name", key.name.clone()),
+                ("namespace", key.namespace),
+                ("cluster_id", app.cluster().to_owned()),
+            ];
+            drifts.get_or_create(&labels).set(i64::from(is_drifted));
+        }
+        registry.register("app_operator_app_info", "Managed apps status", infos);
+        registry.register("app_operator_app_cordon_expire_time_seconds", "When the cordon of an app ends", cordons);
+        registry.register(
+            "delivery_release_drifted",
+            "Whether objects of an app's release are other than declared, since its last look",
+            drifts,
+        );
     }
-    let drifts = Family::<Labels, Gauge>::default();
-    for (key, is_drifted) in context.looks.drifted() {
-        let Some(app) = caches.apps.get(&key) else { continue };
-        let labels =
-            vec![("name", key.name.clone()), ("namespace", key.namespace), ("cluster_id", app.cluster().to_owned())];
-        drifts.get_or_create(&labels).set(i64::from(is_drifted));
-    }
-    registry.register("app_operator_app_info", "Managed apps status", infos);
-    registry.register("app_operator_app_cordon_expire_time_seconds", "When the cordon of an app ends", cordons);
-    registry.register(
-        "delivery_release_drifted",
-        "Whether objects of an app's release are other than declared, since its last look",
-        drifts,
-    );
 }
 
 /// The newest version of each app of the public catalogs, by catalog and app.

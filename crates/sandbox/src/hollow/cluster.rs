@@ -269,8 +269,8 @@ pub fn data_prefix(id: &str) -> String {
     format!("hollow/data/{id}/")
 }
 
-/// Creates one object of any kind that the hollow API serves.
-pub async fn create(client: &Client, value: Value) -> Result<Option<DynamicObject>, (String, kube::Error)> {
+/// Creates one object of any kind that the hollow API serves; one that exists is left as it is.
+pub async fn create(client: &Client, value: Value) -> Result<DynamicObject, (String, kube::Error)> {
     let text = |field: &str| value[field].as_str().unwrap_or_default().to_owned();
     let (version, kind) = (text("apiVersion"), text("kind"));
     let (group, short) = version.split_once('/').unwrap_or(("", &version));
@@ -292,15 +292,9 @@ pub async fn create(client: &Client, value: Value) -> Result<Option<DynamicObjec
         None => Api::all_with(client.clone(), &resource),
     };
     match api.create(&PostParams::default(), &object).await {
-        Ok(created) => Ok(Some(created)),
-        Err(kube::Error::Api(status)) if status.code == 409 => {
-            Ok(api.get_opt(&name).await.map_err(|source| (what, source))?)
-        }
-        // A Service that exists holds the address that it asks for, which is told first.
-        Err(refused) => match api.get_opt(&name).await {
-            Ok(Some(found)) => Ok(Some(found)),
-            _ => Err((what, refused)),
-        },
+        Ok(created) => Ok(created),
+        // Whatever is told first: a Service that exists holds the address that it asks for.
+        Err(refused) => api.get(&name).await.map_err(|_| (what, refused)),
     }
 }
 

@@ -359,7 +359,7 @@ async fn register(client: &Client, host: &Host, registration: &NodeRegistration,
     if !host.control_plane {
         return Ok(());
     }
-    let uid = created.and_then(|node| node.metadata.uid).unwrap_or_default();
+    let uid = created.metadata.uid.unwrap_or_default();
     let pods = Api::<Pod>::namespaced(client.clone(), "kube-system");
     for pod in objects::static_pods(host, &uid) {
         let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
