@@ -17,7 +17,7 @@
 //! Deletions go through 5 and 8, without an object. What the server writes on its own behalf goes through none of it.
 //! Configurations of webhooks and policies themselves are seen by steps 2, 3 and 8, but by no webhook and no policy.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use policy::User;
@@ -85,7 +85,7 @@ pub struct Request {
     pub user: User,
     pub dry_run: bool,
     /// The object as it stands; none when it is being created.
-    pub old: Option<Value>,
+    pub old: Option<Arc<Value>>,
     /// CreateOptions, UpdateOptions, PatchOptions or DeleteOptions of meta.k8s.io/v1; null of the server's own requests.
     pub options: Value,
 }
@@ -123,6 +123,11 @@ impl Denied {
 /// Rules that every write goes through; in the order in which the server was given them.
 #[async_trait]
 pub trait Admission: Send + Sync {
+    /// Whether the rules have anything to say about a request; they are not asked otherwise.
+    fn concerns(&self, _request: &Request) -> bool {
+        true
+    }
+
     /// May change the object, before it is validated; a second time if webhooks have changed it. Not asked for deletions.
     async fn mutate(&self, _request: &Request, _object: &mut Value) -> Result<Vec<Warning>, Denied> {
         Ok(Vec::new())

@@ -98,8 +98,8 @@ pub fn apply(input: ApplyInput<'_>) -> Result<Value, ApplyError> {
     let node: &Node = input.schema.with_metadata();
     let mut config = input.config.clone();
     input.schema.drop_nulls(&mut config);
-    without_managers(&mut config);
-    let before = input.live.and_then(managers::read);
+    managers::take(&mut config);
+    let before = input.live.map(managers::entries).and_then(managers::read);
     drop_out_of_reach(&input, before.as_deref().unwrap_or_default(), &mut config);
     let mut faults = Vec::new();
     typed::faults(Some(node), &config, "", &mut faults);
@@ -112,7 +112,7 @@ pub fn apply(input: ApplyInput<'_>) -> Result<Value, ApplyError> {
     managers::strip(&mut wanted);
 
     let mut live = input.live.cloned().unwrap_or_else(|| json!({}));
-    without_managers(&mut live);
+    managers::take(&mut live);
     let mut all = before.clone().unwrap_or_default();
     if input.live.is_some() && before.is_none() {
         let mut unknown = Manager::new(BEFORE_FIRST_APPLY, Operation::Update, input.api_version, "");
@@ -157,9 +157,10 @@ pub fn apply(input: ApplyInput<'_>) -> Result<Value, ApplyError> {
     // The time is that of the last change.
     let time = if change.is_empty() { before_time } else { input.now.to_owned() };
     all.push(Manager { fields: wanted, time, ..applier });
+    let mut all: Vec<_> = all.iter().map(Manager::write).collect();
     managers::tidy(&mut all);
     keep_last_applied(&input, &live, &config, &mut merged);
-    managers::write(&mut merged, &all);
+    managers::put(&mut merged, all);
     Ok(merged)
 }
 
@@ -193,60 +194,57 @@ pub fn track_update(
     schema: &Schema,
 ) {
     let node: &Node = schema.with_metadata();
-    let old_managers = old.and_then(managers::read);
     let reset = subresource.is_empty() && managers::asks_for_reset(new);
-    let sent = if subresource.is_empty() { managers::read(new) } else { None };
-    if old.is_none()
-        && let Some([only]) = sent.as_deref()
-        && only.is(&Manager::new(manager, Operation::Apply, api_version, subresource))
-    {
+    let said = managers::take(new).filter(|said| !said.is_empty());
+    let stands = old.map(managers::entries).filter(|stands| !stands.is_empty());
+    // What stands was written here. What is sent instead of it may be anything, and counts if it can be read.
+    let sent = said.as_ref().filter(|said| subresource.is_empty() && Some(&said[..]) != stands);
+    let sent = sent.and_then(|sent| managers::read(sent));
+    let updater = Manager::new(manager, Operation::Update, api_version, subresource);
+    let mut all: Vec<Value> = match &sent {
         // Made by `apply`, which has said already who owns what.
-        return;
-    }
-    let edited = sent.is_some() && sent != old_managers;
-    without_managers(new);
-    let mut all = if reset { Vec::new() } else { sent.or_else(|| old_managers.clone()).unwrap_or_default() };
+        Some(sent) if old.is_none() && matches!(&sent[..], [only] if only.is(&updater.as_applier())) => {
+            managers::put(new, said.unwrap_or_default());
+            return;
+        }
+        _ if reset => Vec::new(),
+        Some(sent) => sent.iter().map(Manager::write).collect(),
+        None => match (said, stands) {
+            (Some(said), Some(stands)) if said == stands => said,
+            (_, stands) => stands.unwrap_or_default().to_vec(),
+        },
+    };
     if old.is_some() && all.is_empty() {
         // Nobody was tracked when the object was made, so nobody is from here on (or all were just forgotten).
         return;
     }
-    let base = match old {
-        Some(old) => {
-            let mut base = old.clone();
-            without_managers(&mut base);
-            base
-        }
-        None => zero(node, new),
+    let change = match old {
+        Some(old) => typed::change(Some(node), old, new),
+        None => typed::change(Some(node), &zero(node, new), new),
     };
-    let change = typed::difference(Some(node), Some(&base), Some(new));
     let mut written = change.added;
     written.union(&change.modified);
     managers::strip(&mut written);
-    let updater = Manager::new(manager, Operation::Update, api_version, subresource);
-    for other in &mut all {
-        if !other.is(&updater) {
-            other.fields.subtract(&written);
+    let mut changed = false;
+    for entry in &mut all {
+        if !updater.is_entry(entry) {
+            changed |= managers::subtract(entry, &written);
         }
-        other.fields.subtract(&change.removed);
+        changed |= managers::subtract(entry, &change.removed);
     }
     if !written.is_empty() {
-        let found = all.iter().position(|other| other.is(&updater));
-        let mut mine = found.map_or(updater, |index| all.swap_remove(index));
+        let found = all.iter().position(|entry| updater.is_entry(entry));
+        let mut mine = found.and_then(|index| Manager::read(&all.swap_remove(index))).unwrap_or(updater);
         mine.fields.union(&written);
         // Upstream tracks a Scale without saying since when.
         mine.time = if subresource == "scale" { String::new() } else { now.to_owned() };
-        all.push(mine);
+        all.push(mine.write());
+        changed = true;
     }
-    if !edited && old_managers.as_ref().is_some_and(|old| *old == all) {
-        if let (Some(old), Some(metadata)) =
-            (old.and_then(|old| old.pointer("/metadata/managedFields")), new.get_mut("metadata"))
-        {
-            metadata["managedFields"] = old.clone();
-        }
-        return;
+    if changed || sent.is_some() {
+        managers::tidy(&mut all);
     }
-    managers::tidy(&mut all);
-    managers::write(new, &all);
+    managers::put(new, all);
 }
 
 /// Fields that are structs in upstream's Go types, not pointers to them: they are there, empty, in an object that says
@@ -311,12 +309,6 @@ fn drop_out_of_reach(input: &ApplyInput<'_>, managers: &[Manager], config: &mut 
         if apart {
             fields.remove(STATUS);
         }
-    }
-}
-
-fn without_managers(object: &mut Value) {
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("managedFields");
     }
 }
 

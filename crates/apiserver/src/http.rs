@@ -326,6 +326,7 @@ impl Call {
             validation,
             create_denied: None,
             duplicates: Vec::new(),
+            is_patch: false,
             patched: None,
             warnings,
             options: options::shown(self.verb, &self.query),

@@ -1,5 +1,7 @@
 //! Create, change and delete: one of each, for every kind.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use store::{At, KeyValue, Range};
 
@@ -129,7 +131,7 @@ pub(crate) async fn modify(scope: &mut Scope, edit: &Edit) -> Result<(Stored, bo
                 Outcome::Conflict { .. } => continue,
             }
         };
-        let old = served_value(&scope.kind, &convert::served_one(&scope.kind, base.clone()).await?)?;
+        let old = Arc::new(served_value(&scope.kind, &convert::served_one(&scope.kind, base.clone()).await?)?);
         let object = edit.apply_to(scope, Some(&old))?;
         if matches!(edit, Edit::Replace(_))
             && !scope.kind.strategy.unconditional_update

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{Timestamp, fmt::temporal::DateTimePrinter};
 use serde_json::{Map, Value};
 use store::{KeyValue, Range};
 
@@ -43,7 +43,8 @@ pub(crate) const NAMES_TRIED_MAX: usize = 8;
 
 /// The time as Kubernetes writes it: whole seconds, UTC.
 pub(crate) fn rfc3339(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(0));
+    PRINTER.timestamp_to_string(&time)
 }
 
 pub(crate) async fn get(server: &Server, key: String) -> Result<Option<KeyValue>> {
@@ -316,7 +317,7 @@ impl Draft {
         &mut self,
         scope: &mut Scope,
         operation: Operation,
-        old: Option<&Value>,
+        old: Option<&Arc<Value>>,
     ) -> Result<(Request, bool)> {
         let mut request = scope.admission_request(operation, old);
         object::name(&self.object).clone_into(&mut request.name);
@@ -335,7 +336,7 @@ impl Draft {
     pub(crate) async fn admit_change(
         mut self,
         scope: &mut Scope,
-        old: &Value,
+        old: &Arc<Value>,
         base: &KeyValue,
         applied: bool,
     ) -> Result<Admitted> {
@@ -399,7 +400,7 @@ impl Draft {
             ));
         }
         let (asked, stands) = (object::uid(&self.object), object::uid(old));
-        if !asked.is_empty() && asked != stands && scope.patched.is_some() {
+        if !asked.is_empty() && asked != stands && scope.is_patch {
             let error = FieldError::invalid("metadata.uid", asked, "field is immutable");
             return Err(scope.invalid(object::name(old), &[error.clone(), error]));
         }
@@ -551,7 +552,7 @@ fn check_metadata_change(new: &Value, old: &Value, errors: &mut Vec<FieldError>)
 
 /// Asks admission whether an object may be deleted.
 pub(crate) async fn admit_deletion(scope: &mut Scope, base: &KeyValue) -> Result<()> {
-    let old = rest::served_value(&scope.kind, &convert::served_one(&scope.kind, base.clone()).await?)?;
+    let old = Arc::new(rest::served_value(&scope.kind, &convert::served_one(&scope.kind, base.clone()).await?)?);
     let request = scope.admission_request(Operation::Delete, Some(&old));
     chain::mutate(scope, &request, None).await?;
     chain::validate(scope, &request, None).await

@@ -17,7 +17,7 @@ use kube::{
 };
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
@@ -47,14 +47,21 @@ struct State<K> {
 /// How far a cache has read: the highest resourceVersion seen, and whether the first list is complete.
 #[derive(Debug)]
 pub(crate) struct Head {
-    pub(crate) seen: watch::Sender<u64>,
+    seen: Mutex<Seen>,
     synced: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    version: u64,
+    /// By the version that they wait for: each change wakes those alone whom it is news for.
+    waiting: BTreeMap<u64, Vec<oneshot::Sender<()>>>,
 }
 
 impl<K: Cached> Cache<K> {
     /// Starts the watch.
     pub fn start(client: Client, config: watcher::Config, writer: &crate::Writer) -> Arc<Self> {
-        let head = Arc::new(Head { seen: watch::Sender::new(0), synced: watch::Sender::new(false) });
+        let head = Arc::new(Head { seen: Mutex::default(), synced: watch::Sender::new(false) });
         writer.follow(&K::group(&()), &K::plural(&()), head.clone());
         let state = State { objects: HashMap::new(), by_cluster: BTreeMap::new() };
         let gone = CancellationToken::new();
@@ -193,11 +200,7 @@ impl<K: Cached> Cache<K> {
         let Some(version) = version else {
             return;
         };
-        self.head.seen.send_if_modified(|seen| {
-            let newer = version > *seen;
-            *seen = version.max(*seen);
-            newer
-        });
+        self.head.advance(version);
     }
 
     fn tell(&self, object: &Arc<K>) {
@@ -253,7 +256,30 @@ fn stripped<K: Resource>(mut object: K) -> K {
 impl Head {
     /// Returns once the cache has read `version`; false if it has not within `limit`.
     pub(crate) async fn reaches(&self, version: u64, limit: Duration) -> bool {
-        let mut seen = self.seen.subscribe();
-        tokio::time::timeout(limit, seen.wait_for(|seen| *seen >= version)).await.is_ok_and(|seen| seen.is_ok())
+        let reached = {
+            let mut seen = self.seen.lock();
+            if seen.version >= version {
+                return true;
+            }
+            let (sender, reached) = oneshot::channel();
+            seen.waiting.entry(version).or_default().push(sender);
+            reached
+        };
+        tokio::time::timeout(limit, reached).await.is_ok_and(|reached| reached.is_ok())
+    }
+
+    fn advance(&self, version: u64) {
+        let mut seen = self.seen.lock();
+        if version <= seen.version {
+            return;
+        }
+        seen.version = version;
+        let later = seen.waiting.split_off(&version.saturating_add(1));
+        let reached = std::mem::replace(&mut seen.waiting, later);
+        drop(seen);
+        for waiting in reached.into_values().flatten() {
+            // Who gave up is not told.
+            let _ = waiting.send(());
+        }
     }
 }

@@ -17,6 +17,7 @@ mod event;
 mod figures;
 mod life;
 mod longest;
+mod pace;
 mod plan;
 mod queue;
 mod writer;
@@ -35,7 +36,7 @@ pub use self::{
     figures::{Counted, Figures},
     life::Life,
     longest::Longest,
-    plan::{Change, Plan, Step},
+    plan::{Change, Haste, Plan, Step},
     queue::{Queue, Runner},
     writer::Writer,
 };

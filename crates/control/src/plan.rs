@@ -42,9 +42,34 @@ pub struct Change {
     /// For everything but the status; `None` if nothing differs.
     pub main: Option<Value>,
     pub status: Option<Value>,
-    /// Nothing but what conditions say in words is new: it may be told a little later.
-    pub words_only: bool,
+    /// When the status is to be written.
+    pub haste: Haste,
 }
+
+/// How long what is new in a status may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Haste {
+    /// Others go on by it.
+    Now,
+    /// Conditions and counters: a sum of what stands elsewhere, which will change again with the next part of it.
+    Soon,
+    /// What conditions say in words.
+    Later,
+}
+
+/// The fields of a status that sum up what stands elsewhere.
+const SUMMARY: [&str; 10] = [
+    "availableReplicas",
+    "conditions",
+    "controlPlane",
+    "observedGeneration",
+    "phase",
+    "readyReplicas",
+    "replicas",
+    "upToDateReplicas",
+    "versions",
+    "workers",
+];
 
 impl Default for Plan {
     fn default() -> Self {
@@ -114,7 +139,7 @@ impl Plan {
                 version: before.resource_version.clone(),
                 main: Some(serde_json::json!({ "metadata": metadata })),
                 status: None,
-                words_only: false,
+                haste: Haste::Now,
             }));
         }
         self
@@ -135,7 +160,7 @@ impl Plan {
             version: Some(text("resourceVersion")).filter(|version| !version.is_empty()),
             main: Some(main),
             status: None,
-            words_only: false,
+            haste: Haste::Now,
         }));
         self
     }
@@ -209,7 +234,7 @@ impl Change {
             resource: ApiResource::erase::<K>(&()),
             key: Key::of(before),
             version: before.meta().resource_version.clone(),
-            words_only: main.is_none() && differs_in_words_only(&old_status, &new_status),
+            haste: haste(&old_status, &new_status),
             main,
             status: status.map(|status| serde_json::json!({ "status": status })),
         })
@@ -229,6 +254,19 @@ fn advance(status: &mut Value, generation: i64) {
     observed(status);
     let conditions = status.get_mut("conditions").and_then(Value::as_array_mut);
     conditions.into_iter().flatten().filter_map(Value::as_object_mut).for_each(observed);
+}
+
+fn haste(old: &Value, new: &Value) -> Haste {
+    let nothing = Map::new();
+    let [before, after] = [old, new].map(|status| status.as_object().unwrap_or(&nothing));
+    let mut keys = before.keys().chain(after.keys()).map(String::as_str).filter(|key| !SUMMARY.contains(key));
+    if keys.any(|key| before.get(key) != after.get(key)) {
+        Haste::Now
+    } else if differs_in_words_only(old, new) {
+        Haste::Later
+    } else {
+        Haste::Soon
+    }
 }
 
 /// Whether two statuses say the same but for why a condition is not true.
@@ -354,20 +392,21 @@ mod tests {
     }
 
     #[test]
-    fn why_a_condition_is_not_true_is_words_and_nothing_else_is() {
+    fn conditions_and_counters_may_wait_and_words_longer() {
         let status = |status: &str, message: &str, replicas: u32| json!({"replicas": replicas, "conditions": [{"type": "Ready", "status": status, "message": message}]});
         let old = status("False", "Waiting for a server", 1);
-        for (new, words) in [
-            (status("False", "Waiting for a port", 1), true),
-            (status("Unknown", "Waiting for a port", 1), true),
-            (status("True", "", 1), false),
-            (status("False", "Waiting for a port", 2), false),
-            (json!({"replicas": 1, "conditions": []}), false),
-            (json!({"replicas": 1}), false),
+        for (new, expected) in [
+            (status("False", "Waiting for a port", 1), Haste::Later),
+            (status("Unknown", "Waiting for a port", 1), Haste::Later),
+            (status("True", "", 1), Haste::Soon),
+            (status("False", "Waiting for a port", 2), Haste::Soon),
+            (json!({"replicas": 1, "conditions": []}), Haste::Soon),
+            (json!({"replicas": 1}), Haste::Soon),
+            (json!({"replicas": 1, "initialization": {"provisioned": true}}), Haste::Now),
         ] {
-            assert_eq!(differs_in_words_only(&old, &new), words, "{new}");
+            assert_eq!(haste(&old, &new), expected, "{new}");
         }
-        assert!(!differs_in_words_only(&Value::Null, &old));
+        assert_eq!(haste(&Value::Null, &old), Haste::Soon);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio_util::{
 };
 use tracing::{Instrument, debug, error, info_span, trace, warn};
 
-use crate::{Class, Clock, Error, Key, Longest, Outcome, Reconcile, Result};
+use crate::{Class, Clock, Error, Key, Longest, Outcome, Reconcile, Result, Writer, pace::Pace, writer::holding_back};
 
 /// Shortest and longest pause after failures in a row; doubled each time.
 const RETRY_MIN: Duration = Duration::from_millis(200);
@@ -24,6 +24,10 @@ const BLOCKED_PAUSE: Duration = Duration::from_secs(30);
 /// A failing key that is changed runs no sooner than this, times its failures up to a limit.
 const PACE: Duration = Duration::from_secs(1);
 const PACE_MAX: u32 = 10;
+/// A key that has been reconciled rests for so many times as long as a write takes, and what changes meanwhile is one reconcile:
+/// the busier everything is, the more it pays to wait for the next part of a change.
+const RESTS: u32 = 4;
+const REST_MAX: Duration = Duration::from_secs(1);
 /// No key sleeps longer, whatever an outcome says: the timers hold no more than two years.
 const PAUSE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// A failure to observe twice the same way is told again only this often, in failures.
@@ -48,13 +52,17 @@ pub struct Runner {
     incoming: mpsc::UnboundedReceiver<Key>,
     concurrency: usize,
     clock: Clock,
+    pace: Pace,
     longest: Longest,
 }
 
 impl Runner {
-    pub fn new(concurrency: usize, clock: Clock) -> Self {
+    /// Follows the clock of `writer`, and how long its writes take.
+    pub fn new(concurrency: usize, writer: &Writer) -> Self {
         let (sender, incoming) = mpsc::unbounded_channel();
-        Self { queue: Queue(sender), incoming, concurrency: concurrency.max(1), clock, longest: Longest::default() }
+        let (clock, pace) = (writer.clock().clone(), writer.pace());
+        let longest = Longest::default();
+        Self { queue: Queue(sender), incoming, concurrency: concurrency.max(1), clock, pace, longest }
     }
 
     /// Counts there how long reconciles take.
@@ -82,9 +90,10 @@ impl Runner {
                     let (key, longest) = (key.clone(), self.longest.clone());
                     async move {
                         let started = Instant::now();
-                        let done = once(&*reconciler, &key, &clock).await;
+                        let (done, held_back) = holding_back(once(&*reconciler, &key, &clock)).await;
                         longest.note(R::NAME, started.elapsed());
-                        done
+                        let again = |after| Outcome::Waiting { on: "the time to tell".to_owned(), after };
+                        done.map(|outcome| held_back.map(again).into_iter().fold(outcome, Outcome::sooner))
                     }
                 };
                 keys.insert(running.spawn(task.instrument(span)).id(), key);
@@ -102,6 +111,7 @@ impl Runner {
                         Err(panic) => (panic.id(), Err(Error::bug(format!("the reconcile panicked: {panic}")))),
                     };
                     if let Some(key) = keys.remove(&id) {
+                        work.rest(&key, REST_MAX.min(self.pace.mean() * RESTS));
                         work.ended::<R>(key, result);
                     }
                 }
@@ -129,6 +139,9 @@ struct Work {
     delayed: DelayQueue<Key>,
     delays: HashMap<Key, delay_queue::Key>,
     failures: HashMap<Key, u32>,
+    /// Until when keys rest, and in the order in which they began to.
+    resting: HashMap<Key, Instant>,
+    rests: VecDeque<(Instant, Key)>,
 }
 
 impl Work {
@@ -142,13 +155,39 @@ impl Work {
                 }
                 return;
             }
-            self.delayed.remove(delay);
-            self.delays.remove(&key);
         }
         if self.running.contains(&key) {
             self.dirty.insert(key);
-        } else if self.waiting.insert(key.clone()) {
+            return;
+        }
+        let now = Instant::now();
+        if let Some(until) = self.resting.get(&key).copied().filter(|until| *until > now) {
+            match self.delays.get(&key) {
+                Some(delay) if self.delayed.deadline(delay) <= until => {}
+                Some(delay) => self.delayed.reset_at(delay, until),
+                None => self.delay(key, until - now),
+            }
+            return;
+        }
+        if let Some(delay) = self.delays.remove(&key) {
+            self.delayed.remove(&delay);
+        }
+        if self.waiting.insert(key.clone()) {
             self.ready.push_back(key);
+        }
+    }
+
+    fn rest(&mut self, key: &Key, time: Duration) {
+        let now = Instant::now();
+        while let Some((until, key)) = self.rests.front().filter(|(until, _)| *until <= now) {
+            if self.resting.get(key) == Some(until) {
+                self.resting.remove(key);
+            }
+            self.rests.pop_front();
+        }
+        if !time.is_zero() {
+            self.resting.insert(key.clone(), now + time);
+            self.rests.push_back((now + time, key.clone()));
         }
     }
 
@@ -223,6 +262,36 @@ impl Work {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_rests_is_not_forgotten_and_waits_no_longer_than_it_must() {
+        let (mut work, key) = (Work::default(), Key::new("ns", "a"));
+        let begun = Instant::now();
+        let mut run = async |woken: u64, rest: u64| {
+            for _ in 0..woken {
+                work.add(key.clone());
+            }
+            while work.ready.is_empty() {
+                let expired = work.delayed.next().await.unwrap().into_inner();
+                work.expired(expired);
+            }
+            assert_eq!((work.next().as_ref(), work.next()), (Some(&key), None));
+            work.rest(&key, Duration::from_millis(rest));
+            work.running.remove(&key);
+            begun.elapsed().as_millis()
+        };
+        assert_eq!(run(1, 100).await, 0);
+        assert_eq!(run(3, 200).await, 100, "woken while it rests, it runs once afterwards");
+        tokio::time::advance(Duration::from_millis(150)).await;
+        assert_eq!(run(1, 0).await, 300);
+        assert_eq!(run(1, 0).await, 300, "without a rest it runs at once");
+        assert!(work.rests.is_empty() && work.resting.is_empty());
+        work.rest(&key, Duration::from_millis(100));
+        work.delay(key.clone(), Duration::from_millis(50));
+        work.add(key.clone());
+        work.delayed.next().await.unwrap();
+        assert_eq!(begun.elapsed().as_millis(), 350, "what it waited for anyway is not put off");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_beyond_what_timers_hold_is_cut() {

@@ -1,6 +1,7 @@
 //! Carries plans out against the Management API.
 
 use std::{
+    cell::Cell,
     collections::{BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
@@ -8,25 +9,41 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
-    Api, Client,
-    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions},
+    Api, Client, Resource,
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, Request},
 };
 use parking_lot::Mutex;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::{Clock, Error, Event, Key, Outcome, Plan, Result, Step, cache::Head};
+use crate::{Clock, Error, Event, Haste, Key, Outcome, Plan, Result, Step, cache::Head, pace::Pace};
 
 /// How long a reconcile waits to see its own writes in the caches before it gives up and comes back later.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
+/// What sums up other objects is written this long after the object's last write: so many times as long as writes take, since
+/// the busier the server is, the more comes together meanwhile.
+const SUMMARY_PAUSES: u32 = 10;
+const SUMMARY_PAUSE_MIN: Duration = Duration::from_millis(50);
+const SUMMARY_PAUSE_MAX: Duration = Duration::from_secs(3);
 /// What is new in words only is written this long after the object's last write: a machine on its way says a dozen things,
 /// and each would be written again in the summaries of everything above it. The longer this goes on, the longer the pause.
 const WORDS_PAUSE: Duration = Duration::from_secs(3);
 const WORDS_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// An object that was left alone for so many pauses has a short one again.
 const QUIET_PAUSES: u32 = 3;
+
+tokio::task_local! {
+    /// After how long a reconcile is to come again, since it held back what it would have written.
+    static HELD_BACK: Cell<Option<Duration>>;
+}
+
+/// Runs a reconcile, and says when it is to come again for what was held back in it, whatever it says itself.
+pub(crate) async fn holding_back<T>(reconcile: impl Future<Output = T>) -> (T, Option<Duration>) {
+    HELD_BACK.scope(Cell::new(None), async { (reconcile.await, HELD_BACK.with(Cell::get)) }).await
+}
 
 /// Writes on behalf of the controllers of one process. Cheap to clone.
 #[derive(Clone)]
@@ -40,6 +57,7 @@ struct Inner {
     /// By group and plural.
     heads: Mutex<HashMap<(String, String), Arc<Head>>>,
     recent: Mutex<Recent>,
+    pace: Pace,
 }
 
 /// Objects that were written lately.
@@ -64,7 +82,7 @@ impl Written {
 
 impl Recent {
     /// How long to wait until the object may be written, now that something is new. Notes that it is written if that is now.
-    fn left(&mut self, object: (String, Key), words_only: bool, now: Instant) -> Option<Duration> {
+    fn left(&mut self, object: (String, Key), haste: Haste, summary: Duration, now: Instant) -> Option<Duration> {
         while let Some((until, _)) = self.order.first()
             && *until <= now
         {
@@ -73,11 +91,16 @@ impl Recent {
         }
         let mut pause = WORDS_PAUSE;
         if let Some(last) = self.written.get(&object) {
-            let left = (last.at + last.pause).saturating_duration_since(now);
-            if words_only && !left.is_zero() {
+            let wait = match haste {
+                Haste::Now => Duration::ZERO,
+                Haste::Soon => summary,
+                Haste::Later => last.pause,
+            };
+            let left = (last.at + wait).saturating_duration_since(now);
+            if !left.is_zero() {
                 return Some(left);
             }
-            pause = if words_only { WORDS_PAUSE_MAX.min(last.pause * 2) } else { last.pause };
+            pause = if haste == Haste::Later { WORDS_PAUSE_MAX.min(last.pause * 2) } else { last.pause };
             self.order.remove(&(last.forgotten_at(), object.clone()));
         }
         let written = Written { at: now, pause };
@@ -90,8 +113,8 @@ impl Recent {
 impl Writer {
     /// `component` is named as the source of events and as the field manager.
     pub fn new(client: Client, component: &str, clock: Clock) -> Self {
-        let (tasks, heads, recent) = (TaskTracker::new(), Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { client, component: component.to_owned(), clock, tasks, heads, recent }))
+        let (tasks, heads, recent, pace) = (TaskTracker::new(), Mutex::default(), Mutex::default(), Pace::default());
+        Self(Arc::new(Inner { client, component: component.to_owned(), clock, tasks, heads, recent, pace }))
     }
 
     pub fn client(&self) -> &Client {
@@ -100,6 +123,10 @@ impl Writer {
 
     pub fn clock(&self) -> &Clock {
         &self.0.clock
+    }
+
+    pub(crate) fn pace(&self) -> Pace {
+        self.0.pace.clone()
     }
 
     pub(crate) fn tasks(&self) -> &TaskTracker {
@@ -112,17 +139,25 @@ impl Writer {
         self.0.heads.lock().entry((group.to_owned(), plural.to_owned())).or_insert(head);
     }
 
-    /// Does the steps in order and stops at the first that fails. Returns when the caches have read what was written.
+    /// Does the steps in order and stops at the first that fails. Returns when the caches have read what was written. What a
+    /// status sums up may be held back; the reconcile that this is part of comes again then.
     pub async fn execute(&self, plan: Plan) -> Result<Outcome> {
         let mut written: HashMap<(String, String), u64> = HashMap::new();
         let mut result = Ok(plan.outcome);
-        for step in plan.steps {
-            if let Some(after) = self.early(&step) {
-                result =
-                    result.map(|outcome| outcome.sooner(Outcome::Waiting { on: "the time to tell".into(), after }));
+        let (mut writes, mut begun) = (0, None);
+        // By what the status says it is known that an event has been published.
+        let told = plan.steps.iter().any(|step| matches!(step, Step::Event(_)));
+        for mut step in plan.steps {
+            if let Some(after) = self.held_back(&mut step, told) {
+                // Outside of a reconcile there is nobody who would come again.
+                let _ = HELD_BACK.try_with(|held| held.set(Some(held.get().map_or(after, |held| held.min(after)))));
+            }
+            if matches!(&step, Step::Update(change) if change.main.is_none() && change.status.is_none()) {
                 continue;
             }
             debug!("{step}");
+            begun.get_or_insert_with(Instant::now);
+            writes += 1;
             match self.step(step).await {
                 Ok(Some((resource, version))) => {
                     let highest = written.entry((resource.group, resource.plural)).or_default();
@@ -144,14 +179,27 @@ impl Writer {
                 return Err(Error::Retry(format!("the watch of {} has not reached revision {version}", kind.1)));
             }
         }
+        if let Some(begun) = begun {
+            self.0.pace.took(begun.elapsed() / writes);
+        }
         result
     }
 
-    /// How long this step is still to wait, if it only says in other words what was written just now.
-    fn early(&self, step: &Step) -> Option<Duration> {
+    /// Takes out of a step what is not to be written yet. After how long it is.
+    fn held_back(&self, step: &mut Step, told: bool) -> Option<Duration> {
         let Step::Update(change) = step else { return None };
+        let haste = if told { Haste::Now } else { change.haste };
         let object = (change.resource.plural.clone(), change.key.clone());
-        self.0.recent.lock().left(object, change.words_only, Instant::now())
+        let summary = (self.0.pace.mean() * SUMMARY_PAUSES).clamp(SUMMARY_PAUSE_MIN, SUMMARY_PAUSE_MAX);
+        // The object is observed again after the write of what is not status: its status has more to tell then.
+        let apart = change.main.is_some() && change.status.is_some() && haste != Haste::Now;
+        let haste = if change.main.is_some() { Haste::Now } else { haste };
+        let left = self.0.recent.lock().left(object, haste, summary, Instant::now());
+        let left = if apart { Some(summary) } else { left };
+        if left.is_some() {
+            change.status = None;
+        }
+        left
     }
 
     /// Reports an event; that it cannot be stored is no reason to fail what it tells of.
@@ -165,16 +213,14 @@ impl Writer {
     async fn step(&self, step: Step) -> Result<Option<(ApiResource, u64)>> {
         match step {
             Step::Create { resource, key, body } => {
-                let object: DynamicObject = serde_json::from_value(body).map_err(|error| Error::Bug {
-                    what: format!("{} {key} is not an object", resource.kind),
-                    source: Some(error.into()),
-                })?;
-                let created = self.api(&resource, &key).create(&PostParams::default(), &object).await;
+                let body = serde_json::to_vec(&body).expect("JSON becomes text");
+                let request = requests(&resource, &key).create(&PostParams::default(), body);
+                let created = self.send(request.map_err(kube::Error::BuildRequest)).await;
                 let created = created.map_err(|source| failed("create", &resource, &key, source))?;
-                Ok(version(&created).map(|version| (resource, version)))
+                Ok(created.version().map(|version| (resource, version)))
             }
             Step::Update(change) => {
-                let api = self.api(&change.resource, &change.key);
+                let requests = requests(&change.resource, &change.key);
                 let mut seen = change.version;
                 let mut last = None;
                 for (subresource, patch) in [(false, change.main), (true, change.status)] {
@@ -184,15 +230,15 @@ impl Writer {
                     }
                     let params = PatchParams { field_manager: Some(self.0.component.clone()), ..Default::default() };
                     let (name, patch) = (&change.key.name, Patch::Merge(patch));
-                    let written = if subresource {
-                        api.patch_status(name, &params, &patch).await
-                    } else {
-                        api.patch(name, &params, &patch).await
+                    let request = match subresource {
+                        true => requests.patch_subresource("status", name, &params, &patch),
+                        false => requests.patch(name, &params, &patch),
                     };
+                    let written = self.send(request.map_err(kube::Error::BuildRequest)).await;
                     let operation = if subresource { "patch the status of" } else { "patch" };
                     match written {
                         Ok(object) => {
-                            last = version(&object).or(last);
+                            last = object.version().or(last);
                             seen = object.metadata.resource_version;
                         }
                         // Gone since it was observed, or with the finalizer that was just taken away: the watch tells.
@@ -207,7 +253,10 @@ impl Writer {
                 let params = DeleteParams { preconditions, ..DeleteParams::background() };
                 match self.api(&resource, &key).delete(&key.name, &params).await {
                     // An object that is gone at once is answered with a Status.
-                    Ok(deleted) => Ok(deleted.left().as_ref().and_then(version).map(|version| (resource, version))),
+                    Ok(deleted) => {
+                        let version = deleted.left().and_then(|object| object.metadata.resource_version);
+                        Ok(version.and_then(|version| version.parse().ok()).map(|version| (resource, version)))
+                    }
                     Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
                     Err(source) => Err(failed("delete", &resource, &key, source)),
                 }
@@ -217,6 +266,10 @@ impl Writer {
                 Ok(None)
             }
         }
+    }
+
+    async fn send(&self, request: kube::Result<http::Request<Vec<u8>>>) -> kube::Result<Answer> {
+        self.0.client.request(request?).await
     }
 
     fn api(&self, resource: &ApiResource, key: &Key) -> Api<DynamicObject> {
@@ -232,8 +285,27 @@ fn failed(operation: &'static str, resource: &ApiResource, key: &Key, source: ku
     Error::api(operation, format!("{} {key}", resource.kind), source)
 }
 
-fn version(object: &DynamicObject) -> Option<u64> {
-    object.metadata.resource_version.as_deref()?.parse().ok()
+fn requests(resource: &ApiResource, key: &Key) -> Request {
+    let namespace = Some(key.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+    Request::new(DynamicObject::url_path(resource, namespace))
+}
+
+/// What is read of the answer to a write: the rest is what was sent, and comes by the watch.
+#[derive(Deserialize)]
+struct Answer {
+    metadata: AnswerMeta,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AnswerMeta {
+    resource_version: Option<String>,
+}
+
+impl Answer {
+    fn version(&self) -> Option<u64> {
+        self.metadata.resource_version.as_deref()?.parse().ok()
+    }
 }
 
 /// Adds to a merge patch.
@@ -252,13 +324,30 @@ fn merge(patch: &mut Value, addition: Value) {
 mod tests {
     use super::*;
 
+    #[test]
+    fn sums_wait_for_their_pause_after_the_last_write_whatever_it_was() {
+        let (mut recent, start) = (Recent::default(), Instant::now());
+        let mut at = |ms: u64, haste| {
+            let object = ("clusters".to_owned(), Key::new("default", "demo"));
+            let left = recent.left(object, haste, Duration::from_millis(400), start + Duration::from_millis(ms));
+            left.map(|left| left.as_millis())
+        };
+        assert_eq!(at(0, Haste::Soon), None, "nothing was written before");
+        assert_eq!(at(100, Haste::Soon), Some(300));
+        assert_eq!(at(150, Haste::Now), None);
+        assert_eq!(at(400, Haste::Soon), Some(150));
+        assert_eq!(at(550, Haste::Soon), None);
+        assert_eq!(at(2_000, Haste::Later), Some(1_550), "words have a pause of their own");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_object_that_goes_on_saying_other_words_is_written_less_often_until_it_was_quiet() {
         let (mut recent, start) = (Recent::default(), Instant::now());
         let at = |recent: &mut Recent, ms: u64, words_only| {
             let now = start + Duration::from_millis(ms);
             let object = ("clusters".to_owned(), Key::new("default", "demo"));
-            recent.left(object, words_only, now).map(|left| left.as_millis())
+            let haste = if words_only { Haste::Later } else { Haste::Now };
+            recent.left(object, haste, Duration::ZERO, now).map(|left| left.as_millis())
         };
         assert_eq!(at(&mut recent, 0, true), None);
         assert_eq!(at(&mut recent, 1_000, true), Some(2_000));

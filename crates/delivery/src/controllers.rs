@@ -125,9 +125,9 @@ async fn launch(options: Options, life: &Life) {
         credentials: Cache::start(client.clone(), all().labels(grant::CATALOG_LABEL), &writer),
     };
     let values = Values::start(&client, &writer);
-    let runner = || Runner::new(options.concurrency, options.with.clock.clone()).measured(&options.longest);
+    let runner = || Runner::new(options.concurrency, &writer).measured(&options.longest);
     let (apps, charts) = (runner(), runner());
-    let catalogs = Runner::new(options.concurrency.max(CATALOGS_AT_ONCE), options.with.clock.clone());
+    let catalogs = Runner::new(options.concurrency.max(CATALOGS_AT_ONCE), &writer);
     let catalogs = catalogs.measured(&options.longest);
     let interests = Arc::new(Interests::default());
     let targets = Targets::new(options.with.clone(), interests.clone(), apps.queue(), charts.queue(), life.stop());

@@ -47,6 +47,8 @@ pub struct Seen {
     /// The cluster's key pairs that exist, by purpose.
     pub certificates: Vec<(Purpose, Arc<Secret>)>,
     pub data: Option<Arc<Secret>>,
+    /// Some machine of the cluster holds the lock on initialization.
+    pub locked: bool,
     /// The version of the control plane, for files that are templates; none if it is not known.
     pub control_plane_version: Option<String>,
 }
@@ -100,6 +102,7 @@ impl Reconcile for KubeadmConfigs {
             control_plane_version,
             certificates: certificates.collect(),
             data: caches.secret(namespace, &key.name),
+            locked: caches.config_maps.get(&lock::key(&Key::new(namespace, cluster))).is_some(),
             cluster: cluster_object,
             machine: machine.or_else(|| pool.map(|pool| Arc::new(machine_pool::as_machine(&pool)))),
             config,
@@ -265,7 +268,7 @@ fn decide(seen: &Seen, after: &mut KubeadmConfig) -> Result<Action, String> {
         let joined = machine.status.as_ref().is_some_and(|status| status.node_ref.is_some());
         if joined || machine.metadata.deletion_timestamp.is_some() {
             let init = control_plane && config.spec.join_configuration.is_none();
-            return Ok(if init && initialized { Action::ReleaseLock } else { Action::None });
+            return Ok(if init && initialized && seen.locked { Action::ReleaseLock } else { Action::None });
         }
         return match held_token(config) {
             Some(_) => Ok(Action::RefreshToken),

@@ -109,7 +109,7 @@ pub(crate) fn start(options: &Options, writer: &Writer, life: &Life) {
         managed.entry(rule.managed.clone()).or_default().push(rule.clone());
     }
     for (kind, rules) in managed {
-        let runner = Runner::new(options.concurrency, options.clock.clone()).measured(&options.longest);
+        let runner = Runner::new(options.concurrency, writer).measured(&options.longest);
         let own = kinds[&kind].clone();
         let rules = rules.into_iter().map(|rule| (kinds[&rule.dependent].clone(), rule)).collect();
         let held = Held { own, rules, writer: writer.clone(), told: Mutex::default() };

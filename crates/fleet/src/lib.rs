@@ -94,7 +94,7 @@ async fn launch(options: Options, life: &Life) {
     deletion_rules::start(&options, &writer, life);
     let caches = Caches::start(&options.client, &writer);
     let workloads = Workloads::new(caches.clone(), options.connect.clone(), options.clock.clone(), life.stop());
-    let runner = || Runner::new(options.concurrency, options.clock.clone()).measured(&options.longest);
+    let runner = || Runner::new(options.concurrency, &writer).measured(&options.longest);
     let (clusters, machines, sets, deployments, bootstraps, control_planes) =
         (runner(), runner(), runner(), runner(), runner(), runner());
 

@@ -117,9 +117,9 @@ impl Provider {
         let passes = passes::Passes::default();
         let (caches, writer, workloads) = (caches.clone(), writer.clone(), workloads.clone());
         let shared = Arc::new(Shared { caches, writer, scopes, unanswered, passes, workloads });
-        let runner = || Runner::new(options.concurrency, options.clock.clone()).measured(&options.longest);
+        let runner = || Runner::new(options.concurrency, &shared.writer).measured(&options.longest);
         Self {
-            shared,
+            shared: shared.clone(),
             clusters: runner(),
             machines: runner(),
             images: runner(),

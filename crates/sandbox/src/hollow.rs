@@ -61,8 +61,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(100);
 const WHOLE_LIST_EVERY: Duration = Duration::from_secs(60);
 /// Servers on a page of a list: each may come with its user data, 64 KiB and more in base64.
 const PAGE_SERVERS: usize = 100;
-/// How far the cloud's clock may be behind.
-const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(5);
+/// How far apart the clocks of the cloud may be.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(2);
 /// Machines that boot at once.
 const BOOTS_MAX: usize = 16;
 /// A machine that cannot reach its cluster tries again after these pauses, as kubeadm does.
@@ -204,12 +204,11 @@ impl Hollow {
     async fn follow(self: Arc<Self>, poll: Duration, mut changed: Option<watch::Receiver<u64>>) {
         let (mut trouble, mut whole, mut since) = (false, None::<Instant>, None::<Timestamp>);
         loop {
-            let started = (self.clock)();
             let full = whole.is_none_or(|whole| whole.elapsed() > WHOLE_LIST_EVERY);
             match self.look(since.filter(|_| !full)).await {
-                Ok(()) => {
+                Ok(newest) => {
                     trouble = false;
-                    since = Some(started - CLOCK_SKEW);
+                    since = newest.map(|newest| newest - CLOCK_SKEW).max(since);
                     if full {
                         whole = self.sweep().await.then(Instant::now);
                     }
@@ -232,12 +231,14 @@ impl Hollow {
         }
     }
 
-    /// Boots what is new and forgets what is gone; `since` limits the list to what changed after it.
-    async fn look(self: &Arc<Self>, since: Option<Timestamp>) -> openstack::Result<()> {
+    /// Boots what is new and forgets what is gone; `since` limits the list to what changed after it. When the newest of
+    /// them changed, by the cloud's clock.
+    async fn look(self: &Arc<Self>, since: Option<Timestamp>) -> openstack::Result<Option<Timestamp>> {
         let since = since.map(|since| since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
         let query = Query::new().with("all_tenants", 1).with("limit", PAGE_SERVERS);
         let query = query.with_some("changes-since", since.as_ref());
         let servers = self.cloud.list::<Server>(&query).await?;
+        let newest = servers.iter().filter_map(|server| server.updated.parse().ok()).max();
         let gone: Vec<String> = if since.is_some() {
             servers.iter().filter(|server| is_gone(server)).map(|server| server.id.clone()).collect()
         } else {
@@ -279,7 +280,7 @@ impl Hollow {
                 }
             });
         }
-        Ok(())
+        Ok(newest)
     }
 
     /// Forgets the machines that went while nobody looked; false if some of them have to wait for their cluster.

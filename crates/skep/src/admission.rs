@@ -2,7 +2,7 @@
 
 mod apps;
 
-use std::sync::OnceLock;
+use std::{borrow::Cow, sync::OnceLock};
 
 use api::{
     admission::{addresses, app::inspection::Lists, class, control_plane, openstack, topology},
@@ -156,12 +156,20 @@ fn is_class(request: &Request) -> bool {
     request.group == "cluster.x-k8s.io" && request.kind == "ClusterClass"
 }
 
+fn is_scale(request: &Request) -> bool {
+    request.subresource == "scale" && request.resource == "kubeadmcontrolplanes"
+}
+
 fn is_cluster(request: &Request) -> bool {
     request.group == "cluster.x-k8s.io" && request.kind == "Cluster"
 }
 
 #[async_trait]
 impl Admission for Rules {
+    fn concerns(&self, request: &Request) -> bool {
+        request.subresource.is_empty() || is_scale(request)
+    }
+
     async fn mutate(&self, request: &Request, object: &mut Value) -> Result<Vec<Warning>, Denied> {
         if !request.subresource.is_empty() || !object.is_object() {
             return Ok(Vec::new());
@@ -171,12 +179,12 @@ impl Admission for Rules {
             return Ok(Vec::new());
         }
         if !is_older(request) {
-            self.complete(request, object, request.old.as_ref()).await;
+            self.complete(request, object, request.old.as_deref()).await;
             return Ok(Vec::new());
         }
         // The rules speak of v1beta2.
         let hub = converted(object, conversion::HUB)?;
-        let old = request.old.as_ref().map(|old| converted(old, conversion::HUB)).transpose()?;
+        let old = request.old.as_deref().map(|old| converted(old, conversion::HUB)).transpose()?;
         let mut defaulted = hub.clone();
         self.complete(request, &mut defaulted, old.as_ref()).await;
         if defaulted != hub {
@@ -186,11 +194,8 @@ impl Admission for Rules {
     }
 
     async fn validate(&self, request: &Request, object: &Value) -> Result<Vec<Warning>, Denied> {
-        if request.subresource == "scale" && request.resource == "kubeadmcontrolplanes" {
+        if is_scale(request) {
             return self.scale(request, object).await;
-        }
-        if !request.subresource.is_empty() {
-            return Ok(Vec::new());
         }
         if request.operation == Operation::Delete {
             if is_class(request) {
@@ -204,28 +209,31 @@ impl Admission for Rules {
         if let Some(client) = self.client.get().filter(|_| apps::is_app(request)) {
             return apps::validate(client, &self.app_security, request, object).await;
         }
-        let (mut object, mut old) = (object.clone(), request.old.clone());
-        if is_older(request) {
-            object = converted(&object, conversion::HUB)?;
-            old = old.map(|old| converted(&old, conversion::HUB)).transpose()?;
-        }
+        let hub = |object| match is_older(request) {
+            true => converted(object, conversion::HUB).map(Cow::Owned),
+            false => Ok(Cow::Borrowed(object)),
+        };
+        let object = hub(object)?;
+        let mut old = request.old.as_deref().map(hub).transpose()?;
         if openstack::is_topology_dry_run(&request.kind, &object, request.dry_run) {
             old = None;
         }
-        let mut problems = api::admission::validate(&request.group, &request.kind, &object, old.as_ref());
+        let mut problems = api::admission::validate(&request.group, &request.kind, &object, old.as_deref());
         let mut warnings: Vec<Warning> = Vec::new();
         // What stays as it is is not held up by what its class says now.
-        let topology_of = |cluster: &Value| cluster.pointer("/spec/topology").cloned();
-        if is_cluster(request) && old.as_ref().and_then(topology_of) != topology_of(&object) {
-            let beside = self.beside(&object, old.as_ref()).await;
+        fn topology_of(cluster: &Value) -> Option<&Value> {
+            cluster.pointer("/spec/topology")
+        }
+        if is_cluster(request) && old.as_deref().and_then(topology_of) != topology_of(&object) {
+            let beside = self.beside(&object, old.as_deref()).await;
             if let (None, Some((namespace, name))) = (&beside.class, topology::class_of(&object)) {
                 warnings.push(format!(
                     "ClusterClass {namespace}/{name} does not exist: the topology is checked once it does"
                 ));
             }
-            problems.extend(topology::validate(&object, old.as_ref(), &beside));
+            problems.extend(topology::validate(&object, old.as_deref(), &beside));
         }
-        if let Some(old) = old.as_ref().filter(|old| is_class(request) && old["spec"] != object["spec"]) {
+        if let Some(old) = old.as_deref().filter(|old| is_class(request) && old["spec"] != object["spec"]) {
             let clusters = self.clusters_of(&request.namespace, &request.name).await?;
             problems.extend(class::for_clusters(&object, old, &clusters));
         }

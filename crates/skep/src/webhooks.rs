@@ -140,7 +140,7 @@ fn asked(request: &Value) -> Option<Request> {
         name: text("/name"),
         user: User::new(text("/userInfo/username"), groups),
         dry_run: request["dryRun"] == true,
-        old: Some(&request["oldObject"]).filter(|old| !old.is_null()).cloned(),
+        old: Some(&request["oldObject"]).filter(|old| !old.is_null()).cloned().map(Arc::new),
         options: request["options"].clone(),
     })
 }
@@ -154,6 +154,7 @@ async fn admit(rules: &Rules, mut review: Value, mutates: bool) -> Response {
     let mut response = json!({"uid": uid, "allowed": true});
     let before = object.clone();
     let decided = match mutates {
+        _ if !rules.concerns(&request) => Ok(Vec::new()),
         true => rules.mutate(&request, &mut object).await,
         false => rules.validate(&request, &object).await,
     };

@@ -45,7 +45,7 @@ impl Tenancy {
 
 async fn launch(options: Options, life: &Life) {
     let writer = Writer::new(options.client.clone(), cluster_apps::MANAGER, options.clock.clone());
-    let runner = Runner::new(options.concurrency, options.clock.clone()).measured(&options.longest);
+    let runner = Runner::new(options.concurrency, &writer).measured(&options.longest);
     let clusters = cluster_apps::Clusters::start(&options.client, writer, options.installation, &runner.queue());
     clusters.synced().await;
     options.figures.follow(clusters.dangling());

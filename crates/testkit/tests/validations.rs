@@ -26,7 +26,7 @@ struct Rules;
 impl Admission for Rules {
     async fn mutate(&self, request: &Request, object: &mut Value) -> Result<Vec<Warning>, Denied> {
         if request.subresource.is_empty() {
-            admission::default(&request.group, &request.kind, object, request.old.as_ref());
+            admission::default(&request.group, &request.kind, object, request.old.as_deref());
         }
         Ok(Vec::new())
     }
@@ -35,7 +35,7 @@ impl Admission for Rules {
         if !request.subresource.is_empty() || request.operation == Operation::Delete {
             return Ok(Vec::new());
         }
-        let problems = admission::validate(&request.group, &request.kind, object, request.old.as_ref());
+        let problems = admission::validate(&request.group, &request.kind, object, request.old.as_deref());
         if problems.is_empty() {
             return Ok(Vec::new());
         }

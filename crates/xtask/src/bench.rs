@@ -6,6 +6,7 @@ mod helm;
 mod upgrade;
 
 use std::{
+    borrow::Cow,
     collections::HashSet,
     fs,
     path::{Path, PathBuf},
@@ -14,15 +15,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use api::{cluster::Cluster, condition};
+use api::cluster::Cluster;
 use clap::{Args, Subcommand};
 use futures::{StreamExt, TryStreamExt, pin_mut, stream};
 use kube::{
-    Api, Client, Config, ResourceExt,
-    api::ListParams,
+    Api, Client, Config, Resource, ResourceExt,
+    api::{ListParams, ObjectMeta},
     config::{KubeConfigOptions, Kubeconfig},
     runtime::{WatchStreamExt, watcher, watcher::Event},
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -345,9 +347,86 @@ struct Counted {
     available: HashSet<String>,
 }
 
+/// What is read of a Cluster here: who measures should not take the machine from what is measured.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "Read")]
+struct Glance {
+    metadata: ObjectMeta,
+    available: bool,
+}
+
+#[derive(Deserialize)]
+struct Read {
+    metadata: ReadMeta,
+    status: Option<ReadStatus>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReadMeta {
+    name: String,
+    namespace: String,
+    resource_version: String,
+}
+
+#[derive(Deserialize)]
+struct ReadStatus {
+    #[serde(default)]
+    conditions: Vec<ReadCondition>,
+}
+
+#[derive(Deserialize)]
+struct ReadCondition {
+    r#type: String,
+    status: String,
+}
+
+impl From<Read> for Glance {
+    fn from(read: Read) -> Self {
+        let metadata = ObjectMeta {
+            name: Some(read.metadata.name),
+            namespace: Some(read.metadata.namespace),
+            resource_version: Some(read.metadata.resource_version),
+            ..ObjectMeta::default()
+        };
+        let mut conditions = read.status.into_iter().flat_map(|status| status.conditions);
+        let available = conditions.any(|condition| condition.r#type == "Available" && condition.status == "True");
+        Self { metadata, available }
+    }
+}
+
+impl Resource for Glance {
+    type DynamicType = ();
+    type Scope = <Cluster as Resource>::Scope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        Cluster::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        Cluster::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        Cluster::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        Cluster::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
 /// Watches all clusters until they are as wanted, with a word on it now and then.
 async fn watch(client: &Client, server: &Server, wanted: usize, done: impl Fn(&Counted) -> bool) -> Result<()> {
-    let events = watcher(Api::<Cluster>::all(client.clone()), watcher::Config::default()).default_backoff();
+    let events = watcher(Api::<Glance>::all(client.clone()), watcher::Config::default()).default_backoff();
     pin_mut!(events);
     let mut counted = Counted::default();
     let mut complete = false;
@@ -357,8 +436,7 @@ async fn watch(client: &Client, server: &Server, wanted: usize, done: impl Fn(&C
             event = events.next() => match event.context("the watch of clusters ended")? {
                 Ok(Event::Apply(cluster) | Event::InitApply(cluster)) => {
                     let name = cluster.name_any();
-                    let status = cluster.status.unwrap_or_default();
-                    if condition::is_true(&status.conditions, "Available") {
+                    if cluster.available {
                         counted.available.insert(name.clone());
                     } else {
                         counted.available.remove(&name);

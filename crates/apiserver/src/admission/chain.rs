@@ -146,6 +146,7 @@ async fn by_hooks(registry: &Registry, subject: &Subject<'_>, body: &mut Value, 
 async fn change(scope: &mut Scope, request: &Request, object: Option<&mut Value>) -> Result<bool> {
     let registry = scope.server.hooks();
     let chain = scope.server.state().options.admission.clone();
+    let chain: Vec<_> = chain.iter().filter(|plugin| plugin.concerns(request)).collect();
     let exempt = is_exempt(request);
     let quiet = exempt || (registry.mutating.is_empty() && registry.mutations.is_empty());
     let (server, kind) = (scope.server.clone(), scope.kind.clone());
@@ -236,9 +237,9 @@ pub(crate) async fn validate(scope: &mut Scope, request: &Request, object: Optio
 async fn asked(subject: &Subject<'_>, object: Option<&Value>, findings: &mut Findings) -> Result<()> {
     let request = subject.request;
     plugins::validate(subject, object)?;
-    let shown = object.or(request.old.as_ref());
+    let shown = object.or(request.old.as_deref());
     if let Some(shown) = shown {
-        for plugin in &subject.server.state().options.admission {
+        for plugin in subject.server.state().options.admission.iter().filter(|plugin| plugin.concerns(request)) {
             let warnings = plugin.validate(request, shown).await.map_err(|denied| denied.into_error(request))?;
             findings.warnings.extend(warnings);
         }

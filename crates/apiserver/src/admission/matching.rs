@@ -31,7 +31,7 @@ pub(crate) struct Subject<'a> {
 
 impl<'a> Subject<'a> {
     pub fn new(server: &'a Server, kind: &'a Arc<Kind>, request: &'a Request) -> Self {
-        let old = request.old.as_ref().map(|old| match (&kind.scale, request.subresource.as_str()) {
+        let old = request.old.as_deref().map(|old| match (&kind.scale, request.subresource.as_str()) {
             (Some(paths), "scale") => Cow::Owned(scale_view(paths, old)),
             _ => Cow::Borrowed(old),
         });

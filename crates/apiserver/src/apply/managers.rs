@@ -6,13 +6,24 @@ use super::set::Set;
 
 /// Managers with operation Update; beyond, the oldest are merged into one.
 pub const UPDATE_MANAGERS_LIMIT: usize = 10;
+/// What of an entry says which fields.
+const FIELDS: &str = "fieldsV1";
 const ANCIENT: &str = "ancient-changes";
 pub(super) const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     Apply,
     Update,
+}
+
+impl Operation {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Apply => "Apply",
+            Self::Update => "Update",
+        }
+    }
 }
 
 /// Who owns what, and since when.
@@ -59,14 +70,28 @@ impl Manager {
         text
     }
 
-    fn read(entry: &Value) -> Option<Self> {
+    /// The same manager as one who applies.
+    pub fn as_applier(&self) -> Self {
+        Self { operation: Operation::Apply, ..self.clone() }
+    }
+
+    /// Whether an entry of managedFields is about this manager.
+    pub fn is_entry(&self, entry: &Value) -> bool {
+        let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
+        text("manager") == self.name
+            && text("operation") == self.operation.as_str()
+            && text("subresource") == self.subresource
+            && (self.operation == Operation::Apply || text("apiVersion") == self.api_version)
+    }
+
+    pub fn read(entry: &Value) -> Option<Self> {
         let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let operation = match entry.get("operation")?.as_str()? {
             "Apply" => Operation::Apply,
             "Update" => Operation::Update,
             _ => return None,
         };
-        let fields = match entry.get("fieldsV1") {
+        let fields = match entry.get(FIELDS) {
             Some(fields) if text("fieldsType") == "FieldsV1" => Set::from_fields(fields)?,
             _ => return None,
         };
@@ -80,10 +105,9 @@ impl Manager {
         })
     }
 
-    fn write(&self) -> Value {
-        let operation = if self.operation == Operation::Apply { "Apply" } else { "Update" };
-        let mut entry = json!({"manager": self.name, "operation": operation, "apiVersion": self.api_version,
-            "fieldsType": "FieldsV1", "fieldsV1": self.fields.to_fields()});
+    pub fn write(&self) -> Value {
+        let mut entry = json!({"manager": self.name, "operation": self.operation.as_str(), "apiVersion": self.api_version,
+            "fieldsType": "FieldsV1", FIELDS: self.fields.to_fields()});
         for (name, value) in [("time", &self.time), ("subresource", &self.subresource)] {
             if !value.is_empty() {
                 entry[name] = json!(value);
@@ -93,14 +117,21 @@ impl Manager {
     }
 }
 
-fn entries(object: &Value) -> &[Value] {
+pub(super) fn entries(object: &Value) -> &[Value] {
     object.pointer("/metadata/managedFields").and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// The managers of an object. None: there are none, or they cannot be read.
-pub(super) fn read(object: &Value) -> Option<Vec<Manager>> {
-    let list = entries(object);
-    let managers: Option<Vec<_>> = list.iter().map(Manager::read).collect();
+/// Takes the entries out of an object.
+pub(super) fn take(object: &mut Value) -> Option<Vec<Value>> {
+    match object.get_mut("metadata")?.as_object_mut()?.remove("managedFields")? {
+        Value::Array(entries) => Some(entries),
+        _ => None,
+    }
+}
+
+/// The managers that entries are about. None: there are none, or they cannot be read.
+pub(super) fn read(entries: &[Value]) -> Option<Vec<Manager>> {
+    let managers: Option<Vec<_>> = entries.iter().map(Manager::read).collect();
     managers.filter(|managers| !managers.is_empty())
 }
 
@@ -113,38 +144,55 @@ pub(super) fn asks_for_reset(object: &Value) -> bool {
     }
 }
 
-pub(super) fn write(object: &mut Value, managers: &[Manager]) {
+/// Takes paths from an entry, as [`Set::subtract`] does. True: it had some of them. Most writes touch nothing that a given entry
+/// is about, and it is not read then.
+pub(super) fn subtract(entry: &mut Value, paths: &Set) -> bool {
+    let Some(fields) = entry.get_mut(FIELDS) else { return false };
+    if !paths.children().any(|(element, _)| fields.get(element.serialize()).is_some()) {
+        return false;
+    }
+    let Some(before) = Set::from_fields(fields) else { return false };
+    let mut after = before.clone();
+    after.subtract(paths);
+    let changed = after != before;
+    if changed {
+        *fields = after.to_fields();
+    }
+    changed
+}
+
+/// Puts entries into an object, in the order that upstream gives them.
+pub(super) fn put(object: &mut Value, mut entries: Vec<Value>) {
     let Some(metadata) = object
         .as_object_mut()
         .and_then(|object| object.entry("metadata").or_insert_with(|| Value::Object(Map::new())).as_object_mut())
     else {
         return;
     };
-    if managers.is_empty() {
+    if entries.is_empty() {
         metadata.remove("managedFields");
         return;
     }
-    let mut sorted: Vec<_> = managers.iter().collect();
-    sorted.sort_by(|a, b| {
-        let order =
-            |m: &Manager| (m.operation, m.time.clone(), m.name.clone(), m.api_version.clone(), m.subresource.clone());
-        order(a).cmp(&order(b))
-    });
-    metadata.insert("managedFields".to_owned(), sorted.into_iter().map(Manager::write).collect());
+    let order = |entry: &Value| {
+        ["operation", "time", "manager", "apiVersion", "subresource"]
+            .map(|name| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned())
+    };
+    entries.sort_by_cached_key(order);
+    metadata.insert("managedFields".to_owned(), entries.into());
 }
 
 /// Drops managers that own nothing, and merges the oldest updaters when there are too many.
-pub(super) fn tidy(managers: &mut Vec<Manager>) {
-    managers.retain(|manager| !manager.fields.is_empty());
-    let mut updaters: Vec<_> =
-        managers.iter().filter(|manager| manager.operation == Operation::Update).cloned().collect();
-    if updaters.len() <= UPDATE_MANAGERS_LIMIT {
+pub(super) fn tidy(entries: &mut Vec<Value>) {
+    entries.retain(|entry| entry.get(FIELDS).and_then(Value::as_object).is_some_and(|fields| !fields.is_empty()));
+    let update = Value::from(Operation::Update.as_str());
+    if entries.iter().filter(|entry| entry.get("operation") == Some(&update)).count() <= UPDATE_MANAGERS_LIMIT {
         return;
     }
-    managers.retain(|manager| manager.operation == Operation::Apply);
+    let Some(managers) = read(entries) else { return };
+    let (mut managers, mut updaters): (Vec<_>, Vec<_>) =
+        managers.into_iter().partition(|manager| manager.operation == Operation::Apply);
     updaters.sort_by(|a, b| (&a.time, &a.name).cmp(&(&b.time, &b.name)));
-    let surplus = updaters.len() - UPDATE_MANAGERS_LIMIT + 1;
-    let recent = updaters.split_off(surplus);
+    let recent = updaters.split_off(updaters.len() - UPDATE_MANAGERS_LIMIT + 1);
     for old in updaters {
         let found = managers.iter_mut().find(|manager| {
             manager.name == ANCIENT && manager.operation == Operation::Update && manager.api_version == old.api_version
@@ -157,6 +205,7 @@ pub(super) fn tidy(managers: &mut Vec<Manager>) {
         }
     }
     managers.extend(recent);
+    *entries = managers.iter().map(Manager::write).collect();
 }
 
 /// What belongs to the system, and is owned by nobody.

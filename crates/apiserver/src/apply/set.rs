@@ -68,7 +68,7 @@ impl Element {
         }
     }
 
-    fn serialize(&self) -> String {
+    pub fn serialize(&self) -> String {
         match self {
             Self::Field(name) => format!("f:{name}"),
             Self::Key(json) => format!("k:{json}"),

@@ -149,16 +149,7 @@ pub(super) fn difference(node: Schema<'_>, old: Option<&Value>, new: Option<&Val
         (Some(old), Some(new)) => (old, new),
     };
     match (shape(node, old), shape(node, new)) {
-        (Shape::Fields(old), Shape::Fields(new)) => {
-            for (name, value) in old {
-                let child = difference(inner(node, name), Some(value), new.get(name));
-                out.put(&Element::Field(name.clone()), child);
-            }
-            for (name, value) in new.iter().filter(|(name, _)| !old.contains_key(*name)) {
-                let child = difference(inner(node, name), None, Some(value));
-                out.put(&Element::Field(name.clone()), child);
-            }
-        }
+        (Shape::Fields(old), Shape::Fields(new)) => return of_fields(node, old, new, &[]),
         (Shape::Items(old), Shape::Items(new)) => {
             let mut rest: HashMap<_, _> = new.iter().map(|(element, item)| (element, *item)).collect();
             for (element, item) in &old {
@@ -176,6 +167,33 @@ pub(super) fn difference(node: Schema<'_>, old: Option<&Value>, new: Option<&Val
             out.added = whole(node, new);
             out.added.member = false;
             out.modified.member = true;
+        }
+    }
+    out
+}
+
+/// How two objects of a kind differ, but for who manages their fields.
+pub(super) fn change(node: Schema<'_>, old: &Value, new: &Value) -> Difference {
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => of_fields(node, old, new, &["metadata", "managedFields"]),
+        _ => difference(node, Some(old), Some(new)),
+    }
+}
+
+/// `but`: a path that does not count.
+fn of_fields(node: Schema<'_>, old: &Map<String, Value>, new: &Map<String, Value>, but: &[&str]) -> Difference {
+    let mut out = Difference::default();
+    for name in old.keys().chain(new.keys().filter(|name| !old.contains_key(*name))) {
+        let (old, new, node) = (old.get(name), new.get(name), inner(node, name));
+        let child = match (but, old, new) {
+            ([last], ..) if last == name => continue,
+            ([first, rest @ ..], Some(Value::Object(old)), Some(Value::Object(new))) if first == name => {
+                of_fields(node, old, new, rest)
+            }
+            _ => difference(node, old, new),
+        };
+        if !child.is_empty() {
+            out.put(&Element::Field(name.clone()), child);
         }
     }
     out

@@ -20,15 +20,16 @@ pub(crate) struct NodeRestriction;
 
 #[async_trait]
 impl Admission for NodeRestriction {
+    fn concerns(&self, request: &Request) -> bool {
+        is_node(&request.user)
+    }
+
     async fn validate(&self, request: &Request, object: &Value) -> Result<Vec<Warning>, Denied> {
         check(request, object).map(|()| Vec::new()).map_err(Denied::Forbidden)
     }
 }
 
 fn check(request: &Request, object: &Value) -> Result<(), String> {
-    if !is_node(&request.user) {
-        return Ok(());
-    }
     let Some(node) = name_of(&request.user).filter(|name| !name.is_empty()) else {
         return Err(format!("could not determine node from user {:?}", request.user.name));
     };
@@ -45,7 +46,7 @@ fn check(request: &Request, object: &Value) -> Result<(), String> {
             }
         },
         ("", "pods", "status") => {
-            let old = request.old.as_ref().unwrap_or(object);
+            let old = request.old.as_deref().unwrap_or(object);
             if text_at(old, &["spec", "nodeName"]) != node {
                 let why = "can only update pod status for pods with spec.nodeName set to itself";
                 return Err(format!("node {node:?} {why}"));
@@ -85,7 +86,7 @@ fn check_node(node: &str, request: &Request, object: &Value) -> Result<(), Strin
         let labels = object.and_then(|object| at(object, &["metadata", "labels"])).and_then(Value::as_object);
         labels.cloned().unwrap_or_default()
     };
-    let (new, old) = (labels(Some(object)), labels(request.old.as_ref()));
+    let (new, old) = (labels(Some(object)), labels(request.old.as_deref()));
     let mut forbidden: Vec<&str> = new
         .iter()
         .filter(|(key, value)| old.get(*key) != Some(*value))
@@ -103,7 +104,7 @@ fn check_node(node: &str, request: &Request, object: &Value) -> Result<(), Strin
             Err(format!("node {node:?} is not allowed to set the following labels: {list}"))
         }
         Operation::Update => {
-            let old = request.old.as_ref().unwrap_or(&Value::Null);
+            let old = request.old.as_deref().unwrap_or(&Value::Null);
             let differs = |path: &[&str]| {
                 let of = |object| at(object, path).filter(|value: &&Value| !value.is_null());
                 of(object) != of(old)

@@ -8,7 +8,7 @@ use crate::{
     object::{self, set_at, text_at},
     patch::{self, PatchError},
     status::{Cause, Error, Result},
-    write::{Scope, rfc3339},
+    write::{FieldValidation, Scope, rfc3339},
 };
 
 pub(crate) enum Edit {
@@ -89,23 +89,27 @@ impl Edit {
         if !object.is_object() {
             return Err(Error::bad_request("the patch does not leave an object"));
         }
-        scope.patched = match self {
-            Self::JsonPatch(_) | Self::MergePatch(_) => Some(object.to_string()),
-            Self::StrategicMergePatch(patch) => Some(patch::printed(patch)),
-            _ => None,
-        };
+        scope.is_patch = matches!(self, Self::JsonPatch(_) | Self::MergePatch(_) | Self::StrategicMergePatch(_));
+        let shown = scope.is_patch && scope.validation == FieldValidation::Strict;
+        scope.patched = shown.then(|| self.printed(&object));
         let checked = crate::write::check_type(&mut object, text_at(old, &["apiVersion"]), text_at(old, &["kind"]));
-        match &scope.patched {
-            Some(_) if scope.subresource == "scale" => checked.map_err(|wrong| wrong.into_error(&scope.kind))?,
-            Some(patched) => {
-                checked.map_err(|wrong| Error::bad_patch(patched, &wrong.reason()))?;
-                crate::write::fit(&scope.kind, &object).map_err(|why| Error::bad_patch(patched, &why))?;
-                crate::decode::fill(&scope.kind, &mut object);
-                crate::decode::drop_empty(&scope.kind, &mut object);
-            }
-            None => checked.map_err(|wrong| wrong.into_error(&scope.kind))?,
+        if !scope.is_patch || scope.subresource == "scale" {
+            checked.map_err(|wrong| wrong.into_error(&scope.kind))?;
+            return Ok(object);
         }
+        checked.map_err(|wrong| Error::bad_patch(&self.printed(&object), &wrong.reason()))?;
+        crate::write::fit(&scope.kind, &object).map_err(|why| Error::bad_patch(&self.printed(&object), &why))?;
+        crate::decode::fill(&scope.kind, &mut object);
+        crate::decode::drop_empty(&scope.kind, &mut object);
         Ok(object)
+    }
+
+    /// What a patch has made of an object, as errors show it.
+    fn printed(&self, object: &Value) -> String {
+        match self {
+            Self::StrategicMergePatch(patch) => patch::printed(patch),
+            _ => object.to_string(),
+        }
     }
 
     fn make(&self, scope: &mut Scope) -> Result<Value> {

@@ -39,7 +39,9 @@ pub(crate) struct Scope {
     pub create_denied: Option<Error>,
     /// What was there twice in the body, in words.
     pub duplicates: Vec<String>,
-    /// What a patch has made of the object, for errors that show it.
+    /// The object comes from a patch.
+    pub is_patch: bool,
+    /// What a patch has made of the object, for errors that show it: printed if unknown fields are one.
     pub patched: Option<String>,
     /// Texts for Warning headers.
     pub warnings: Vec<String>,
@@ -66,6 +68,7 @@ impl Scope {
             validation: FieldValidation::Ignore,
             create_denied: None,
             duplicates: Vec::new(),
+            is_patch: false,
             patched: None,
             warnings: Vec::new(),
             options: Value::Null,
@@ -101,7 +104,7 @@ impl Scope {
         Error::invalid(&self.kind.group, &self.kind.kind, name, errors).with_warnings(&self.warnings)
     }
 
-    pub(crate) fn admission_request(&self, operation: Operation, old: Option<&Value>) -> Request {
+    pub(crate) fn admission_request(&self, operation: Operation, old: Option<&Arc<Value>>) -> Request {
         Request {
             operation,
             group: self.kind.group.to_string(),

@@ -431,7 +431,7 @@ async fn a_long_list_is_written_in_pieces_and_one_that_is_too_long_not_at_all() 
 async fn the_controller_follows_catalogs_until_it_is_shut_down() {
     let world = World::new().await;
     world.index(TWO);
-    let (runner, life) = (Runner::new(4, world.clock.clone()), Life::default());
+    let (runner, life) = (Runner::new(4, world.writer()), Life::default());
     feed(&world.caches, &runner.queue());
     life.spawn(runner, controller(&world.caches, world.writer(), &world.site));
     world.catalog(json!({}), json!({})).await;

@@ -30,14 +30,15 @@ struct Information {
     machine_name: String,
 }
 
-fn lock_name(cluster: &Key) -> String {
-    format!("{}-lock", cluster.name)
+/// The ConfigMap that is the lock of a cluster.
+pub fn key(cluster: &Key) -> Key {
+    Key::new(cluster.namespace.as_str(), format!("{}-lock", cluster.name))
 }
 
 /// Takes the lock for `machine`; one whose holder no longer exists is taken over.
 pub async fn take(client: &Client, cluster: &Cluster, machine: &str) -> Result<Lock> {
     let key = Key::of(cluster);
-    let name = lock_name(&key);
+    let Key { name, .. } = self::key(&key);
     let maps = Api::<ConfigMap>::namespaced(client.clone(), &key.namespace);
     let failed = |operation, source| Error::api(operation, format!("configmap {}/{name}", key.namespace), source);
     let information = Information { machine_name: machine.to_owned() };
@@ -93,7 +94,7 @@ pub async fn take(client: &Client, cluster: &Cluster, machine: &str) -> Result<L
 
 pub async fn release(client: &Client, cluster: &Key) -> Result<()> {
     let maps = Api::<ConfigMap>::namespaced(client.clone(), &cluster.namespace);
-    let name = lock_name(cluster);
+    let Key { name, .. } = key(cluster);
     match maps.delete(&name, &DeleteParams::default()).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),

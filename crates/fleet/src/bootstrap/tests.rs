@@ -76,6 +76,7 @@ fn seen(version: &str, control_plane: bool, initialized: bool) -> Seen {
         cluster: Some(Arc::new(cluster)),
         certificates: certificates::PURPOSES.into_iter().map(secret).collect(),
         data: None,
+        locked: true,
         control_plane_version: None,
     }
 }

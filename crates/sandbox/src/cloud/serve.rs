@@ -194,7 +194,7 @@ fn index(cloud: &Cloud) -> Value {
 
 fn respond(reply: Reply, microversion: Option<u16>, id: &str, head: bool) -> Response {
     let body = match (&reply.body, head) {
-        (Some(body), false) => Body::from(body.to_string()),
+        (Some(body), false) => Body::from(serde_json::to_vec(&body).unwrap_or_default()),
         _ => Body::empty(),
     };
     let mut response = Response::new(body);

@@ -90,7 +90,7 @@ async fn a_class_and_its_clusters_are_judged_by_one_another() {
         name: String::new(),
         user: User::master("admin"),
         dry_run: false,
-        old: Some(class("base", "OpenStackClusterTemplate")),
+        old: Some(class("base", "OpenStackClusterTemplate").into()),
         options: Value::Null,
     };
     let rules = Rules { client: OnceLock::from(client.clone()), ..Rules::default() };

@@ -162,6 +162,9 @@ impl Writer {
         let limit = self.shared.limits.batch_commits.max(1);
         let mut batch = Vec::new();
         while requests.blocking_recv_many(&mut batch, limit) > 0 {
+            // Where all processors are busy, those who would commit next have their turn first, and share the sync.
+            std::thread::yield_now();
+            batch.extend(std::iter::from_fn(|| requests.try_recv().ok()).take(limit - batch.len()));
             let mut commits = Vec::new();
             let mut bytes = 0;
             for request in batch.drain(..) {
