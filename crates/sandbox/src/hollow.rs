@@ -208,7 +208,7 @@ impl Hollow {
             match self.look(since.filter(|_| !full)).await {
                 Ok(newest) => {
                     trouble = false;
-                    since = newest.map(|newest| newest - CLOCK_SKEW).max(since);
+                    since = newest.and_then(|newest| newest.checked_sub(CLOCK_SKEW).ok()).max(since);
                     if full {
                         whole = self.sweep().await.then(Instant::now);
                     }
