@@ -14,15 +14,15 @@ theirs() { (cd "$work" && "$helm" "$@") >"$work/theirs.log" 2>&1 || { cat "$work
 sum() { sha256sum "$1" | cut -d' ' -f1; }
 # A server in the background; its first line says where it is, in $at.
 serve() {
-  local said=$work/server-$((servers += 1)).log
-  "$ours" "$1" "$2" >"$said" &
+  local said=$work/server-$((servers += 1)).url
+  "$skep" catalog serve "$1" --listen 127.0.0.1:0 >"$said" 2>"$work/server-$servers.log" &
   for _ in $(seq 300); do at=$(head -n 1 "$said"); [ -n "$at" ] && return; sleep 0.1; done
-  fail "$1 $2 did not start"
+  fail "skep catalog serve $1 did not start"
 }
 number=$(ls charts/*/Chart.yaml | wc -l)
 listed() { "$helm" search repo "$1" -l -o json | grep -o '"name":' | wc -l; }
 
-serve serve charts
+serve charts
 embedded=$at
 theirs repo add own "$embedded"
 same "charts that helm finds" "$(listed own/)" "$number"
@@ -35,7 +35,7 @@ first=$(sum "$work"/hello-world-*.tgz)
 "$helm" template web charts/hello-world --kube-version 1.34.0 >"$work/folder"
 cmp "$work/packed" "$work/folder" || fail "the packed chart renders otherwise than its folder"
 ok "helm pulls a chart, and it is its folder"
-serve serve charts
+serve charts
 curl -fsS "$embedded/index.yaml" >"$work/one"
 curl -fsS "$at/index.yaml" >"$work/other"
 cmp "$work/one" "$work/other" || fail "the index is not the same each time"
@@ -44,7 +44,7 @@ ok "the same charts are the same bytes in another process"
 "$ours" mirror "$embedded" "$work/mirror" hello-world 'cluster-resources@>=0.1' >"$work/copied"
 same "what is copied" "$(grep -c ^copied "$work/copied")" 2
 same "what is copied again" "$("$ours" mirror "$embedded" "$work/mirror" hello-world 'cluster-resources@>=0.1' | grep -c ^there)" 2
-serve files "$work/mirror"
+serve "$work/mirror"
 theirs repo add mirror "$at"
 same "charts of the mirror" "$(listed mirror/)" 2
 rm "$work"/*.tgz

@@ -19,6 +19,8 @@ pub const LEGACY_VERSION: &str = "1.0.0";
 pub const CLUSTER_LABEL: &str = "giantswarm.io/cluster";
 pub const ORGANIZATION_LABEL: &str = "giantswarm.io/organization";
 pub const MANAGED_BY_LABEL: &str = "giantswarm.io/managed-by";
+/// On clusters that tell their apps what they are.
+pub const WATCHING_LABEL: &str = "cluster-apps-operator.giantswarm.io/watching";
 /// Namespaces of organizations.
 pub const ORGANIZATION_PREFIX: &str = "org-";
 /// The platform's own namespace, also in workload clusters.
@@ -26,8 +28,28 @@ pub const PLATFORM_NAMESPACE: &str = "giantswarm";
 /// Where catalogs are looked for when an app does not say.
 pub const CATALOG_NAMESPACES: [&str; 2] = ["default", PLATFORM_NAMESPACE];
 
-/// What becomes of objects of a release that others have changed: an annotation of Apps, which their Charts get too. Not published.
+/// What annotations of Apps begin with that are not published; their Charts get them too.
+pub const OWN_PREFIX: &str = "delivery.skep.dev/";
+/// What becomes of objects of a release that others have changed.
 pub const DRIFT_ANNOTATION: &str = "delivery.skep.dev/drift";
+/// `true`: a release is deployed when its objects are ready, jobs too, and failed if they are not within its timeout.
+pub const WAIT_ANNOTATION: &str = "delivery.skep.dev/wait";
+/// `true`: objects that are there already become the release's, whosever they were.
+pub const TAKE_OWNERSHIP_ANNOTATION: &str = "delivery.skep.dev/take-ownership";
+/// The annotations that are `true` or `false`.
+pub const FLAGS: [&str; 2] = [WAIT_ANNOTATION, TAKE_OWNERSHIP_ANNOTATION];
+
+/// Whether a flag is up; one that is absent or empty is not.
+///
+/// # Errors
+/// The value that is neither `true` nor `false`.
+pub fn flag<'a>(annotations: &'a BTreeMap<String, String>, name: &str) -> Result<bool, &'a str> {
+    match annotations.get(name).map_or("", String::as_str) {
+        "true" => Ok(true),
+        "false" | "" => Ok(false),
+        other => Err(other),
+    }
+}
 
 /// The values of [`DRIFT_ANNOTATION`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -34,6 +34,7 @@ pub mod openstack_pool;
 pub mod openstack_reference;
 pub mod openstack_server;
 pub mod published;
+pub mod release;
 pub mod resource_set;
 mod rules;
 pub mod topology;

@@ -31,8 +31,13 @@ pub const AUTOSCALER_MIN_ANNOTATION: &str = "cluster.x-k8s.io/cluster-api-autosc
 pub const AUTOSCALER_MAX_ANNOTATION: &str = "cluster.x-k8s.io/cluster-api-autoscaler-node-group-max-size";
 /// On a MachinePool: somebody else decides how many machines it has; `false` means nobody.
 pub const REPLICAS_MANAGED_BY_ANNOTATION: &str = "cluster.x-k8s.io/replicas-managed-by";
+/// Labels, and annotations, that the object has from the template or the owner that it is made from, with commas between them.
+pub const LABELS_FROM_OWNER_ANNOTATION: &str = "cluster.x-k8s.io/labels-from-owner";
+pub const ANNOTATIONS_FROM_OWNER_ANNOTATION: &str = "cluster.x-k8s.io/annotations-from-owner";
 pub const DELETE_MACHINE_ANNOTATION: &str = "cluster.x-k8s.io/delete-machine";
 pub const DISABLE_MACHINE_CREATE_ANNOTATION: &str = "cluster.x-k8s.io/disable-machine-create";
+/// On a MachineSet, its MachineDeployment or its bootstrap template: checks that hold back no machines, with commas between them.
+pub const SKIP_PREFLIGHT_ANNOTATION: &str = "machineset.cluster.x-k8s.io/skip-preflight-checks";
 pub const CLONED_FROM_NAME_ANNOTATION: &str = "cluster.x-k8s.io/cloned-from-name";
 pub const CLONED_FROM_KIND_ANNOTATION: &str = "cluster.x-k8s.io/cloned-from-groupkind";
 pub const CLUSTER_NAME_ANNOTATION: &str = "cluster.x-k8s.io/cluster-name";

@@ -4,7 +4,7 @@
 //! `published/schemas.txt` has a line for each field, below its parent by one space of indentation: its name (`!`: required;
 //! `[]`: the items of a list, `{}`: the values of a map), its type (`-`: none), and what else the schema says, as JSON.
 //! `@name` stands for the part that is told once under `shared name`. The facts are those of `config/crd/bases` of
-//! kubernetes-sigs/cluster-api and of its OpenStack provider.
+//! kubernetes-sigs/cluster-api, of its OpenStack provider, and of giantswarm/apiextensions-application and giantswarm/releases.
 
 use std::collections::HashMap;
 
@@ -82,7 +82,7 @@ const fn app(kind: &'static str, plural: &'static str) -> Kept {
     Kept { categories, ..Kept::new(kind, "application.giantswarm.io", plural, "v1alpha1") }
 }
 
-const KINDS: [Kept; 12] = [
+const KINDS: [Kept; 13] = [
     Kept { short: &["cc"], ..Kept::new("ClusterClass", "cluster.x-k8s.io", "clusterclasses", HUB) },
     Kept::new("KubeadmControlPlaneTemplate", "controlplane.cluster.x-k8s.io", "kubeadmcontrolplanetemplates", HUB),
     Kept {
@@ -102,6 +102,7 @@ const KINDS: [Kept; 12] = [
     Kept { short: &["ace", "aces"], ..app("AppCatalogEntry", "appcatalogentries") },
     app("App", "apps"),
     app("Chart", "charts"),
+    Kept { group: "release.giantswarm.io", scope: "Cluster", ..app("Release", "releases") },
 ];
 
 /// The definitions of kinds that are described here alone, with the version that is stored; the older ones are added as to

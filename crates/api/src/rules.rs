@@ -206,6 +206,7 @@ mod tests {
             ("OpenStackMachineTemplate", 6),
             ("OpenStackMachinePool", 6),
             ("OpenStackMachinePoolTemplate", 6),
+            ("Release", 0),
         ];
         assert_eq!(counts, expected.map(|(kind, count)| (kind.to_owned(), count)).into());
     }

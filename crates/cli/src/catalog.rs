@@ -1,13 +1,14 @@
 //! `skep catalog`: what apps are installed from.
 
 mod mirror;
+mod serve;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
 use api::app::{AppCatalogEntry, Catalog, CatalogSpec, Repository};
 use delivery::{
-    catalog::{LATEST_LABEL, TYPE_LABEL},
+    catalog::{COMMUNITY, LATEST_LABEL, TYPE_LABEL},
     repository::grant::{self, CATALOG_LABEL},
 };
 use jiff::Timestamp;
@@ -17,14 +18,13 @@ use kube::{
     api::{ListParams, ObjectMeta, PostParams},
 };
 
+pub use self::serve::Arguments as Serve;
 use crate::{
     Charts, DONE, NOT_FOUND, Output,
     app::{events_by_time, fields, plain, seen_at},
     output,
 };
 
-/// What catalogs of this type have is not listed.
-const COMMUNITY: &str = "community";
 const VISIBILITY_LABEL: &str = "application.giantswarm.io/catalog-visibility";
 /// The word of a description that is shown in a table is cut after so many characters.
 const DESCRIPTION_CHARS_MAX: usize = 60;
@@ -48,6 +48,18 @@ enum What {
     Add(Add),
     /// Copy charts of a catalog to a folder or a registry of one's own
     Mirror(mirror::Arguments),
+    /// Serve charts to others, as a repository of Helm over HTTP
+    Serve(serve::Arguments),
+}
+
+impl Catalogs {
+    /// What is to be served, if that is what is asked for.
+    pub fn served(&self) -> Option<&serve::Arguments> {
+        match &self.what {
+            What::Serve(arguments) => Some(arguments),
+            _ => None,
+        }
+    }
 }
 
 /// Where catalogs are.
@@ -175,6 +187,7 @@ pub async fn run(catalogs: Catalogs, charts: Charts) -> Result<u8> {
         What::Search(arguments) => search(arguments).await,
         What::Add(arguments) => add(arguments).await,
         What::Mirror(arguments) => mirror::run(arguments, charts).await,
+        What::Serve(_) => bail!("this program has no ports: charts are served by skep"),
     }
 }
 
@@ -205,7 +218,11 @@ fn listed(seen: &[Seen]) -> String {
             catalog.name_any(),
             kind.to_owned(),
             repositories(catalog).into_iter().next().map(|place| place.url.clone()).unwrap_or_default(),
-            if kind == COMMUNITY { "-".to_owned() } else { charts(&one.entries).len().to_string() },
+            if kind == COMMUNITY && one.entries.is_empty() {
+                "-".to_owned()
+            } else {
+                charts(&one.entries).len().to_string()
+            },
             problem(one).and_then(|event| event.reason.clone()).unwrap_or_else(|| "-".to_owned()),
         ]);
     }
@@ -285,10 +302,11 @@ fn shown(seen: &Seen, now: Timestamp) -> String {
         rows.push(("Problem".to_owned(), format!("{reason}, {} ago: {message}", ago.unwrap_or_default())));
     }
     let charts = charts(&seen.entries);
+    let is_community = catalog.labels().get(TYPE_LABEL).is_some_and(|kind| kind == COMMUNITY);
     let mut all = fields(&rows);
     if charts.is_empty() {
-        let is_listed = catalog.labels().get(TYPE_LABEL).is_none_or(|kind| kind != COMMUNITY);
-        let told = if is_listed { "none are known" } else { "not listed: name chart and version when you install one" };
+        let told =
+            if is_community { "not listed: name chart and version when you install one" } else { "none are known" };
         all.push_str(&format!("\nCharts: {told}\n"));
         return all;
     }
@@ -297,9 +315,12 @@ fn shown(seen: &Seen, now: Timestamp) -> String {
         let Some((newest, others)) = versions.split_first() else { continue };
         let others: Vec<&str> = others.iter().map(|entry| entry.spec.version.as_str()).collect();
         let others = if others.is_empty() { "-".to_owned() } else { others.join(", ") };
-        table.push(vec![chart.to_owned(), newest.spec.version.clone(), newest.spec.app_version.clone(), others]);
+        table.push(vec![chart.to_owned(), newest.spec.version.clone(), or_dash(&newest.spec.app_version), others]);
     }
     all.push_str(&format!("\n{}\n", output::table(&table)));
+    if is_community {
+        all.push_str("\nIts repositories have more, which is not listed: name chart and version when you install it\n");
+    }
     all
 }
 
@@ -327,12 +348,17 @@ async fn search(arguments: Search) -> Result<u8> {
             entry.spec.catalog.name.clone(),
             entry.spec.app_name.clone(),
             entry.spec.version.clone(),
-            entry.spec.app_version.clone(),
+            or_dash(&entry.spec.app_version),
             cut(&description),
         ]);
     }
     output::line(&output::table(&rows));
     Ok(DONE)
+}
+
+/// An empty cell would be read as the next one.
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
 /// The first line, and of it so much as goes into a table.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use api::app::WATCHING_LABEL;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use kube::{
     Client,
@@ -201,11 +202,13 @@ impl ClusterTemplate {
         let mut secret_meta = meta(credentials.clone());
         secret_meta["labels"] = json!({"clusterctl.cluster.x-k8s.io/move": "true"});
         let control_plane = format!("{name}-control-plane");
+        let mut cluster_meta = meta(name.clone());
+        cluster_meta["labels"] = json!({WATCHING_LABEL: ""});
         let mut objects = vec![
             json!({"apiVersion": "v1", "kind": "Secret", "metadata": secret_meta, "data": secret}),
             harden::secret(name, &self.namespace, &self.encryption_key),
             json!({
-                "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Cluster", "metadata": meta(name.clone()),
+                "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Cluster", "metadata": cluster_meta,
                 "spec": {
                     "clusterNetwork": {"pods": {"cidrBlocks": [self.pod_cidr]}, "serviceDomain": "cluster.local"},
                     "controlPlaneRef": {"apiGroup": "controlplane.cluster.x-k8s.io", "kind": "KubeadmControlPlane", "name": control_plane},
@@ -334,6 +337,13 @@ pub async fn apply(client: &Client, objects: Vec<Value>) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cluster_tells_its_apps_what_it_is() {
+        let objects = ClusterTemplate::sandbox().objects();
+        let cluster = objects.iter().find(|object| object["kind"] == "Cluster").unwrap();
+        assert_eq!(cluster["metadata"]["labels"]["cluster-apps-operator.giantswarm.io/watching"], "");
+    }
 
     #[test]
     fn workers_are_spread_over_the_zones() {

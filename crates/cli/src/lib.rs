@@ -37,6 +37,7 @@ use transport::Transport;
 
 pub use self::{
     adopt::{Adopt, go as go_on_with_adopted},
+    catalog::Serve as CatalogServe,
     create::{ClusterTemplate, apply},
     doctor::options as cloud_options,
     moves::Move,
@@ -87,6 +88,16 @@ pub enum Command {
         #[arg(short, long, value_enum)]
         output: Option<Output>,
     },
+}
+
+impl Command {
+    /// The charts that are to be served, if that is what is asked for: [`run`] binds no ports.
+    pub fn served_catalog(&self) -> Option<&CatalogServe> {
+        match self {
+            Self::Catalog(catalogs) => catalogs.served(),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,10 +1,12 @@
 //! `skep template`: what a chart becomes, as `helm template` prints it. No cluster is asked.
 
+mod files;
 mod post_render;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use api::admission::labels;
 use clap::Args;
 use helm::{
     manifests::{self, Hook},
@@ -22,6 +24,9 @@ use crate::{
 };
 
 const KUBE_VERSION: &str = "v1.36.0";
+/// Of a release, as Helm says it.
+const NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+const NAME_BYTES_MAX: usize = 53;
 
 /// What charts are told that a cluster serves, unless somebody says more: what `helm template` tells them.
 const API_VERSIONS: &str = "v1 admissionregistration.k8s.io/v1 admissionregistration.k8s.io/v1alpha1 \
@@ -45,6 +50,12 @@ pub struct Arguments {
     /// The chart, a folder or an archive; if there are two, the release's name goes before it
     #[arg(required = true, num_args = 1..=2, value_name = "CHART")]
     name_and_chart: Vec<String>,
+    /// As in helm template: accepted, and the release is called release-name all the same
+    #[arg(short, long)]
+    generate_name: bool,
+    /// A template of the release's name, as in 'web-{{ randAlphaNum 5 | lower }}'
+    #[arg(long, value_name = "TEMPLATE")]
+    name_template: Option<String>,
     /// The release's namespace
     #[arg(short, long, default_value = "default")]
     namespace: String,
@@ -62,6 +73,12 @@ pub struct Arguments {
     /// Print the objects of crds/ too
     #[arg(long)]
     include_crds: bool,
+    /// Do not judge the values by the chart's schemas
+    #[arg(long)]
+    skip_schema_validation: bool,
+    /// Write what comes of each template to a file of its name below this folder
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["show_only", "post_renderer"])]
+    output_dir: Option<PathBuf>,
     /// Leave hooks out
     #[arg(long)]
     no_hooks: bool,
@@ -91,23 +108,16 @@ struct Piece {
 }
 
 pub fn run(arguments: &Arguments) -> Result<u8> {
-    let (name, path) = match arguments.name_and_chart.as_slice() {
-        [chart] => ("release-name", chart),
-        [name, chart] => (name.as_str(), chart),
-        _ => bail!("expected [NAME] CHART"),
-    };
+    let (name, path) = name_and_chart(arguments)?;
     let chart = chart::read(&PathBuf::from(path))?;
     let values = arguments.values.read()?;
-    let release = Release {
-        name: name.to_owned(),
-        namespace: arguments.namespace.clone(),
-        revision: 1,
-        is_upgrade: arguments.is_upgrade,
-    };
+    let release =
+        Release { name, namespace: arguments.namespace.clone(), revision: 1, is_upgrade: arguments.is_upgrade };
     let served = API_VERSIONS.split(' ').map(str::to_owned).chain(arguments.api_versions.iter().cloned()).collect();
     let capabilities = Capabilities::of(&arguments.kube_version, served);
     let what = || format!("render the chart {path}");
-    let rendered = helm::render(&chart, &values, &release, &capabilities, world()).with_context(what)?;
+    let render = if arguments.skip_schema_validation { helm::render_unchecked } else { helm::render };
+    let rendered = render(&chart, &values, &release, &capabilities, world()).with_context(what)?;
     let sorted = manifests::sorted(&rendered).with_context(what)?;
 
     let mut objects = Vec::new();
@@ -119,7 +129,11 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     objects.extend(sorted.objects.into_iter().map(|object| Piece { path: object.path, text: object.content }));
     let is_test = |hook: &Hook| hook.events.iter().any(|event| event == "test");
     let hooks = sorted.hooks.into_iter().filter(|hook| !(arguments.no_hooks || arguments.skip_tests && is_test(hook)));
-    let hooks = hooks.map(|hook| Piece { path: hook.manifest.path, text: hook.manifest.content }).collect();
+    let hooks: Vec<_> = hooks.map(|hook| Piece { path: hook.manifest.path, text: hook.manifest.content }).collect();
+    if let Some(folder) = &arguments.output_dir {
+        files::write(folder, &objects, &hooks)?;
+        return Ok(DONE);
+    }
     let [objects, hooks] = only([objects, hooks], &arguments.show_only, chart.name())?;
     let manifest = together(&objects);
     let manifest = match &arguments.post_renderer {
@@ -128,6 +142,25 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     };
     output::text(&printed(&manifest, &hooks));
     Ok(DONE)
+}
+
+/// The release's name, and where the chart is.
+fn name_and_chart(arguments: &Arguments) -> Result<(String, &str)> {
+    let (name, path) = match (arguments.name_and_chart.as_slice(), &arguments.name_template) {
+        ([_, _], Some(_)) => bail!("cannot set --name-template and also specify a name"),
+        ([_, _], None) if arguments.generate_name => bail!("cannot set --generate-name and also specify a name"),
+        ([name, chart], None) => (name.clone(), chart),
+        ([chart], Some(template)) => (helm::render_text("name-template", template, world())?, chart),
+        // Helm generates none here either.
+        ([chart], None) => ("release-name".to_owned(), chart),
+        _ => bail!("expected [NAME] CHART"),
+    };
+    if name.len() > NAME_BYTES_MAX || !labels::subdomain(&name).is_empty() {
+        bail!(
+            "release name {name:?}: invalid release name, must match regex {NAME} and the length must not be longer than {NAME_BYTES_MAX}"
+        );
+    }
+    Ok((name, path))
 }
 
 /// As Helm prints it: white space around all objects is cut off, that around one of them is not.
@@ -197,6 +230,40 @@ mod tests {
         assert_eq!(picked(&[]).unwrap().len(), 3);
         let error = picked(&["templates/c.yaml"]).unwrap_err().to_string();
         assert_eq!(error, "could not find template templates/c.yaml in chart c, or nothing comes of it");
+    }
+
+    fn arguments(words: &[&str]) -> Arguments {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            arguments: Arguments,
+        }
+        let line = ["template"].iter().chain(words);
+        <Line as clap::Parser>::try_parse_from(line).unwrap().arguments
+    }
+
+    #[test]
+    fn the_release_is_named_by_the_user_or_by_a_template_and_never_by_both() {
+        let name = |words: &[&str]| {
+            let arguments = arguments(words);
+            name_and_chart(&arguments).map(|(name, chart)| format!("{name} {chart}")).map_err(|error| error.to_string())
+        };
+        assert_eq!(name(&["c"]), Ok("release-name c".into()));
+        assert_eq!(name(&["c", "-g"]), Ok("release-name c".into()));
+        assert_eq!(name(&["a", "c"]), Ok("a c".into()));
+        assert_eq!(name(&["c", "--name-template", "a-{{ \"X\" | lower }}"]), Ok("a-x c".into()));
+        assert_eq!(name(&["a", "c", "-g"]), Err("cannot set --generate-name and also specify a name".into()));
+        let both = name(&["a", "c", "--name-template", "b"]);
+        assert_eq!(both, Err("cannot set --name-template and also specify a name".into()));
+        let unknown = name(&["c", "--name-template", "{{ nope }}"]);
+        assert_eq!(unknown, Err("template: name-template:1: function \"nope\" not defined".into()));
+        let wrong = name(&["A B", "c"]).unwrap_err();
+        assert!(
+            wrong.starts_with("release name \"A B\": invalid release name, must match regex ^[a-z0-9]("),
+            "{wrong}"
+        );
+        assert!(name(&[&"a".repeat(NAME_BYTES_MAX), "c"]).is_ok());
+        assert!(name(&[&"a".repeat(NAME_BYTES_MAX + 1), "c"]).is_err());
     }
 
     #[test]

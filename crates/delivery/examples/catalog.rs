@@ -1,21 +1,13 @@
 //! Catalogs by hand: `cargo run -p delivery --example catalog -- OPERATION …`
-//! `serve FOLDER` packs the charts of a folder and serves them; `files FOLDER` serves a folder as it is. The first line says where.
 //! `mirror [--plain-http] FROM TO CHART[@VERSIONS]…` copies charts; FROM and TO are `http://` or `oci://`, TO may be a folder.
 //! `list [--plain-http] FROM` prints what an index offers.
 
 use std::{path::Path, sync::Arc};
 
-use axum::{
-    Router,
-    extract::{Request, State},
-    response::IntoResponse,
-};
 use delivery::{
-    embedded::Embedded,
     mirror::{Target, Wanted, mirror},
     repository::{Access, Repositories, grant},
 };
-use http::StatusCode;
 use jiff::Timestamp;
 use transport::{Https, Proxies, Tls};
 
@@ -30,11 +22,6 @@ async fn main() -> Result<(), Failure> {
     let access = Access { plain_http, ..Access::new(Arc::new(Https::new(&Tls::default(), Proxies::default())?)) };
     let repositories = Repositories::default();
     match *words.as_slice() {
-        ["serve", folder] => {
-            let catalog = Embedded::read(Path::new(folder), Timestamp::UNIX_EPOCH)?;
-            serve(Router::new().fallback_service(catalog)).await
-        }
-        ["files", folder] => serve(Router::new().fallback(file).with_state(Arc::from(Path::new(folder)))).await,
         ["mirror", from, to, ref charts @ ..] => {
             let wanted = charts.iter().map(|word| {
                 let (name, versions) = word.split_once('@').unwrap_or((word, ""));
@@ -61,27 +48,11 @@ async fn main() -> Result<(), Failure> {
             }
             Ok(())
         }
-        _ => Err("expected serve FOLDER, files FOLDER, mirror FROM TO CHART… or list FROM".into()),
+        _ => Err("expected mirror FROM TO CHART… or list FROM".into()),
     }
 }
 
 #[expect(clippy::print_stdout, reason = "it is what this program does")]
 fn say(text: &str) {
     println!("{text}");
-}
-
-async fn serve(router: Router) -> Result<(), Failure> {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    say(&format!("http://{}", listener.local_addr()?));
-    Ok(axum::serve(listener, router).await?)
-}
-
-async fn file(State(folder): State<Arc<Path>>, request: Request) -> axum::response::Response {
-    let name = request.uri().path().trim_start_matches('/');
-    match name.contains('/') {
-        false => {
-            std::fs::read(folder.join(name)).map_or(StatusCode::NOT_FOUND.into_response(), IntoResponse::into_response)
-        }
-        true => StatusCode::NOT_FOUND.into_response(),
-    }
 }

@@ -29,7 +29,7 @@ use self::{
     plan::{Fault, Note, Seen, Work},
 };
 pub use self::{
-    plan::{ENTRIES_MAX, LATEST_LABEL, MANAGER, POLL_S, TYPE_LABEL},
+    plan::{COMMUNITY, ENTRIES_MAX, LATEST_LABEL, MANAGER, POLL_S, TESTED_NAMESPACE, TYPE_LABEL, only},
     selection::{ENTRY_BYTES_MAX, VERSIONS_MAX},
 };
 use crate::{
@@ -189,7 +189,7 @@ impl Reconcile for Catalogs {
             told: past.told,
             catalog,
         };
-        if label_of(seen.catalog.as_ref(), TYPE_LABEL) == Some(plan::COMMUNITY) {
+        if label_of(seen.catalog.as_ref(), TYPE_LABEL) == Some(COMMUNITY) {
             return Ok(Some(seen));
         }
         match self.index(key, &seen.catalog).await {

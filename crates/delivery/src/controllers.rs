@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use api::app::{App, AppCatalogEntry, CATALOG_NAMESPACES, Catalog, ConfigKind};
+use api::app::{App, AppCatalogEntry, CATALOG_NAMESPACES, Catalog, Chart, ConfigKind};
 use control::{CALL_LIMIT, Cache, Class, Error, Figures, Key, Life, Longest, Queue, Result, Runner, Writer};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
@@ -16,6 +16,7 @@ use transport::Transport;
 use crate::{
     app::{
         MANAGER,
+        chart::{is_of, owner},
         controller::Apps,
         interests::{Interest, Interests, referenced},
         news::News,
@@ -24,7 +25,7 @@ use crate::{
     catalog::{self, Catalogs},
     chart::{archives::Archives, controller::Charts, drift::Looks},
     repository::{Access, Repositories, grant},
-    target::{Surroundings, Targets},
+    target::{Place, Surroundings, Targets},
 };
 
 /// Objects that hold values carry this label, so that only they are watched.
@@ -96,6 +97,13 @@ impl Context {
         let (name, namespace) = (catalog.name_any(), catalog.namespace().unwrap_or_default());
         let secret = self.caches.credentials.get(&Key::new(namespace, grant::secret_name(&name)));
         grant::access(self.transport.clone(), catalog, secret.as_deref(), url)
+    }
+
+    /// The App that a Chart there is of. Whoever owns a cluster writes there what they like, also whose Chart it is said to be; what is
+    /// fetched for an App is fetched with its catalog's credentials.
+    pub fn app_of(&self, place: &Place, chart: &Chart) -> Option<Arc<App>> {
+        let app = self.caches.apps.get(&owner(chart)?)?;
+        is_of(&app, place, chart).then_some(app)
     }
 
     /// The catalog that an app names.

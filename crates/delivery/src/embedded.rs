@@ -1,4 +1,4 @@
-//! A catalog of charts that needs no network: folders packed once, served in this process and, if it is bound to a port, to others.
+//! A catalog of charts that needs no network: folders packed once, served in this process and, as [`crate::served`], to others.
 //!
 //! [`Embedded`] is a tower service, [`Beside`] a transport that finds it at [`URL`] and everything else where it is. Whoever starts
 //! controllers gives them the latter, and makes a `Catalog` with that address:
@@ -26,6 +26,7 @@ use transport::{Local, Transport, TransportError};
 use crate::{
     package::{Package, index},
     repository::digest,
+    served::{self, INDEX},
 };
 
 /// Where the embedded catalog is, for those in this process.
@@ -44,13 +45,15 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error("{} has neither index.yaml, as a mirror has, nor folders with a Chart.yaml", .folder.display())]
+    NoCharts { folder: PathBuf },
     #[error("chart {folder}: {what}")]
     Chart { folder: String, what: String },
     #[error("{0}")]
     Limit(String),
 }
 
-type Result<T, E = Error> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What is served, by path. Cheap to clone.
 #[derive(Clone)]
@@ -60,7 +63,7 @@ pub struct Embedded {
 
 struct Page {
     body: Bytes,
-    kind: HeaderValue,
+    kind: &'static str,
     tag: HeaderValue,
 }
 
@@ -69,7 +72,7 @@ impl Page {
         let digest = digest::of(&body);
         // Hexadecimal digits and a colon are what a header may be.
         let tag = HeaderValue::try_from(format!("\"{digest}\"")).unwrap_or_else(|_| HeaderValue::from_static("\"\""));
-        Self { body, kind: HeaderValue::from_static(kind), tag }
+        Self { body, kind, tag }
     }
 }
 
@@ -97,7 +100,7 @@ impl Embedded {
             }
         }
         let text = index(entries, &created).map_err(|what| Error::Chart { folder: "index".into(), what })?;
-        pages.insert("index.yaml".to_owned(), Page::new(text.into(), "application/yaml"));
+        pages.insert(INDEX.to_owned(), Page::new(text.into(), "application/yaml"));
         Ok(Self { pages: Arc::new(pages) })
     }
 
@@ -122,30 +125,27 @@ impl Embedded {
         self.pages.keys().map(String::as_str)
     }
 
-    fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Response<Full<Bytes>> {
-        let mut answer = Response::new(Full::default());
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-            answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return answer;
+    /// How many versions of charts it has.
+    pub fn charts(&self) -> usize {
+        self.files().filter(|name| *name != INDEX).count()
+    }
+
+    pub(crate) fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        if let Some(refusal) = served::refusal(method) {
+            return refusal;
         }
         let path = percent_decode_str(uri.path().trim_start_matches('/')).decode_utf8_lossy();
-        let Some(page) = self.pages.get(path.as_ref()) else {
-            *answer.status_mut() = StatusCode::NOT_FOUND;
-            return answer;
-        };
-        answer.headers_mut().insert(header::ETAG, page.tag.clone());
-        let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-        let tag = page.tag.to_str().unwrap_or_default();
-        if known.flat_map(|tags| tags.split(',')).any(|known| known.trim().trim_start_matches("W/") == tag) {
+        let Some(page) = self.pages.get(path.as_ref()) else { return served::status(StatusCode::NOT_FOUND) };
+        let mut answer = Response::new(Full::default());
+        if served::is_known(headers, &page.tag) {
             *answer.status_mut() = StatusCode::NOT_MODIFIED;
-            return answer;
+        } else {
+            served::describe(answer.headers_mut(), page.kind, page.body.len() as u64);
+            if *method == Method::GET {
+                *answer.body_mut() = Full::new(page.body.clone());
+            }
         }
-        answer.headers_mut().insert(header::CONTENT_TYPE, page.kind.clone());
-        answer.headers_mut().insert(header::CONTENT_LENGTH, page.body.len().into());
-        if *method == Method::GET {
-            *answer.body_mut() = Full::new(page.body.clone());
-        }
+        answer.headers_mut().insert(header::ETAG, page.tag.clone());
         answer
     }
 }

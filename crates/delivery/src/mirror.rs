@@ -22,11 +22,11 @@ use crate::{
     repository::{
         self, ARCHIVE_BYTES_MAX, Access, Entry, INDEX_BYTES_MAX, Repositories, digest, grant, joined, push::Artefact,
     },
+    served::INDEX,
 };
 
 /// Versions that one call copies.
 pub const VERSIONS_MAX: usize = 10_000;
-const INDEX: &str = "index.yaml";
 
 /// What is to be copied of a chart.
 #[derive(Clone, Debug, PartialEq, Eq)]

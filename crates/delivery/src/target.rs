@@ -267,6 +267,12 @@ impl Targets {
         }
     }
 
+    /// Values there are not as they were written for an app: they are written again.
+    pub fn rewrite(&self, place: &Place, kind: ConfigKind, name: &str, app: Key) {
+        self.note(place, kind, name, None);
+        self.apps.add(app);
+    }
+
     /// What carries releases out there, with the rights of a service account if one is named.
     pub fn engine(&self, place: &Place, account: Option<(&str, &str)>) -> Option<Arc<Engine>> {
         let link = self.link(place)?;

@@ -22,6 +22,7 @@ mod machine_set;
 mod naming;
 pub mod openstack;
 mod owner;
+mod propagation;
 mod resource_set;
 mod summary;
 mod topology;

@@ -4,6 +4,7 @@
 
 mod history;
 mod in_place;
+mod paused;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -12,10 +13,12 @@ use std::sync::Arc;
 
 use api::{
     cluster::Cluster,
+    conversion,
     machine::{
-        Machine, MachineDeployment, MachineSet, MachineSetSpec, MachineTemplate, RollingUpdate, RolloutStrategyType,
+        Machine, MachineDeployment, MachineSet, MachineSetSpec, MachineTemplate, RollingUpdate, RolloutStrategy,
+        RolloutStrategyType,
     },
-    meta::Time,
+    meta::{TemplateMeta, Time},
     names,
 };
 use control::{EventType, Key, Outcome, Plan, Reconcile, Result};
@@ -28,13 +31,24 @@ use crate::{
     extension::GO_ON_S,
     in_place::RETRY_S,
     naming::{self, Suffixes},
-    owner, unacted,
+    owner, propagation, unacted,
 };
 
 /// Longest name of a set: its machines' names add a suffix.
 const SET_NAME_MAX: usize = 57;
 /// Longest pause until a machine has been ready for long enough or a rollout time has come.
 const PAUSE_S: u64 = 30;
+/// Labels that a set gives its machines, whatever the deployment's template says.
+const OWN_LABELS: [&str; 3] = [names::TEMPLATE_HASH_LABEL, names::DEPLOYMENT_LABEL, names::CLUSTER_LABEL];
+/// Annotations of a deployment that are not its sets': numbers and revisions are reckoned for each.
+const OWN_PREFIX: &str = "machinedeployment.clusters.x-k8s.io/";
+const OWN: [&str; 5] = [
+    "kubectl.kubernetes.io/last-applied-configuration",
+    conversion::DATA_ANNOTATION,
+    names::DISABLE_MACHINE_CREATE_ANNOTATION,
+    names::LABELS_FROM_OWNER_ANNOTATION,
+    names::ANNOTATIONS_FROM_OWNER_ANNOTATION,
+];
 
 pub struct MachineDeployments(pub Arc<Context>);
 
@@ -90,7 +104,6 @@ pub fn plan(seen: &Seen, now: &Time) -> Plan {
     let mut after = deployment.clone();
     let deleting = deployment.metadata.deletion_timestamp.is_some();
     let held = owner::is_paused(seen.cluster.as_deref(), &deployment.metadata);
-    let paused = held || deployment.spec.paused == Some(true);
     if deleting {
         if held {
             // Moved to another manager, perhaps: its machines must stay.
@@ -107,14 +120,18 @@ pub fn plan(seen: &Seen, now: &Time) -> Plan {
             plan.update(deployment, &after);
             return plan;
         }
-    } else if !paused {
+    } else if !held {
         owner::add_finalizer(&mut after.metadata, names::MACHINE_DEPLOYMENT_FINALIZER);
         owner::label(&mut after.metadata, names::CLUSTER_LABEL, deployment.spec.cluster_name.as_str());
         if let Some(cluster) = &seen.cluster {
             owner::ensure(&mut after.metadata, owner::reference(cluster.as_ref(), false));
         }
         if owner::has_finalizer(&deployment.metadata, names::MACHINE_DEPLOYMENT_FINALIZER) {
-            roll(seen, now, &mut plan, &mut after);
+            if deployment.spec.paused == Some(true) {
+                hold(seen, now, &mut plan, &mut after);
+            } else {
+                roll(seen, now, &mut plan, &mut after);
+            }
         }
     }
     unacted::tell(
@@ -123,7 +140,8 @@ pub fn plan(seen: &Seen, now: &Time) -> Plan {
         Vec::new(),
         &mut plan,
     );
-    status::set(seen, &mut after, paused, now);
+    // Its own pause is one of rollouts: the condition is about what nobody looks after.
+    status::set(seen, &mut after, held, now);
     plan.update(deployment, &after);
     plan
 }
@@ -160,12 +178,9 @@ fn roll(seen: &Seen, now: &Time, plan: &mut Plan, after: &mut MachineDeployment)
         plan.wait("an extension", if why.is_some() { RETRY_S } else { GO_ON_S });
         return;
     }
-    // An old set that is current again is the newest revision: what was the newest counts as history.
-    let others = seen.sets.iter().filter(|set| set.metadata.uid != current.metadata.uid);
-    let newest = others.map(|set| revision(set.as_ref())).max().unwrap_or(0);
-    let number = if revision(current.as_ref()) > newest { revision(current.as_ref()) } else { newest + 1 };
+    let number = number(seen, &current);
     owner::annotate(&mut after.metadata, names::REVISION_ANNOTATION, number.to_string());
-    let strategy = deployment.spec.rollout.as_ref().and_then(|rollout| rollout.strategy.clone()).unwrap_or_default();
+    let strategy = strategy(deployment);
     let old: Vec<_> = seen.sets.iter().filter(|set| set.metadata.uid != current.metadata.uid).collect();
     let (replicas, intent) = match strategy.type_ {
         RolloutStrategyType::RollingUpdate => {
@@ -179,46 +194,106 @@ fn roll(seen: &Seen, now: &Time, plan: &mut Plan, after: &mut MachineDeployment)
     };
     let kept = history::kept(deployment, &old);
     let max = wanted + limits(strategy.rolling_update.as_ref(), wanted).0;
+    let step = Sizing { deployment, current: Some((&current, number)), size: (wanted, max), replicas, intent };
     for set in &seen.sets {
-        let is_current = set.metadata.uid == current.metadata.uid;
-        let target = replicas.iter().find(|(uid, _)| *uid == set.metadata.uid).map(|(_, replicas)| *replicas);
-        let have = set.spec.replicas.unwrap_or(0);
-        let running = set.status.as_ref().and_then(|status| status.replicas).unwrap_or(0);
-        if !is_current && have == 0 && target.unwrap_or(0) == 0 && running == 0 {
+        if step.is_history(set) {
             if set.metadata.deletion_timestamp.is_none() && !kept.contains(&set.metadata.uid) {
                 plan.delete(set.as_ref());
             } else {
                 let mut changed = set.as_ref().clone();
-                intent.write(&mut changed);
+                step.intent.write(&mut changed);
                 plan.update(set.as_ref(), &changed);
             }
-            continue;
+        } else {
+            step.write(set, plan);
         }
-        let mut changed = set.as_ref().clone();
-        changed.spec.replicas = Some(target.unwrap_or(have));
-        intent.write(&mut changed);
-        owner::annotate(&mut changed.metadata, names::DESIRED_REPLICAS_ANNOTATION, wanted.to_string());
-        owner::annotate(&mut changed.metadata, names::MAX_REPLICAS_ANNOTATION, max.to_string());
-        if is_current {
+    }
+}
+
+/// Of a deployment whose rollouts are paused: its size, and what changes in place.
+fn hold(seen: &Seen, now: &Time, plan: &mut Plan, after: &mut MachineDeployment) {
+    let deployment = seen.deployment.as_ref();
+    let wanted = deployment.spec.replicas.unwrap_or(1).max(0);
+    let current = current(seen, now);
+    let numbered = current.as_ref().map(|current| (current, number(seen, current)));
+    if let Some((_, number)) = numbered {
+        owner::annotate(&mut after.metadata, names::REVISION_ANNOTATION, number.to_string());
+    }
+    let strategy = strategy(deployment);
+    let surge = limits(strategy.rolling_update.as_ref(), wanted).0;
+    let replicas = paused::scale(seen, current.as_ref(), (wanted, surge), strategy.type_);
+    let counted = current.as_ref().map(|current| in_place::came(seen, current).0).unwrap_or_default();
+    let intent = in_place::Intent { counted, ..in_place::Intent::default() };
+    let step = Sizing { deployment, current: numbered, size: (wanted, wanted.saturating_add(surge)), replicas, intent };
+    for set in seen.sets.iter().filter(|set| !step.is_history(set)) {
+        step.write(set, plan);
+    }
+}
+
+fn strategy(deployment: &MachineDeployment) -> RolloutStrategy {
+    deployment.spec.rollout.as_ref().and_then(|rollout| rollout.strategy.clone()).unwrap_or_default()
+}
+
+/// The revision of the current set. An old one that is current again is the newest: what was the newest counts as history.
+fn number(seen: &Seen, current: &MachineSet) -> i64 {
+    let others = seen.sets.iter().filter(|set| set.metadata.uid != current.metadata.uid);
+    let newest = others.map(|set| revision(set.as_ref())).max().unwrap_or(0);
+    if revision(current) > newest { revision(current) } else { newest + 1 }
+}
+
+/// What is written on the sets in one step.
+struct Sizing<'a> {
+    deployment: &'a MachineDeployment,
+    /// With its revision.
+    current: Option<(&'a Arc<MachineSet>, i64)>,
+    /// Machines that are wanted, and that there may be at most.
+    size: (i32, i32),
+    /// Of each set by its UID; one that is not among them stays as large as it is.
+    replicas: Vec<(Option<String>, i32)>,
+    intent: in_place::Intent,
+}
+
+impl Sizing<'_> {
+    fn number_of(&self, set: &MachineSet) -> Option<i64> {
+        self.current.filter(|(current, _)| current.metadata.uid == set.metadata.uid).map(|(_, number)| number)
+    }
+
+    fn target(&self, set: &MachineSet) -> i32 {
+        let found = self.replicas.iter().find(|(uid, _)| *uid == set.metadata.uid);
+        found.map_or(set.spec.replicas.unwrap_or(0), |(_, replicas)| *replicas)
+    }
+
+    /// An old set without machines.
+    fn is_history(&self, set: &MachineSet) -> bool {
+        let (have, running) = (set.spec.replicas.unwrap_or(0), set.status.as_ref().and_then(|status| status.replicas));
+        self.number_of(set).is_none() && have == 0 && self.target(set) == 0 && running.unwrap_or(0) == 0
+    }
+
+    fn write(&self, set: &MachineSet, plan: &mut Plan) {
+        let (number, target, have) = (self.number_of(set), self.target(set), set.spec.replicas.unwrap_or(0));
+        let mut changed = set.clone();
+        changed.spec.replicas = Some(target);
+        self.intent.write(&mut changed);
+        owner::annotate(&mut changed.metadata, names::DESIRED_REPLICAS_ANNOTATION, self.size.0.to_string());
+        owner::annotate(&mut changed.metadata, names::MAX_REPLICAS_ANNOTATION, self.size.1.to_string());
+        if let Some(number) = number {
             owner::annotate(&mut changed.metadata, names::REVISION_ANNOTATION, number.to_string());
-            intent.count(&mut changed);
-            carry_over(&deployment.spec.template, &mut changed);
-            changed.spec.deletion = deployment.spec.deletion.clone();
-            changed.spec.machine_naming = deployment.spec.machine_naming.clone();
+            self.intent.count(&mut changed);
         }
-        if !is_current && strategy.type_ == RolloutStrategyType::OnDelete {
+        carry_over(self.deployment, &mut changed);
+        if number.is_none() && strategy(self.deployment).type_ == RolloutStrategyType::OnDelete {
             owner::annotate(&mut changed.metadata, names::DISABLE_MACHINE_CREATE_ANNOTATION, "true");
         } else if let Some(annotations) = &mut changed.metadata.annotations {
             // A set that was old may be the current one again.
             annotations.remove(names::DISABLE_MACHINE_CREATE_ANNOTATION);
         }
         if changed.spec.replicas != set.spec.replicas {
-            let (name, to) = (set.metadata.name.as_deref().unwrap_or_default(), changed.spec.replicas.unwrap_or(0));
-            let direction = if to > have { "up" } else { "down" };
-            let message = format!("Scaled {direction} MachineSet {name}: {have} -> {to}");
-            plan.event(deployment, EventType::Normal, "SuccessfulScale", message);
+            let name = set.metadata.name.as_deref().unwrap_or_default();
+            let direction = if target > have { "up" } else { "down" };
+            let message = format!("Scaled {direction} MachineSet {name}: {have} -> {target}");
+            plan.event(self.deployment, EventType::Normal, "SuccessfulScale", message);
         }
-        plan.update(set.as_ref(), &changed);
+        plan.update(set, &changed);
     }
 }
 
@@ -239,7 +314,7 @@ fn rolling(
     let fresh = match have.cmp(&wanted) {
         std::cmp::Ordering::Greater => wanted,
         std::cmp::Ordering::Equal => have,
-        std::cmp::Ordering::Less => have + (wanted + surge - running).clamp(0, wanted - have),
+        std::cmp::Ordering::Less => have + wanted.saturating_add(surge).saturating_sub(running).clamp(0, wanted - have),
     };
     let mut targets = vec![(current.metadata.uid.clone(), fresh)];
     let minimum = wanted - unavailable;
@@ -332,10 +407,14 @@ fn create(seen: &Seen, wanted: i32, plan: &mut Plan, after: &mut MachineDeployme
     let mut selector = deployment.spec.selector.clone();
     selector.match_labels.insert(names::TEMPLATE_HASH_LABEL.into(), hash);
     let total: i32 = seen.sets.iter().map(|set| occupied(set)).sum();
-    let strategy = deployment.spec.rollout.as_ref().and_then(|rollout| rollout.strategy.clone()).unwrap_or_default();
+    let strategy = strategy(deployment);
     let (surge, _) = limits(strategy.rolling_update.as_ref(), wanted);
     // Those of others may come instead.
-    let first = if seen.in_place.handled && total > 0 { 0 } else { (wanted + surge - total).clamp(0, wanted) };
+    let first = if seen.in_place.handled && total > 0 {
+        0
+    } else {
+        wanted.saturating_add(surge).saturating_sub(total).clamp(0, wanted)
+    };
     let replicas = if strategy.type_ == RolloutStrategyType::OnDelete && total > 0 { 0 } else { first };
     let mut metadata = ObjectMeta {
         name: Some(name.clone()),
@@ -345,9 +424,10 @@ fn create(seen: &Seen, wanted: i32, plan: &mut Plan, after: &mut MachineDeployme
         finalizers: Some(vec![names::MACHINE_SET_FINALIZER.to_owned()]),
         ..ObjectMeta::default()
     };
+    propagation::carry(&mut metadata, Some(&inherited(deployment)));
     owner::annotate(&mut metadata, names::REVISION_ANNOTATION, number.to_string());
     owner::annotate(&mut metadata, names::DESIRED_REPLICAS_ANNOTATION, wanted.to_string());
-    owner::annotate(&mut metadata, names::MAX_REPLICAS_ANNOTATION, (wanted + surge).to_string());
+    owner::annotate(&mut metadata, names::MAX_REPLICAS_ANNOTATION, wanted.saturating_add(surge).to_string());
     owner::annotate(&mut after.metadata, names::REVISION_ANNOTATION, number.to_string());
     plan.create(&MachineSet {
         metadata,
@@ -394,8 +474,22 @@ pub fn difference(wanted: &MachineTemplate, have: &MachineTemplate) -> Option<St
         .then(|| format!("Cluster {}, {} required", have.cluster_name, wanted.cluster_name))
 }
 
-/// Gives the set what changes without replacing machines (Cluster API: in-place propagation).
-fn carry_over(template: &MachineTemplate, set: &mut MachineSet) {
+/// Labels and annotations that a set has from its deployment, without those that are about the deployment itself or that each
+/// set has of its own.
+fn inherited(deployment: &MachineDeployment) -> TemplateMeta {
+    let mut labels = deployment.spec.template.metadata.as_ref().map(|meta| meta.labels.clone()).unwrap_or_default();
+    labels.retain(|key, _| !OWN_LABELS.contains(&key.as_str()));
+    let annotations = deployment.metadata.annotations.iter().flatten();
+    let annotations = annotations.filter(|(key, _)| !key.starts_with(OWN_PREFIX) && !OWN.contains(&key.as_str()));
+    TemplateMeta { labels, annotations: annotations.map(|(key, value)| (key.clone(), value.clone())).collect() }
+}
+
+/// Gives the set, an old one too, what changes without replacing machines (Cluster API: in-place propagation).
+fn carry_over(deployment: &MachineDeployment, set: &mut MachineSet) {
+    let template = &deployment.spec.template;
+    propagation::carry(&mut set.metadata, Some(&inherited(deployment)));
+    set.spec.deletion = deployment.spec.deletion.clone();
+    set.spec.machine_naming = deployment.spec.machine_naming.clone();
     let spec = &mut set.spec.template.spec;
     spec.deletion = template.spec.deletion.clone();
     spec.min_ready_seconds = template.spec.min_ready_seconds;
@@ -403,7 +497,7 @@ fn carry_over(template: &MachineTemplate, set: &mut MachineSet) {
     spec.taints = template.spec.taints.clone();
     let own = set.spec.template.metadata.get_or_insert_default();
     let mut labels = template.metadata.as_ref().map(|meta| meta.labels.clone()).unwrap_or_default();
-    for key in [names::TEMPLATE_HASH_LABEL, names::DEPLOYMENT_LABEL, names::CLUSTER_LABEL] {
+    for key in OWN_LABELS {
         if let Some(value) = own.labels.get(key) {
             labels.insert(key.to_owned(), value.clone());
         }

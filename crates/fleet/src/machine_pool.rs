@@ -34,7 +34,7 @@ use crate::{
     Context,
     external::External,
     machine_set::{deletes, remediation},
-    owner,
+    owner, propagation,
 };
 
 /// Pause while an object that the pool names is waited for: it may be a line further down in what a user applies.
@@ -243,19 +243,21 @@ fn create(seen: &Seen, after: &MachinePool, plan: &mut Plan) {
         let domain = next_domain(&pool.spec.failure_domains, &domains).or_else(|| template.spec.failure_domain.clone());
         domains.push(domain.clone());
         let meta = template.metadata.clone().unwrap_or_default();
-        let mut labels = meta.labels;
+        let mut labels = meta.labels.clone();
         labels.insert(names::CLUSTER_LABEL.into(), pool.spec.cluster_name.clone());
         labels.insert(names::POOL_LABEL.into(), pool.metadata.name.clone().unwrap_or_default());
+        let mut metadata = ObjectMeta {
+            name: Some(name.clone()),
+            namespace: Some(namespace),
+            labels: Some(labels),
+            annotations: (!meta.annotations.is_empty()).then(|| meta.annotations.clone()),
+            owner_references: Some(vec![owner::reference(pool, true)]),
+            finalizers: Some(vec![names::MACHINE_FINALIZER.to_owned()]),
+            ..ObjectMeta::default()
+        };
+        propagation::note(&mut metadata, &meta);
         plan.create(&Machine {
-            metadata: ObjectMeta {
-                name: Some(name.clone()),
-                namespace: Some(namespace),
-                labels: Some(labels),
-                annotations: (!meta.annotations.is_empty()).then_some(meta.annotations),
-                owner_references: Some(vec![owner::reference(pool, true)]),
-                finalizers: Some(vec![names::MACHINE_FINALIZER.to_owned()]),
-                ..ObjectMeta::default()
-            },
+            metadata,
             spec: MachineSpec {
                 bootstrap: Bootstrap { config_ref: None, data_secret_name: Some(secret.clone()) },
                 failure_domain: domain,
@@ -287,15 +289,13 @@ fn remediate(seen: &Seen, now: &Time, plan: &mut Plan) {
     for machine in &seen.machines {
         let mut after = machine.as_ref().clone();
         let due = machine.metadata.deletion_timestamp.is_none() && remediation::is_due(machine);
+        // One that goes gets them too: a drain that does not end is freed by a shorter time for it.
+        after.spec.deletion = MachineDeletion::completed(template.spec.deletion.as_ref());
+        after.spec.min_ready_seconds = template.spec.min_ready_seconds;
+        after.spec.readiness_gates = template.spec.readiness_gates.clone();
+        after.spec.taints = template.spec.taints.clone();
         if machine.metadata.deletion_timestamp.is_none() {
-            if let Some(meta) = &template.metadata {
-                owner::extend(&mut after.metadata.labels, &meta.labels);
-                owner::extend(&mut after.metadata.annotations, &meta.annotations);
-            }
-            after.spec.deletion = MachineDeletion::completed(template.spec.deletion.as_ref());
-            after.spec.min_ready_seconds = template.spec.min_ready_seconds;
-            after.spec.readiness_gates = template.spec.readiness_gates.clone();
-            after.spec.taints = template.spec.taints.clone();
+            propagation::carry(&mut after.metadata, template.metadata.as_ref());
         }
         if let Some(status) = &mut after.status {
             let generation = machine.metadata.generation;

@@ -7,6 +7,7 @@
 //! Source: kubernetes-sigs/cluster-api core/reconcilers/machineset.
 
 pub mod in_place;
+mod preflight;
 pub mod remediation;
 pub mod status;
 #[cfg(test)]
@@ -20,7 +21,6 @@ use std::{
 use api::{
     cluster::Cluster,
     condition::{self, Statement},
-    control_plane::KubeadmControlPlane,
     in_place::is_under_way,
     machine::{DeletionOrder, Machine, MachineDeletion, MachineDeployment, MachineSet, MachineSpec},
     meta::{ConditionStatus, ContractRef, Time},
@@ -31,25 +31,27 @@ use jiff::Timestamp;
 use kube::core::ObjectMeta;
 use serde_json::{Value, json};
 
-use self::{in_place::Moves, remediation::Remediation};
+use self::{in_place::Moves, preflight::ControlPlane, remediation::Remediation};
 use crate::{
-    Context,
+    Caches, Context,
     external::External,
     naming::{self, MACHINE_NAME_MAX, Suffixes},
-    owner,
+    owner, propagation,
 };
 
 /// Machines that are made in one reconcile; the next one goes on.
 const CREATED_AT_ONCE: usize = 20;
-/// Pause while the control plane or a template is waited for: both may be a line further down in what a user applies.
+/// Pause while a template is waited for: it may be a line further down in what a user applies.
 const PAUSE_S: u64 = 2;
+/// Pause until what holds machines back is looked at again; a control plane that changes wakes its sets.
+const PREFLIGHT_PAUSE_S: u64 = 15;
 
 pub struct MachineSets(pub Arc<Context>);
 
 pub struct Seen {
     pub set: Arc<MachineSet>,
     pub cluster: Option<Arc<Cluster>>,
-    pub control_plane: Option<Arc<KubeadmControlPlane>>,
+    pub control_plane: ControlPlane,
     pub deployment: Option<Arc<MachineDeployment>>,
     /// Those that the set controls.
     pub machines: Vec<Arc<Machine>>,
@@ -102,11 +104,12 @@ impl Reconcile for MachineSets {
             let bootstrap = caches.external(namespace, spec.bootstrap.config_ref.as_ref());
             (name, (caches.external(namespace, Some(&spec.infrastructure_ref)), bootstrap))
         };
+        let found = caches.cluster(namespace, cluster);
         Ok(Some(Seen {
             target: in_place::target_of(&set).and_then(|name| caches.sets.get(&Key::new(namespace, name))),
             moved: machines.iter().filter(|machine| in_place::is_unwritten(machine)).map(parts).collect(),
-            cluster: caches.cluster(namespace, cluster),
-            control_plane: caches.control_planes.in_cluster(namespace, cluster).into_iter().next(),
+            control_plane: control_plane(caches, namespace, found.as_deref()),
+            cluster: found,
             deployment: deployment.and_then(|owner| caches.deployments.get(&Key::new(namespace, owner.name.as_str()))),
             machines,
             bootstrap_template: caches.external(namespace, config),
@@ -162,8 +165,8 @@ pub fn plan(seen: &Seen, now: &Time) -> Plan {
         if owner::has_finalizer(&set.metadata, names::MACHINE_SET_FINALIZER) {
             let mut moves = Moves { begin: in_place::beginning(seen), ..Moves::default() };
             trouble = scale(seen, &mut plan, &mut moves).err();
-            if let Some(why) = &trouble {
-                plan.wait(why.as_str(), PAUSE_S);
+            if let Some(Trouble { why, pause_s }) = &trouble {
+                plan.wait(why.as_str(), *pause_s);
             }
             let remediation = remediation::decide(seen);
             if remediation.deferred {
@@ -179,7 +182,7 @@ pub fn plan(seen: &Seen, now: &Time) -> Plan {
             }
         }
     }
-    status::set(seen, &mut after, trouble, paused, now, &mut plan);
+    status::set(seen, &mut after, trouble.map(|trouble| trouble.why), paused, now, &mut plan);
     plan.update(set, &after);
     plan
 }
@@ -196,8 +199,31 @@ fn adopt_templates(seen: &Seen, plan: &mut Plan) {
     }
 }
 
+/// Why no machines are made or given away, and when that is looked at again.
+struct Trouble {
+    why: String,
+    pause_s: u64,
+}
+
+impl From<String> for Trouble {
+    fn from(why: String) -> Self {
+        Self { why, pause_s: PAUSE_S }
+    }
+}
+
+/// What is seen of the control plane that the cluster names.
+fn control_plane(caches: &Caches, namespace: &str, cluster: Option<&Cluster>) -> ControlPlane {
+    let Some(reference) = cluster.and_then(|cluster| cluster.spec.control_plane_ref.as_ref()) else {
+        return ControlPlane::Unknown;
+    };
+    if caches.kinds.resource(&reference.api_group, &reference.kind).is_none() {
+        return ControlPlane::Unknown;
+    }
+    caches.external(namespace, Some(reference)).map_or(ControlPlane::Missing, |found| ControlPlane::Found(found.into()))
+}
+
 /// Makes machines or removes them; `Err` says why it can't make any now, or give them away.
-fn scale(seen: &Seen, plan: &mut Plan, moves: &mut Moves) -> Result<(), String> {
+fn scale(seen: &Seen, plan: &mut Plan, moves: &mut Moves) -> Result<(), Trouble> {
     let wanted = usize::try_from(seen.set.spec.replicas.unwrap_or(1)).unwrap_or(0);
     let have = seen.machines.len();
     let unfinished = unfinished(seen);
@@ -221,9 +247,9 @@ fn scale(seen: &Seen, plan: &mut Plan, moves: &mut Moves) -> Result<(), String> 
         return Ok(());
     }
     if owner::annotation_of(&seen.set.metadata, names::DISABLE_MACHINE_CREATE_ANNOTATION) == Some("true") {
-        return Err("creation of machines is disabled by annotation".to_owned());
+        return Err("creation of machines is disabled by annotation".to_owned().into());
     }
-    preflight(seen)?;
+    preflight::check(seen).map_err(|why| Trouble { why, pause_s: PREFLIGHT_PAUSE_S })?;
     let missing = wanted - have;
     let fresh = missing.saturating_sub(unfinished.len());
     let mut names: Vec<String> = unfinished.into_iter().take(missing).collect();
@@ -253,52 +279,6 @@ fn unfinished(seen: &Seen) -> BTreeSet<String> {
         })
         .map(|(name, _)| name.clone())
         .collect()
-}
-
-/// Gates before a worker is made (Cluster API MachineSetPreflightChecks: ControlPlaneIsStable, version skews).
-fn preflight(seen: &Seen) -> Result<(), String> {
-    let Some(cluster) = &seen.cluster else {
-        return Err(format!("Cluster {} does not exist", seen.set.spec.cluster_name));
-    };
-    if cluster.spec.control_plane_ref.is_none() {
-        return Ok(());
-    }
-    let Some(control_plane) = &seen.control_plane else {
-        return Err("the control plane does not exist".to_owned());
-    };
-    let skip = owner::annotation_of(&seen.set.metadata, "machineset.cluster.x-k8s.io/skip-preflight-checks");
-    let skipped =
-        |check: &str| skip.is_some_and(|list| list.split(',').map(str::trim).any(|one| one == "All" || one == check));
-    let status = control_plane.status.clone().unwrap_or_default();
-    let started = status.initialization.as_ref().and_then(|started| started.control_plane_initialized) == Some(true);
-    if started && !skipped("ControlPlaneIsStable") {
-        let running = status.version.as_deref();
-        if running.is_some_and(|running| running != control_plane.spec.version) {
-            return Err(format!(
-                "KubeadmControlPlane {} is upgrading from {} to {} (\"ControlPlaneIsStable\" preflight check failed)",
-                control_plane.metadata.name.as_deref().unwrap_or_default(),
-                running.unwrap_or_default(),
-                control_plane.spec.version
-            ));
-        }
-    }
-    let version = |text: &str| {
-        let mut parts = text.trim_start_matches('v').split('.').map(|part| part.parse::<i64>().ok());
-        Some((parts.next()??, parts.next()??))
-    };
-    let own = seen.set.spec.template.spec.version.as_deref().and_then(version);
-    if let (Some((_, own)), Some((_, theirs))) = (own, version(&control_plane.spec.version)) {
-        let (newer, skew) = (own > theirs, theirs - own);
-        if !skipped("KubernetesVersionSkew") && (newer || skew > 3) {
-            return Err(format!(
-                "MachineSet version {} and control plane version {} do not conform to the Kubernetes version skew policy \
-                 (\"KubernetesVersionSkew\" preflight check failed)",
-                seen.set.spec.template.spec.version.as_deref().unwrap_or_default(),
-                control_plane.spec.version
-            ));
-        }
-    }
-    Ok(())
 }
 
 fn new_name(seen: &Seen, index: usize) -> Result<String, String> {
@@ -338,17 +318,19 @@ fn create(seen: &Seen, name: &str, plan: &mut Plan) -> Result<(), String> {
         let body = clone(source, name, &namespace, &labels, &maker);
         plan.create_external(resource, Key::new(namespace.as_str(), name), body);
     }
-    let annotations = set.spec.template.metadata.as_ref().map(|meta| meta.annotations.clone()).unwrap_or_default();
+    let meta = set.spec.template.metadata.clone().unwrap_or_default();
+    let mut metadata = ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some(namespace),
+        labels: Some(labels),
+        annotations: (!meta.annotations.is_empty()).then(|| meta.annotations.clone()),
+        owner_references: Some(vec![owner::reference(set, true)]),
+        finalizers: Some(vec![names::MACHINE_FINALIZER.to_owned()]),
+        ..ObjectMeta::default()
+    };
+    propagation::note(&mut metadata, &meta);
     plan.create(&Machine {
-        metadata: ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: Some(namespace),
-            labels: Some(labels),
-            annotations: (!annotations.is_empty()).then_some(annotations),
-            owner_references: Some(vec![owner::reference(set, true)]),
-            finalizers: Some(vec![names::MACHINE_FINALIZER.to_owned()]),
-            ..ObjectMeta::default()
-        },
+        metadata,
         spec: MachineSpec {
             bootstrap,
             infrastructure_ref: renamed(reference, &resource.kind, name),
@@ -481,15 +463,13 @@ fn propagate(seen: &Seen, remediation: &Remediation, moves: &Moves, now: &Time, 
             continue;
         }
         let mut stuck = None;
+        // One that goes gets them too: a drain that does not end is freed by a shorter time for it.
+        after.spec.deletion = MachineDeletion::completed(template.spec.deletion.as_ref());
+        after.spec.min_ready_seconds = template.spec.min_ready_seconds;
+        after.spec.readiness_gates = template.spec.readiness_gates.clone();
+        after.spec.taints = template.spec.taints.clone();
         if machine.metadata.deletion_timestamp.is_none() {
-            if let Some(meta) = &template.metadata {
-                owner::extend(&mut after.metadata.labels, &meta.labels);
-                owner::extend(&mut after.metadata.annotations, &meta.annotations);
-            }
-            after.spec.deletion = MachineDeletion::completed(template.spec.deletion.as_ref());
-            after.spec.min_ready_seconds = template.spec.min_ready_seconds;
-            after.spec.readiness_gates = template.spec.readiness_gates.clone();
-            after.spec.taints = template.spec.taints.clone();
+            propagation::carry(&mut after.metadata, template.metadata.as_ref());
             if moves.begin.contains(name) {
                 stuck = in_place::begin(seen, &mut after, plan).err();
             }

@@ -19,5 +19,5 @@ pub mod world;
 
 pub use self::{
     error::{Error, Result},
-    rendering::{Prepared, Rendered, crds, render},
+    rendering::{Prepared, Rendered, crds, render, render_text, render_unchecked},
 };

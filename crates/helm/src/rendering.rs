@@ -37,7 +37,34 @@ pub fn render(
     capabilities: &Capabilities,
     world: World,
 ) -> Result<Rendered> {
-    rendered(chart, &Parsed::default(), set, release, capabilities, world)
+    rendered(chart, &Parsed::default(), set, release, capabilities, world, true)
+}
+
+/// As [`render`], whatever the schemas of the chart say of the values.
+///
+/// # Errors
+/// As [`render`].
+pub fn render_unchecked(
+    chart: &Chart,
+    set: &Table,
+    release: &Release,
+    capabilities: &Capabilities,
+    world: World,
+) -> Result<Rendered> {
+    rendered(chart, &Parsed::default(), set, release, capabilities, world, false)
+}
+
+/// What a template becomes that is in no chart and is given no data. `name` is for what is wrong with it.
+///
+/// # Errors
+/// What is wrong with it, or that a limit was passed.
+pub fn render_text(name: &str, text: &str, world: World) -> Result<String> {
+    let parsed = template::parse(name, text, &All).map_err(|error| Error::Template(error.text().to_owned()))?;
+    let mut set = Set::default();
+    set.add(&parsed);
+    let mut run = Run::new(Box::new(State::new(world)));
+    let text = template::execute(&mut run, &set, name, Value::Nil);
+    text.map(without_no_value).map_err(|error| execution_error(&error))
 }
 
 /// A chart whose templates are read once, for many renders, also at the same time.
@@ -74,7 +101,7 @@ impl Prepared {
         capabilities: &Capabilities,
         world: World,
     ) -> Result<Rendered> {
-        rendered(&self.chart, &self.parsed, set, release, capabilities, world)
+        rendered(&self.chart, &self.parsed, set, release, capabilities, world, true)
     }
 }
 
@@ -106,10 +133,17 @@ fn rendered(
     release: &Release,
     capabilities: &Capabilities,
     world: World,
+    is_checked: bool,
 ) -> Result<Rendered> {
+    if chart.is_library() {
+        // Nothing would come of it, and an empty release would be taken for one that is there.
+        return Err(Error::Chart(format!("{} charts are not installable", chart.metadata.kind)));
+    }
     let chart = dependencies::resolved(chart, set)?;
     let values = coalesced(&chart, set, Nulls::Delete)?;
-    schema::check(&chart, &values)?;
+    if is_checked {
+        schema::check(&chart, &values)?;
+    }
     let wanted = &chart.metadata.kube_version;
     if !wanted.is_empty() && !is_in_range(wanted, &capabilities.kube_version) {
         let known = &capabilities.kube_version;

@@ -6,7 +6,7 @@ use helm::{
     Prepared, Rendered,
     chart::{Chart, Files},
     release::{Capabilities, Release},
-    render, values,
+    render, render_text, render_unchecked, values,
     world::World,
 };
 use jiff::Timestamp;
@@ -74,4 +74,43 @@ fn a_prepared_chart_is_rendered_by_many_at_once() {
             scope.spawn(move || assert_eq!(of(prepared, set), afresh(set), "{set}"));
         }
     });
+}
+
+#[test]
+fn a_library_is_for_other_charts_and_not_installable_by_itself() {
+    let of = |kind: &str| {
+        let text = format!("apiVersion: v2\nname: p\nversion: 1.0.0\ntype: {kind}\n");
+        let files = [("Chart.yaml", text.as_str()), ("templates/t", "a: 1")];
+        let files: Files = files.iter().map(|(path, text)| ((*path).to_owned(), Arc::from(text.as_bytes()))).collect();
+        let (release, capabilities, world) = parts();
+        let none = values::read("").unwrap();
+        let rendered = render(&Chart::load(&files).unwrap(), &none, &release, &capabilities, world);
+        rendered.map(|all| all.len()).map_err(|error| error.to_string())
+    };
+    assert_eq!(of("library"), Err("library charts are not installable".to_owned()));
+    assert_eq!((of("application"), of("")), (Ok(1), Ok(1)));
+}
+
+#[test]
+fn values_are_not_judged_where_that_is_not_wanted() {
+    let files = [
+        ("Chart.yaml", "apiVersion: v2\nname: p\nversion: 1.0.0\n"),
+        ("values.schema.json", "{\"required\": [\"z\"]}"),
+        ("templates/t", "{{ .Values.z }}"),
+    ];
+    let files: Files = files.iter().map(|(path, text)| ((*path).to_owned(), Arc::from(text.as_bytes()))).collect();
+    let (chart, none) = (Chart::load(&files).unwrap(), values::read("").unwrap());
+    let (release, capabilities, world) = parts();
+    let error = render(&chart, &none, &release, &capabilities, world).unwrap_err().to_string();
+    assert!(error.starts_with("values don't meet the specifications of the schema(s)"), "{error}");
+    let (release, capabilities, world) = parts();
+    assert_eq!(render_unchecked(&chart, &none, &release, &capabilities, world).unwrap().len(), 1);
+}
+
+#[test]
+fn a_template_without_a_chart_has_functions_and_no_data() {
+    let of = |text: &str| render_text("name-template", text, parts().2).map_err(|error| error.to_string());
+    assert_eq!(of("{{ \"A\" | lower }}-b"), Ok("a-b".to_owned()));
+    assert!(of("{{ nope }}").unwrap_err().contains("function \"nope\" not defined"));
+    assert!(of("{{ fail \"no\" }}").unwrap_err().contains("no"));
 }

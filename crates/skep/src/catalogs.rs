@@ -1,21 +1,27 @@
 //! The catalogs that every installation has: `default`, whose charts are in this binary, the same as `cluster`, as `kubectl gs` calls
 //! where charts of clusters are, and `upstream`, charts of others with values that make them fit (`charts/upstream/catalog.yaml`).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result};
-use api::app::{Catalog, CatalogSpec, ConfigRefs, Repository};
+use api::app::{AppCatalogEntry, Catalog, CatalogSpec, ConfigRefs, Repository};
 use delivery::{
     app::values::{APP_VALUES, WITHOUT_CLUSTER_VALUES},
+    catalog::{COMMUNITY, TESTED_NAMESPACE, TYPE_LABEL, only},
     embedded::{self, Beside, Embedded},
+    repository::{Entry, grant::CATALOG_LABEL},
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
-    Api, Client, ResourceExt,
-    api::{ObjectMeta, Patch, PatchParams},
+    Api, Client, Resource, ResourceExt,
+    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams},
+    core::NamespaceResourceScope,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use transport::Transport;
 
 use crate::rights::MANAGER;
@@ -31,18 +37,17 @@ const NAMESPACE: &str = "default";
 /// What of these catalogs is ours says so; a catalog of the same name that does not is left alone.
 const OWNER: (&str, &str) = ("app.kubernetes.io/managed-by", MANAGER);
 
-/// One chart of the upstream catalog.
+/// One chart of the upstream catalog, as it was tested.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Entry {
-    #[expect(dead_code, reason = "for whoever reads the file")]
+struct Tested {
+    /// As people call it, which is not always the chart's name.
     name: String,
     repository: String,
     chart: String,
-    #[expect(dead_code, reason = "apps name the version that they want")]
     version: String,
-    #[expect(dead_code, reason = "apps name the namespace that they want")]
     namespace: String,
+    description: String,
     #[serde(default)]
     values: serde_json::Map<String, serde_json::Value>,
     /// It refuses values that it does not know, so those of the cluster are kept from it.
@@ -50,47 +55,102 @@ struct Entry {
     without_cluster_values: bool,
 }
 
-/// The charts of this binary, found at their address by whoever fetches with this.
-pub fn beside(others: Arc<dyn Transport>) -> Result<Arc<dyn Transport>> {
+/// The charts of this binary.
+pub fn embedded() -> Result<Embedded> {
     let files = |files: &[(&str, &'static [u8])]| {
         files.iter().map(|(path, data)| ((*path).to_owned(), Arc::from(*data))).collect()
     };
     let folders: BTreeMap<String, _> = CHARTS.iter().map(|(name, all)| ((*name).to_owned(), files(all))).collect();
-    let catalog = Embedded::new(&folders, CREATED).context("pack the charts of the catalog")?;
-    Ok(Beside::new(catalog, others))
+    Embedded::new(&folders, CREATED).context("pack the charts of the catalog")
+}
+
+/// The charts of this binary, found at their address by whoever fetches with this.
+pub fn beside(others: Arc<dyn Transport>) -> Result<Arc<dyn Transport>> {
+    Ok(Beside::new(embedded()?, others))
 }
 
 /// Writes the catalogs, unless there are others of these names.
 pub async fn install(client: &Client) -> Result<()> {
-    let catalogs = Api::<Catalog>::namespaced(client.clone(), NAMESPACE);
-    let maps = Api::<ConfigMap>::namespaced(client.clone(), NAMESPACE);
-    let params = PatchParams::apply(MANAGER).force();
-    let (upstream, values) = upstream()?;
-    for (catalog, values) in [(own("default"), Vec::new()), (own("cluster"), Vec::new()), (upstream, values)] {
-        let name = catalog.name_any();
-        let found = catalogs.get_metadata_opt(&name).await.with_context(|| format!("read catalog {name}"))?;
-        if found.is_some_and(|found| found.labels().get(OWNER.0).is_none_or(|owner| owner != OWNER.1)) {
-            continue;
+    write(client, &tested()?).await
+}
+
+fn tested() -> Result<Vec<Tested>> {
+    serde_saphyr::from_str(UPSTREAM).context("read the upstream catalog")
+}
+
+async fn write(client: &Client, tested: &[Tested]) -> Result<()> {
+    for name in ["default", "cluster"] {
+        apply(client, &own(name)).await?;
+    }
+    let (catalog, values) = upstream(tested)?;
+    if is_anothers::<Catalog>(client, &catalog.name_any()).await? {
+        return Ok(());
+    }
+    for map in values {
+        patch(client, &map).await?;
+    }
+    let catalog = patch(client, &catalog).await?;
+    offer(client, &catalog, tested).await
+}
+
+/// Offers of each chart the version that was tested, and nothing any more that is not in the file.
+async fn offer(client: &Client, catalog: &Catalog, tested: &[Tested]) -> Result<()> {
+    let mut kept = BTreeSet::new();
+    for chart in tested {
+        let entry = entry(catalog, chart);
+        apply(client, &entry).await?;
+        kept.insert(entry.name_any());
+    }
+    let entries = Api::<AppCatalogEntry>::namespaced(client.clone(), NAMESPACE);
+    let own = ListParams::default().labels(&format!("{CATALOG_LABEL}={},{}={}", catalog.name_any(), OWNER.0, OWNER.1));
+    let found = entries.list_metadata(&own).await.context("list what catalog upstream offers")?;
+    for gone in found.items.iter().map(ResourceExt::name_any).filter(|name| !kept.contains(name)) {
+        match entries.delete(&gone, &DeleteParams::default()).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(error).with_context(|| format!("delete AppCatalogEntry {gone}")),
         }
-        for map in values {
-            maps.patch(&map.name_any(), &params, &Patch::Apply(&map))
-                .await
-                .with_context(|| format!("write {}", map.name_any()))?;
-        }
-        catalogs
-            .patch(&name, &params, &Patch::Apply(&catalog))
-            .await
-            .with_context(|| format!("write catalog {name}"))?;
     }
     Ok(())
 }
 
+/// A kind of which objects are written here.
+trait Written:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + std::fmt::Debug + Serialize + DeserializeOwned
+{
+}
+
+impl<K> Written for K where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + Serialize
+        + DeserializeOwned
+{
+}
+
+/// Writes an object unless there is one of its name that is not ours.
+async fn apply<K: Written>(client: &Client, object: &K) -> Result<Option<K>> {
+    if is_anothers::<K>(client, &object.name_any()).await? {
+        return Ok(None);
+    }
+    patch(client, object).await.map(Some)
+}
+
+async fn patch<K: Written>(client: &Client, object: &K) -> Result<K> {
+    let (params, name) = (PatchParams::apply(MANAGER).force(), object.name_any());
+    let written = Api::<K>::namespaced(client.clone(), NAMESPACE).patch(&name, &params, &Patch::Apply(object)).await;
+    written.with_context(|| format!("write {} {name}", K::kind(&())))
+}
+
+async fn is_anothers<K: Written>(client: &Client, name: &str) -> Result<bool> {
+    let found = Api::<K>::namespaced(client.clone(), NAMESPACE).get_metadata_opt(name).await;
+    let found = found.with_context(|| format!("read {} {name}", K::kind(&())))?;
+    Ok(found.is_some_and(|found| found.labels().get(OWNER.0).is_none_or(|owner| owner != OWNER.1)))
+}
+
 fn metadata(name: &str, kind: &str) -> ObjectMeta {
-    let labels = [
-        OWNER,
-        ("application.giantswarm.io/catalog-visibility", "public"),
-        ("application.giantswarm.io/catalog-type", kind),
-    ];
+    let labels = [OWNER, ("application.giantswarm.io/catalog-visibility", "public"), (TYPE_LABEL, kind)];
     ObjectMeta {
         name: Some(name.to_owned()),
         namespace: Some(NAMESPACE.to_owned()),
@@ -114,12 +174,26 @@ fn own(name: &str) -> Catalog {
     Catalog { metadata: metadata(name, "stable"), spec, status: None }
 }
 
+/// What is offered of a chart. Its own `appVersion` is not known without its archive.
+fn entry(catalog: &Catalog, tested: &Tested) -> AppCatalogEntry {
+    let version = Entry {
+        name: tested.chart.clone(),
+        version: tested.version.clone(),
+        description: tested.description.clone(),
+        keywords: vec![tested.name.clone()],
+        annotations: BTreeMap::from([(TESTED_NAMESPACE.to_owned(), tested.namespace.clone())]),
+        ..Entry::default()
+    };
+    let mut entry = only(catalog, &version, CREATED);
+    entry.labels_mut().insert(OWNER.0.to_owned(), OWNER.1.to_owned());
+    entry
+}
+
 /// With the ConfigMaps that hold the values of its charts.
-fn upstream() -> Result<(Catalog, Vec<ConfigMap>)> {
-    let entries: Vec<Entry> = serde_saphyr::from_str(UPSTREAM).context("read the upstream catalog")?;
+fn upstream(tested: &[Tested]) -> Result<(Catalog, Vec<ConfigMap>)> {
     let mut repositories: Vec<Repository> = Vec::new();
     let (mut maps, mut without) = (Vec::new(), Vec::new());
-    for entry in entries {
+    for entry in tested {
         if entry.without_cluster_values {
             without.push(entry.chart.clone());
         }
@@ -151,8 +225,8 @@ fn upstream() -> Result<(Catalog, Vec<ConfigMap>)> {
         storage,
         ..CatalogSpec::default()
     };
-    let mut catalog = Catalog { metadata: metadata("upstream", "community"), spec, status: None };
-    // What it offers is too much to be kept as objects: the indexes of others have thousands of versions.
+    let mut catalog = Catalog { metadata: metadata("upstream", COMMUNITY), spec, status: None };
+    // All that it has is too much to be kept as objects: the indexes of others have thousands of versions. `offer` keeps what was tested.
     catalog.annotations_mut().insert(APP_VALUES.to_owned(), "upstream".to_owned());
     catalog.annotations_mut().insert(WITHOUT_CLUSTER_VALUES.to_owned(), without.join(","));
     Ok((catalog, maps))
@@ -160,13 +234,86 @@ fn upstream() -> Result<(Catalog, Vec<ConfigMap>)> {
 
 #[cfg(test)]
 mod tests {
+    use apiserver::{Options, Server, User};
+    use kube::api::PostParams;
+    use serde_json::json;
+    use store::Limits;
+
     use super::*;
 
     #[test]
     fn every_chart_of_the_folder_is_in_the_binary_and_the_upstream_catalog_is_whole() {
         let names: Vec<&str> = CHARTS.iter().map(|(name, _)| *name).collect();
         assert!(names.contains(&"hello-world") && names.contains(&"cluster-openstack"), "{names:?}");
-        let (catalog, maps) = upstream().unwrap();
+        let (catalog, maps) = upstream(&tested().unwrap()).unwrap();
         assert!(catalog.spec.repositories.len() > 3 && maps.len() > catalog.spec.repositories.len() / 2);
+    }
+
+    async fn client() -> (Server, Client) {
+        let crds = api::crd::all().into_iter().map(|crd| serde_json::to_value(crd).unwrap()).collect();
+        let options = Options { crds, ..Options::default() };
+        let server = Server::start(Arc::new(store::Embedded::memory(Limits::default())), options).await.unwrap();
+        let client = Client::new(server.service_as(User::master("admin")), "default");
+        (server, client)
+    }
+
+    #[tokio::test]
+    async fn of_each_upstream_chart_the_tested_version_is_offered_with_its_namespace_and_owned_by_the_catalog() {
+        let (_server, client) = client().await;
+        install(&client).await.unwrap();
+        let entries = Api::<AppCatalogEntry>::namespaced(client.clone(), NAMESPACE);
+        let all = entries.list(&ListParams::default()).await.unwrap().items;
+        assert_eq!(all.len(), tested().unwrap().len());
+        let catalog = Api::<Catalog>::namespaced(client.clone(), NAMESPACE).get("upstream").await.unwrap();
+        let cilium = all.iter().find(|entry| entry.spec.app_name == "cilium").unwrap();
+        assert_eq!(cilium.name_any(), format!("upstream-cilium-{}", cilium.spec.version));
+        assert_eq!(cilium.annotations()[TESTED_NAMESPACE], "kube-system");
+        assert_eq!(cilium.spec.restrictions, None, "another namespace is not forbidden");
+        let label = |key: &str| cilium.labels()[key].as_str();
+        assert_eq!((label("latest"), label(CATALOG_LABEL), label(TYPE_LABEL)), ("true", "upstream", COMMUNITY));
+        assert_eq!(cilium.owner_references()[0].uid, catalog.uid().unwrap());
+        let calico = all.iter().find(|entry| entry.spec.app_name == "tigera-operator").unwrap();
+        assert_eq!(calico.spec.chart.as_ref().unwrap().keywords, Some(vec!["calico".to_owned()]));
+        let before = cilium.resource_version();
+        install(&client).await.unwrap();
+        let again = entries.get(&cilium.name_any()).await.unwrap();
+        assert_eq!(again.resource_version(), before, "what is there already is not written");
+    }
+
+    #[tokio::test]
+    async fn what_the_file_has_no_more_is_not_offered_any_more_and_entries_of_others_stay() {
+        let (_server, client) = client().await;
+        install(&client).await.unwrap();
+        let entries = Api::<AppCatalogEntry>::namespaced(client.clone(), NAMESPACE);
+        let mut tested = tested().unwrap();
+        tested.truncate(2);
+        let taken = format!("upstream-{}-{}", tested[1].chart, tested[1].version);
+        entries.delete(&taken, &DeleteParams::default()).await.unwrap();
+        for name in [taken.as_str(), "upstream-mine-1.0.0"] {
+            let theirs = json!({"apiVersion": "application.giantswarm.io/v1alpha1", "kind": "AppCatalogEntry",
+                "metadata": {"name": name, "labels": {CATALOG_LABEL: "upstream"}},
+                "spec": {"appName": "mine", "appVersion": "7", "catalog": {"name": "upstream", "namespace": "default"}, "version": "1.0.0",
+                    "dateCreated": "2026-01-01T00:00:00Z", "dateUpdated": "2026-01-01T00:00:00Z"}});
+            entries.create(&PostParams::default(), &serde_json::from_value(theirs).unwrap()).await.unwrap();
+        }
+        write(&client, &tested).await.unwrap();
+        let names: BTreeSet<String> =
+            entries.list(&ListParams::default()).await.unwrap().iter().map(ResourceExt::name_any).collect();
+        let own = format!("upstream-{}-{}", tested[0].chart, tested[0].version);
+        assert_eq!(names, BTreeSet::from([own, taken.clone(), "upstream-mine-1.0.0".to_owned()]));
+        assert_eq!(entries.get(&taken).await.unwrap().spec.app_name, "mine");
+    }
+
+    #[tokio::test]
+    async fn an_upstream_catalog_of_somebody_else_is_left_alone_and_nothing_is_offered_of_it() {
+        let (_server, client) = client().await;
+        let catalogs = Api::<Catalog>::namespaced(client.clone(), NAMESPACE);
+        let theirs =
+            Catalog { metadata: ObjectMeta { labels: None, ..metadata("upstream", "stable") }, ..own("upstream") };
+        catalogs.create(&PostParams::default(), &theirs).await.unwrap();
+        install(&client).await.unwrap();
+        assert_eq!(catalogs.get("upstream").await.unwrap().spec.title, theirs.spec.title);
+        let entries = Api::<AppCatalogEntry>::namespaced(client, NAMESPACE);
+        assert_eq!(entries.list(&ListParams::default()).await.unwrap().items.len(), 0);
     }
 }

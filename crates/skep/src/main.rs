@@ -1,6 +1,7 @@
 //! The one binary: reads its settings, puts the parts together, and nothing else.
 
 mod admission;
+mod catalog_server;
 mod catalogs;
 mod controllers;
 mod identity;
@@ -95,6 +96,9 @@ fn main() -> ExitCode {
             Command::Machines(arguments) => machines::run(arguments).await,
             Command::Store(command) => storage::run(command).await,
             Command::User(command) => {
+                if let Some(arguments) = command.served_catalog() {
+                    return catalog_server::run(arguments).await;
+                }
                 use clap::CommandFactory;
                 cli::run(command, Arguments::command(), || work::charts(&cli::cloud_options()?)).await
             }

@@ -186,7 +186,8 @@ impl Plane {
     }
 }
 
-/// Each request is a task of its own: one that is asked while another is answered would stand on top of its stack.
+/// Each request is a task of its own: one that is asked while another is answered, or deep in what makes a release, would stand on top
+/// of that stack, and the first of a kind has its rules compiled there.
 fn apart(server: Router) -> impl Service<Request<Body>, Response = Response, Error = BoxError, Future: Send> + Clone {
     tower::service_fn(move |request| {
         let server = server.clone();
@@ -215,7 +216,7 @@ fn means(
         act: Arc::new(move |namespace, name| {
             let of = ["system:serviceaccounts", &format!("system:serviceaccounts:{namespace}"), "system:authenticated"];
             let account = User::new(format!("system:serviceaccount:{namespace}:{name}"), of);
-            Some(Client::new(acting.service_as(account), "default"))
+            Some(Client::new(apart(acting.service_as(account)), "default"))
         }),
         charts: work::charts(&clouds)?,
         deletion_rules,

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use control::{Clock, Direct, Figures};
 use delivery::{
-    Delivery,
+    Delivery, TENANT_ACCOUNT,
     release::Chance,
     target::{Act, Surroundings},
 };
 use fleet::{Fleet, deletion_rules::Rule};
 use kube::Client;
 use rand::RngCore;
-use tenancy::{Installation, Tenancy};
+use tenancy::{Automation, Installation, Tenancy};
 use transport::{Https, Tls, Transport};
 
-use crate::catalogs;
+use crate::{catalogs, rights};
 
 /// Reconciles at once, for each controller.
 const CONCURRENCY: usize = 10;
@@ -69,6 +69,7 @@ impl Work {
             client: client.clone(),
             clock: clock.clone(),
             installation,
+            automation: Automation { account: TENANT_ACCOUNT.to_owned(), role: rights::ORGANIZATION_APPS.to_owned() },
             figures,
             concurrency: CONCURRENCY,
             longest: Default::default(),

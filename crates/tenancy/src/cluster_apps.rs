@@ -2,20 +2,25 @@
 //!
 //! Source: giantswarm/cluster-apps-operator. Apps of operators in each cluster are not made: `delivery` needs none.
 
+mod sources;
 mod values;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use api::{
-    app::{App, CLUSTER_LABEL, MANAGED_BY_LABEL},
+    app::{App, CLUSTER_LABEL, MANAGED_BY_LABEL, WATCHING_LABEL},
     cluster::Cluster,
     names,
     openstack_cluster::OpenStackCluster,
+    openstack_reference::IdentityType,
 };
-use control::{Cache, Error, Key, Outcome, Plan, Queue, Reconcile, Result, Writer};
+use control::{Cache, Error, Key, Life, Outcome, Plan, Queue, Reconcile, Result, Writer};
 use jiff::Timestamp;
 use k8s_openapi::{
-    ByteString,
+    ByteString, NamespaceResourceScope,
     api::core::v1::{ConfigMap, Secret},
 };
 use kube::{
@@ -23,22 +28,31 @@ use kube::{
     api::{DeleteParams, ListParams, ObjectMeta},
     runtime::watcher,
 };
+use parking_lot::Mutex;
+use serde::Serialize;
 
 pub use self::values::Installation;
-use self::values::{Facts, Problem};
+use self::{
+    sources::Sources,
+    values::{Facts, Identity, Problem},
+};
 use crate::figures::Dangling;
 
 /// As the published controller calls itself in what it writes.
 pub const MANAGER: &str = "cluster-apps-operator";
-/// Clusters with this label are looked after.
-const WATCHING: &str = "cluster-apps-operator.giantswarm.io/watching";
 const FINALIZER: &str = "operatorkit.giantswarm.io/cluster-apps-operator-cluster-controller";
 const NOTES: &str = "giantswarm.io/notes";
 const NOTE: &str = "DO NOT EDIT. Values managed by cluster-apps-operator.";
 /// Apps with both are made anew by Flux when they are deleted.
 const FLUX: [&str; 2] = ["kustomize.toolkit.fluxcd.io/name", "kustomize.toolkit.fluxcd.io/namespace"];
-/// What a cluster is made of is looked for again after so many seconds.
+/// Apps of a cluster that goes are looked for again after so many seconds.
 const LOOK_AGAIN_S: u64 = 5;
+/// What the values are made of wakes its cluster when it comes; it is looked for again all the same.
+const LOOK_ANYWAY_S: u64 = 300;
+/// Releases are the most of all Secrets, and no values are made of them.
+const NO_RELEASES: &str = "type!=helm.sh/release.v1";
+const SECRET: &str = "Secret";
+const INFRASTRUCTURE: &str = "OpenStackCluster";
 /// Apps of one cluster that are listed.
 const APPS_MAX: u32 = 1_000;
 
@@ -48,6 +62,7 @@ pub struct Clusters {
     clusters: Arc<Cache<Cluster>>,
     maps: Arc<Cache<ConfigMap>>,
     secrets: Arc<Cache<Secret>>,
+    sources: Arc<Sources>,
     installation: Installation,
     dangling: Arc<Dangling>,
 }
@@ -57,6 +72,8 @@ pub struct Seen {
     id: String,
     maps: BTreeMap<String, Arc<ConfigMap>>,
     secret: Option<Arc<Secret>>,
+    /// Somebody else works on it, a move for one: it is left alone, and so are its apps.
+    is_paused: bool,
     facts: Result<Facts, Problem>,
     /// Of a cluster that goes.
     apps: Vec<App>,
@@ -65,14 +82,24 @@ pub struct Seen {
 impl Clusters {
     pub fn start(client: &Client, writer: Writer, installation: Installation, queue: &Queue) -> Self {
         let own = || watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGER}"));
-        let clusters = Cache::start(client.clone(), watcher::Config::default().labels(WATCHING), &writer);
+        let clusters = Cache::start(client.clone(), watcher::Config::default().labels(WATCHING_LABEL), &writer);
         let (maps, secrets) =
             (Cache::start(client.clone(), own(), &writer), Cache::start(client.clone(), own(), &writer));
-        clusters.feed(queue);
+        feed_wishes(&clusters, queue);
         feed_owner(&maps, queue);
         feed_owner(&secrets, queue);
-        let dangling = Arc::default();
-        Self { client: client.clone(), writer, clusters, maps, secrets, installation, dangling }
+        let (sources, dangling) = (Arc::default(), Arc::default());
+        Self { client: client.clone(), writer, clusters, maps, secrets, sources, installation, dangling }
+    }
+
+    /// What the values are made of wakes the clusters that they are of.
+    pub fn follow_sources(&self, life: &Life, queue: &Queue) {
+        let (sources, client) = (self.sources.clone(), self.client.clone());
+        let secrets = watcher::Config::default().fields(NO_RELEASES);
+        life.task(sources.follow::<Secret>(SECRET, client, secrets, queue.clone()));
+        let (sources, client) = (self.sources.clone(), self.client.clone());
+        let all = watcher::Config::default();
+        life.task(sources.follow::<OpenStackCluster>(INFRASTRUCTURE, client, all, queue.clone()));
     }
 
     pub fn dangling(&self) -> &Arc<Dangling> {
@@ -87,28 +114,45 @@ impl Clusters {
 
     /// All that the values say.
     async fn facts(&self, cluster: &Cluster, id: &str) -> Result<Result<Facts, Problem>> {
-        let namespace = cluster.namespace().unwrap_or_default();
-        let secrets = Api::<Secret>::namespaced(self.client.clone(), &namespace);
+        let (key, namespace) = (Key::of(cluster), cluster.namespace().unwrap_or_default());
+        let source = |kind, name: &str| (kind, Key::new(&namespace, name));
         let authority = format!("{}-ca", cluster.name_any());
-        let authority = get(&secrets, &authority).await?.and_then(|secret| text(&secret, "tls.crt"));
-        let infrastructure =
-            cluster.spec.infrastructure_ref.as_ref().filter(|object| object.kind == "OpenStackCluster");
+        let infrastructure = cluster.spec.infrastructure_ref.as_ref().filter(|object| object.kind == INFRASTRUCTURE);
+        let mut sources = vec![source(SECRET, &authority)];
+        sources.extend(infrastructure.map(|object| source(INFRASTRUCTURE, &object.name)));
+        self.sources.note(&key, &sources);
+        let secrets = Api::<Secret>::namespaced(self.client.clone(), &namespace);
         let Some(infrastructure) = infrastructure else {
+            let authority = get(&secrets, &authority).await?.and_then(|secret| text(&secret, "tls.crt"));
             return Ok(Facts::of(cluster, id, authority, None, &self.installation));
         };
-        let Some(openstack) =
-            get(&Api::<OpenStackCluster>::namespaced(self.client.clone(), &namespace), &infrastructure.name).await?
-        else {
-            return Ok(Err(Problem::Missing(format!("OpenStackCluster {namespace}/{}", infrastructure.name))));
+        let clusters = Api::<OpenStackCluster>::namespaced(self.client.clone(), &namespace);
+        let Some(openstack) = get(&clusters, &infrastructure.name).await? else {
+            return Ok(Err(Problem::Missing(format!("{INFRASTRUCTURE} {namespace}/{}", infrastructure.name))));
         };
-        let identity = &openstack.spec.identity_ref;
-        let is_secret = identity.type_.as_ref().is_none_or(|kind| format!("{kind:?}") == "Secret");
-        let clouds = match is_secret {
-            true => get(&secrets, &identity.name).await?.and_then(|secret| text(&secret, "clouds.yaml")),
-            // Its Secret is not the tenant's to hand on.
-            false => None,
+        let named = &openstack.spec.identity_ref;
+        let identity = match named.type_.unwrap_or_default() {
+            IdentityType::Secret => {
+                sources.push(source(SECRET, &named.name));
+                self.sources.note(&key, &sources);
+                identity(get(&secrets, &named.name).await?.as_ref(), &Key::new(&namespace, &named.name))
+            }
+            IdentityType::ClusterIdentity => Identity::Shared,
         };
-        Ok(Facts::of(cluster, id, authority, Some((&openstack, clouds.as_deref())), &self.installation))
+        let authority = get(&secrets, &authority).await?.and_then(|secret| text(&secret, "tls.crt"));
+        Ok(Facts::of(cluster, id, authority, Some((&openstack, &identity)), &self.installation))
+    }
+
+    /// The object, whoever has made it: before there is one of ours, there may be one that stands in for it.
+    async fn present<K>(&self, ours: &Cache<K>, key: &Key) -> Result<Option<Arc<K>>>
+    where
+        K: control::Cached + Resource<Scope = NamespaceResourceScope>,
+    {
+        if let Some(object) = ours.get(key) {
+            return Ok(Some(object));
+        }
+        let objects = Api::<K>::namespaced(self.client.clone(), &key.namespace);
+        Ok(get(&objects, &key.name).await?.map(Arc::new))
     }
 
     /// The apps that others have made for the cluster.
@@ -118,6 +162,25 @@ impl Clusters {
         let listed = Api::<App>::namespaced(self.client.clone(), namespace).list(&params).await;
         Ok(listed.map_err(|error| Error::api("list", format!("apps of cluster {namespace}/{id}"), error))?.items)
     }
+}
+
+/// Wakes clusters when something is new that their values follow: while one is made its status is written a dozen times.
+fn feed_wishes(clusters: &Arc<Cache<Cluster>>, queue: &Queue) {
+    let (holder, queue, told) = (Arc::downgrade(clusters), queue.clone(), Mutex::<HashMap<Key, Cluster>>::default());
+    clusters.on_change(move |cluster| {
+        let key = Key::of(cluster.as_ref());
+        let is_there = holder.upgrade().is_some_and(|clusters| clusters.get(&key).is_some());
+        let mut wishes = Cluster { status: None, ..cluster.as_ref().clone() };
+        wishes.metadata.resource_version = None;
+        let mut told = told.lock();
+        let is_new = match is_there {
+            true => told.insert(key.clone(), wishes.clone()).as_ref() != Some(&wishes),
+            false => told.remove(&key).is_some(),
+        };
+        if is_new {
+            queue.add(key);
+        }
+    });
 }
 
 /// What a cluster's objects are called after, whoever's cluster it is.
@@ -137,6 +200,12 @@ where
     objects.get_opt(name).await.map_err(|error| Error::api("get", format!("{} {name}", K::kind(&())), error))
 }
 
+fn identity(secret: Option<&Secret>, key: &Key) -> Identity {
+    let Some(secret) = secret else { return Identity::Missing(format!("Secret {key} of the cluster's identity")) };
+    let missing = || Identity::Missing(format!("clouds.yaml in Secret {key} of the cluster's identity"));
+    text(secret, "clouds.yaml").map_or_else(missing, Identity::Clouds)
+}
+
 fn text(secret: &Secret, key: &str) -> Option<String> {
     String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok()
 }
@@ -149,21 +218,38 @@ impl Reconcile for Clusters {
     async fn observe(&self, key: &Key) -> Result<Option<Seen>> {
         let Some(cluster) = self.clusters.get(key) else {
             self.dangling.note(key, None);
+            self.sources.note(key, &[]);
             return Ok(None);
         };
         let id = id(&cluster);
-        let at = |name: &str| Key::new(&key.namespace, name);
-        let names = [format!("{id}-cluster-values"), format!("{id}-app-operator-values")];
-        let maps = names.iter().filter_map(|name| Some((name.clone(), self.maps.get(&at(name))?))).collect();
-        let secret = self.secrets.get(&at(&names[0]));
+        let is_paused = is_paused(&cluster);
         let goes = cluster.metadata.deletion_timestamp.is_some();
-        let facts = if goes { Err(Problem::Goes) } else { self.facts(&cluster, &id).await? };
-        let apps = if goes { self.apps(&key.namespace, &id).await? } else { Vec::new() };
-        self.dangling.note(key, (goes && is_held(&cluster)).then_some(apps.len()));
-        Ok(Some(Seen { cluster, id, maps, secret, facts, apps }))
+        let facts = match (is_paused, goes) {
+            (true, _) => Err(Problem::Paused),
+            (false, true) => Err(Problem::Goes),
+            (false, false) => self.facts(&cluster, &id).await?,
+        };
+        let (mut maps, mut secret) = (BTreeMap::new(), None);
+        if facts.is_ok() {
+            let at = |name: &str| Key::new(&key.namespace, name);
+            let names = [format!("{id}-cluster-values"), format!("{id}-app-operator-values")];
+            secret = self.present(&self.secrets, &at(&names[0])).await?;
+            for name in names {
+                if let Some(map) = self.present(&self.maps, &at(&name)).await? {
+                    maps.insert(name, map);
+                }
+            }
+        }
+        let apps = if goes && !is_paused { self.apps(&key.namespace, &id).await? } else { Vec::new() };
+        let waits = goes && !is_paused && is_held(&cluster);
+        self.dangling.note(key, waits.then_some((&id, apps.len())));
+        Ok(Some(Seen { cluster, id, maps, secret, is_paused, facts, apps }))
     }
 
     fn plan(&self, seen: &Seen, _: Timestamp) -> Plan {
+        if seen.is_paused {
+            return Plan::nothing();
+        }
         if seen.cluster.metadata.deletion_timestamp.is_some() { removal(seen) } else { values(seen) }
     }
 
@@ -181,6 +267,10 @@ impl Reconcile for Clusters {
         }
         self.writer.execute(plan).await
     }
+}
+
+fn is_paused(cluster: &Cluster) -> bool {
+    cluster.spec.paused == Some(true) || cluster.annotations().contains_key(names::PAUSED_ANNOTATION)
 }
 
 fn is_held(cluster: &Cluster) -> bool {
@@ -211,29 +301,60 @@ fn values(seen: &Seen) -> Plan {
     let mut plan = Plan::nothing();
     let facts = match &seen.facts {
         Ok(facts) => facts,
-        Err(problem) => return Plan::waiting(problem.to_string(), LOOK_AGAIN_S),
+        Err(problem) => return Plan::waiting(problem.to_string(), LOOK_ANYWAY_S),
     };
     let mut after = (*seen.cluster).clone();
     if !is_held(&after) {
         after.finalizers_mut().push(FINALIZER.to_owned());
     }
     plan.update(&*seen.cluster, &after);
-    for (suffix, text) in [("cluster-values", facts.cluster_values()), ("app-operator-values", facts.operator_values())]
-    {
-        let name = format!("{}-{suffix}", seen.id);
-        let data = BTreeMap::from([("values".to_owned(), text)]);
-        let wanted = ConfigMap { metadata: metadata(seen, &name), data: Some(data), ..ConfigMap::default() };
-        plan.create_or_replace(&wanted, seen.maps.get(&name).map(|map| &**map));
-    }
     let name = format!("{}-cluster-values", seen.id);
-    let data = BTreeMap::from([("values".to_owned(), ByteString(facts.secret_values().into_bytes()))]);
-    let type_ = seen.secret.as_ref().and_then(|secret| secret.type_.clone());
-    let wanted = Secret { metadata: metadata(seen, &name), data: Some(data), type_, ..Secret::default() };
-    plan.create_or_replace(&wanted, seen.secret.as_deref());
-    if !facts.is_whole() {
-        plan.wait("the cluster's network and authority", LOOK_AGAIN_S);
+    let map = seen.maps.get(&name).map(|map| &**map);
+    if let Some(text) = facts.cluster_values(map.is_some_and(is_ours)) {
+        put(&mut plan, config_map(seen, &name, text), map);
+    }
+    if let Some(text) = facts.secret_values(seen.secret.as_deref().is_some_and(is_ours)) {
+        let data = BTreeMap::from([("values".to_owned(), ByteString(text.into_bytes()))]);
+        let type_ = seen.secret.as_ref().and_then(|secret| secret.type_.clone());
+        let wanted = Secret { metadata: metadata(seen, &name), data: Some(data), type_, ..Secret::default() };
+        put(&mut plan, wanted, seen.secret.as_deref());
+    }
+    let name = format!("{}-app-operator-values", seen.id);
+    put(&mut plan, config_map(seen, &name, facts.operator_values()), seen.maps.get(&name).map(|map| &**map));
+    if let Some(what) = facts.lacks() {
+        plan.wait(what, LOOK_ANYWAY_S);
     }
     plan
+}
+
+fn is_ours(object: &impl ResourceExt) -> bool {
+    object.labels().get(MANAGED_BY_LABEL).is_some_and(|by| by == MANAGER)
+}
+
+fn config_map(seen: &Seen, name: &str, values: String) -> ConfigMap {
+    let data = BTreeMap::from([("values".to_owned(), values)]);
+    ConfigMap { metadata: metadata(seen, name), data: Some(data), ..ConfigMap::default() }
+}
+
+/// Makes the object, or makes ours of the one that is there; what others have marked it with stays.
+fn put<K>(plan: &mut Plan, wanted: K, existing: Option<&K>)
+where
+    K: Resource<DynamicType = ()> + Serialize + PartialEq + Clone,
+{
+    let Some(existing) = existing else {
+        plan.create(&wanted);
+        return;
+    };
+    let mut after = wanted;
+    let ours = std::mem::replace(after.meta_mut(), existing.meta().clone());
+    after.labels_mut().extend(ours.labels.into_iter().flatten());
+    after.annotations_mut().extend(ours.annotations.into_iter().flatten());
+    for owner in ours.owner_references.into_iter().flatten() {
+        if after.owner_references().iter().all(|there| there.uid != owner.uid) {
+            after.owner_references_mut().push(owner);
+        }
+    }
+    plan.update(existing, &after);
 }
 
 fn metadata(seen: &Seen, name: &str) -> ObjectMeta {

@@ -9,16 +9,16 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// Clusters that are going away, and how many apps of theirs are still there, as their last look found them.
+/// Clusters that are going away: their id, and how many apps of theirs are still there, as their last look found them.
 #[derive(Debug, Default)]
-pub struct Dangling(Mutex<HashMap<Key, usize>>);
+pub struct Dangling(Mutex<HashMap<Key, (String, usize)>>);
 
 impl Dangling {
     /// None: the cluster is not waiting for its apps.
-    pub fn note(&self, cluster: &Key, apps: Option<usize>) {
+    pub fn note(&self, cluster: &Key, apps: Option<(&str, usize)>) {
         let mut all = self.0.lock();
         match apps {
-            Some(apps) => drop(all.insert(cluster.clone(), apps)),
+            Some((id, apps)) => drop(all.insert(cluster.clone(), (id.to_owned(), apps))),
             None => drop(all.remove(cluster)),
         }
     }
@@ -27,13 +27,13 @@ impl Dangling {
 impl Counted for Dangling {
     fn register(&self, registry: &mut Registry) {
         let gauges = Family::<Vec<(&'static str, String)>, Gauge>::default();
-        // The published label is the name alone: namesakes are one.
-        let mut by_name = BTreeMap::<String, usize>::new();
-        for (key, apps) in self.0.lock().iter() {
-            *by_name.entry(key.name.clone()).or_default() += apps;
+        // The published label is the id alone: namesakes are one.
+        let mut by_id = BTreeMap::<String, usize>::new();
+        for (id, apps) in self.0.lock().values() {
+            *by_id.entry(id.clone()).or_default() += apps;
         }
-        for (name, apps) in by_name {
-            gauges.get_or_create(&vec![("cluster_id", name)]).set(i64::try_from(apps).unwrap_or(i64::MAX));
+        for (id, apps) in by_id {
+            gauges.get_or_create(&vec![("cluster_id", id)]).set(i64::try_from(apps).unwrap_or(i64::MAX));
         }
         registry.register(
             "cluster_apps_operator_cluster_dangling_apps",
@@ -60,11 +60,11 @@ mod tests {
             let begin = format!("cluster_apps_operator_cluster_dangling_apps{{cluster_id=\"{name}\"}} ");
             figures.text().lines().find_map(|line| line.strip_prefix(&begin).map(str::to_owned))
         };
-        for (key, apps) in [(Key::new("a", "one"), 2), (Key::new("b", "one"), 3), (Key::new("a", "two"), 1)] {
-            dangling.note(&key, Some(apps));
+        for (namespace, id, apps) in [("a", "one", 2), ("b", "one", 3), ("a", "two", 1)] {
+            dangling.note(&Key::new(namespace, format!("name-of-{id}")), Some((id, apps)));
         }
         assert_eq!((told("one").as_deref(), told("two").as_deref()), (Some("5"), Some("1")));
-        dangling.note(&Key::new("a", "two"), None);
+        dangling.note(&Key::new("a", "name-of-two"), None);
         assert_eq!(told("two"), None);
     }
 }

@@ -1,14 +1,18 @@
-//! What belongs to tenants and their clusters, besides the clusters themselves. `cluster_apps`: what the apps of a cluster are told of it.
+//! What belongs to tenants and their clusters, besides the clusters themselves. `cluster_apps`: what the apps of a cluster are told of it;
+//! `organizations`: whose rights an organization's releases in the management cluster have.
 //!
-//! Left out so far: organizations, their roles, DNS.
+//! Left out so far: the Organization kind, users' roles, DNS.
 
 mod cluster_apps;
 mod figures;
+mod organizations;
 
 use control::{Clock, Figures, Life, Longest, Runner, Writer};
 use kube::Client;
 
-pub use self::cluster_apps::Installation;
+use self::{cluster_apps::Clusters, organizations::Organizations};
+
+pub use self::{cluster_apps::Installation, organizations::Automation};
 
 /// What the controllers need from their surroundings.
 #[derive(Clone)]
@@ -17,6 +21,7 @@ pub struct Options {
     pub client: Client,
     pub clock: Clock,
     pub installation: Installation,
+    pub automation: Automation,
     /// Where what is counted of clusters' apps can be read.
     pub figures: Figures,
     /// Reconciles at once, for each controller.
@@ -45,9 +50,16 @@ impl Tenancy {
 
 async fn launch(options: Options, life: &Life) {
     let writer = Writer::new(options.client.clone(), cluster_apps::MANAGER, options.clock.clone());
-    let runner = Runner::new(options.concurrency, &writer).measured(&options.longest);
-    let clusters = cluster_apps::Clusters::start(&options.client, writer, options.installation, &runner.queue());
-    clusters.synced().await;
-    options.figures.follow(clusters.dangling());
-    life.spawn(runner, clusters);
+    let runner = || Runner::new(options.concurrency, &writer).measured(&options.longest);
+    let (clusters, organizations) = (runner(), runner());
+    let queue = organizations.queue();
+    let tenants = Organizations::start(&options.client, writer.clone(), options.automation, &queue);
+    let queue = clusters.queue();
+    let apps = Clusters::start(&options.client, writer.clone(), options.installation, &queue);
+    apps.follow_sources(life, &queue);
+    tenants.synced().await;
+    life.spawn(organizations, tenants);
+    apps.synced().await;
+    options.figures.follow(apps.dangling());
+    life.spawn(clusters, apps);
 }

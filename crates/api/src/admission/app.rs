@@ -4,17 +4,23 @@
 
 pub mod inspection;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::app::{
-    App, AppCatalogEntry, ConfigKind, ConfigRefs, DRIFT_ANNOTATION, Drift, LEGACY_VERSION, ORGANIZATION_PREFIX,
-    ObjectRef, PLATFORM_NAMESPACE, Quoted, Restrictions, UNIQUE_VERSION, VERSION_LABEL,
+use crate::{
+    app::{
+        App, AppCatalogEntry, ConfigKind, ConfigRefs, DRIFT_ANNOTATION, Drift, FLAGS, LEGACY_VERSION,
+        ORGANIZATION_PREFIX, ObjectRef, PLATFORM_NAMESPACE, Quoted, Restrictions, UNIQUE_VERSION, VERSION_LABEL, flag,
+    },
+    release::{Component, Release},
 };
 
 /// The webhook that users know the refusals by.
 pub const WEBHOOK: &str = "apps.app-admission-controller.giantswarm.io";
 /// The app whose version label those of a namespace without one take over.
 pub const CHART_OPERATOR: &str = "chart-operator";
+/// The catalogs of charts that clusters are made of, and what the names of these begin with.
+const CLUSTER_CATALOGS: [&str; 2] = ["cluster", "cluster-test"];
+const CLUSTER_PREFIX: &str = "cluster-";
 /// Names of releases are no longer.
 const NAME_MAX: usize = 53;
 /// Below all other extra values.
@@ -47,6 +53,8 @@ pub struct Defaults {
     pub version: Option<String>,
     /// Where the Secret [`App::cluster_kubeconfig`] is: in the app's namespace, or where the cluster of that name is.
     pub kubeconfig_namespace: Option<String>,
+    /// What the Release that its values name has for it; asked for where [`takes_release`] says so.
+    pub component: Option<Component>,
 }
 
 /// What validation depends on, besides the app.
@@ -121,16 +129,56 @@ pub fn takes_kubeconfig(app: &App) -> bool {
         && secret.is_none_or(|secret| secret.name.is_empty() && secret.namespace.is_empty())
 }
 
-/// Fills in labels, the cluster's values and its kubeconfig. `object` is the app, with its namespace.
+/// The version label as it will be; none if nobody knows one.
+fn version<'a>(app: &'a App, defaults: &'a Defaults) -> Option<&'a str> {
+    match takes_version(app) {
+        true => defaults.version.as_deref().filter(|version| !version.is_empty()),
+        false => Some(app.version_label()),
+    }
+}
+
+/// Whether it is a chart that clusters are made of, whose version is told by a Release. `defaults` has the version already.
+pub fn takes_release(app: &App, defaults: &Defaults) -> bool {
+    CLUSTER_CATALOGS.contains(&&*app.spec.catalog)
+        && app.spec.name.starts_with(CLUSTER_PREFIX)
+        && version(app, defaults).is_some_and(|version| is_judged(app, version))
+}
+
+/// The name of the Release that an app's values ask for; none if they ask for none, as charts without releases do.
+///
+/// # Errors
+/// That they do not say it well.
+pub fn release(app: &App, values: &Map<String, Value>) -> Result<Option<String>, Refusal> {
+    let Some(release) = values.get("global").and_then(|global| global.get("release")) else { return Ok(None) };
+    let wrong = |why: &str| Err(Refusal::Invalid(why.to_owned()));
+    if !release.is_object() {
+        return wrong("release config object is not a map");
+    }
+    let Some(version) = release["version"].as_str() else {
+        return wrong("release version string is not found in release config");
+    };
+    let provider = app.spec.name.strip_prefix(CLUSTER_PREFIX).unwrap_or(&app.spec.name).to_lowercase();
+    Ok(Some(format!("{provider}-{}", version.strip_prefix('v').unwrap_or(version))))
+}
+
+/// What a Release has for an app.
+///
+/// # Errors
+/// That there is no such Release, or nothing in it.
+pub fn component(app: &App, name: &str, release: Option<Release>) -> Result<Component, Refusal> {
+    let Some(release) = release else {
+        return Err(Refusal::Invalid(format!("releases.release.giantswarm.io \"{name}\" not found")));
+    };
+    let mut components = release.spec.components.into_iter();
+    components.find(|component| component.name == app.spec.name && !component.version.is_empty()).ok_or_else(|| {
+        Refusal::Invalid(format!("Cannot find the version of '{}' in the Release '{name}'", app.spec.name))
+    })
+}
+
+/// Fills in labels, the cluster's values, its kubeconfig, and what a Release tells. `object` is the app, with its namespace.
 pub fn default(app: &App, object: &mut Value, defaults: &Defaults) {
     let own = app.version_label();
-    let mut version = own.to_owned();
-    if takes_version(app) {
-        match defaults.version.as_deref().filter(|version| !version.is_empty()) {
-            Some(found) => found.clone_into(&mut version),
-            None => return,
-        }
-    }
+    let Some(version) = version(app, defaults) else { return };
     let Some(metadata) = object["metadata"].as_object_mut() else { return };
     for map in ["annotations", "labels"] {
         let map = metadata.entry(map).or_insert(Value::Null);
@@ -144,9 +192,9 @@ pub fn default(app: &App, object: &mut Value, defaults: &Defaults) {
         labels[NAME_LABEL] = app.spec.name.clone().into();
     }
     if is_absent(own) && !version.is_empty() {
-        labels[VERSION_LABEL] = version.clone().into();
+        labels[VERSION_LABEL] = version.into();
     }
-    if !is_judged(app, &version) {
+    if !is_judged(app, version) {
         return;
     }
     add_cluster_values(app, object);
@@ -157,6 +205,10 @@ pub fn default(app: &App, object: &mut Value, defaults: &Defaults) {
             kube_config["context"] = json!({ "name": context });
         }
         kube_config["secret"] = json!({"name": app.cluster_kubeconfig(), "namespace": found});
+    }
+    if let Some(Component { catalog, version, .. }) = &defaults.component {
+        let spec = &mut object["spec"];
+        (spec["catalog"], spec["version"]) = (catalog.clone().into(), version.clone().into());
     }
 }
 
@@ -223,19 +275,22 @@ pub fn validate(app: &App, old: Option<&App>, beside: &Beside) -> Checked {
     }
 }
 
-/// Judges what is to become of drift. Not published, and no reason to leave an app alone that says it already.
+/// Judges the annotations that are not published.
 ///
 /// # Errors
-/// That it is none of the values.
-pub fn drift(app: &App) -> Checked {
+/// Which of them has none of its values.
+pub fn own_annotations(app: &App) -> Checked {
     let empty = Default::default();
-    match Drift::of(app.metadata.annotations.as_ref().unwrap_or(&empty)) {
-        Ok(_) => Ok(()),
-        Err(told) => {
-            let names = Drift::NAMES.map(|(name, _)| Quoted(name).to_string()).join(", ");
-            invalid(format!("annotation `{DRIFT_ANNOTATION}` is {}: it has to be one of {names}", Quoted(told)))
-        }
+    let annotations = app.metadata.annotations.as_ref().unwrap_or(&empty);
+    let wrong = |name: &str, told: &str, names: &[&str]| {
+        let names = names.iter().map(|name| Quoted(name).to_string()).collect::<Vec<_>>().join(", ");
+        invalid(format!("annotation `{name}` is {}: it has to be one of {names}", Quoted(told)))
+    };
+    if let Err(told) = Drift::of(annotations) {
+        return wrong(DRIFT_ANNOTATION, told, &Drift::NAMES.map(|(name, _)| name));
     }
+    let told = FLAGS.iter().find_map(|name| Some((name, flag(annotations, name).err()?)));
+    told.map_or(Ok(()), |(name, told)| wrong(name, told, &["true", "false"]))
 }
 
 /// Whoever installs charts takes an app's rights from this annotation.
@@ -298,7 +353,10 @@ fn kubeconfig(app: &App) -> Checked {
 
 /// An organization's app uses nothing of another organization, and Secrets only of its own namespace: what an app is given goes to a
 /// cluster of the organization. Not published; the published platform leaves it to whoever writes policies.
-fn foreign(app: &App) -> Checked {
+///
+/// # Errors
+/// What it names of others.
+pub fn foreign(app: &App) -> Checked {
     let own = namespace(app);
     if !app.is_in_organization() {
         return Ok(());

@@ -5,9 +5,8 @@
 use serde_json::{Value, json};
 
 use super::{Problem, check_version, labels, selection};
-use crate::names::{AUTOSCALER_MIN_ANNOTATION, CONTROL_PLANE_LABEL, POOL_LABEL};
+use crate::names::{AUTOSCALER_MIN_ANNOTATION, CONTROL_PLANE_LABEL, POOL_LABEL, SKIP_PREFLIGHT_ANNOTATION};
 
-const SKIP_ANNOTATION: &str = "machineset.cluster.x-k8s.io/skip-preflight-checks";
 const PREFLIGHT_CHECKS: [&str; 5] =
     ["All", "ControlPlaneIsStable", "ControlPlaneVersionSkew", "KubeadmVersionSkew", "KubernetesVersionSkew"];
 
@@ -109,12 +108,11 @@ fn selected(kind: &str, object: &Value, problems: &mut Vec<Problem>) {
 }
 
 fn skipped(object: &Value, problems: &mut Vec<Problem>) {
-    let Some(list) = object["metadata"]["annotations"][SKIP_ANNOTATION].as_str().filter(|list| !list.is_empty()) else {
-        return;
-    };
+    let list = object["metadata"]["annotations"][SKIP_PREFLIGHT_ANNOTATION].as_str();
+    let Some(list) = list.filter(|list| !list.is_empty()) else { return };
     let unknown: Vec<&str> = list.split(',').map(str::trim).filter(|one| !PREFLIGHT_CHECKS.contains(one)).collect();
     if !unknown.is_empty() {
-        let path = format!("metadata.annotations.{SKIP_ANNOTATION}");
+        let path = format!("metadata.annotations.{SKIP_PREFLIGHT_ANNOTATION}");
         let detail = format!("skipped preflight check(s) must be among: [{}]", PREFLIGHT_CHECKS.join(" "));
         problems.push(Problem::invalid(&path, &json!(unknown), detail));
     }

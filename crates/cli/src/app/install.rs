@@ -8,12 +8,12 @@ use std::{
 use anyhow::{Context, Result, bail};
 use api::app::{
     App, AppCatalogEntry, AppSpec, CLUSTER_LABEL, Catalog, ConfigKind, KubeConfig, ORGANIZATION_PREFIX, ObjectRef,
-    UNIQUE_VERSION, VERSION_LABEL,
+    UNIQUE_VERSION, VERSION_LABEL, WATCHING_LABEL,
 };
 use api::cluster::Cluster;
 use delivery::{
     app::dependencies::DEPENDS_ON,
-    catalog::{LATEST_LABEL, VERSIONS_MAX},
+    catalog::{COMMUNITY, LATEST_LABEL, TESTED_NAMESPACE, TYPE_LABEL, VERSIONS_MAX},
     repository::grant::CATALOG_LABEL,
 };
 use helm::values::{self, Table};
@@ -33,8 +33,6 @@ use crate::{DONE, Output, chart::Values, output};
 
 /// What apps outside of organizations' namespaces say of whom they are for: of the versions that are judged, this platform has one.
 const OPERATOR_VERSION: &str = "6.0.0";
-/// On clusters that tell their apps what they are (tenancy).
-const TELLS_LABEL: &str = "cluster-apps-operator.giantswarm.io/watching";
 
 // Its own --version takes the place of that of every command.
 #[derive(clap::Args)]
@@ -59,7 +57,8 @@ pub struct Arguments {
     /// Install it in the management cluster
     #[arg(long)]
     in_cluster: bool,
-    /// Namespace of the release in that cluster [default: what the chart demands, else the chart's name; with --in-cluster the App's]
+    /// Namespace of the release in that cluster [default: what the chart demands or was tested in, else the chart's name; with
+    /// --in-cluster what it demands, else the App's]
     #[arg(long, value_name = "NAMESPACE")]
     target_namespace: Option<String>,
     #[command(flatten)]
@@ -105,7 +104,7 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
         (Some(version), _) => version.clone(),
         (None, Some(entry)) => entry.spec.version.clone(),
         (None, None) => bail!(
-            "catalog {0} lists no versions so far: see skep catalog show {0}, or pass one with --version",
+            "catalog {0} lists no versions of {chart}: see skep catalog show {0}, or pass one with --version",
             arguments.catalog
         ),
     };
@@ -117,9 +116,11 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
         (Some(cluster), given) => home(given, cluster, &places(&clusters))?,
         (None, given) => given.unwrap_or("default").to_owned(),
     };
-    let fixed = entry.and_then(|entry| entry.spec.restrictions.as_ref()).map(|only| only.fixed_namespace.as_str());
-    let usual = if arguments.in_cluster { &namespace } else { chart };
-    let usual = fixed.filter(|fixed| !fixed.is_empty()).unwrap_or(usual);
+    let usual = match arguments.in_cluster {
+        true => namespace.as_str(),
+        false => tested_namespace(chart, entry, &offered).unwrap_or(chart),
+    };
+    let usual = entry.and_then(fixed_namespace).unwrap_or(usual);
     let app = app(&Wish {
         name: &arguments.name,
         chart,
@@ -199,7 +200,7 @@ pub async fn offered(client: &Client, catalog: &Catalog) -> Result<Vec<AppCatalo
 }
 
 /// What the catalog says of this version, the newest if none is named. None where it says nothing of it and cannot know better: catalogs list
-/// the newest versions only, and some nothing at all.
+/// the newest versions only, and some nothing at all, or no more than what was tested.
 ///
 /// # Errors
 /// That there is no such chart or version, and which there are.
@@ -213,6 +214,9 @@ pub fn pick<'e>(
         return Ok(None);
     }
     let of_chart: Vec<_> = offered.iter().filter(|entry| entry.spec.app_name == chart).collect();
+    if of_chart.is_empty() && is_partial(offered) {
+        return Ok(None);
+    }
     if of_chart.is_empty() {
         bail!("catalog {catalog} offers no chart {chart}; see: skep catalog search {chart}");
     }
@@ -222,7 +226,7 @@ pub fn pick<'e>(
         None => of_chart.iter().find(|entry| entry.labels().get(LATEST_LABEL).is_some_and(|latest| latest == "true")),
     };
     match found {
-        None if of_chart.len() < VERSIONS_MAX => {
+        None if of_chart.len() < VERSIONS_MAX && !is_partial(offered) => {
             let mut all: Vec<&str> = of_chart.iter().map(|entry| entry.spec.version.as_str()).collect();
             all.sort_unstable();
             let asked = version.map_or("newest version".to_owned(), |version| format!("version {version}"));
@@ -230,6 +234,28 @@ pub fn pick<'e>(
         }
         found => Ok(found.copied()),
     }
+}
+
+/// The only namespace that a version may be in.
+fn fixed_namespace(entry: &AppCatalogEntry) -> Option<&str> {
+    let fixed = entry.spec.restrictions.as_ref()?.fixed_namespace.as_str();
+    Some(fixed).filter(|fixed| !fixed.is_empty())
+}
+
+/// The namespace that this version was tested in; of one that was not, that of those that were.
+fn tested_namespace<'e>(
+    chart: &str,
+    entry: Option<&'e AppCatalogEntry>,
+    offered: &'e [AppCatalogEntry],
+) -> Option<&'e str> {
+    let of_chart = offered.iter().filter(|entry| entry.spec.app_name == chart);
+    let mut all = entry.into_iter().chain(of_chart.filter(|_| entry.is_none()));
+    all.find_map(|entry| entry.annotations().get(TESTED_NAMESPACE)).map(String::as_str)
+}
+
+/// Whether a catalog has more than it lists.
+fn is_partial(offered: &[AppCatalogEntry]) -> bool {
+    offered.iter().any(|entry| entry.labels().get(TYPE_LABEL).is_some_and(|kind| kind == COMMUNITY))
 }
 
 /// Clusters of that name.
@@ -249,7 +275,7 @@ fn places(clusters: &[Cluster]) -> Vec<String> {
 
 /// Whether the platform writes what apps of this namespace are told of the cluster.
 fn tells(cluster: &Cluster, namespace: &str) -> bool {
-    cluster.namespace().as_deref() == Some(namespace) && cluster.labels().contains_key(TELLS_LABEL)
+    cluster.namespace().as_deref() == Some(namespace) && cluster.labels().contains_key(WATCHING_LABEL)
 }
 
 /// Every app for a workload cluster has what its cluster tells it as a layer of its values. Where the platform does not write
@@ -377,6 +403,27 @@ mod tests {
         let many: Vec<_> = (0..VERSIONS_MAX).map(|patch| entry("hello", &format!("1.0.{patch}"), patch == 4)).collect();
         assert_eq!(picked("hello", Some("0.1.0"), &many), Ok(None));
         assert_eq!(picked("hello", Some("0.1.0"), &[]), Ok(None));
+    }
+
+    #[test]
+    fn a_catalog_that_lists_what_was_tested_may_have_other_charts_and_versions() {
+        let mut tested = entry("cilium", "1.19.6", true);
+        tested.labels_mut().insert(TYPE_LABEL.to_owned(), COMMUNITY.to_owned());
+        let all = [tested];
+        assert_eq!(picked("cilium", None, &all), Ok(Some("1.19.6".into())));
+        assert_eq!(picked("cilium", Some("1.20.0"), &all), Ok(None));
+        assert_eq!(picked("other", Some("1.0.0"), &all), Ok(None));
+    }
+
+    #[test]
+    fn the_tested_namespace_is_that_of_the_version_or_else_of_the_chart_and_forbids_no_other() {
+        let mut tested = entry("cilium", "1.19.6", true);
+        tested.annotations_mut().insert(TESTED_NAMESPACE.to_owned(), "kube-system".to_owned());
+        let all = [entry("other", "1.0.0", true), tested];
+        assert_eq!(tested_namespace("cilium", Some(&all[1]), &all), Some("kube-system"));
+        assert_eq!(tested_namespace("cilium", None, &all), Some("kube-system"));
+        assert_eq!(tested_namespace("other", Some(&all[0]), &all), None);
+        assert_eq!(fixed_namespace(&all[1]), None);
     }
 
     #[test]

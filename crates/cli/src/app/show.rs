@@ -1,4 +1,5 @@
-//! `skep app show`: what is asked for, what became of it in the target cluster, where the values come from, what was told of it.
+//! `skep app show`: what is asked for, what became of it in the target cluster, where the values come from, what was told of it, and
+//! what its chart tells whoever has installed it.
 
 use anyhow::Result;
 use api::app::{App, Chart};
@@ -121,7 +122,20 @@ fn text(seen: &Seen, now: Timestamp) -> String {
             all.push_str(&format!("\nEvents:\n{}\n", indented(&output::table(&table))));
         }
     }
+    let release = seen.there.as_ref().ok().and_then(|there| there.release.as_ref());
+    all.push_str(&release.map(|release| notes(&release.info.notes)).unwrap_or_default());
     all
+}
+
+/// The release's notes, if it has some: what is not for a terminal is left out of them, since charts write them.
+fn notes(text: &str) -> String {
+    let is_shown = |c: &char| matches!(c, '\n' | '\t') || !c.is_control();
+    let text: String = text.chars().filter(is_shown).collect();
+    if text.trim().is_empty() {
+        return String::new();
+    }
+    let lines = text.trim_matches('\n').trim_end().lines().map(|line| format!("  {line}").trim_end().to_owned());
+    format!("\nNotes:\n{}\n", lines.collect::<Vec<_>>().join("\n"))
 }
 
 fn asked_for(app: &App) -> Vec<(String, String)> {
@@ -245,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn an_app_is_told_with_its_release_its_layers_and_its_events() {
+    fn an_app_is_told_with_its_release_its_layers_its_events_and_its_notes() {
         let catalog = read(json!({
             "apiVersion": "application.giantswarm.io/v1alpha1", "kind": "Catalog", "metadata": {"name": "default"},
             "spec": {"title": "t", "description": "d", "logoURL": "", "storage": {"URL": "u", "type": "helm"},
@@ -258,7 +272,8 @@ mod tests {
             "status": {"version": "1.0.0", "reason": "no room\nat all", "release": {"status": "failed", "revision": 2}},
         }));
         let release = read(json!({"name": "hello", "version": 2, "info": {
-            "status": "failed", "description": "Upgrade failed: no room", "last_deployed": "2026-03-01T12:00:00Z"}}));
+            "status": "failed", "description": "Upgrade failed: no room", "last_deployed": "2026-03-01T12:00:00Z",
+            "notes": "\nIt is at:\n\n    http://hello/\n"}}));
         let event =
             read(json!({"metadata": {"name": "e"}, "involvedObject": {}, "type": "Normal", "reason": "AppUpdated",
             "message": "written", "lastTimestamp": "2026-03-01T12:00:00Z"}));
@@ -270,6 +285,12 @@ mod tests {
             app: app(),
         };
         insta::assert_snapshot!(text(&seen, "2026-03-01T12:05:00Z".parse().unwrap()));
+    }
+
+    #[test]
+    fn notes_are_told_as_they_are_but_for_what_is_not_for_a_terminal_and_empty_ones_not_at_all() {
+        assert_eq!(notes("\n  a:\r\n\n\tb\u{1b}[31m\n\n"), "\nNotes:\n    a:\n\n  \tb[31m\n");
+        assert_eq!((notes(""), notes(" \n")), (String::new(), String::new()));
     }
 
     #[test]

@@ -114,6 +114,7 @@ async fn archive(client: &Client, state: &State, charts: Charts) -> Result<Arc<h
         Err(failure) => return Err(anyhow::anyhow!("{}", failure.reason)).with_context(what),
     };
     let digest = source::digest(way, app, catalog, &Source { url: url.clone(), version }).await;
+    let digest = digest.map_err(anyhow::Error::msg).with_context(what)?;
     let reached = access(&url).map_err(anyhow::Error::msg).with_context(what)?;
     let fetched = repositories.archive(&reached, &url, digest.as_deref()).await.with_context(what)?;
     let files = helm::chart::archive::unpack(&fetched.archive).with_context(what)?;

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use api::app::{
-    App, Chart, ChartConfig, ChartConfigRef, ChartSpec, DRIFT_ANNOTATION, MANAGED_BY_LABEL, NamespaceConfig,
+    App, Chart, ChartConfig, ChartConfigRef, ChartSpec, MANAGED_BY_LABEL, NamespaceConfig, OWN_PREFIX,
     PLATFORM_NAMESPACE, VERSION_LABEL,
 };
 use jiff::{SignedDuration, Timestamp};
 use kube::{ResourceExt, api::ObjectMeta};
 
 use super::{MANAGER, source::Source};
-use crate::target::{APP_NAME, APP_NAMESPACE};
+use crate::target::{APP_NAME, APP_NAMESPACE, Place};
 
 const PREFIX: &str = "chart-operator.giantswarm.io";
 /// Left over from older platforms.
@@ -80,7 +80,7 @@ pub fn desired(
 
 /// The app's own, what others have written on the Chart, and the pause of one that waits.
 fn annotations(app: &App, awaited: &[String], current: Option<&Chart>, now: Timestamp) -> BTreeMap<String, String> {
-    let own = app.annotations().iter().filter(|(key, _)| key.starts_with(PREFIX) || *key == DRIFT_ANNOTATION);
+    let own = app.annotations().iter().filter(|(key, _)| key.starts_with(PREFIX) || key.starts_with(OWN_PREFIX));
     let mut all: BTreeMap<String, String> = own.map(|(key, value)| (key.clone(), value.clone())).collect();
     all.insert(APP_NAME.to_owned(), app.name_any());
     all.insert(APP_NAMESPACE.to_owned(), app.namespace().unwrap_or_default());
@@ -126,6 +126,11 @@ pub fn owner(chart: &Chart) -> Option<control::Key> {
     Some(control::Key::new(annotation(APP_NAMESPACE)?, annotation(APP_NAME)?))
 }
 
+/// Whether a Chart there is what an App becomes, whatever it says itself.
+pub fn is_of(app: &App, place: &Place, chart: &Chart) -> bool {
+    Place::of(app).as_ref() == Some(place) && name(app) == chart.name_any()
+}
+
 /// Where values were written, and as which version.
 pub fn config_ref(name: &str, version: &str) -> ChartConfigRef {
     ChartConfigRef {
@@ -140,6 +145,28 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_chart_that_only_says_whose_it_is_is_not_the_apps() {
+        let app = |secret: &str| -> App {
+            serde_json::from_value(serde_json::json!({
+                "apiVersion": "application.giantswarm.io/v1alpha1", "kind": "App",
+                "metadata": {"name": "w1-hello", "namespace": "org-a", "labels": {"giantswarm.io/cluster": "w1"}},
+                "spec": {"catalog": "c", "name": "hello", "namespace": "hello", "version": "1.0.0",
+                    "kubeConfig": {"inCluster": false, "secret": {"name": secret, "namespace": "org-a"}}},
+            }))
+            .unwrap()
+        };
+        let chart = |name: &str| Chart {
+            metadata: ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() },
+            ..Chart::default()
+        };
+        let place = |secret: &str| Place::Remote(control::Key::new("org-a", secret));
+        assert!(is_of(&app("w1-kubeconfig"), &place("w1-kubeconfig"), &chart("hello")));
+        assert!(!is_of(&app("w1-kubeconfig"), &place("w2-kubeconfig"), &chart("hello")), "in another cluster");
+        assert!(!is_of(&app("w1-kubeconfig"), &Place::Here, &chart("hello")));
+        assert!(!is_of(&app("w1-kubeconfig"), &place("w1-kubeconfig"), &chart("other")), "of another name");
+    }
 
     fn app(annotations: &serde_json::Value) -> App {
         serde_json::from_value(json!({

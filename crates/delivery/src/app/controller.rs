@@ -25,7 +25,7 @@ use super::{
     dependencies,
     source::{self, Source, Way},
     status::{Failure, of_chart},
-    values::{self, Contents, layers},
+    values::{self, Contents, Level, layers},
 };
 use crate::{
     controllers::Context,
@@ -186,6 +186,10 @@ impl Apps {
             match values::merged(&layers, kind, find) {
                 Ok(Some(table)) => drop(texts.insert(kind, values::text(&table)?)),
                 Ok(None) => {}
+                // What the App itself names is there, or the App is not right.
+                Err(error @ values::Error::NotFound { level: Level::App | Level::User, .. }) => {
+                    return unfit(error.to_string());
+                }
                 Err(error) => return Ok(Err(Failure::new(status, error.to_string()))),
             }
         }
@@ -220,6 +224,14 @@ impl Apps {
         let (Ok(wish), Some(place)) = (&seen.wish, &seen.place) else { return Ok(Outcome::Settled) };
         let targets = &self.0.targets;
         let Some(client) = targets.client(place) else {
+            if let Place::Remote(secret) = place
+                && !self.has_secret(secret).await?
+            {
+                let (name, namespace) = (Quoted(&secret.name), Quoted(&secret.namespace));
+                let why =
+                    format!("kube config not found error: kubeconfig secret {name} in namespace {namespace} not found");
+                self.tell(&seen.app, Failure::new("resource-not-found", why).told()).await?;
+            }
             return Ok(Outcome::waiting(format!("{place} is not reached: {}", targets.why(place)), 60));
         };
         self.hold(&seen.app).await?;
@@ -376,12 +388,10 @@ impl Apps {
     /// Whether the cluster goes or is gone, so that nothing in it needs to be removed.
     async fn is_lost(&self, seen: &Seen, place: &Place) -> Result<bool> {
         let Place::Remote(secret) = place else { return Ok(false) };
-        let client = self.0.writer.client();
-        let secrets = Api::<Secret>::namespaced(client.clone(), &secret.namespace);
-        let found = secrets.get_metadata_opt(&secret.name).await;
-        if found.map_err(|error| Error::api("get", format!("secret {secret}"), error))?.is_none() {
+        if !self.has_secret(secret).await? {
             return Ok(true);
         }
+        let client = self.0.writer.client();
         let name = seen.app.cluster();
         if !name.is_empty() {
             let clusters = Api::<Cluster>::namespaced(client.clone(), &secret.namespace);
@@ -395,6 +405,12 @@ impl Apps {
         let namespace = Api::<Namespace>::all(client.clone()).get_opt(&own).await;
         let namespace = namespace.map_err(|error| Error::api("get", format!("namespace {own}"), error))?;
         Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
+    }
+
+    async fn has_secret(&self, secret: &Key) -> Result<bool> {
+        let secrets = Api::<Secret>::namespaced(self.0.writer.client().clone(), &secret.namespace);
+        let found = secrets.get_metadata_opt(&secret.name).await;
+        Ok(found.map_err(|error| Error::api("get", format!("secret {secret}"), error))?.is_some())
     }
 
     /// Removes the Chart and then the values; what is still waited for.

@@ -146,15 +146,34 @@ fn unread(repository: &str, error: &Error) -> Failure {
     Failure::new(status, format!("index not found error: index.yaml for {}: {}", Quoted(repository), error.what))
 }
 
-/// What the index of a catalog says of the digest of an archive; none where there is no such index.
-pub async fn digest(way: Way<'_>, app: &App, catalog: &Catalog, source: &Source) -> Option<String> {
-    let repositories = repositories(catalog, None);
-    let repository = repositories.iter().find(|url| !url.is_empty() && source.url.starts_with(url.as_str()))?;
-    if is_internal(catalog) || repository.starts_with("oci://") {
-        return None;
+/// What the indexes of a catalog say of the digest of an archive; none where no index names it.
+///
+/// # Errors
+/// Which index cannot be asked: nothing is installed that might be another than it says.
+pub async fn digest(way: Way<'_>, app: &App, catalog: &Catalog, source: &Source) -> Result<Option<String>, String> {
+    if is_internal(catalog) {
+        return Ok(None);
     }
-    let access = (way.access)(repository).ok()?;
-    let index = way.repositories.index(&access, repository).await.ok()?;
-    let entry = index.find(&app.spec.name, &source.version).ok()?;
-    Some(entry.digest.clone()).filter(|digest| !digest.is_empty())
+    let repositories = repositories(catalog, None);
+    let listed = repositories.iter().filter(|url| !url.is_empty() && !url.starts_with("oci://"));
+    let mut silent = None;
+    for repository in listed {
+        let index = way.repositories.index(&(way.access)(repository)?, repository).await;
+        let index = match index {
+            Ok(index) => index,
+            Err(error) => {
+                silent.get_or_insert(unread(repository, &error).reason);
+                continue;
+            }
+        };
+        let Ok(entry) = index.find(&app.spec.name, &source.version) else { continue };
+        if entry.urls.first().is_some_and(|url| joined(repository, url) == source.url) {
+            return Ok(Some(entry.digest.clone()).filter(|digest| !digest.is_empty()));
+        }
+    }
+    // A registry's archives are in no index.
+    match silent.filter(|_| !source.url.starts_with("oci://")) {
+        Some(why) => Err(why),
+        None => Ok(None),
+    }
 }

@@ -41,8 +41,9 @@ pub type Contents = BTreeMap<String, String>;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    #[error("not found error: {kind} {} in namespace {} not found", Quoted(&.object.name), Quoted(&.object.namespace))]
-    NotFound { kind: &'static str, object: ObjectRef },
+    /// `words`: the published kind of error.
+    #[error("{words}: {kind} {} in namespace {} not found", Quoted(&.object.name), Quoted(&.object.namespace))]
+    NotFound { words: &'static str, kind: &'static str, object: ObjectRef, level: Level },
     #[error("parsing error: {0}")]
     Parsing(String),
 }
@@ -114,7 +115,13 @@ pub fn merged(
     }
     let mut all = Table::new();
     for layer in layers {
-        let not_found = || Error::NotFound { kind: told(kind), object: layer.object.clone() };
+        let level = layer.level;
+        let words = match (level, kind) {
+            (Level::App, ConfigKind::ConfigMap) => "app config map not found error",
+            (Level::App | Level::User, _) => "validation error",
+            _ => "not found error",
+        };
+        let not_found = || Error::NotFound { words, kind: told(kind), object: layer.object.clone(), level };
         let contents = match find(&layer.object) {
             None if layer.level == Level::CatalogApp => continue,
             found => found.ok_or_else(not_found)?,
@@ -274,8 +281,14 @@ mod tests {
                 contents.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
             merged(&layer(level), kind, |_| Some(contents.clone())).map_err(|error| error.to_string())
         };
-        let gone = merged(&layer(Level::User), ConfigKind::Secret, |_| None).unwrap_err();
-        assert_eq!(gone.to_string(), "not found error: secret `v` in namespace `n` not found");
+        for (level, kind, words) in [
+            (Level::User, ConfigKind::Secret, "validation error: secret"),
+            (Level::App, ConfigKind::ConfigMap, "app config map not found error: configmap"),
+            (Level::Catalog, ConfigKind::Secret, "not found error: secret"),
+        ] {
+            let gone = merged(&layer(level), kind, |_| None).unwrap_err();
+            assert_eq!(gone.to_string(), format!("{words} `v` in namespace `n` not found"));
+        }
         let two = [("a", "{}"), ("b", "{}")];
         let text = "parsing error: expected `catalog` configmap has only one key but got 2";
         assert_eq!(with(Level::Catalog, ConfigKind::ConfigMap, &two), Err(text.into()));

@@ -22,9 +22,12 @@ use super::{
 use crate::repository::{Entry, Index, grant::CATALOG_LABEL};
 
 pub const TYPE_LABEL: &str = "application.giantswarm.io/catalog-type";
-/// A catalog of this type has more than is worth keeping: no entries are made of it.
+/// A catalog of this type has more than is worth keeping: no entries are made of its index. Those that somebody else keeps of it stay,
+/// and say nothing of what else there is.
 pub const COMMUNITY: &str = "community";
 pub const LATEST_LABEL: &str = "latest";
+/// On an AppCatalogEntry: the namespace that the chart was tested in, for whoever has none in mind. Unlike a restriction it forbids no other.
+pub const TESTED_NAMESPACE: &str = "delivery.skep.dev/tested-namespace";
 const NAME_LABEL: &str = "app.kubernetes.io/name";
 const VERSION_LABEL: &str = "app.kubernetes.io/version";
 /// As published, so that entries which are there are taken over.
@@ -194,6 +197,11 @@ fn summary(refused: &[String]) -> String {
         0 => format!("not offered as the index has it: {named}"),
         more => format!("not offered as the index has it: {named}; and {more} more"),
     }
+}
+
+/// What a catalog without an index of its own offers of a chart: the only version, made as those of an index are.
+pub fn only(catalog: &Catalog, entry: &Entry, now: Timestamp) -> AppCatalogEntry {
+    desired(catalog, &Chosen { entry, latest: true }, None, None, now)
 }
 
 /// An entry as it should be: its labels, annotations and owners are the catalog's alone, as published.

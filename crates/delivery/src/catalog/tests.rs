@@ -310,12 +310,17 @@ async fn entries_of_others_are_left_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn community_catalogs_have_no_entries_and_are_not_asked() {
+async fn community_catalogs_are_not_asked_and_what_others_offer_of_them_stays() {
     let world = World::new().await;
     world.catalog(json!({"application.giantswarm.io/catalog-type": "community"}), json!({})).await;
     world.index(TWO);
     assert_eq!(world.reconcile().await, "settled");
     assert_eq!((world.names().await.len(), world.site.asked()), (0, 0));
+    let catalog = Api::<Catalog>::namespaced(world.client.clone(), "default").get("stable").await.unwrap();
+    let version = Entry { name: "hello".into(), version: "0.9.0".into(), ..Entry::default() };
+    world.write(|plan| plan.create(&only(&catalog, &version, Timestamp::UNIX_EPOCH))).await;
+    assert_eq!(world.reconcile().await, "settled");
+    assert_eq!((world.names().await, world.site.asked()), (vec!["stable-hello-0.9.0".to_owned()], 0));
 }
 
 #[tokio::test(start_paused = true)]

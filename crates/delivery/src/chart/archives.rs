@@ -10,12 +10,10 @@ use helm::{Prepared, chart};
 use parking_lot::Mutex;
 
 use crate::{
-    app::{
-        chart::owner,
-        source::{self, Source, Way},
-    },
+    app::source::{self, Source, Way},
     controllers::Context,
     repository,
+    target::Place,
 };
 
 /// Charts that are kept for those who ask next, by about what they take.
@@ -49,9 +47,9 @@ impl One {
 
 impl Archives {
     /// The helm chart of a Chart; why not, for the status.
-    pub async fn get(&self, context: &Context, chart: &Chart) -> Result<Arc<Prepared>, String> {
+    pub async fn get(&self, context: &Context, place: &Place, chart: &Chart) -> Result<Arc<Prepared>, String> {
         let url = chart.spec.tarball_url.as_str();
-        let app = owner(chart).and_then(|key| context.caches.apps.get(&key));
+        let app = context.app_of(place, chart);
         let catalog = app.as_ref().and_then(|app| context.catalog(app));
         let failed = |why: &str| format!("pulling chart {} failed: {why}", Quoted(url));
         let access = context.access(catalog.as_deref(), url).map_err(|why| failed(&why))?;
@@ -60,7 +58,7 @@ impl Archives {
                 let access = |url: &str| context.access(Some(catalog), url);
                 let way = Way { repositories: &context.repositories, access: &access };
                 let source = Source { url: url.to_owned(), version: chart.spec.version.clone() };
-                source::digest(way, app, catalog, &source).await
+                source::digest(way, app, catalog, &source).await.map_err(|why| failed(&why))?
             }
             _ => None,
         };

@@ -3,7 +3,10 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use api::app::{Chart, ChartConfigRef, ChartRelease, ChartStatus, PLATFORM_NAMESPACE};
+use api::app::{
+    Chart, ChartConfigRef, ChartRelease, ChartStatus, ConfigKind, PLATFORM_NAMESPACE, TAKE_OWNERSHIP_ANNOTATION,
+    WAIT_ANNOTATION, flag,
+};
 use control::{Error, Key, Outcome, Reconcile, Result, bounded};
 use helm::values::{self, Table};
 use jiff::{SignedDuration, Timestamp};
@@ -12,7 +15,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams},
 };
 use parking_lot::Mutex;
@@ -50,6 +53,8 @@ pub struct Charts {
     pub context: Arc<Context>,
     /// Values by the versions of what they are in, so that a Chart that nothing has happened to reads nothing.
     known: Mutex<HashMap<Key, Known>>,
+    /// What namespaces were given last, for Charts that say so.
+    namespaces: Mutex<HashMap<Key, Namespace>>,
 }
 
 struct Known {
@@ -72,7 +77,7 @@ pub struct Seen {
 
 impl Charts {
     pub fn new(context: Arc<Context>) -> Self {
-        Self { context, known: Mutex::default() }
+        Self { context, known: Mutex::default(), namespaces: Mutex::default() }
     }
 }
 
@@ -85,6 +90,7 @@ impl Reconcile for Charts {
         let (place, targets) = (Place::of_chart(key), &self.context.targets);
         let Some(chart) = targets.chart(&place, &key.name).filter(|chart| is_ours(chart)) else {
             self.known.lock().remove(key);
+            self.namespaces.lock().remove(key);
             self.context.looks.forget(key);
             return Ok(None);
         };
@@ -100,7 +106,7 @@ impl Reconcile for Charts {
             Err(error) if error.class() == control::Class::Blocked => (Vec::new(), Some(error)),
             Err(error) => return Err(self.failed(&place, error)),
         };
-        let (values, hash) = self.values(key, &chart, &client).await?;
+        let (values, hash) = self.values(key, &place, &chart, &client).await?;
         let standing = Standing::of(&heads);
         Ok(Some(Seen { chart, place, client, engine, standing, denied, values, hash }))
     }
@@ -110,6 +116,11 @@ impl Reconcile for Charts {
     }
 
     async fn act(&self, key: &Key, seen: &Seen, decision: Decision) -> Result<Outcome> {
+        if matches!(decision, Decision::Settled | Decision::Deploy)
+            && let Some(refused) = self.namespace(key, seen).await?
+        {
+            return Ok(refused);
+        }
         match decision {
             Decision::Paused => Ok(Outcome::Settled),
             Decision::Settled => self.look(key, seen).await,
@@ -146,9 +157,20 @@ fn account(chart: &Chart, place: &Place) -> Option<(String, &'static str)> {
     })
 }
 
+/// Whether a release goes to the tenant's own namespace, which is there and not the tenant's to mark: its labels say what it may be given.
+fn is_own_namespace(chart: &Chart, place: &Place) -> bool {
+    account(chart, place).is_some_and(|(own, _)| own == chart.spec.namespace && own != PLATFORM_NAMESPACE)
+}
+
 impl Charts {
     /// The values, if what they are in has changed, and their hash.
-    async fn values(&self, key: &Key, chart: &Chart, client: &Client) -> Result<(Option<Table>, String)> {
+    async fn values(
+        &self,
+        key: &Key,
+        place: &Place,
+        chart: &Chart,
+        client: &Client,
+    ) -> Result<(Option<Table>, String)> {
         if chart.metadata.deletion_timestamp.is_some() {
             return Ok((None, String::new()));
         }
@@ -158,20 +180,22 @@ impl Charts {
         if let Some(known) = self.known.lock().get(key).filter(|known| known.versions == versions) {
             return Ok((None, known.hash.clone()));
         }
-        let table = self.read(key, chart, client).await?;
+        let table = self.read(key, place, chart, client).await?;
         let hash = hash(&table);
         self.known.lock().insert(key.clone(), Known { versions, hash: hash.clone() });
         Ok((Some(table), hash))
     }
 
-    async fn read(&self, key: &Key, chart: &Chart, client: &Client) -> Result<Table> {
+    async fn read(&self, key: &Key, place: &Place, chart: &Chart, client: &Client) -> Result<Table> {
         let config = chart.spec.config.clone().unwrap_or_default();
         let (mut plain, mut hidden) = (Table::new(), Table::new());
         let unfit = |what: String| Error::blocked("InvalidValues", what);
         if let Some(at) = &config.config_map {
             let what = format!("configmap {}/{}", at.namespace, at.name);
-            let found = bounded(key, Api::<ConfigMap>::namespaced(client.clone(), &at.namespace).get(&at.name)).await?;
+            let maps = Api::<ConfigMap>::namespaced(client.clone(), &at.namespace);
+            let found = bounded(key, maps.get_opt(&at.name)).await?;
             let found = found.map_err(|error| Error::api("get", &what, error))?;
+            let found = self.written(place, chart, ConfigKind::ConfigMap, at, found)?;
             for text in found.data.unwrap_or_default().values() {
                 let read = values::read(text).map_err(|error| unfit(format!("{what}: {error}")))?;
                 values::overlay(&mut plain, read);
@@ -179,8 +203,10 @@ impl Charts {
         }
         if let Some(at) = &config.secret {
             let what = format!("secret {}/{}", at.namespace, at.name);
-            let found = bounded(key, Api::<Secret>::namespaced(client.clone(), &at.namespace).get(&at.name)).await?;
-            let data = found.map_err(|error| Error::api("get", &what, error))?.data.unwrap_or_default();
+            let secrets = Api::<Secret>::namespaced(client.clone(), &at.namespace);
+            let found = bounded(key, secrets.get_opt(&at.name)).await?;
+            let found = found.map_err(|error| Error::api("get", &what, error))?;
+            let data = self.written(place, chart, ConfigKind::Secret, at, found)?.data.unwrap_or_default();
             if data.len() != 1 {
                 return Err(unfit(format!("{what} has {} keys, and values are in one", data.len())));
             }
@@ -193,6 +219,70 @@ impl Charts {
         Ok(merged(plain, hidden))
     }
 
+    /// The object with values, if it is the one that was written. One of an App that is gone or another by now is written again.
+    fn written<K: Resource<DynamicType = ()>>(
+        &self,
+        place: &Place,
+        chart: &Chart,
+        kind: ConfigKind,
+        at: &ChartConfigRef,
+        found: Option<K>,
+    ) -> Result<K> {
+        let app = self.context.app_of(place, chart).map(|app| Key::of(&*app));
+        let is_other =
+            |found: &K| app.is_some() && found.meta().resource_version.as_ref() != Some(&at.resource_version);
+        match found {
+            Some(found) if !is_other(&found) => Ok(found),
+            found => {
+                if let Some(app) = app {
+                    self.context.targets.rewrite(place, kind, &at.name, app);
+                }
+                let what = found.map_or("is gone", |_| "is not as it was written");
+                Err(Error::Retry(format!("{} {}/{} with values {what}", K::kind(&()), at.namespace, at.name)))
+            }
+        }
+    }
+
+    /// Has values written again that somebody has changed or removed since.
+    pub(super) async fn keep_values(&self, key: &Key, seen: &Seen) -> Result<()> {
+        let Seen { chart, place, client, .. } = seen;
+        let config = chart.spec.config.clone().unwrap_or_default();
+        if let Some(at) = &config.config_map {
+            let maps = Api::<ConfigMap>::namespaced(client.clone(), &at.namespace);
+            let found = bounded(key, maps.get_metadata_opt(&at.name)).await?;
+            let found = found.map_err(|error| Error::api("get", format!("configmap {}", at.name), error))?;
+            self.written(place, chart, ConfigKind::ConfigMap, at, found)?;
+        }
+        if let Some(at) = &config.secret {
+            let secrets = Api::<Secret>::namespaced(client.clone(), &at.namespace);
+            let found = bounded(key, secrets.get_metadata_opt(&at.name)).await?;
+            let found = found.map_err(|error| Error::api("get", format!("secret {}", at.name), error))?;
+            self.written(place, chart, ConfigKind::Secret, at, found)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the namespace of a release that is there what its Chart says now. A first revision does so itself.
+    async fn namespace(&self, key: &Key, seen: &Seen) -> Result<Option<Outcome>> {
+        let spec = &seen.chart.spec;
+        let is_tenants = is_own_namespace(&seen.chart, &seen.place);
+        if spec.namespace_config.is_none() || seen.standing.revision == 0 || seen.denied.is_some() || is_tenants {
+            return Ok(None);
+        }
+        let wanted = namespace(&seen.chart);
+        if self.namespaces.lock().get(key) == Some(&wanted) {
+            return Ok(None);
+        }
+        match seen.engine.ensure_namespace(&spec.namespace, &wanted).await {
+            Ok(_) => {
+                self.namespaces.lock().insert(key.clone(), wanted);
+                Ok(None)
+            }
+            Err(error) if error.class() == control::Class::Retry => Err(self.failed(&seen.place, error)),
+            Err(error) => self.refuse(key, seen, &error).await.map(Some),
+        }
+    }
+
     async fn deploy(&self, key: &Key, seen: &Seen) -> Result<Outcome> {
         if let Some(error) = &seen.denied {
             return self.refuse(key, seen, error).await;
@@ -201,9 +291,9 @@ impl Charts {
         self.hold(key, seen).await?;
         let table = match &seen.values {
             Some(table) => table.clone(),
-            None => self.read(key, chart, &seen.client).await?,
+            None => self.read(key, &seen.place, chart, &seen.client).await?,
         };
-        let archive = match self.context.charts.get(&self.context, chart).await {
+        let archive = match self.context.charts.get(&self.context, &seen.place, chart).await {
             Ok(archive) => archive,
             Err(reason) => {
                 self.say(key, seen, PULL_FAILED, reason.clone()).await?;
@@ -214,7 +304,10 @@ impl Charts {
         let two_steps = archive.chart().metadata.annotations.contains_key(TWO_STEPS)
             && !chart.annotations().contains_key(CHECKSUM)
             && seen.standing.revision <= 2;
-        let options = options(chart, is_new);
+        let mut options = options(chart, is_new);
+        if is_own_namespace(chart, &seen.place) {
+            options.namespace = None;
+        }
         let token = seen.standing.token();
         let request = Request {
             name: &spec.name,
@@ -292,7 +385,9 @@ impl Charts {
             if is_first {
                 seen.engine.uninstall(name, namespace, &options(chart, true)).await.map_err(failed)?;
             } else {
-                seen.engine.rollback(name, namespace, None, &options(chart, false), &next).await.map_err(failed)?;
+                let timeout = chart.spec.rollback.as_ref().and_then(|rollback| rollback.timeout.as_deref());
+                let options = Options { timeout_s: seconds(timeout), ..options(chart, false) };
+                seen.engine.rollback(name, namespace, None, &options, &next).await.map_err(failed)?;
             }
             return Ok(Outcome::Waiting { on: "the release to be as it was".to_owned(), after: LOOK_MIN });
         }
@@ -473,16 +568,26 @@ fn options(chart: &Chart, is_new: bool) -> Options {
     let spec = &chart.spec;
     let install = spec.install.as_ref().and_then(|options| options.timeout.as_deref());
     let upgrade = spec.upgrade.as_ref().and_then(|options| options.timeout.as_deref());
-    let wanted = spec.namespace_config.clone().unwrap_or_default();
-    let mut labels = wanted.labels.unwrap_or_default();
-    labels.insert(api::app::MANAGED_BY_LABEL.to_owned(), MANAGER.to_owned());
+    // What was written past admission counts for nothing.
+    let is_up = |name| flag(chart.annotations(), name).unwrap_or_default();
     Options {
         install: true,
+        wait: is_up(WAIT_ANNOTATION),
+        wait_for_jobs: is_up(WAIT_ANNOTATION),
+        take_ownership: is_up(TAKE_OWNERSHIP_ANNOTATION),
         timeout_s: seconds(if is_new { install } else { upgrade }),
         skip_crds: spec.install.as_ref().and_then(|options| options.skip_crds).unwrap_or_default(),
-        namespace: Some(Namespace { labels, annotations: wanted.annotations.unwrap_or_default() }),
+        namespace: Some(namespace(chart)),
         ..Options::default()
     }
+}
+
+/// What the namespace of a release is to have.
+fn namespace(chart: &Chart) -> Namespace {
+    let wanted = chart.spec.namespace_config.clone().unwrap_or_default();
+    let mut labels = wanted.labels.unwrap_or_default();
+    labels.insert(api::app::MANAGED_BY_LABEL.to_owned(), MANAGER.to_owned());
+    Namespace { labels, annotations: wanted.annotations.unwrap_or_default() }
 }
 
 /// What a Chart says of its release.

@@ -36,6 +36,8 @@ pub struct Standing {
     pub failures: usize,
     /// The newest that failed.
     failed: Option<i64>,
+    /// When the newest was written last.
+    modified: Option<Timestamp>,
 }
 
 impl Standing {
@@ -47,6 +49,7 @@ impl Standing {
             status: last.map(|last| last.status),
             failures: heads.iter().rev().take_while(|head| head.status == Status::Failed).count(),
             failed: heads.iter().rev().find(|head| head.status == Status::Failed).map(|head| head.version),
+            modified: last.and_then(|last| last.modified),
         }
     }
 
@@ -90,10 +93,10 @@ pub fn decide(chart: &Chart, standing: &Standing, hash: &str, now: Timestamp) ->
     match standing.status {
         Some(Status::Deployed) if is_of_this && status.release.status == Status::Deployed.text() => Decision::Settled,
         Some(Status::Failed) if is_of_this => {
-            let since = status
-                .release
-                .last_deployed
-                .map_or(Duration::MAX, |at| Duration::try_from(now.duration_since(at.0)).unwrap_or_default());
+            // What took long before it failed has not waited by that.
+            let ended = status.release.last_deployed.map(|at| at.0).max(standing.modified);
+            let since =
+                ended.map_or(Duration::MAX, |at| Duration::try_from(now.duration_since(at)).unwrap_or_default());
             match pause(standing.failures).checked_sub(since) {
                 Some(left) if !left.is_zero() => Decision::Later(left),
                 _ => Decision::Deploy,
@@ -155,7 +158,7 @@ mod tests {
     use super::*;
 
     fn head(version: i64, status: Status) -> Head {
-        Head { name: "hello".into(), namespace: "web".into(), version, status }
+        Head { name: "hello".into(), namespace: "web".into(), version, status, modified: None }
     }
 
     fn chart(status: &Json, annotations: &Json) -> Chart {
@@ -203,6 +206,10 @@ mod tests {
         assert_eq!(decided(&failed, &heads(5), "h", NOON), Decision::Later(Duration::from_secs(600)));
         assert_eq!(decided(&failed, &heads(1), "h", "2026-03-01T12:00:30Z"), Decision::Deploy);
         assert_eq!(decided(&failed, &heads(5), "other", NOON), Decision::Deploy);
+        let mut slow = heads(1);
+        slow[0].modified = "2026-03-01T12:05:00Z".parse().ok();
+        let after = decided(&failed, &slow, "h", "2026-03-01T12:05:10Z");
+        assert_eq!(after, Decision::Later(Duration::from_secs(20)), "five minutes of trying are no pause");
     }
 
     #[test]

@@ -231,6 +231,7 @@ impl Charts {
             }
         };
         let app = app.and_then(|app| self.context.caches.apps.get(&app));
+        self.keep_values(key, seen).await?;
         if mode == Drift::Ignore || app.is_some_and(|app| is_left_alone(&app, now)) {
             looks.with(key, Known::settle);
         } else {

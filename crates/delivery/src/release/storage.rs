@@ -40,6 +40,8 @@ pub struct Head {
     pub namespace: String,
     pub version: i64,
     pub status: Status,
+    /// When it was written last, after it had been made.
+    pub modified: Option<Timestamp>,
 }
 
 /// A revision as it is stored.
@@ -182,6 +184,7 @@ fn head(from: &ObjectMeta, namespace: &str) -> Option<Head> {
         namespace: namespace.to_owned(),
         version: labels.get("version")?.parse().ok()?,
         status: Status::of(labels.get("status")?),
+        modified: labels.get("modifiedAt").and_then(|at| Timestamp::from_second(at.parse().ok()?).ok()),
     })
 }
 

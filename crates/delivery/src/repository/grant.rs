@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use serde::Deserialize;
 use transport::Transport;
 
-use super::{Access, Credentials, error::of_json, oci, signature};
+use super::{Access, Credentials, error::of_json, oci, signature, wire};
 
 /// On the Secret: the name of the Catalog that it is for. Without it a Secret is for none, whatever its name is.
 pub const CATALOG_LABEL: &str = "application.giantswarm.io/catalog";
@@ -26,7 +26,9 @@ pub fn secret_name(catalog: &str) -> String {
     format!("{catalog}-credentials")
 }
 
-/// How a repository of a catalog is reached: `url` is the repository's. `secret` is the one of [`secret_name`], if there is one.
+/// How an address is reached for a catalog: that of one of its repositories, or of what is fetched from there. What the Secret says for
+/// all of it is said to the hosts of the catalog's repositories alone: an index, or whoever writes a Chart, may name any other.
+/// `secret` is the one of [`secret_name`], if there is one.
 ///
 /// # Errors
 /// What of the Secret cannot be used: nothing is fetched with half of what was meant.
@@ -69,16 +71,29 @@ pub fn access(
     if access.keys.len() > KEYS_MAX {
         return Err(wrong(format!("there are {} public keys, and at most {KEYS_MAX} are taken", access.keys.len())));
     }
-    access.credentials = credentials(&texts, url).map_err(wrong)?;
+    access.credentials = credentials(&texts, url, is_of(catalog, url)).map_err(wrong)?;
     Ok(access)
 }
 
-fn credentials(texts: &BTreeMap<&str, &str>, url: &str) -> Result<Option<Credentials>, String> {
+/// Whether an address is at the host of one of the catalog's repositories.
+fn is_of(catalog: &Catalog, url: &str) -> bool {
+    // Of a registry, host and port count; nothing is asked yet.
+    let place = |url: &str| wire::address(&url.replacen(oci::SCHEME, "https://", 1)).ok();
+    let is_there = |repository: &str| {
+        let same = place(repository).zip(place(url)).is_some_and(|(home, at)| wire::is_same_place(&home, &at));
+        same && is_registry(repository) == is_registry(url)
+    };
+    let repositories = catalog.spec.repositories.iter().map(|repository| repository.url.as_str());
+    repositories.chain([catalog.spec.storage.url.as_str()]).any(is_there)
+}
+
+/// `own`: whether the address is the catalog's own, or one that is told only what was meant for its host by name.
+fn credentials(texts: &BTreeMap<&str, &str>, url: &str, own: bool) -> Result<Option<Credentials>, String> {
     let text = |key: &str| texts.get(key).map(|text| text.trim_end_matches('\n').to_owned());
     let found = match (text("username"), text("password"), text("token"), texts.get(DOCKER)) {
         (None, None, None, None) => None,
-        (Some(user), Some(password), None, None) => Some(Credentials::Basic { user, password }),
-        (None, None, Some(token), None) => Some(Credentials::Bearer(token)),
+        (Some(user), Some(password), None, None) => Some(Credentials::Basic { user, password }).filter(|_| own),
+        (None, None, Some(token), None) => Some(Credentials::Bearer(token)).filter(|_| own),
         (None, None, None, Some(file)) => docker(file, url)?,
         _ => return Err("expected username and password, or token, or .dockerconfigjson, and one of them".to_owned()),
     };
@@ -138,6 +153,7 @@ pub fn is_registry(url: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use api::app::Repository;
     use k8s_openapi::ByteString;
     use transport::Local;
 
@@ -148,6 +164,10 @@ mod tests {
     fn of(data: &[(&str, &str)], label: &str, url: &str) -> Result<Access, String> {
         let mut catalog = Catalog::default();
         catalog.metadata.name = Some("stable".into());
+        for url in ["https://charts.test/stable", "oci://r.test/charts", "oci://t.test:5000"] {
+            catalog.spec.repositories.push(Repository { type_: "helm".into(), url: url.into() });
+        }
+        catalog.spec.storage.url = "https://stored.test/charts".into();
         let mut secret = Secret::default();
         secret.metadata.labels = Some([(CATALOG_LABEL.to_owned(), label.to_owned())].into());
         secret.data =
@@ -169,6 +189,32 @@ mod tests {
             (None, 0),
             "a secret that is not labelled for it is none of its"
         );
+    }
+
+    #[test]
+    fn credentials_are_told_to_the_hosts_of_the_catalogs_repositories_alone() {
+        let told = |url: &str| of(&[("token", "t")], "stable", url).unwrap().credentials.is_some();
+        for own in [
+            "https://charts.test/stable/hello-1.0.0.tgz",
+            "https://charts.test/elsewhere.tgz",
+            "oci://r.test/charts/hello:1.0.0",
+            "oci://t.test:5000/hello:1.0.0",
+            "https://stored.test/charts/index.yaml",
+        ] {
+            assert!(told(own), "{own}");
+        }
+        for other in [
+            "https://other.test/hello-1.0.0.tgz",
+            "https://charts.test:8443/hello-1.0.0.tgz",
+            "http://charts.test/hello-1.0.0.tgz",
+            "https://charts.test.other.test/hello.tgz",
+            "https://r.test/charts/hello-1.0.0.tgz",
+            "oci://t.test/hello:1.0.0",
+            "oci://charts.test/hello:1.0.0",
+            "no address",
+        ] {
+            assert!(!told(other), "{other}");
+        }
     }
 
     #[test]

@@ -77,6 +77,21 @@ async fn the_same_request_is_carried_out_once_and_another_token_makes_it_another
 }
 
 #[tokio::test]
+async fn a_library_is_refused_in_helms_words_and_leaves_no_release() {
+    let world = World::new().await;
+    let library = "apiVersion: v2\nname: shop\nversion: 1.2.3\ntype: library\n";
+    let wish = Wish::new(chart_with(&[("map", MAP)], &[("Chart.yaml", library)]), "blue");
+    let refused = wish.install(&world).await.unwrap_err();
+    assert_eq!(refused.to_string(), "library charts are not installable");
+    assert_eq!(world.history("shop").await, [""; 0]);
+    // Nor does one take the place of an application.
+    done(Wish::new(chart(&[("map", MAP)]), "blue").install(&world).await);
+    assert_eq!(wish.upgrade(&world).await.unwrap_err().to_string(), "library charts are not installable");
+    assert_eq!(world.history("shop").await, ["1 deployed"]);
+    assert!(world.config_map("shop").await.is_some());
+}
+
+#[tokio::test]
 async fn names_are_used_once_and_what_is_not_there_is_not_upgraded() {
     let world = World::new().await;
     let told = Wish::new(chart(&[("map", MAP)]), "blue").upgrade(&world).await.unwrap_err().to_string();

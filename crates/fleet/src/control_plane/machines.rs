@@ -20,7 +20,7 @@ use super::{
     remediation::{self, Decision},
     rollout,
 };
-use crate::{machine_set, owner};
+use crate::{machine_set, propagation};
 
 /// Condition of a machine, and the static pod that it speaks of (kubeadm names them `<component>-<node>`).
 const COMPONENTS: [(&str, &str); 4] = [
@@ -104,14 +104,12 @@ pub fn updated(seen: &Seen, decision: Option<&Decision>, now: &Time) -> Vec<Mach
     let update = |machine: &Arc<Machine>| {
         let mut after = machine.as_ref().clone();
         let goes = machine.metadata.deletion_timestamp.is_some();
+        // One that goes gets them too: a drain that does not end is freed by a shorter time for it.
+        after.spec.deletion = MachineDeletion::completed(template.spec.deletion.as_ref());
+        after.spec.taints = template.spec.taints.clone();
         if !goes {
-            if let Some(meta) = &template.metadata {
-                owner::extend(&mut after.metadata.labels, &meta.labels);
-                owner::extend(&mut after.metadata.annotations, &meta.annotations);
-            }
-            after.spec.deletion = MachineDeletion::completed(template.spec.deletion.as_ref());
+            propagation::carry(&mut after.metadata, template.metadata.as_ref());
             after.spec.readiness_gates = gates(&seen.control_plane);
-            after.spec.taints = template.spec.taints.clone();
         }
         let generation = machine.metadata.generation;
         let mut statements: Vec<Statement> =

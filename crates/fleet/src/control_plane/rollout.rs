@@ -25,7 +25,7 @@ use super::{
 use crate::{
     machine_set::{clone, renamed},
     naming::{self, MACHINE_NAME_MAX},
-    owner,
+    owner, propagation,
 };
 
 /// Some machine is not as it is declared, and the API is there to be told.
@@ -193,7 +193,7 @@ fn create(seen: &Seen, cluster: &Cluster, name: &str, now: &Time, plan: &mut Con
     let namespace = control_plane.metadata.namespace.clone().unwrap_or_default();
     let own = control_plane.metadata.name.clone().unwrap_or_default();
     let meta = control_plane.spec.machine_template.metadata.clone().unwrap_or_default();
-    let mut labels: BTreeMap<String, String> = meta.labels;
+    let mut labels: BTreeMap<String, String> = meta.labels.clone();
     labels.insert(names::CLUSTER_LABEL.into(), cluster.metadata.name.clone().unwrap_or_default());
     labels.insert(names::CONTROL_PLANE_LABEL.into(), String::new());
     labels.insert(names::CONTROL_PLANE_NAME_LABEL.into(), own);
@@ -227,7 +227,7 @@ fn create(seen: &Seen, cluster: &Cluster, name: &str, now: &Time, plan: &mut Con
         let body = clone(template, name, &namespace, &labels, &maker);
         plan.create_external(&resource, control::Key::new(namespace.as_str(), name), body);
     }
-    let mut annotations = meta.annotations;
+    let mut annotations = meta.annotations.clone();
     annotations.insert(deletion::CLEANUP_HOOK.into(), String::new());
     if let Some(record) = remediation::in_progress(seen) {
         annotations.insert(remediation::FOR.into(), record.text());
@@ -235,16 +235,18 @@ fn create(seen: &Seen, cluster: &Cluster, name: &str, now: &Time, plan: &mut Con
     let configuration = serde_json::to_string(&spec.cluster_configuration).unwrap_or_default();
     annotations.insert(names::KUBEADM_CLUSTER_CONFIGURATION_ANNOTATION.into(), configuration);
     let machine = &control_plane.spec.machine_template.spec;
+    let mut metadata = ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some(namespace),
+        labels: Some(labels),
+        annotations: Some(annotations),
+        owner_references: Some(vec![owner::reference(control_plane, true)]),
+        finalizers: Some(vec![names::MACHINE_FINALIZER.to_owned()]),
+        ..ObjectMeta::default()
+    };
+    propagation::note(&mut metadata, &meta);
     plan.create(&Machine {
-        metadata: ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: Some(namespace),
-            labels: Some(labels),
-            annotations: Some(annotations),
-            owner_references: Some(vec![owner::reference(control_plane, true)]),
-            finalizers: Some(vec![names::MACHINE_FINALIZER.to_owned()]),
-            ..ObjectMeta::default()
-        },
+        metadata,
         spec: MachineSpec {
             cluster_name: cluster.metadata.name.clone().unwrap_or_default(),
             bootstrap: Bootstrap {

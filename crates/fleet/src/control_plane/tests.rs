@@ -393,6 +393,26 @@ fn machines_are_ready_when_what_runs_on_them_is_and_those_that_are_there_are_tol
 }
 
 #[test]
+fn what_a_deletion_takes_is_carried_to_a_machine_that_goes_and_its_gates_and_labels_are_not() {
+    let mut seen = running(2);
+    Arc::make_mut(&mut seen.machines[0]).metadata.deletion_timestamp = Some(now());
+    let template = &mut spec(&mut seen).machine_template;
+    template.metadata = Some(TemplateMeta { labels: [("a".to_owned(), "b".to_owned())].into(), ..Default::default() });
+    template.spec.deletion.get_or_insert_default().node_drain_timeout_seconds = Some(1);
+    template.spec.readiness_gates = vec![Gate { condition_type: "Mine".into(), polarity: None }];
+    let before = seen.machines[0].clone();
+    let [goes, stays] = &machines::updated(&seen, None, &now())[..] else { panic!("two machines") };
+    for machine in [goes, stays] {
+        assert_eq!(machine.spec.deletion.as_ref().unwrap().node_drain_timeout_seconds, Some(1));
+    }
+    assert_eq!((&goes.metadata, &goes.spec.readiness_gates), (&before.metadata, &before.spec.readiness_gates));
+    assert_eq!(owner::label_of(&stays.metadata, "a"), Some("b"));
+    seen.machines[1] = Arc::new(stays.clone());
+    spec(&mut seen).machine_template.metadata = None;
+    assert_eq!(owner::label_of(&machines::updated(&seen, None, &now())[1].metadata, "a"), None);
+}
+
+#[test]
 fn a_machine_is_made_without_the_words_that_the_control_plane_does_not_say() {
     let mut seen = seen(1);
     spec(&mut seen).kubeadm_config_spec = None;

@@ -1,9 +1,9 @@
 //! The machine's node: found by its provider ID, labelled, freed of its first taint, drained, deleted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
-    machine::{Machine, NodeInfo, NodeRef, NodeSwap, TaintPropagation},
+    machine::{Machine, MachineTaint, NodeInfo, NodeRef, NodeSwap, TaintPropagation},
     names,
 };
 use control::{Error, Key, Outcome, Result, bounded};
@@ -22,6 +22,8 @@ use crate::{owner, workload::Workloads};
 const SYNCED_PREFIX: &str = "node-role.kubernetes.io";
 const SYNCED_DOMAINS: [&str; 2] = ["node-restriction.kubernetes.io", "node.cluster.x-k8s.io"];
 const LABELS_FROM_MACHINE: &str = "cluster.x-k8s.io/labels-from-machine";
+/// Taints that go with their machine's word, each `key:effect`; there since the node was first brought in line.
+const TAINTS_FROM_MACHINE: &str = "cluster.x-k8s.io/taints-from-machine";
 
 /// A change in the workload cluster.
 #[derive(Debug)]
@@ -84,6 +86,7 @@ fn metadata(machine: &Machine, node: &Node, outdated: bool) -> Option<serde_json
         (LABELS_FROM_MACHINE, wanted.keys().copied().collect::<Vec<_>>().join(",")),
     ]
     .into_iter()
+    .chain(taint_record(machine, node).map(|record| (TAINTS_FROM_MACHINE, record)))
     .filter(|(key, value)| owner::annotation_of(meta, key) != Some(value.as_str()))
     .collect();
     let taints = taints(machine, node, outdated);
@@ -105,26 +108,65 @@ fn is_synced(key: &str) -> bool {
         || SYNCED_DOMAINS.iter().any(|synced| domain == *synced || domain.ends_with(&format!(".{synced}")))
 }
 
-/// The node's taints without the one that it registered with, with those that the machine declares, and with the one of
-/// outdated revisions as long as it is of one.
+/// As the record names it.
+fn mark(key: &str, effect: &str) -> String {
+    format!("{key}:{effect}")
+}
+
+fn effect(taint: &MachineTaint) -> String {
+    format!("{:?}", taint.effect)
+}
+
+/// The marks of those taints of the machine that are propagated so.
+fn marks(machine: &Machine, propagation: TaintPropagation) -> BTreeSet<String> {
+    let taints = machine.spec.taints.iter().filter(|taint| taint.propagation == propagation);
+    taints.map(|taint| mark(&taint.key, &effect(taint))).collect()
+}
+
+/// Whether the node was brought in line before. One of a manager that keeps no record of taints has that of labels.
+fn is_initialized(node: &Node) -> bool {
+    let has = |key: &str| owner::annotation_of(&node.metadata, key).is_some();
+    has(TAINTS_FROM_MACHINE) || (has(LABELS_FROM_MACHINE) && !has_first_taint(node))
+}
+
+fn has_first_taint(node: &Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    taints.iter().any(|taint| taint.key == names::UNINITIALIZED_TAINT)
+}
+
+/// What the node is to say of the taints that are its machine's; `None` where it says nothing and nothing is to be said.
+fn taint_record(machine: &Machine, node: &Node) -> Option<String> {
+    let owned = marks(machine, TaintPropagation::Always);
+    let silent = is_initialized(node) && owner::annotation_of(&node.metadata, TAINTS_FROM_MACHINE).is_none();
+    (!owned.is_empty() || !silent).then(|| owned.into_iter().collect::<Vec<_>>().join(","))
+}
+
+/// The node's taints without the one that it registered with and those that the machine declares no more, with those that it
+/// declares, and with the one of outdated revisions as long as it is of one.
 fn taints(machine: &Machine, node: &Node, outdated: bool) -> Option<Vec<Taint>> {
     let old = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
-    let first = old.iter().any(|taint| taint.key == names::UNINITIALIZED_TAINT);
     let mut new: Vec<Taint> = old.iter().filter(|taint| taint.key != names::UNINITIALIZED_TAINT).cloned().collect();
+    let record = owner::annotation_of(&node.metadata, TAINTS_FROM_MACHINE).unwrap_or_default();
+    let earlier: BTreeSet<&str> = record.split(',').collect();
+    let [always, start] = [TaintPropagation::Always, TaintPropagation::OnInitialization].map(|of| marks(machine, of));
+    new.retain(|taint| {
+        let mark = mark(&taint.key, &taint.effect);
+        !earlier.contains(mark.as_str()) || always.contains(&mark) || start.contains(&mark)
+    });
     for taint in &machine.spec.taints {
-        // Those for the start are set together with the removal of the first taint, and never again.
-        if taint.propagation == TaintPropagation::OnInitialization && !first {
+        // Those for the start are set once: whoever takes them away then is not contradicted.
+        if taint.propagation == TaintPropagation::OnInitialization && is_initialized(node) {
             continue;
         }
-        let effect = format!("{:?}", taint.effect);
+        let effect = effect(taint);
         let same = |other: &&mut Taint| other.key == taint.key && other.effect == effect;
         match new.iter_mut().find(same) {
             Some(other) => other.value = taint.value.clone(),
             None => new.push(Taint { effect, key: taint.key.clone(), time_added: None, value: taint.value.clone() }),
         }
     }
-    let marks = |taint: &Taint| taint.key == names::OUTDATED_TAINT && taint.effect == "PreferNoSchedule";
-    match new.iter().position(marks) {
+    let tells = |taint: &Taint| taint.key == names::OUTDATED_TAINT && taint.effect == "PreferNoSchedule";
+    match new.iter().position(tells) {
         Some(at) if !outdated => drop(new.remove(at)),
         None if outdated => new.push(Taint {
             effect: "PreferNoSchedule".to_owned(),

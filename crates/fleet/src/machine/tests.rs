@@ -108,6 +108,94 @@ fn a_node_of_an_earlier_revision_carries_the_taint_until_its_revision_is_the_new
     assert_eq!(taint(&seen), Some(json!([])));
 }
 
+/// The node's taints, `key=value:effect`, and the record of those of the machine, once what is planned has been done.
+fn taints(seen: &mut Seen) -> (String, Option<String>) {
+    let patch = plan(seen, &now()).remote.into_iter().find_map(|remote| match remote {
+        Remote::Patch { patch, .. } => Some(patch),
+        _ => None,
+    });
+    let node = Arc::make_mut(seen.node.as_mut().unwrap());
+    for (key, value) in patch.iter().flat_map(|patch| patch["metadata"]["annotations"].as_object().unwrap()) {
+        owner::annotate(&mut node.metadata, key, value.as_str().unwrap());
+    }
+    if let Some(taints) = patch.as_ref().and_then(|patch| patch.pointer("/spec/taints")) {
+        node.spec.get_or_insert_default().taints = serde_json::from_value(taints.clone()).unwrap();
+    }
+    let found = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+    let told = found.iter().map(|taint| {
+        let value = taint.value.as_ref().map(|value| format!("={value}")).unwrap_or_default();
+        format!("{}{value}:{}", taint.key, taint.effect)
+    });
+    let record = owner::annotation_of(&node.metadata, "cluster.x-k8s.io/taints-from-machine").map(str::to_owned);
+    (told.collect::<Vec<_>>().join(" "), record)
+}
+
+fn declare(seen: &mut Seen, taints: serde_json::Value) {
+    Arc::make_mut(&mut seen.machine).spec.taints = serde_json::from_value(taints).unwrap();
+}
+
+fn registered(taints: serde_json::Value) -> Arc<Node> {
+    let node = json!({"metadata": {"name": "n"}, "spec": {"taints": taints}});
+    Arc::new(serde_json::from_value(node).unwrap())
+}
+
+#[test]
+fn a_taint_that_leaves_the_machine_leaves_the_node_and_those_of_others_stay() {
+    let mut seen = seen(None);
+    seen.node = Some(registered(json!([{"key": "theirs", "effect": "NoSchedule"}])));
+    let always =
+        |key: &str, value: &str| json!({"key": key, "value": value, "effect": "NoSchedule", "propagation": "Always"});
+    declare(&mut seen, json!([always("b", "1"), always("a", "1")]));
+    let record = |text: &str| Some(text.to_owned());
+    let both = "theirs:NoSchedule b=1:NoSchedule a=1:NoSchedule";
+    assert_eq!(taints(&mut seen), (both.into(), record("a:NoSchedule,b:NoSchedule")));
+    assert!(plan(&seen, &now()).remote.is_empty(), "settled");
+    declare(&mut seen, json!([always("b", "2")]));
+    assert_eq!(taints(&mut seen), ("theirs:NoSchedule b=2:NoSchedule".into(), record("b:NoSchedule")));
+    let node = Arc::make_mut(seen.node.as_mut().unwrap());
+    node.spec.as_mut().unwrap().taints.as_mut().unwrap().remove(1);
+    assert_eq!(taints(&mut seen).0, "theirs:NoSchedule b=2:NoSchedule", "it comes back");
+    declare(&mut seen, json!([]));
+    assert_eq!(taints(&mut seen), ("theirs:NoSchedule".into(), record("")));
+    assert!(plan(&seen, &now()).remote.is_empty(), "settled");
+}
+
+#[test]
+fn a_taint_for_the_start_is_set_once_with_or_without_a_first_taint_and_is_nobodys_then() {
+    let first = json!([{"key": names::UNINITIALIZED_TAINT, "effect": "NoSchedule"}]);
+    let start = json!([{"key": "a", "effect": "NoExecute", "propagation": "OnInitialization"}]);
+    for at_first in [first, json!([])] {
+        let mut seen = seen(None);
+        seen.node = Some(registered(at_first));
+        declare(&mut seen, start.clone());
+        assert_eq!(taints(&mut seen), ("a:NoExecute".into(), Some(String::new())));
+        declare(&mut seen, json!([]));
+        assert_eq!(taints(&mut seen).0, "a:NoExecute", "it stays when the machine says it no more");
+        declare(&mut seen, start.clone());
+        Arc::make_mut(seen.node.as_mut().unwrap()).spec = None;
+        assert_eq!(taints(&mut seen).0, "", "and does not come back");
+    }
+    let mut seen = seen(None);
+    seen.node = Some(registered(json!([])));
+    let always = json!([{"key": "a", "effect": "NoExecute", "propagation": "Always"}]);
+    declare(&mut seen, always);
+    taints(&mut seen);
+    declare(&mut seen, start);
+    assert_eq!(taints(&mut seen), ("a:NoExecute".into(), Some(String::new())), "one that was for always stays");
+}
+
+#[test]
+fn a_node_that_was_in_line_before_taints_were_noted_is_not_written_for_that() {
+    let mut seen = seen(None);
+    seen.node = Some(registered(json!([])));
+    taints(&mut seen);
+    let node = Arc::make_mut(seen.node.as_mut().unwrap());
+    node.metadata.annotations.as_mut().unwrap().remove("cluster.x-k8s.io/taints-from-machine");
+    assert!(plan(&seen, &now()).remote.is_empty());
+    declare(&mut seen, json!([{"key": "a", "effect": "NoExecute", "propagation": "OnInitialization"}]));
+    assert!(plan(&seen, &now()).remote.is_empty(), "its start is over");
+}
+
 #[test]
 fn an_update_ends_with_the_machines_own_mark_and_then_with_those_of_its_parts() {
     let mut seen = seen(None);

@@ -1,10 +1,11 @@
 //! Rollouts, step by step: plans are carried out on sets and machines in memory.
 
+mod paused;
 mod updates;
 
 use api::{
     condition::{self, Statement},
-    machine::{MachineDeploymentSpec, MachineSetStatus, MachineSpec, MachineStatus, NodeRef, Rollout, RolloutStrategy},
+    machine::{MachineDeploymentSpec, MachineSetStatus, MachineSpec, MachineStatus, NodeRef, Rollout},
 };
 use control::Step;
 use jiff::SignedDuration;
@@ -341,10 +342,6 @@ impl World {
     fn text(&self) -> String {
         self.text.join("\n")
     }
-
-    fn steps(&self) -> usize {
-        self.plan().steps.len()
-    }
 }
 
 /// The story of a rollout from v1 to v2.
@@ -628,29 +625,6 @@ a 2/2"
 }
 
 #[test]
-fn a_paused_deployment_does_not_move_and_a_paused_cluster_also_keeps_one_that_is_deleted() {
-    let mut world = World::new(2, rolling(count(1), count(0)));
-    world.deployment.spec.paused = Some(true);
-    world.strict = false;
-    world.release("v2");
-    world.scale(4);
-    for _ in 0..3 {
-        world.step();
-        world.sets_act();
-    }
-    assert_eq!((world.sets.len(), world.units.len(), world.steps()), (1, 2, 0));
-    let mut seen = world.seen();
-    let mut deployment = world.deployment.clone();
-    deployment.metadata.deletion_timestamp = Some(Time(world.now));
-    seen.deployment = Arc::new(deployment);
-    let deleted = |seen: &Seen| super::plan(seen, &Time(world.now)).to_string().contains("delete MachineSet");
-    assert!(deleted(&seen), "its own pause does not hold a deletion");
-    let spec = api::cluster::ClusterSpec { paused: Some(true), ..Default::default() };
-    seen.cluster = Some(Arc::new(Cluster::new("demo", spec)));
-    assert!(!deleted(&seen));
-}
-
-#[test]
 fn rollout_after_waits_for_its_time_and_then_replaces_all_machines_once() {
     let mut world = World::new(2, rolling(count(1), count(0)));
     let due = world.now + SignedDuration::from_secs(90);
@@ -690,6 +664,60 @@ fn a_settled_deployment_is_not_written_and_what_changes_in_place_makes_no_machin
     let template = &world.sets[0].spec.template;
     assert_eq!(template.metadata.as_ref().unwrap().labels["tier"], "web");
     assert_eq!(template.spec.min_ready_seconds, Some(7));
+}
+
+#[test]
+fn what_changes_in_place_reaches_the_sets_that_are_rolled_out() {
+    let mut world = World::new(2, rolling(count(1), count(0)));
+    world.release("v2");
+    world.step();
+    assert_eq!(world.sets.len(), 2);
+    let template = &mut world.deployment.spec.template;
+    template.metadata.get_or_insert_default().labels.insert("tier".into(), "web".into());
+    template.spec.deletion.get_or_insert_default().node_drain_timeout_seconds = Some(1);
+    world.step();
+    for set in &world.sets {
+        let template = &set.spec.template;
+        assert_eq!(template.spec.deletion.as_ref().and_then(|found| found.node_drain_timeout_seconds), Some(1));
+        assert_eq!(template.metadata.as_ref().unwrap().labels["tier"], "web");
+        assert_eq!(owner::label_of(&set.metadata, "tier"), Some("web"));
+    }
+    assert_ne!(world.sets[0].spec.template.spec.version, world.sets[1].spec.template.spec.version);
+}
+
+#[test]
+fn a_deployments_annotations_are_its_sets_but_for_those_about_itself() {
+    let mut world = World::new(1, rolling(count(1), count(0)));
+    let skip = "machineset.cluster.x-k8s.io/skip-preflight-checks";
+    for (key, value) in [
+        (skip, "All"),
+        ("kubectl.kubernetes.io/last-applied-configuration", "{}"),
+        ("cluster.x-k8s.io/conversion-data", "{}"),
+        ("machinedeployment.clusters.x-k8s.io/revision-history", "1"),
+    ] {
+        owner::annotate(&mut world.deployment.metadata, key, value);
+    }
+    world.settle();
+    let expected = [
+        ("cluster.x-k8s.io/annotations-from-owner", skip),
+        (names::DESIRED_REPLICAS_ANNOTATION, "1"),
+        (names::MAX_REPLICAS_ANNOTATION, "2"),
+        (names::REVISION_ANNOTATION, "1"),
+        (skip, "All"),
+    ];
+    let found = |world: &World| world.sets[0].metadata.annotations.clone().unwrap_or_default();
+    let entries = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    assert_eq!(found(&world), entries(&expected));
+    owner::annotate(&mut world.sets[0].metadata, "theirs", "1");
+    world.deployment.metadata.annotations.as_mut().unwrap().remove(skip);
+    world.settle();
+    let left = [expected[1], expected[2], expected[3], ("theirs", "1")];
+    assert_eq!(found(&world), entries(&left), "another's annotation stays");
+    owner::annotate(&mut world.deployment.metadata, skip, "All");
+    world.release("v2");
+    world.step();
+    let newest = world.sets.last().unwrap();
+    assert_eq!(owner::annotation_of(&newest.metadata, skip), Some("All"), "a set is made with them");
 }
 
 #[test]

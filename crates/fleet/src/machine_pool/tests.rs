@@ -136,6 +136,27 @@ fn a_machine_that_admission_has_completed_is_left_alone() {
 }
 
 #[test]
+fn what_a_deletion_takes_is_carried_to_a_machine_that_goes_and_labels_come_and_go() {
+    let mut seen = seen(&["a", "b"]);
+    machine(&mut seen, "a", |machine| machine.metadata.deletion_timestamp = Some(now()));
+    machine(&mut seen, "b", |_| ());
+    let template = &mut Arc::get_mut(&mut seen.pool).unwrap().spec.template;
+    template.metadata.get_or_insert_default().labels.insert("a".into(), "b".into());
+    template.spec.deletion.get_or_insert_default().node_drain_timeout_seconds = Some(1);
+    let text = brief(&plan(&seen, &now()));
+    let deletion = r#""deletion":{"nodeDeletionTimeoutSeconds":10,"nodeDrainTimeoutSeconds":1}"#;
+    assert!(text.contains(&format!(r#"update Machine a {{"spec":{{{deletion}}}}}"#)), "{text}");
+    assert!(text.contains(r#""labels":{"a":"b"}"#), "{text}");
+    machine(&mut seen, "c", |machine| {
+        owner::label(&mut machine.metadata, "a", "b");
+        owner::annotate(&mut machine.metadata, names::LABELS_FROM_OWNER_ANNOTATION, "a");
+    });
+    Arc::get_mut(&mut seen.pool).unwrap().spec.template.metadata = None;
+    let text = brief(&plan(&seen, &now()));
+    assert!(text.contains(r#""labels":{"a":null}"#), "{text}");
+}
+
+#[test]
 fn what_belongs_to_another_pool_is_not_taken_from_it() {
     let mut seen = seen(&[]);
     let other = placed(MachinePool::new("other", MachinePoolSpec::default()), "u-other");

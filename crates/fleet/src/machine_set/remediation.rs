@@ -85,7 +85,7 @@ pub fn decide(seen: &Seen) -> Remediation {
         say(machine, Some(Statement::no(TYPE, "RemediationDeferred", why)));
     }
     let mut deferred = !later.is_empty();
-    match preflight(seen) {
+    match preflight::check(seen) {
         Err(why) => {
             deferred |= !now.is_empty();
             let statement = Statement::no(TYPE, "RemediationDeferred", format!("* {why}"));

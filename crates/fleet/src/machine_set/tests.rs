@@ -2,9 +2,6 @@
 
 use api::{
     cluster::ClusterSpec,
-    control_plane::{
-        KubeadmControlPlaneInitialization, KubeadmControlPlaneSpec, KubeadmControlPlaneStatus as ControlPlaneStatus,
-    },
     machine::{
         Bootstrap, MachineDeletion, MachineDeploymentSpec, MachineSetDeletion, MachineSetSpec, MachineStatus,
         MachineTemplate, NodeRef,
@@ -86,7 +83,7 @@ pub(super) fn seen(replicas: i32) -> Seen {
     Seen {
         set: Arc::new(set),
         cluster: Some(Arc::new(cluster.clone())),
-        control_plane: None,
+        control_plane: ControlPlane::Unknown,
         deployment: None,
         machines: Vec::new(),
         bootstrap_template: template("BootTemplate", json!({"spec": {"template": {"spec": {"a": 1}}}})),
@@ -319,51 +316,66 @@ fn a_machine_that_is_deleted_is_not_written_in_the_same_plan() {
     assert!(text(&seen).starts_with("delete Machine m\n"), "{}", text(&seen));
     assert!(!plan(&seen, &now()).to_string().contains("update Machine ns/m"));
     set_of(&mut seen).spec.replicas = Some(1);
-    assert!(text(&seen).contains(r#"update Machine m {"metadata":{"labels":{"a":"b"}}}"#), "{}", text(&seen));
+    let carried = r#"{"metadata":{"annotations":{"cluster.x-k8s.io/labels-from-owner":"a"},"labels":{"a":"b"}}}"#;
+    assert!(text(&seen).contains(&format!("update Machine m {carried}")), "{}", text(&seen));
 }
 
 #[test]
-fn no_worker_is_made_while_the_control_plane_upgrades_or_is_older() {
+fn what_a_deletion_takes_is_carried_to_a_machine_that_goes_and_its_labels_are_not() {
+    let mut seen = seen(0);
+    machine(&mut seen, "m", 1, true);
+    machine_of(&mut seen, "m").metadata.deletion_timestamp = Some(now());
+    let template = &mut set_of(&mut seen).spec.template;
+    template.metadata = Some(TemplateMeta { labels: [("a".to_owned(), "b".to_owned())].into(), ..Default::default() });
+    let deletion = template.spec.deletion.get_or_insert_default();
+    (deletion.node_drain_timeout_seconds, deletion.node_volume_detach_timeout_seconds) = (Some(1), Some(2));
+    template.spec.min_ready_seconds = Some(3);
+    let carried = r#"update Machine m {"spec":{"deletion":{"nodeDrainTimeoutSeconds":1,"nodeVolumeDetachTimeoutSeconds":2},"minReadySeconds":3}}"#;
+    assert!(text(&seen).contains(carried), "{}", text(&seen));
+}
+
+#[test]
+fn a_label_that_leaves_the_template_leaves_the_machine_and_that_of_another_stays() {
     let mut seen = seen(1);
-    let mut cluster = seen.cluster.as_deref().unwrap().clone();
-    cluster.spec.control_plane_ref = Some(reference("KubeadmControlPlane"));
-    seen.cluster = Some(Arc::new(cluster));
+    let meta = TemplateMeta { labels: [("a".to_owned(), "1".to_owned())].into(), ..Default::default() };
+    set_of(&mut seen).spec.template.metadata = Some(meta);
+    let made = plan(&seen, &now()).steps.into_iter().find_map(|step| match step {
+        Step::Create { resource, body, .. } if resource.kind == "Machine" => Some(body),
+        _ => None,
+    });
+    let mut made: Machine = serde_json::from_value(made.unwrap()).unwrap();
+    (made.metadata.uid, made.status) = (Some("u-m".into()), Some(MachineStatus::default()));
+    owner::label(&mut made.metadata, "theirs", "1");
+    let name = made.metadata.name.clone().unwrap();
+    seen.machines.push(Arc::new(made));
+    assert!(!text(&seen).contains("update Machine "), "one that was just made is written no more: {}", text(&seen));
+    set_of(&mut seen).spec.template.metadata = None;
+    let gone = r#"{"metadata":{"annotations":{"cluster.x-k8s.io/labels-from-owner":null},"labels":{"a":null}}}"#;
+    assert!(text(&seen).contains(&format!("update Machine {name} {gone}")), "{}", text(&seen));
+}
+
+#[test]
+fn no_worker_is_made_before_its_control_plane_lets_it() {
+    let mut seen = seen(1);
+    seen.control_plane = ControlPlane::Missing;
     assert_eq!(
         text(&seen),
         "\
 event ScalingUpBlocked: the control plane does not exist\n\
-waits 2 s: the control plane does not exist"
+waits 15 s: the control plane does not exist"
     );
-    let control_plane = |wanted: &str, running: &str| {
-        let spec = KubeadmControlPlaneSpec { version: wanted.into(), ..Default::default() };
-        let mut control_plane = KubeadmControlPlane::new("cp", spec);
-        control_plane.status = Some(ControlPlaneStatus {
-            version: Some(running.into()),
-            initialization: Some(KubeadmControlPlaneInitialization { control_plane_initialized: Some(true) }),
-            ..Default::default()
-        });
-        Some(Arc::new(control_plane))
+    let at = |wanted: &str, running: &str| {
+        let value = json!({"spec": {"version": wanted}, "status": {"version": running}});
+        ControlPlane::Found(external("KubeadmControlPlane", "cp", value).into())
     };
-    seen.control_plane = control_plane("v1.35.0", "v1.34.2");
+    seen.control_plane = at("v1.35.0", "v1.34.2");
     assert_eq!(
         text(&seen),
         "\
-event ScalingUpBlocked: KubeadmControlPlane cp is upgrading from v1.34.2 to v1.35.0 (\"ControlPlaneIsStable\" preflight check failed)\n\
-waits 2 s: KubeadmControlPlane cp is upgrading from v1.34.2 to v1.35.0 (\"ControlPlaneIsStable\" preflight check failed)"
+event ScalingUpBlocked: KubeadmControlPlane ns/cp is upgrading from v1.34.2 to v1.35.0 (\"ControlPlaneIsStable\" preflight check failed)\n\
+waits 15 s: KubeadmControlPlane ns/cp is upgrading from v1.34.2 to v1.35.0 (\"ControlPlaneIsStable\" preflight check failed)"
     );
-    seen.control_plane = control_plane("v1.33.0", "v1.33.0");
-    assert_eq!(
-        text(&seen),
-        "\
-event ScalingUpBlocked: MachineSet version v1.34.2 and control plane version v1.33.0 do not conform to the Kubernetes version skew policy (\"KubernetesVersionSkew\" preflight check failed)\n\
-waits 2 s: MachineSet version v1.34.2 and control plane version v1.33.0 do not conform to the Kubernetes version skew policy (\"KubernetesVersionSkew\" preflight check failed)"
-    );
-    seen.control_plane = control_plane("v1.37.0", "v1.37.0");
-    assert!(text(&seen).contains("create Machine"), "three minor versions behind is allowed");
-    seen.control_plane = control_plane("v1.38.0", "v1.38.0");
-    assert!(!text(&seen).contains("create Machine"));
-    let skip = "ControlPlaneIsStable,KubernetesVersionSkew";
-    owner::annotate(&mut set_of(&mut seen).metadata, "machineset.cluster.x-k8s.io/skip-preflight-checks", skip);
+    seen.control_plane = at("v1.35.0", "v1.35.0");
     assert!(text(&seen).contains("create Machine"));
 }
 

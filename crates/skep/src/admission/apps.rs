@@ -1,15 +1,19 @@
 //! What apps are judged by, read from the API that they are written to.
 
+use std::collections::HashMap;
+
 use api::{
     admission::app::{
-        self, Beside, CHART_OPERATOR, Defaults,
+        self, Beside, CHART_OPERATOR, Defaults, Refusal,
         inspection::{Lists, inspect},
     },
-    app::{App, AppCatalogEntry, CATALOG_NAMESPACES, Catalog, DRIFT_ANNOTATION},
+    app::{App, AppCatalogEntry, CATALOG_NAMESPACES, Catalog, ConfigKind, OWN_PREFIX, ObjectRef},
     names,
+    release::{Component, Release},
 };
 use apiserver::{Denied, Operation, Request, Warning};
-use k8s_openapi::api::core::v1::Secret;
+use delivery::app::values;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde_json::Value;
 
@@ -34,6 +38,10 @@ fn unreadable(error: kube::Error) -> Denied {
     Denied::Forbidden(format!("what the app is judged by cannot be read: {error}"))
 }
 
+fn denied(refusal: Refusal) -> Denied {
+    Denied::Webhook { name: app::WEBHOOK, why: refusal.to_string() }
+}
+
 /// Fills in what the app leaves out.
 pub async fn default(client: &Client, request: &Request, object: &mut Value) -> Result<(), Denied> {
     let Some(app) = read(request, object) else { return Ok(()) };
@@ -41,9 +49,53 @@ pub async fn default(client: &Client, request: &Request, object: &mut Value) -> 
     if request.dry_run || (request.operation == Operation::Update && app.metadata.deletion_timestamp.is_some()) {
         return Ok(());
     }
-    let defaults = defaults(client, &request.namespace, &app).await.map_err(unreadable)?;
+    let mut defaults = defaults(client, &request.namespace, &app).await.map_err(unreadable)?;
+    if app::takes_release(&app, &defaults) {
+        defaults.component = component(client, &app).await.map_err(unreadable)?.map_err(denied)?;
+    }
     app::default(&app, object, &defaults);
     Ok(())
+}
+
+/// What the Release has for an app that its values name. Where they cannot be read, an app that tells its version itself needs none.
+async fn component(client: &Client, app: &App) -> kube::Result<Result<Option<Component>, Refusal>> {
+    // What an app may not read is not told in what is wrong with it either.
+    if let Err(refusal) = app::foreign(app) {
+        return Ok(Err(refusal));
+    }
+    let Some(catalog) = catalog(client, app).await? else { return Ok(Ok(None)) };
+    let layers = values::layers(app, &catalog, ConfigKind::ConfigMap);
+    let mut contents = HashMap::new();
+    for ObjectRef { name, namespace } in layers.iter().map(|layer| &layer.object) {
+        if let Some(found) = Api::<ConfigMap>::namespaced(client.clone(), namespace).get_opt(name).await? {
+            contents.insert((name, namespace), found.data.unwrap_or_default());
+        }
+    }
+    let find = |object: &ObjectRef| contents.get(&(&object.name, &object.namespace)).cloned();
+    let merged = match values::merged(&layers, ConfigKind::ConfigMap, find) {
+        Ok(merged) => merged.unwrap_or_default(),
+        Err(error) if app.spec.version.is_empty() => return Ok(Err(Refusal::Invalid(error.to_string()))),
+        Err(_) => return Ok(Ok(None)),
+    };
+    let name = match app::release(app, &merged) {
+        Ok(Some(name)) => name,
+        other => return Ok(other.map(|_| None)),
+    };
+    let release = Api::<Release>::all(client.clone()).get_opt(&name).await?;
+    Ok(app::component(app, &name, release).map(Some))
+}
+
+/// Where the app takes its chart from.
+async fn catalog(client: &Client, app: &App) -> kube::Result<Option<Catalog>> {
+    let own = app.spec.catalog_namespace.as_deref().filter(|namespace| !namespace.is_empty());
+    let places = own.map_or_else(|| CATALOG_NAMESPACES.to_vec(), |own| vec![own]);
+    for place in places.into_iter().filter(|_| !app.spec.catalog.is_empty()) {
+        let found = Api::<Catalog>::namespaced(client.clone(), place).get_opt(&app.spec.catalog).await?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 async fn defaults(client: &Client, namespace: &str, app: &App) -> kube::Result<Defaults> {
@@ -78,10 +130,12 @@ pub async fn validate(
         return Ok(Vec::new());
     }
     let old = request.old.as_ref().and_then(|old| read(request, old));
-    let denied = |refusal: app::Refusal| Denied::Webhook { name: app::WEBHOOK, why: refusal.to_string() };
-    let drift = |app: &App| app.annotations().get(DRIFT_ANNOTATION).cloned();
-    if old.as_ref().is_none_or(|old| drift(old) != drift(&app)) {
-        app::drift(&app).map_err(denied)?;
+    let own = |app: &App| -> Vec<_> {
+        let own = app.annotations().iter().filter(|(name, _)| name.starts_with(OWN_PREFIX));
+        own.map(|(name, value)| (name.clone(), value.clone())).collect()
+    };
+    if old.as_ref().is_none_or(|old| own(old) != own(&app)) {
+        app::own_annotations(&app).map_err(denied)?;
     }
     // What is written of an app besides its wishes is no reason to read what is beside it.
     if old.as_ref().is_some_and(|old| old.spec == app.spec && wishes(old) == wishes(&app)) {
@@ -101,16 +155,8 @@ fn wishes(app: &App) -> (Option<&std::collections::BTreeMap<String, String>>, Op
 }
 
 async fn beside(client: &Client, namespace: &str, app: &App) -> kube::Result<Beside> {
-    let mut beside = Beside { provider: PROVIDER.to_owned(), ..Beside::default() };
-    let own = app.spec.catalog_namespace.as_deref().filter(|namespace| !namespace.is_empty());
-    let places = own.map_or_else(|| CATALOG_NAMESPACES.to_vec(), |own| vec![own]);
-    for place in places {
-        let catalogs = Api::<Catalog>::namespaced(client.clone(), place);
-        if !app.spec.catalog.is_empty() && catalogs.get_metadata_opt(&app.spec.catalog).await?.is_some() {
-            beside.catalog = true;
-            break;
-        }
-    }
+    let catalog = catalog(client, app).await?.is_some();
+    let mut beside = Beside { provider: PROVIDER.to_owned(), catalog, ..Beside::default() };
     let entries = Api::<AppCatalogEntry>::namespaced(client.clone(), ENTRIES_NAMESPACE);
     beside.entry = entries.get_opt(&app.entry()).await?;
     if app::compares(app, beside.entry.as_ref()) {

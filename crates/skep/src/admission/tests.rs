@@ -175,3 +175,66 @@ async fn apps_are_completed_and_judged_by_what_stands_beside_them() {
     assert!(matches!(refused, kube::Error::Api(status) if status.message == format!("{hook}{words}")));
     server.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_cluster_is_made_of_the_chart_that_its_release_names() {
+    let (server, client) = server().await;
+    let params = PostParams::default();
+    let create = async |namespace: &str, object: Value| {
+        let object: kube::core::DynamicObject = serde_json::from_value(object).unwrap();
+        let types = object.types.clone().unwrap();
+        let (group, version) = types.api_version.rsplit_once('/').unwrap_or(("", &types.api_version));
+        let kind = kube::core::ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(group, version, &types.kind));
+        let api = match namespace {
+            "" => Api::<kube::core::DynamicObject>::all_with(client.clone(), &kind),
+            _ => Api::namespaced_with(client.clone(), namespace, &kind),
+        };
+        api.create(&params, &object).await.map_err(|error| error.to_string())
+    };
+    let named = |kind: &str, name: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}});
+    for namespace in ["org-acme", "org-other"] {
+        create("", named("Namespace", namespace)).await.unwrap();
+    }
+    let storage = json!({"type": "helm", "URL": "https://example.com/"});
+    for catalog in ["cluster", "stable"] {
+        let catalog = json!({"apiVersion": "application.giantswarm.io/v1alpha1", "kind": "Catalog", "metadata": {"name": catalog},
+            "spec": {"title": "t", "description": "d", "logoURL": "", "storage": storage, "repositories": [storage]}});
+        create("default", catalog).await.unwrap();
+    }
+    let chart = |name: &str, version: &str, values: (&str, &str)| {
+        let mut app =
+            app(name, "org-acme", json!({"catalog": "cluster", "name": "cluster-openstack", "version": version}));
+        let (namespace, name) = values;
+        app["spec"]["userConfig"] = json!({"configMap": {"name": name, "namespace": namespace}});
+        app["spec"]["kubeConfig"] = json!({"inCluster": true});
+        app["spec"]["namespace"] = "org-acme".into();
+        app["metadata"]["labels"] = json!({"app-operator.giantswarm.io/version": "0.0.0"});
+        app
+    };
+    let own = ("org-acme", "demo-userconfig");
+    let refused = create("org-acme", chart("demo", "", own)).await.unwrap_err();
+    assert!(refused.contains("configmap `demo-userconfig` in namespace `org-acme` not found"), "{refused}");
+    create("org-acme", chart("early", "0.1.0", own)).await.expect("one that tells its version needs no values yet");
+
+    let mut values = named("ConfigMap", "demo-userconfig");
+    values["data"] = json!({"values": "global: {release: {version: v2.0.0}}"});
+    create("org-acme", values.clone()).await.unwrap();
+    let refused = create("org-acme", chart("demo", "", own)).await.unwrap_err();
+    assert!(refused.contains("releases.release.giantswarm.io \"openstack-2.0.0\" not found"), "{refused}");
+
+    let parts = json!([{"name": "kubernetes", "version": "1.34.2"}, {"name": "cluster-openstack", "version": "0.20.0", "catalog": "stable"}]);
+    let mut release = json!({"apiVersion": "release.giantswarm.io/v1alpha1", "kind": "Release", "metadata": {"name": "openstack-2.0.0"},
+        "spec": {"apps": [], "components": parts, "date": "2026-01-01T00:00:00Z", "state": "active"}});
+    release["spec"]["components"][0]["releaseOperatorDeploy"] = true.into();
+    let refused = create("", release.clone()).await.unwrap_err();
+    assert!(refused.contains("releaseOperatorDeploy"), "nobody here would deploy it: {refused}");
+    release["spec"]["components"][0]["releaseOperatorDeploy"] = false.into();
+    create("", release).await.unwrap();
+    let made = create("org-acme", chart("demo", "", own)).await.unwrap();
+    assert_eq!((&made.data["spec"]["catalog"], &made.data["spec"]["version"]), (&json!("stable"), &json!("0.20.0")));
+
+    create("org-other", values).await.unwrap();
+    let refused = create("org-acme", chart("spy", "", ("org-other", "demo-userconfig"))).await.unwrap_err();
+    assert!(refused.contains("org-other") && !refused.contains("2.0.0"), "{refused}");
+    server.shutdown().await;
+}

@@ -25,6 +25,7 @@ pub struct Installation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
     Goes,
+    Paused,
     Missing(String),
     Range(String),
     Clouds(String),
@@ -34,6 +35,7 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Goes => f.write_str("the cluster goes"),
+            Self::Paused => f.write_str("the cluster is paused"),
             Self::Missing(what) => write!(f, "{what} is not there yet"),
             Self::Range(range) => {
                 write!(
@@ -57,9 +59,29 @@ pub struct Facts {
     dns: Ipv4Addr,
     authority: Option<String>,
     installation: [String; 2],
-    /// What the cloud's own controller in the cluster is told.
-    cloud: Option<Json>,
-    is_whole: bool,
+    cloud: Told,
+}
+
+/// What the cloud's own controller in the cluster is told.
+#[derive(Clone, Debug, PartialEq)]
+enum Told {
+    Nothing,
+    Config(Json),
+    /// Until the network is there.
+    NothingYet,
+    /// Whose credentials are missing.
+    Unknown(String),
+}
+
+/// Whom the cluster is to the cloud.
+#[derive(Clone, Debug)]
+pub enum Identity {
+    /// clouds.yaml of it.
+    Clouds(String),
+    /// What is not there.
+    Missing(String),
+    /// Its credentials are not the tenant's to hand on.
+    Shared,
 }
 
 #[derive(Default, Deserialize)]
@@ -89,12 +111,12 @@ struct Auth {
 }
 
 impl Facts {
-    /// `openstack`: the infrastructure, and the clouds.yaml of its identity.
+    /// `openstack`: the infrastructure, and its identity.
     pub fn of(
         cluster: &Cluster,
         id: &str,
         authority: Option<String>,
-        openstack: Option<(&OpenStackCluster, Option<&str>)>,
+        openstack: Option<(&OpenStackCluster, &Identity)>,
         installation: &Installation,
     ) -> Result<Self, Problem> {
         let network = cluster.spec.cluster_network.as_ref();
@@ -104,10 +126,12 @@ impl Facts {
         let services = first(network.and_then(|network| network.services.as_ref()), SERVICES_DEFAULT);
         let dns = dns(&services).ok_or_else(|| Problem::Range(services.clone()))?;
         let cloud = match openstack {
-            Some((object, Some(clouds))) => cloud_config(object, clouds)?,
-            _ => None,
+            Some((object, Identity::Clouds(clouds))) => {
+                cloud_config(object, clouds)?.map_or(Told::NothingYet, Told::Config)
+            }
+            Some((_, Identity::Missing(what))) => Told::Unknown(what.clone()),
+            Some((_, Identity::Shared)) | None => Told::Nothing,
         };
-        let is_whole = authority.is_some() && (cloud.is_some() || openstack.is_none_or(|(_, clouds)| clouds.is_none()));
         Ok(Self {
             namespace: cluster.metadata.namespace.clone().unwrap_or_default(),
             id: id.to_owned(),
@@ -118,16 +142,27 @@ impl Facts {
             authority,
             installation: [installation.base_domain.clone(), installation.registry_domain.clone()],
             cloud,
-            is_whole,
         })
     }
 
-    /// Whether nothing is to be expected that is not there yet.
-    pub fn is_whole(&self) -> bool {
-        self.is_whole
+    /// What is to be expected and is not there yet; none if the values are whole.
+    pub fn lacks(&self) -> Option<String> {
+        let authority = self.authority.is_none().then(|| "the cluster's authority".to_owned());
+        let cloud = match &self.cloud {
+            Told::Nothing | Told::Config(_) => None,
+            Told::NothingYet => Some("the cluster's network".to_owned()),
+            Told::Unknown(what) => Some(what.clone()),
+        };
+        let all: Vec<String> = authority.into_iter().chain(cloud).collect();
+        (!all.is_empty()).then(|| all.join(", "))
     }
 
-    pub fn cluster_values(&self) -> String {
+    /// `is_there`: whether they have been told before. None: what was told once is not taken back by what is missing now.
+    pub fn cluster_values(&self, is_there: bool) -> Option<String> {
+        (self.authority.is_some() || !is_there).then(|| self.all())
+    }
+
+    fn all(&self) -> String {
         let dns = self.dns.to_string();
         text(&json!({
             "baseDomain": format!("{}.{}", self.id, self.installation[0]),
@@ -157,10 +192,13 @@ impl Facts {
         }))
     }
 
-    pub fn secret_values(&self) -> String {
+    /// As [`Self::cluster_values`]; and none as long as there are no credentials.
+    pub fn secret_values(&self, is_there: bool) -> Option<String> {
         match &self.cloud {
-            Some(cloud) => text(&json!({"cloudConfig": cloud})),
-            None => text(&json!({})),
+            Told::Config(cloud) => Some(text(&json!({"cloudConfig": cloud}))),
+            Told::Nothing => Some(text(&json!({}))),
+            Told::NothingYet => (!is_there).then(|| text(&json!({}))),
+            Told::Unknown(_) => None,
         }
     }
 }
@@ -250,13 +288,13 @@ mod tests {
             &json!({"services": {"cidrBlocks": ["172.31.0.0/16"]}, "pods": {"cidrBlocks": ["192.168.0.0/16"]}}),
         );
         let facts = Facts::of(&cluster, "w1", Some("PEM".into()), None, &installation()).unwrap();
-        let told = read(&facts.cluster_values());
+        let told = read(&facts.cluster_values(true).unwrap());
         assert_eq!(told["clusterDNSIP"], "172.31.0.10");
         assert_eq!(told["cluster"]["calico"]["CIDR"], "192.168.0.0/16");
         assert_eq!((told["baseDomain"].as_str(), told["clusterCA"].as_str()), (Some("w1.k8s.test"), Some("PEM")));
         let told = read(&facts.operator_values());
         assert_eq!(told["app"], json!({"watchNamespace": "org-acme", "workloadClusterID": "w1"}));
-        assert!(facts.is_whole());
+        assert_eq!(facts.lacks(), None);
     }
 
     #[test]
@@ -267,7 +305,7 @@ mod tests {
             assert_eq!(problem, Problem::Range(range.to_owned()));
         }
         let facts = Facts::of(&cluster(&json!(null)), "w1", None, None, &installation()).unwrap();
-        assert_eq!(read(&facts.cluster_values())["clusterDNSIP"], "10.96.0.10");
+        assert_eq!(read(&facts.cluster_values(false).unwrap())["clusterDNSIP"], "10.96.0.10");
     }
 
     #[test]
@@ -275,10 +313,12 @@ mod tests {
         let plain = cluster(&json!(null));
         let of = |status: &Json, clouds: &str| {
             let object = openstack(status);
-            Facts::of(&plain, "w1", Some("PEM".into()), Some((&object, Some(clouds))), &installation())
+            let identity = Identity::Clouds(clouds.to_owned());
+            Facts::of(&plain, "w1", Some("PEM".into()), Some((&object, &identity)), &installation())
         };
         let early = of(&json!({}), CLOUDS).unwrap();
-        assert!(!early.is_whole() && read(&early.secret_values()) == json!({}));
+        assert_eq!(early.lacks().as_deref(), Some("the cluster's network"));
+        assert_eq!(early.secret_values(false).as_deref().map(read), Some(json!({})));
         let status = json!({
             "network": {"id": "n", "name": "net", "subnets": [{"id": "s", "name": "sub", "cidr": "10.0.0.0/24"}]},
             "externalNetwork": {"id": "e", "name": "public"},
@@ -290,11 +330,27 @@ mod tests {
             "networking": {"ipv6-support-disabled": true, "public-network-name": "public"},
             "loadBalancer": {"internal-lb": false, "floating-network-id": "e", "network-id": "n", "subnet-id": "s"},
         }});
-        assert_eq!(read(&facts.secret_values()), expected);
-        assert!(facts.is_whole());
+        assert_eq!(read(&facts.secret_values(true).unwrap()), expected);
+        assert_eq!(facts.lacks(), None);
         let problem = of(&status, "clouds: {other: {}}").unwrap_err().to_string();
         assert_eq!(problem, "clouds.yaml of the cluster's identity: it has no cloud c1");
         let broken = of(&status, "clouds: {c1: {auth: {password: s3cret").unwrap_err().to_string();
         assert!(!broken.contains("s3cret"), "{broken}");
+    }
+
+    #[test]
+    fn what_is_missing_takes_nothing_back_that_was_told() {
+        let (plain, object) = (cluster(&json!(null)), openstack(&json!({})));
+        let of =
+            |identity: Identity| Facts::of(&plain, "w1", None, Some((&object, &identity)), &installation()).unwrap();
+        let facts = of(Identity::Missing("Secret org-acme/cloud".into()));
+        assert_eq!(facts.lacks().as_deref(), Some("the cluster's authority, Secret org-acme/cloud"));
+        assert_eq!((facts.cluster_values(true), facts.secret_values(true)), (None, None));
+        assert!(facts.cluster_values(false).is_some());
+        assert_eq!(facts.secret_values(false), None, "without credentials there is nothing to tell");
+        assert_eq!(of(Identity::Clouds(CLOUDS.into())).secret_values(true), None, "a network that is looked for anew");
+        let shared = of(Identity::Shared);
+        assert_eq!(shared.lacks().as_deref(), Some("the cluster's authority"));
+        assert_eq!(shared.secret_values(true).as_deref().map(read), Some(json!({})));
     }
 }

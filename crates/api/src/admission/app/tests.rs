@@ -295,6 +295,45 @@ fn values_of_the_cluster_that_an_app_refers_to_are_not_added() {
 }
 
 #[test]
+fn a_chart_that_clusters_are_made_of_takes_its_version_from_the_release_that_its_values_name() {
+    let named = |catalog: &str, name: &str| app(json!({"spec": {"catalog": catalog, "name": name}}));
+    let (chart, defaults) = (named("cluster", "cluster-openstack"), Defaults::default());
+    let takes = |app: &App| takes_release(app, &defaults);
+    assert!(takes(&chart) && takes(&named("cluster-test", "cluster-aws")));
+    assert!(!takes(&named("default", "cluster-openstack")) && !takes(&named("cluster", "default-apps-openstack")));
+    let old = json!({"metadata": {"namespace": "demo", "labels": {"app-operator.giantswarm.io/version": "2.0.0"}},
+        "spec": {"catalog": "cluster", "name": "cluster-openstack"}});
+    assert!(!takes(&app(old)), "those of older platforms are left alone");
+
+    let asked = |values: Value| {
+        let name = release(&chart, values.as_object().unwrap());
+        name.map_err(|refusal| refusal.to_string())
+    };
+    for none in [json!({}), json!({"global": 1}), json!({"global": {"metadata": {}}})] {
+        assert_eq!(asked(none), Ok(None));
+    }
+    for version in ["1.2.0", "v1.2.0"] {
+        assert_eq!(asked(json!({"global": {"release": {"version": version}}})), Ok(Some("openstack-1.2.0".into())));
+    }
+    let wrong = |why: &str| Err(format!("validation error: {why}"));
+    assert_eq!(asked(json!({"global": {"release": "1.2.0"}})), wrong("release config object is not a map"));
+    let no_text = wrong("release version string is not found in release config");
+    assert_eq!(asked(json!({"global": {"release": {"version": 1.2}}})), no_text);
+
+    let part = |name: &str| Component { catalog: "mine".into(), name: name.into(), version: "0.9.0".into() };
+    let made_of = |parts: &[Component]| {
+        let mut release = Release::default();
+        release.spec.components = parts.to_vec();
+        component(&chart, "openstack-1.2.0", Some(release)).map_err(|refusal| refusal.to_string())
+    };
+    let found = made_of(&[part("kubernetes"), part("cluster-openstack")]).unwrap();
+    let missing = "Cannot find the version of 'cluster-openstack' in the Release 'openstack-1.2.0'";
+    assert_eq!(made_of(&[part("kubernetes")]), Err(format!("validation error: {missing}")));
+    let made = defaulted(&chart, &Defaults { component: Some(found), ..Defaults::default() });
+    assert_eq!((&made["spec"]["catalog"], &made["spec"]["version"]), (&json!("mine"), &json!("0.9.0")));
+}
+
+#[test]
 fn apps_without_a_version_label_take_that_of_their_namespaces_operator() {
     for label in [None, Some("1.0.0")] {
         let labels = json!({"app-operator.giantswarm.io/version": label, "giantswarm.io/cluster": null});
@@ -355,15 +394,19 @@ fn strangers_install_no_operators_and_read_nobody_elses_values() {
 }
 
 #[test]
-fn what_is_to_become_of_drift_is_one_of_three_words() {
+fn annotations_that_are_not_published_have_one_of_their_words() {
     let judged = |told: &str| {
         let app = app(json!({"metadata": {"annotations": {"delivery.skep.dev/drift": told}}}));
-        drift(&app).map_err(|refusal| refusal.to_string())
+        own_annotations(&app).map_err(|refusal| refusal.to_string())
     };
     for told in ["", "correct", "warn", "ignore"] {
         assert_eq!(judged(told), Ok(()), "{told}");
     }
     let text = "validation error: annotation `delivery.skep.dev/drift` is `Warn`: it has to be one of `correct`, `warn`, `ignore`";
     assert_eq!(judged("Warn"), Err(text.to_owned()));
-    assert_eq!(drift(&app(json!({}))), Ok(()));
+    assert_eq!(own_annotations(&app(json!({}))), Ok(()));
+    for (told, is_taken) in [("true", true), ("false", true), ("", true), ("yes", false)] {
+        let app = app(json!({"metadata": {"annotations": {"delivery.skep.dev/wait": told}}}));
+        assert_eq!(own_annotations(&app).is_ok(), is_taken, "{told}");
+    }
 }

@@ -86,7 +86,7 @@ impl Engine {
         })?;
         if let Some(namespace) = &request.options.namespace
             && !is_there
-            && let Some(waiting) = self.make_namespace(request.namespace, namespace).await?
+            && let Some(waiting) = self.ensure_namespace(request.namespace, namespace).await?
         {
             return Ok(waiting);
         }
@@ -282,7 +282,11 @@ impl Engine {
         Ok(None)
     }
 
-    async fn make_namespace(&self, name: &str, wanted: &Namespace) -> Result<Option<Outcome>> {
+    /// Makes a namespace, or gives the one that is there what it is to have. What somebody else gave it stays.
+    ///
+    /// # Errors
+    /// That the cluster refuses it, or does not say.
+    pub async fn ensure_namespace(&self, name: &str, wanted: &Namespace) -> Result<Option<Outcome>> {
         let api: Api<NamespaceObject> = Api::all(self.cluster.client().clone());
         let place = format!("Namespace {name:?}");
         let Some(live) = self.cluster.call("get", &place, api.get_opt(name)).await? else {
