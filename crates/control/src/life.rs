@@ -16,6 +16,13 @@ pub struct Life {
 }
 
 impl Life {
+    /// Returns at once, with a life in which controllers are being launched.
+    pub fn begin<F: Future<Output = ()> + Send + 'static>(launch: impl FnOnce(Self) -> F) -> Self {
+        let life = Self::default();
+        life.task(launch(life.clone()));
+        life
+    }
+
     /// The same, as soon as it is known that it is to work at all.
     pub fn spawn_if<R: Reconcile>(
         &self,

@@ -50,27 +50,9 @@ pub struct Options {
     pub longest: Longest,
 }
 
-/// The running controllers.
-pub struct Delivery(Life);
-
-impl Delivery {
-    /// Starts all controllers and returns at once; they begin to work when their caches are filled.
-    pub fn start(options: Options) -> Self {
-        let life = Life::default();
-        let starting = life.clone();
-        life.task(async move { launch(options, &starting).await });
-        Self(life)
-    }
-
-    /// Lets the reconciles that are under way finish, and returns.
-    pub async fn shutdown(self) {
-        self.0.shutdown().await;
-    }
-
-    /// Cuts off the reconciles that are under way, wherever they are, as the end of the process would.
-    pub async fn abort(self) {
-        self.0.abort().await;
-    }
+/// Starts all controllers and returns at once; they begin to work when their caches are filled.
+pub fn start(options: Options) -> Life {
+    Life::begin(|life| launch(options, life))
 }
 
 /// What all of them share.
@@ -122,7 +104,7 @@ pub struct Caches {
     pub credentials: Arc<Cache<Secret>>,
 }
 
-async fn launch(options: Options, life: &Life) {
+async fn launch(options: Options, life: Life) {
     let client = options.with.client.clone();
     let writer = Writer::new(client.clone(), MANAGER, options.with.clock.clone());
     let all = watcher::Config::default;

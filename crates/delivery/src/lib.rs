@@ -19,5 +19,5 @@ pub mod target;
 
 pub use self::{
     chart::controller::{PLATFORM_ACCOUNT, TENANT_ACCOUNT},
-    controllers::{Delivery, Options},
+    controllers::{Options, start},
 };

@@ -67,32 +67,14 @@ pub struct Options {
 /// Numbers that nobody can foresee, or in tests those of a seed.
 pub type Random = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// The running controllers.
-pub struct Fleet(Life);
-
-impl Fleet {
-    /// Starts all controllers and returns at once; they begin to work when their caches are filled.
-    pub fn start(options: Options) -> Self {
-        let life = Life::default();
-        let starting = life.clone();
-        life.task(async move { launch(options, &starting).await });
-        Self(life)
-    }
-
-    /// Lets the reconciles that are under way finish, and returns.
-    pub async fn shutdown(self) {
-        self.0.shutdown().await;
-    }
-
-    /// Cuts off the reconciles that are under way, wherever they are, as the end of the process would.
-    pub async fn abort(self) {
-        self.0.abort().await;
-    }
+/// Starts all controllers and returns at once; they begin to work when their caches are filled.
+pub fn start(options: Options) -> Life {
+    Life::begin(|life| launch(options, life))
 }
 
-async fn launch(options: Options, life: &Life) {
+async fn launch(options: Options, life: Life) {
     let writer = Writer::new(options.client.clone(), "skep-fleet", options.clock.clone());
-    deletion_rules::start(&options, &writer, life);
+    deletion_rules::start(&options, &writer, &life);
     let caches = Caches::start(&options.client, &writer);
     let workloads = Workloads::new(caches.clone(), options.connect.clone(), options.clock.clone(), life.stop());
     let runner = || Runner::new(options.concurrency, &writer).measured(&options.longest);
@@ -162,7 +144,7 @@ async fn launch(options: Options, life: &Life) {
     life.spawn(topologies, topology::Topologies::new(context.clone()));
     life.spawn(classes, topology::Classes(context.clone()));
     life.spawn(configs, extension::ExtensionConfigs(context.extensions.clone()));
-    provider.spawn(life);
+    provider.spawn(&life);
 }
 
 /// What every core controller shares.

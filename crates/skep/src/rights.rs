@@ -177,7 +177,7 @@ mod tests {
     use kube::api::{DynamicObject, PostParams};
     use serde_json::{Value, json};
     use store::{Embedded, Limits};
-    use tenancy::{Automation, Installation, Tenancy};
+    use tenancy::{Automation, Installation};
 
     use super::*;
 
@@ -221,7 +221,7 @@ mod tests {
         let server = Server::start(Arc::new(Embedded::memory(Limits::default())), options).await.unwrap();
         let admin = Client::new(server.service_as(User::master("test")), "default");
         grant(&admin, None, &[]).await.unwrap();
-        let tenancy = Tenancy::start(tenancy::Options {
+        let tenancy = tenancy::start(tenancy::Options {
             client: Client::new(server.service_as(User::new("system:skep:controllers", [CONTROLLERS])), "default"),
             clock: control::Clock::system(),
             installation: Installation { base_domain: "test".to_owned(), registry_domain: "test".to_owned() },

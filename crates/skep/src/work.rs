@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use control::{Clock, Direct, Figures};
+use control::{Clock, Direct, Figures, Life};
 use delivery::{
-    Delivery, TENANT_ACCOUNT,
+    TENANT_ACCOUNT,
     release::Chance,
     target::{Act, Surroundings},
 };
-use fleet::{Fleet, deletion_rules::Rule};
+use fleet::deletion_rules::Rule;
 use kube::Client;
 use rand::RngCore;
-use tenancy::{Automation, Installation, Tenancy};
+use tenancy::{Automation, Installation};
 use transport::{Https, Tls, Transport};
 
 use crate::{catalogs, rights};
@@ -39,16 +39,16 @@ pub struct Means {
 
 /// The running controllers.
 pub struct Work {
-    fleet: Fleet,
-    delivery: Delivery,
-    tenancy: Tenancy,
+    fleet: Life,
+    delivery: Life,
+    tenancy: Life,
 }
 
 impl Work {
     pub fn start(means: Means) -> Self {
         let Means { client, act, deletion_rules, clouds, charts, installation, figures } = means;
         let (clock, connect) = (Clock::system(), Arc::new(Direct));
-        let delivery = Delivery::start(delivery::Options {
+        let delivery = delivery::start(delivery::Options {
             with: Surroundings {
                 client: client.clone(),
                 act,
@@ -65,7 +65,7 @@ impl Work {
             concurrency: CONCURRENCY,
             longest: Default::default(),
         });
-        let tenancy = Tenancy::start(tenancy::Options {
+        let tenancy = tenancy::start(tenancy::Options {
             client: client.clone(),
             clock: clock.clone(),
             installation,
@@ -74,7 +74,7 @@ impl Work {
             concurrency: CONCURRENCY,
             longest: Default::default(),
         });
-        let fleet = Fleet::start(fleet::Options {
+        let fleet = fleet::start(fleet::Options {
             client,
             clock,
             connect,

@@ -30,25 +30,12 @@ pub struct Options {
     pub longest: Longest,
 }
 
-/// The running controllers.
-pub struct Tenancy(Life);
-
-impl Tenancy {
-    /// Starts all controllers and returns at once; they begin to work when their caches are filled.
-    pub fn start(options: Options) -> Self {
-        let life = Life::default();
-        let starting = life.clone();
-        life.task(async move { launch(options, &starting).await });
-        Self(life)
-    }
-
-    /// Lets the reconciles that are under way finish, and returns.
-    pub async fn shutdown(self) {
-        self.0.shutdown().await;
-    }
+/// Starts all controllers and returns at once; they begin to work when their caches are filled.
+pub fn start(options: Options) -> Life {
+    Life::begin(|life| launch(options, life))
 }
 
-async fn launch(options: Options, life: &Life) {
+async fn launch(options: Options, life: Life) {
     let writer = Writer::new(options.client.clone(), cluster_apps::MANAGER, options.clock.clone());
     let runner = || Runner::new(options.concurrency, &writer).measured(&options.longest);
     let (clusters, organizations) = (runner(), runner());
@@ -56,7 +43,7 @@ async fn launch(options: Options, life: &Life) {
     let tenants = Organizations::start(&options.client, writer.clone(), options.automation, &queue);
     let queue = clusters.queue();
     let apps = Clusters::start(&options.client, writer.clone(), options.installation, &queue);
-    apps.follow_sources(life, &queue);
+    apps.follow_sources(&life, &queue);
     tenants.synced().await;
     life.spawn(organizations, tenants);
     apps.synced().await;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use api::{app::App, cluster::Cluster, openstack_cluster::OpenStackCluster};
 use apiserver::{Options as ServerOptions, Server, User};
-use control::{Clock, Figures};
+use control::{Clock, Figures, Life};
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Namespace, Secret, ServiceAccount},
     rbac::v1::RoleBinding,
@@ -16,13 +16,13 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use store::{Embedded, Limits};
-use tenancy::{Automation, Installation, Options, Tenancy};
+use tenancy::{Automation, Installation, Options};
 
 /// A server with the controllers beside it, and a namespace of an organization.
 struct World {
     client: Client,
     figures: Figures,
-    tenancy: Tenancy,
+    tenancy: Life,
     _server: Server,
 }
 
@@ -35,7 +35,7 @@ impl World {
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": "org-acme"}})).unwrap();
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
         let figures = Figures::default();
-        let tenancy = Tenancy::start(Options {
+        let tenancy = tenancy::start(Options {
             client: client.clone(),
             clock: Clock::system(),
             installation: Installation { base_domain: "test".to_owned(), registry_domain: "test".to_owned() },

@@ -23,8 +23,8 @@ use api::{
 };
 use apiserver::{Server as ApiServer, User};
 use axum::body::Body;
-use control::Connect;
-use fleet::{Fleet, openstack::Clouds};
+use control::{Connect, Life};
+use fleet::openstack::Clouds;
 use futures::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
@@ -101,7 +101,7 @@ pub struct World {
     pub api_faults: ApiFaults,
     /// Where servers of runtime extensions stand.
     pub extensions: Extensions,
-    fleet: Option<Fleet>,
+    fleet: Option<Life>,
     /// When the controllers were started last.
     started: Instant,
     options: fleet::Options,
@@ -237,7 +237,7 @@ impl World {
             hollow,
             api_faults,
             extensions,
-            fleet: Some(Fleet::start(options.clone())),
+            fleet: Some(fleet::start(options.clone())),
             started: Instant::now(),
             options,
             server,
@@ -270,7 +270,7 @@ impl World {
     }
 
     fn start_controllers(&mut self) {
-        self.fleet = Some(Fleet::start(self.options.clone()));
+        self.fleet = Some(fleet::start(self.options.clone()));
         self.started = Instant::now();
     }
 

@@ -13,8 +13,8 @@ use std::{
 use api::app::{App, AppStatus};
 use apiserver::{Options as ServerOptions, Profile, Server, User};
 use bytes::Bytes;
-use control::{Clock, Connect, Error};
-use delivery::{Delivery, Options, release::Chance, target::Surroundings};
+use control::{Clock, Connect, Error, Life};
+use delivery::{Options, release::Chance, target::Surroundings};
 use futures::future::BoxFuture;
 use helm::chart::Files;
 use http::{Method, Response, StatusCode};
@@ -205,7 +205,7 @@ pub struct World {
     pub management: Server,
     network: Arc<Network>,
     pub site: Arc<Site>,
-    delivery: Option<Delivery>,
+    delivery: Option<Life>,
     pub options: Options,
 }
 
@@ -252,7 +252,7 @@ impl World {
     }
 
     pub fn start(&mut self) {
-        self.delivery = Some(Delivery::start(self.options.clone()));
+        self.delivery = Some(delivery::start(self.options.clone()));
     }
 
     /// Ends the controllers wherever they are, as `kill -9` would.

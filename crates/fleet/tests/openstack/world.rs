@@ -13,8 +13,8 @@ use api::{cluster::Cluster, condition, openstack_cluster::OpenStackCluster, open
 use apiserver::{Server as ApiServer, User};
 use axum::body::Body;
 use bytes::Bytes;
-use control::Connect;
-use fleet::{Fleet, Options, openstack::Clouds};
+use control::{Connect, Life};
+use fleet::{Options, openstack::Clouds};
 use futures::future::BoxFuture;
 use http::{Method, Request, Response};
 use kube::{
@@ -104,7 +104,7 @@ pub struct World {
     pub cloud: Cloud,
     /// Of the cloud's administrator, who sees everything.
     pub admin: CloudClient,
-    fleet: Option<Fleet>,
+    fleet: Option<Life>,
     options: Options,
     /// Requests to the cloud by the controllers.
     pub calls: Arc<AtomicUsize>,
@@ -140,7 +140,7 @@ impl World {
             longest: control::Longest::default(),
             deletion_rules: Vec::new(),
         };
-        let fleet = Some(Fleet::start(options.clone()));
+        let fleet = Some(fleet::start(options.clone()));
         Self { client, cloud, admin, fleet, options, calls }
     }
 
@@ -148,7 +148,7 @@ impl World {
         if let Some(fleet) = self.fleet.take() {
             fleet.shutdown().await;
         }
-        self.fleet = Some(Fleet::start(self.options.clone()));
+        self.fleet = Some(fleet::start(self.options.clone()));
     }
 
     pub async fn apply(&self, objects: &[Value]) {
