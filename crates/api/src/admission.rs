@@ -19,7 +19,10 @@ pub mod topology;
 use serde_json::{Value, json};
 
 pub(crate) use self::immutable::first_difference;
-use crate::names::{AUTOSCALER_MAX_ANNOTATION, AUTOSCALER_MIN_ANNOTATION, CLUSTER_LABEL, DEPLOYMENT_LABEL, SET_LABEL};
+use crate::{
+    names::{AUTOSCALER_MAX_ANNOTATION, AUTOSCALER_MIN_ANNOTATION, CLUSTER_LABEL, DEPLOYMENT_LABEL, SET_LABEL},
+    version,
+};
 
 /// How long a health check gives a node to appear if it does not say, in seconds.
 pub const STARTUP_TIMEOUT_S: i32 = 600;
@@ -271,23 +274,9 @@ fn check_version(version: &Value, path: &str, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Major, minor and patch of a semantic version with its `v` (semver.org 2.0.0).
+/// Major, minor and patch of a version that is written with its `v`.
 fn numbers(text: &str) -> Option<[u64; 3]> {
-    let is_number =
-        |text: &str| text == "0" || (!text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit()));
-    let is_word =
-        |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let text = text.strip_prefix('v')?;
-    let (text, build) = text.split_once('+').map_or((text, None), |(text, build)| (text, Some(build)));
-    let (core, before) = text.split_once('-').map_or((text, None), |(core, before)| (core, Some(before)));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let well = build.is_none_or(|build| build.split('.').all(is_word))
-        && before.is_none_or(|parts| parts.split('.').all(|part| is_word(part) && (!digits(part) || is_number(part))));
-    // No greater than what can be counted on from.
-    let number = |part: &str| part.parse::<u32>().ok().filter(|_| is_number(part)).map(u64::from);
-    let mut parts = core.split('.').map(number);
-    let found = [parts.next()??, parts.next()??, parts.next()??];
-    (well && parts.next().is_none()).then_some(found)
+    version::numbers(text).filter(|_| text.starts_with('v'))
 }
 
 #[cfg(test)]

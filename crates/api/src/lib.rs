@@ -38,3 +38,4 @@ pub mod release;
 pub mod resource_set;
 mod rules;
 pub mod topology;
+pub mod version;

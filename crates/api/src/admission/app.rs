@@ -12,6 +12,7 @@ use crate::{
         ORGANIZATION_PREFIX, ObjectRef, PLATFORM_NAMESPACE, Quoted, Restrictions, UNIQUE_VERSION, VERSION_LABEL, flag,
     },
     release::{Component, Release},
+    version,
 };
 
 /// The webhook that users know the refusals by.
@@ -92,17 +93,10 @@ fn name(app: &App) -> &str {
     app.metadata.name.as_deref().unwrap_or_default()
 }
 
-/// The first number of a version; none if it is no version (`v3`, `3.1` and `3.1.0-rc.1+b` are).
+/// The first number of a version; none if it is no version (`v3`, `3.1` and `3.1.0-rc.1+b` are). What follows the numbers is
+/// nobody's business.
 fn major(version: &str) -> Option<u64> {
-    let version = version.strip_prefix('v').unwrap_or(version);
-    let core = version.split(['-', '+']).next()?;
-    let mut numbers = core.split('.').map(|part| {
-        let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-        digits.then(|| part.parse::<u64>().ok()).flatten()
-    });
-    let first = numbers.next()??;
-    let rest: Vec<_> = numbers.collect();
-    (rest.len() <= 2 && rest.iter().all(Option::is_some)).then_some(first)
+    version::parse(version.split(['-', '+']).next()?).map(|version| version.major)
 }
 
 /// Whether the rules are for an app with this version label.

@@ -9,6 +9,7 @@ mod parse;
 use serde_json::{Map, Value};
 
 use self::parse::{Node, Operand, Pipeline, Term};
+use crate::version;
 
 /// A template may be so long.
 pub const TEMPLATE_BYTES_MAX: usize = 256 * 1024;
@@ -254,24 +255,13 @@ impl Run {
 
 /// A semantic version as sprig's `semver` gives it.
 fn version(text: &str) -> Option<Value> {
-    let bare = text.strip_prefix('v').unwrap_or(text);
-    let (bare, metadata) = bare.split_once('+').unwrap_or((bare, ""));
-    let (core, prerelease) = bare.split_once('-').unwrap_or((bare, ""));
-    let mut parts = core.split('.');
-    let mut number = |needed: bool| match parts.next() {
-        Some(text) => text.parse::<u64>().ok(),
-        None => (!needed).then_some(0),
-    };
-    let (major, minor, patch) = (number(true)?, number(false)?, number(false)?);
-    if parts.next().is_some() {
-        return None;
-    }
+    let version = version::parse(text)?;
     let mut fields = Map::new();
-    fields.insert("Major".into(), major.into());
-    fields.insert("Minor".into(), minor.into());
-    fields.insert("Patch".into(), patch.into());
-    fields.insert("Prerelease".into(), prerelease.into());
-    fields.insert("Metadata".into(), metadata.into());
+    fields.insert("Major".into(), version.major.into());
+    fields.insert("Minor".into(), version.minor.into());
+    fields.insert("Patch".into(), version.patch.into());
+    fields.insert("Prerelease".into(), version.pre.as_str().into());
+    fields.insert("Metadata".into(), version.build.as_str().into());
     fields.insert("Original".into(), text.into());
     Some(fields.into())
 }

@@ -3,7 +3,7 @@
 //! Source: kubernetes-sigs/cluster-api controlplane/kubeadm/reconcilers/kubeadmcontrolplane, reconcilePreTerminateHook and
 //! reconcileEtcdMembers.
 
-use api::{condition, machine::Machine, names};
+use api::{condition, machine::Machine, names, version};
 use control::Plan;
 
 use super::{
@@ -106,8 +106,7 @@ fn is_initialized(seen: &Seen) -> bool {
 /// From 1.31 on kubelets speak to the API server of their own machine, which goes with its etcd member: hooks of others
 /// come first.
 fn runs_without_server(version: &str) -> bool {
-    let minor = version.trim_start_matches('v').split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok());
-    minor.is_some_and(|minor| minor >= 31)
+    version::parse(version).is_some_and(|version| version.minor >= 31)
 }
 
 fn has_other_hooks(machine: &Machine) -> bool {

@@ -5,7 +5,10 @@
 use serde_json::{Value, json};
 
 use super::{Seen, TopologyError, items, plan_extension, text};
-use crate::topology::hooks::{Calls, Hook, Question};
+use crate::{
+    topology::hooks::{Calls, Hook, Question},
+    version::numbers,
+};
 
 /// A kubelet may be so many minor versions behind its API server (Kubernetes' version skew policy).
 const SKEW_MAX: u64 = 3;
@@ -17,12 +20,6 @@ const STEPS_MAX: usize = 100;
 pub struct Plan {
     pub control_plane: Vec<String>,
     pub workers: Vec<String>,
-}
-
-pub(super) fn numbers(version: &str) -> Option<[u64; 3]> {
-    let core = version.strip_prefix('v').unwrap_or(version).split(['-', '+']).next()?;
-    let mut parts = core.split('.').map(|part| part.parse::<u32>().ok().map(u64::from));
-    Some([parts.next()??, parts.next()??, parts.next()??])
 }
 
 fn read(version: &str) -> Result<[u64; 3], TopologyError> {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Group, Seen, TopologyError, items,
-    plan::{self, Plan, numbers},
+    plan::{self, Plan},
     text,
 };
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
         TOPOLOGY_UPGRADE_CONCURRENCY_ANNOTATION, UPDATE_IN_PROGRESS_ANNOTATION,
     },
     topology::hooks::{Blocking, Calls, Hook},
+    version::numbers,
 };
 
 /// Annotations that steer upgrades and stay in the topology.
