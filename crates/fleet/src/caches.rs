@@ -33,6 +33,7 @@ use kube::{Client, core::PartialObjectMeta, runtime::watcher};
 use parking_lot::Mutex;
 
 use crate::{
+    adoption,
     external::{External, Kinds},
     machine_deployment::revision,
     owner,
@@ -206,6 +207,37 @@ impl Caches {
             let meta = &machine.metadata;
             if let Some(deployment) = owner::label_of(meta, names::DEPLOYMENT_LABEL) {
                 queue.add(Key::new(meta.namespace.clone().unwrap_or_default(), deployment));
+            }
+        });
+    }
+
+    /// Objects without a controller wake those that may adopt them: machines their control plane and sets, sets their deployment.
+    pub(crate) fn feed_adopters(self: &Arc<Self>, control_planes: &Queue, sets: &Queue, deployments: &Queue) {
+        let (caches, control_planes, sets) = (Arc::downgrade(self), control_planes.clone(), sets.clone());
+        self.machines.on_change(move |machine| {
+            let meta = &machine.metadata;
+            let Some(caches) = caches.upgrade().filter(|_| owner::controller(meta).is_none()) else { return };
+            let (namespace, cluster) = (meta.namespace.as_deref().unwrap_or_default(), &machine.spec.cluster_name);
+            if owner::label_of(meta, names::CONTROL_PLANE_LABEL).is_some() {
+                for key in keys(&caches.control_planes.in_cluster(namespace, cluster)) {
+                    control_planes.add(key);
+                }
+            }
+            for set in caches.sets.in_cluster(namespace, cluster) {
+                if adoption::selects(&set.spec.selector, meta) {
+                    sets.add(Key::of(set.as_ref()));
+                }
+            }
+        });
+        let (caches, deployments) = (Arc::downgrade(self), deployments.clone());
+        self.sets.on_change(move |set| {
+            let meta = &set.metadata;
+            let Some(caches) = caches.upgrade().filter(|_| owner::controller(meta).is_none()) else { return };
+            let namespace = meta.namespace.as_deref().unwrap_or_default();
+            for deployment in caches.deployments.in_cluster(namespace, &set.spec.cluster_name) {
+                if adoption::selects(&deployment.spec.selector, meta) {
+                    deployments.add(Key::of(deployment.as_ref()));
+                }
             }
         });
     }

@@ -4,6 +4,7 @@
 //! Source: kubernetes-sigs/cluster-api controlplane/kubeadm/reconcilers/kubeadmcontrolplane.
 
 mod addons;
+mod adoption;
 mod conditions;
 mod deletion;
 mod etcd;
@@ -39,7 +40,10 @@ use kube::core::ObjectMeta;
 
 pub use self::machines::NODE_ROLE;
 use self::sight::{End, Sight};
-use crate::{Context, bootstrap, certificates, external::External, naming::Suffixes, owner, unacted, workload::Probe};
+use crate::{
+    Context, adoption::orphans, bootstrap, certificates, external::External, naming::Suffixes, owner, unacted,
+    workload::Probe,
+};
 
 /// Pause while something is waited for whose end no event tells.
 const PAUSE_S: u64 = 2;
@@ -64,9 +68,13 @@ pub struct Seen {
     pub machines: Vec<Arc<Machine>>,
     /// The same as they were read.
     pub observed: Vec<Arc<Machine>>,
+    /// Machines of the control plane that nobody controls and that may be adopted now.
+    pub orphans: Vec<Arc<Machine>>,
+    /// Names of the machines of the control plane that others control.
+    pub foreign: Vec<String>,
     /// Workers and machines of nobody: a control plane goes last.
     pub others: usize,
-    /// Clones that carry the control plane's label, by name.
+    /// Clones that carry the control plane's label by their name, and those of the machines by the machine's.
     pub configs: BTreeMap<String, Arc<KubeadmConfig>>,
     pub infrastructures: BTreeMap<String, External>,
     pub template: Option<External>,
@@ -136,6 +144,12 @@ impl Reconcile for ControlPlanes {
         machines.sort_by_key(|machine| {
             (machine.metadata.creation_timestamp.as_ref().map(|time| time.0), Key::of(machine.as_ref()))
         });
+        let is_ours = |meta: &ObjectMeta| owner::label_of(meta, names::CONTROL_PLANE_LABEL).is_some();
+        let client = self.context.writer.client();
+        let orphans = orphans(client, control_plane.as_ref(), cluster.as_deref(), &others, is_ours).await?;
+        let is_foreign =
+            |machine: &&Arc<Machine>| is_ours(&machine.metadata) && owner::controller(&machine.metadata).is_some();
+        let foreign = others.iter().filter(is_foreign).map(|machine| rollout::name_of(machine).to_owned()).collect();
         let label = Some(key.name.as_str());
         let mine = |meta: &ObjectMeta| owner::label_of(meta, names::CONTROL_PLANE_NAME_LABEL) == label;
         let reference = &control_plane.spec.machine_template.spec.infrastructure_ref;
@@ -180,23 +194,41 @@ impl Reconcile for ControlPlanes {
         if goes {
             self.sight.forget(&target);
         }
+        let mut configs: BTreeMap<String, Arc<KubeadmConfig>> = caches
+            .configs
+            .in_cluster(namespace, &name)
+            .into_iter()
+            .filter(|config| mine(&config.metadata))
+            .map(|config| (Key::of(config.as_ref()).name, config))
+            .collect();
+        let mut infrastructures: BTreeMap<String, External> = caches
+            .kinds
+            .in_cluster(&reference.api_group, kind, namespace, &name)
+            .into_iter()
+            .filter(|infrastructure| mine(&infrastructure.meta))
+            .map(|infrastructure| (infrastructure.key().name, infrastructure))
+            .collect();
+        // What belongs to one that is adopted has its own name and no label.
+        for machine in machines.iter().chain(&orphans) {
+            let (name, spec) = (rollout::name_of(machine), &machine.spec);
+            let config = spec.bootstrap.config_ref.as_ref().filter(|config| config.kind == "KubeadmConfig");
+            let config = config.filter(|_| !configs.contains_key(name));
+            if let Some(config) = config.and_then(|it| caches.configs.get(&Key::new(namespace, it.name.as_str()))) {
+                configs.insert(name.to_owned(), config);
+            }
+            if !infrastructures.contains_key(name)
+                && let Some(infrastructure) = caches.external(namespace, Some(&spec.infrastructure_ref))
+            {
+                infrastructures.insert(name.to_owned(), infrastructure);
+            }
+        }
         let mut seen = Seen {
             cluster,
+            orphans,
+            foreign,
             others: others.len(),
-            configs: caches
-                .configs
-                .in_cluster(namespace, &name)
-                .into_iter()
-                .filter(|config| mine(&config.metadata))
-                .map(|config| (Key::of(config.as_ref()).name, config))
-                .collect(),
-            infrastructures: caches
-                .kinds
-                .in_cluster(&reference.api_group, kind, namespace, &name)
-                .into_iter()
-                .filter(|infrastructure| mine(&infrastructure.meta))
-                .map(|infrastructure| (infrastructure.key().name, infrastructure))
-                .collect(),
+            configs,
+            infrastructures,
             template: caches.external(namespace, Some(reference)),
             certificates: certificates.collect(),
             etcd: None,
@@ -515,6 +547,14 @@ fn advance(
     if started.infrastructure_provisioned != Some(true) {
         return Err("Waiting for Cluster infrastructure to be ready".to_owned());
     }
+    if !seen.orphans.is_empty() && bootstrap::endpoint(cluster).is_some() {
+        return adoption::step(seen, plan);
+    }
+    if let Some(name) = seen.foreign.first() {
+        return Err(format!(
+            "Machine {name} of the control plane is controlled by another object: a control plane has one owner"
+        ));
+    }
     let have = |purpose: &Purpose| seen.certificates.iter().any(|(found, _)| found == purpose);
     let (made, given) = certificates::needed(cluster_configuration(&seen.control_plane));
     plan.keys = made.into_iter().filter(|purpose| !have(purpose)).collect();
@@ -528,6 +568,7 @@ fn advance(
     if bootstrap::endpoint(cluster).is_none() {
         return Err("Waiting for Cluster to have a valid spec.controlPlaneEndpoint".to_owned());
     }
+    adoption::take_secrets(seen, plan);
     plan.kubeconfig = match &seen.kubeconfig {
         None => true,
         // Only its own: a kubeconfig that somebody else made is left alone.

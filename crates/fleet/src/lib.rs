@@ -5,6 +5,7 @@
 //! kubernetes-sigs/cluster-api v1beta2 and of its OpenStack provider; what a controller does not act on yet, it says in
 //! a condition or an event. Left out: everything about apps, tenants and policy.
 
+mod adoption;
 mod bootstrap;
 mod caches;
 mod certificates;
@@ -110,6 +111,8 @@ async fn launch(options: Options, life: Life) {
     caches.feed_control_plane_of_cluster(&control_planes.queue());
     caches.feed_control_plane_of_secrets(&control_planes.queue());
     workloads.feed_control_planes(&control_planes.queue());
+
+    caches.feed_adopters(&control_planes.queue(), &sets.queue(), &deployments.queue());
 
     let health_checks = runner();
     caches.feed_health_checks(&health_checks.queue());

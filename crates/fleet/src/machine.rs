@@ -195,7 +195,7 @@ pub fn plan(seen: &Seen, now: &Time) -> MachinePlan {
         if deleting {
             deletion = Some(deletion::plan(seen, now, &mut plan, &mut after));
         } else if let Some(cluster) = &seen.cluster {
-            if owner::controller(&machine.metadata).is_none() {
+            if is_alone(&machine.metadata) {
                 owner::ensure(&mut after.metadata, owner::reference(cluster.as_ref(), false));
             }
             adopt(machine, seen, &mut plan.local);
@@ -224,6 +224,12 @@ pub fn plan(seen: &Seen, now: &Time) -> MachinePlan {
     }
     plan.local.update(machine, &after);
     plan
+}
+
+/// Whether the machine was made by no set, pool or control plane, which would adopt it again.
+fn is_alone(meta: &kube::core::ObjectMeta) -> bool {
+    let makers = [names::SET_LABEL, names::POOL_LABEL, names::CONTROL_PLANE_NAME_LABEL];
+    owner::controller(meta).is_none() && !makers.iter().any(|maker| owner::label_of(meta, maker).is_some())
 }
 
 /// Makes the machine the owner of its bootstrap configuration and of its infrastructure, which their makers (a set or

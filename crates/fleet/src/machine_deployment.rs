@@ -27,7 +27,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::ObjectMeta;
 
 use crate::{
-    Context,
+    Context, adoption,
     extension::GO_ON_S,
     in_place::RETRY_S,
     naming::{self, Suffixes},
@@ -57,6 +57,8 @@ pub struct Seen {
     pub cluster: Option<Arc<Cluster>>,
     /// Those that the deployment controls, oldest first.
     pub sets: Vec<Arc<MachineSet>>,
+    /// Sets that its selector names, that nobody controls and that may be adopted now.
+    pub orphans: Vec<Arc<MachineSet>>,
     pub machines: Vec<Arc<Machine>>,
     pub suffixes: Suffixes,
     /// What extensions say of updating machines in place; nothing unless there is one that could.
@@ -72,17 +74,21 @@ impl Reconcile for MachineDeployments {
         let caches = &self.0.caches;
         let Some(deployment) = caches.deployments.get(key) else { return Ok(None) };
         let (namespace, cluster) = (key.namespace.as_str(), deployment.spec.cluster_name.as_str());
+        let mut machines = caches.machines.in_cluster(namespace, cluster);
         let mut sets = caches.sets.in_cluster(namespace, cluster);
+        let cluster = caches.cluster(namespace, cluster);
+        let fits = |meta: &ObjectMeta| adoption::selects(&deployment.spec.selector, meta);
+        let client = self.0.writer.client();
+        let orphans = adoption::orphans(client, deployment.as_ref(), cluster.as_deref(), &sets, fits).await?;
         sets.retain(|set| owner::is_controlled_by(&set.metadata, &deployment.metadata));
         sets.sort_by_key(|set| {
             (set.metadata.creation_timestamp.as_ref().map(|time| time.0), revision(set.as_ref()), Key::of(set.as_ref()))
         });
-        let mut machines = caches.machines.in_cluster(namespace, cluster);
         machines.retain(|machine| sets.iter().any(|set| owner::is_controlled_by(&machine.metadata, &set.metadata)));
-        let (cluster, suffixes) = (caches.cluster(namespace, cluster), Suffixes::seeded((self.0.random)()));
+        let suffixes = Suffixes::seeded((self.0.random)());
         let held = owner::is_paused(cluster.as_deref(), &deployment.metadata) || deployment.spec.paused == Some(true);
         let in_place = in_place::Asked::default();
-        let mut seen = Seen { deployment, cluster, sets, machines, suffixes, in_place };
+        let mut seen = Seen { deployment, cluster, sets, orphans, machines, suffixes, in_place };
         if !held {
             in_place::ask(&self.0, &mut seen, &Time(self.0.writer.clock().now())).await?;
         }
@@ -127,7 +133,9 @@ pub fn plan(seen: &Seen, now: &Time) -> Plan {
             owner::ensure(&mut after.metadata, owner::reference(cluster.as_ref(), false));
         }
         if owner::has_finalizer(&deployment.metadata, names::MACHINE_DEPLOYMENT_FINALIZER) {
-            if deployment.spec.paused == Some(true) {
+            if !seen.orphans.is_empty() {
+                adopt(seen, &mut plan);
+            } else if deployment.spec.paused == Some(true) {
                 hold(seen, now, &mut plan, &mut after);
             } else {
                 roll(seen, now, &mut plan, &mut after);
@@ -144,6 +152,15 @@ pub fn plan(seen: &Seen, now: &Time) -> Plan {
     status::set(seen, &mut after, held, now);
     plan.update(deployment, &after);
     plan
+}
+
+/// Takes over the sets of nobody that the selector names. Which of them is the current one is seen with them.
+fn adopt(seen: &Seen, plan: &mut Plan) {
+    let deployment = seen.deployment.as_ref();
+    for set in &seen.orphans {
+        let name = deployment.metadata.name.clone().unwrap_or_default();
+        adoption::adopt(deployment, set.as_ref(), |meta| owner::label(meta, names::DEPLOYMENT_LABEL, name), plan);
+    }
 }
 
 /// The set that has the current template; `None` if it has to be made.

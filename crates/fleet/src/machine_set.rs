@@ -33,7 +33,7 @@ use serde_json::{Value, json};
 
 use self::{in_place::Moves, preflight::ControlPlane, remediation::Remediation};
 use crate::{
-    Caches, Context,
+    Caches, Context, adoption,
     external::External,
     naming::{self, MACHINE_NAME_MAX, Suffixes},
     owner, propagation,
@@ -55,6 +55,8 @@ pub struct Seen {
     pub deployment: Option<Arc<MachineDeployment>>,
     /// Those that the set controls.
     pub machines: Vec<Arc<Machine>>,
+    /// Those that its selector names, that nobody controls and that may be adopted now.
+    pub orphans: Vec<Arc<Machine>>,
     pub bootstrap_template: Option<External>,
     pub infrastructure_template: Option<External>,
     /// Clones that carry the set's label, by name.
@@ -97,14 +99,17 @@ impl Reconcile for MachineSets {
         let resource =
             |reference: &ContractRef| caches.kinds.resource(&reference.api_group, clone_kind(&reference.kind)).cloned();
         let deployment = owner::owner_of_kind(&set.metadata, "MachineDeployment");
+        let found = caches.cluster(namespace, cluster);
         let mut machines = caches.machines.in_cluster(namespace, cluster);
+        let fits = |meta: &ObjectMeta| adoption::selects(&set.spec.selector, meta);
+        let client = self.0.writer.client();
+        let orphans = adoption::orphans(client, set.as_ref(), found.as_deref(), &machines, fits).await?;
         machines.retain(|machine| owner::is_controlled_by(&machine.metadata, &set.metadata));
         let parts = |machine: &Arc<Machine>| {
             let (name, spec) = (machine.metadata.name.clone().unwrap_or_default(), &machine.spec);
             let bootstrap = caches.external(namespace, spec.bootstrap.config_ref.as_ref());
             (name, (caches.external(namespace, Some(&spec.infrastructure_ref)), bootstrap))
         };
-        let found = caches.cluster(namespace, cluster);
         Ok(Some(Seen {
             target: in_place::target_of(&set).and_then(|name| caches.sets.get(&Key::new(namespace, name))),
             moved: machines.iter().filter(|machine| in_place::is_unwritten(machine)).map(parts).collect(),
@@ -112,6 +117,7 @@ impl Reconcile for MachineSets {
             cluster: found,
             deployment: deployment.and_then(|owner| caches.deployments.get(&Key::new(namespace, owner.name.as_str()))),
             machines,
+            orphans,
             bootstrap_template: caches.external(namespace, config),
             infrastructure_template: caches.external(namespace, Some(&spec.infrastructure_ref)),
             bootstraps: clones(config),
@@ -158,11 +164,17 @@ pub fn plan(seen: &Seen, now: &Time) -> Plan {
     } else if !paused {
         owner::add_finalizer(&mut after.metadata, names::MACHINE_SET_FINALIZER);
         owner::label(&mut after.metadata, names::CLUSTER_LABEL, set.spec.cluster_name.as_str());
-        if let Some(cluster) = seen.cluster.as_ref().filter(|_| owner::controller(&set.metadata).is_none()) {
+        // One that a deployment made goes back to it.
+        let is_alone = owner::controller(&set.metadata).is_none()
+            && owner::label_of(&set.metadata, names::DEPLOYMENT_LABEL).is_none();
+        if let Some(cluster) = seen.cluster.as_ref().filter(|_| is_alone) {
             owner::ensure(&mut after.metadata, owner::reference(cluster.as_ref(), false));
         }
         // The finalizer comes first: nothing is made on behalf of an object that could vanish.
-        if owner::has_finalizer(&set.metadata, names::MACHINE_SET_FINALIZER) {
+        let held = owner::has_finalizer(&set.metadata, names::MACHINE_SET_FINALIZER);
+        if held && !seen.orphans.is_empty() {
+            adopt(seen, &mut plan);
+        } else if held {
             let mut moves = Moves { begin: in_place::beginning(seen), ..Moves::default() };
             trouble = scale(seen, &mut plan, &mut moves).err();
             if let Some(Trouble { why, pause_s }) = &trouble {
@@ -185,6 +197,26 @@ pub fn plan(seen: &Seen, now: &Time) -> Plan {
     status::set(seen, &mut after, trouble.map(|trouble| trouble.why), paused, now, &mut plan);
     plan.update(set, &after);
     plan
+}
+
+/// Takes over the machines of nobody that the selector names. What is to be done with so many is seen with them.
+fn adopt(seen: &Seen, plan: &mut Plan) {
+    let set = seen.set.as_ref();
+    for machine in &seen.orphans {
+        let mark = |meta: &mut ObjectMeta| owner::extend(&mut meta.labels, &own_labels(set));
+        adoption::adopt(set, machine.as_ref(), mark, plan);
+    }
+}
+
+/// Labels that a set gives its machines and what belongs to them, whatever its template says.
+fn own_labels(set: &MachineSet) -> BTreeMap<String, String> {
+    let deployment = owner::label_of(&set.metadata, names::DEPLOYMENT_LABEL).map(str::to_owned);
+    let labels = [
+        (names::CLUSTER_LABEL, Some(set.spec.cluster_name.clone())),
+        (names::SET_LABEL, set.metadata.name.clone()),
+        (names::DEPLOYMENT_LABEL, deployment),
+    ];
+    labels.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
 }
 
 /// The cluster owns the templates, so that they move and go with it.
@@ -295,11 +327,7 @@ fn create(seen: &Seen, name: &str, plan: &mut Plan) -> Result<(), String> {
     let set = seen.set.as_ref();
     let namespace = set.metadata.namespace.clone().unwrap_or_default();
     let mut labels = set.spec.template.metadata.as_ref().map(|meta| meta.labels.clone()).unwrap_or_default();
-    labels.insert(names::CLUSTER_LABEL.into(), set.spec.cluster_name.clone());
-    labels.insert(names::SET_LABEL.into(), set.metadata.name.clone().unwrap_or_default());
-    if let Some(deployment) = owner::label_of(&set.metadata, names::DEPLOYMENT_LABEL) {
-        labels.insert(names::DEPLOYMENT_LABEL.into(), deployment.to_owned());
-    }
+    labels.extend(own_labels(set));
     let maker = owner::reference(set, false);
     let template = &set.spec.template.spec;
     let mut bootstrap = template.bootstrap.clone();

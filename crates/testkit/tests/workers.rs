@@ -1,12 +1,15 @@
 //! Workers: rollouts and back.
 
+use std::{collections::BTreeSet, time::Duration};
+
 use api::{
     condition,
     machine::{MachineDeployment, MachineSet},
-    names::OUTDATED_TAINT,
+    names::{OUTDATED_TAINT, SET_LABEL},
     openstack_machine::OpenStackMachineTemplate,
 };
 use hyper::Method;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use openstack::{Query, Service};
 use sandbox::cloud::End;
@@ -64,6 +67,41 @@ async fn a_rollout_marks_old_nodes_and_keeps_the_old_set_which_an_undo_takes_aga
     world.until("its own set has them", async || sets(&world).await == "2:0 3:3").await;
     world.delete("demo").await;
     world.until("nothing is left", async || world.machines().await.is_empty() && sets(&world).await.is_empty()).await;
+    world.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn machines_and_sets_that_lost_their_owners_are_adopted_and_no_other_is_made() {
+    let world = World::start(44).await;
+    world.create("demo", Shape { control_plane: 1, workers: 2, version: "v1.34.2".into() }).await;
+    world.available("demo").await;
+    let names = async || -> BTreeSet<String> { world.machines().await.iter().map(ResourceExt::name_any).collect() };
+    let (before, servers) = (names().await, world.in_cloud().await);
+    let nobodys = json!({"metadata": {"ownerReferences": null}});
+    let sets = world.api::<MachineSet>().list(&Default::default()).await.unwrap().items;
+    for set in &sets {
+        world.patch::<MachineSet>(&set.name_any(), nobodys.clone()).await;
+    }
+    for name in &before {
+        world.patch::<api::machine::Machine>(name, nobodys.clone()).await;
+    }
+    let is_controlled = |owners: &[OwnerReference], kind: &str| {
+        owners.iter().any(|owner| owner.controller == Some(true) && owner.kind == kind)
+    };
+    let adopted = async || {
+        let sets = world.api::<MachineSet>().list(&Default::default()).await.unwrap().items;
+        let kind = |machine: &api::machine::Machine| match machine.labels().contains_key(SET_LABEL) {
+            true => "MachineSet",
+            false => "KubeadmControlPlane",
+        };
+        sets.iter().all(|set| is_controlled(set.owner_references(), "MachineDeployment"))
+            && world.machines().await.iter().all(|it| is_controlled(it.owner_references(), kind(it)))
+    };
+    world.until("all have owners again", adopted).await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!((names().await, world.in_cloud().await), (before, servers));
+    world.delete("demo").await;
+    world.until("nothing is left", async || world.machines().await.is_empty()).await;
     world.shutdown().await;
 }
 

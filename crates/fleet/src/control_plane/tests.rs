@@ -1,5 +1,6 @@
 //! What a control plane does next, as text.
 
+mod adoption;
 mod members;
 mod replacement;
 
@@ -58,6 +59,8 @@ fn seen(replicas: i32) -> Seen {
         cluster: Some(Arc::new(cluster)),
         machines: Vec::new(),
         observed: Vec::new(),
+        orphans: Vec::new(),
+        foreign: Vec::new(),
         others: 0,
         configs: BTreeMap::new(),
         infrastructures: BTreeMap::new(),

@@ -170,6 +170,7 @@ impl World {
             deployment: Arc::new(self.deployment.clone()),
             cluster: None,
             sets: self.sets.iter().cloned().map(Arc::new).collect(),
+            orphans: Vec::new(),
             machines: self.units.iter().map(machine).collect(),
             suffixes: Suffixes::seeded(self.made as u64),
             in_place: in_place::Asked { handled: self.in_place, verdicts },

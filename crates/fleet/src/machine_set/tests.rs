@@ -86,6 +86,7 @@ pub(super) fn seen(replicas: i32) -> Seen {
         control_plane: ControlPlane::Unknown,
         deployment: None,
         machines: Vec::new(),
+        orphans: Vec::new(),
         bootstrap_template: template("BootTemplate", json!({"spec": {"template": {"spec": {"a": 1}}}})),
         infrastructure_template: template("InfraTemplate", json!({})),
         bootstraps: BTreeMap::new(),
@@ -120,6 +121,21 @@ pub(super) fn machine_of<'a>(seen: &'a mut Seen, name: &str) -> &'a mut Machine 
 
 pub(super) fn text(seen: &Seen) -> String {
     brief(&plan(seen, &now()))
+}
+
+#[test]
+fn machines_of_nobody_that_the_selector_names_are_adopted_and_none_is_made_beside_them() {
+    let mut seen = seen(2);
+    machine(&mut seen, "m1", 5, true);
+    owner::label(&mut set_of(&mut seen).metadata, names::DEPLOYMENT_LABEL, "md");
+    seen.orphans = std::mem::take(&mut seen.machines);
+    Arc::get_mut(&mut seen.orphans[0]).unwrap().metadata.owner_references = None;
+    let told = text(&seen);
+    let (update, rest) = told.split_once('\n').unwrap();
+    assert!(update.starts_with("update Machine m1 ") && update.contains(r#""controller":true"#), "{told}");
+    assert!(update.contains(r#""cluster.x-k8s.io/set-name":"ms""#), "{told}");
+    assert!(update.contains(r#""cluster.x-k8s.io/deployment-name":"md""#), "{told}");
+    assert!(rest.starts_with("event SuccessfulAdopt: Adopted Machine m1\nsettled"), "{told}");
 }
 
 #[test]
