@@ -14,6 +14,7 @@ mod kubeadm_config;
 mod machines;
 mod preflight;
 mod remediation;
+mod rights;
 mod rollout;
 mod sight;
 #[cfg(test)]
@@ -272,6 +273,8 @@ impl Reconcile for ControlPlanes {
             plan.local.create_or_replace(&secret, seen.kubeconfig.as_deref());
         }
         if let (true, Some(cluster)) = (plan.rollout, &seen.cluster) {
+            let version = &seen.control_plane.spec.version;
+            rights::grant(&self.context.workloads, &Key::of(cluster.as_ref()), version).await?;
             kubeadm_config::publish(&self.context.workloads, cluster, &seen.control_plane).await?;
         }
         // Leadership moves before the machine goes. A member is removed after what is known of it was told, which an etcd that

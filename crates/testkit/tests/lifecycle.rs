@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use api::{control_plane::KubeadmControlPlane, health_check::MachineHealthCheck, machine::MachineDeployment};
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment},
-    core::v1::Node,
+    core::v1::{ConfigMap, Node},
+    rbac::v1::ClusterRoleBinding,
 };
 use kube::Api;
 use serde_json::json;
@@ -57,6 +58,14 @@ async fn a_cluster_is_made_scaled_upgraded_and_deleted_and_nothing_is_left() {
     assert_eq!(world.nodes("demo").await.len(), 5);
     let wanted = ["registry.k8s.io/kube-proxy:v1.35.0", "registry.k8s.io/coredns/coredns:v1.13.0"];
     world.until("the add-ons follow", async || addon_images(&world).await == wanted).await;
+    // What kubeadm would do on an upgrade, and what it is told.
+    let client = world.workload("demo").await;
+    let bindings = Api::<ClusterRoleBinding>::all(client.clone());
+    let binding = bindings.get("kubeadm:apiserver-kubelet-client").await.unwrap();
+    assert_eq!(binding.role_ref.name, "system:kubelet-api-admin");
+    let maps = Api::<ConfigMap>::namespaced(client, "kube-system");
+    let configuration = maps.get("kubeadm-config").await.unwrap().data.unwrap().remove("ClusterConfiguration").unwrap();
+    assert!(configuration.contains("ControlPlaneKubeletLocalMode: true"), "{configuration}");
 
     world.delete("demo").await;
     let gone = async || {

@@ -16,7 +16,7 @@ use api::{
 use control::{EventType, Key, Plan, Result};
 
 use super::{
-    ControlPlanePlan, Seen,
+    ControlPlanePlan, Seen, kubeadm_config,
     rollout::{self, name_of},
 };
 use crate::{
@@ -178,6 +178,7 @@ pub fn complete(seen: &Seen, plan: &mut ControlPlanePlan) -> std::result::Result
 /// As declared, for a machine that has joined already.
 fn updated_config(seen: &Seen, config: &KubeadmConfig) -> KubeadmConfig {
     let mut spec = rollout::for_join(seen.control_plane.spec.kubeadm_config_spec.clone().unwrap_or_default());
+    kubeadm_config::open_gates(&mut spec.cluster_configuration, &seen.control_plane.spec.version);
     let found = config.spec.join_configuration.as_ref().and_then(|join| join.discovery.clone());
     if let Some(join) = &mut spec.join_configuration {
         join.discovery = join.discovery.take().or(found);

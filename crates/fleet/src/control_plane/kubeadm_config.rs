@@ -3,7 +3,12 @@
 //!
 //! Source: kubernetes-sigs/cluster-api controlplane/kubeadm/reconcilers/kubeadmcontrolplane/update.go.
 
-use api::{cluster::Cluster, cluster_configuration::Dns, control_plane::KubeadmControlPlane};
+use api::{
+    cluster::Cluster,
+    cluster_configuration::{ClusterConfiguration, Dns},
+    control_plane::KubeadmControlPlane,
+    version,
+};
 use control::{Error, Key, Result};
 use serde_json::{Map, Value};
 
@@ -22,6 +27,21 @@ const DECLARED: [&str; 10] = [
     "kubernetesVersion",
     "scheduler",
 ];
+
+/// kubeadm's feature gate by which the kubelet of a control plane machine speaks to the API server of its own machine.
+const LOCAL_MODE: &str = "ControlPlaneKubeletLocalMode";
+
+/// Opens the gate unless the user decides, where kubeadm has it (1.31 to 1.35; it is always open from 1.36 on). Without it a
+/// kubelet of the new version may ask an API server of the old one for what that does not know (fields of 1.31).
+///
+/// Source: kubernetes-sigs/cluster-api controlplane/kubeadm/pkg/desiredstate/desired_state.go, DefaultFeatureGates.
+pub fn open_gates(configuration: &mut Option<ClusterConfiguration>, kubernetes: &str) {
+    let has_gate = version::parse(kubernetes).is_some_and(|it| it.major == 1 && (31..36).contains(&it.minor));
+    if has_gate {
+        let gates = &mut configuration.get_or_insert_default().feature_gates;
+        gates.entry(LOCAL_MODE.to_owned()).or_insert(true);
+    }
+}
 
 /// Writes what is declared into the workload cluster; nothing if it is there.
 pub async fn publish(workloads: &Workloads, cluster: &Cluster, control_plane: &KubeadmControlPlane) -> Result<()> {
@@ -59,7 +79,9 @@ fn wanted(cluster: &Cluster, control_plane: &KubeadmControlPlane) -> Result<Valu
     let spec = control_plane.spec.kubeadm_config_spec.clone().unwrap_or_default();
     let limits = spec.init_configuration.and_then(|init| init.timeouts);
     let health_s = limits.and_then(|limits| limits.control_plane_component_health_check_seconds);
-    let configuration = spec.cluster_configuration.unwrap_or_default();
+    let mut configuration = spec.cluster_configuration;
+    open_gates(&mut configuration, version);
+    let configuration = configuration.unwrap_or_default();
     Ok(kubeadm::cluster_configuration(api, &configuration, cluster, version, health_s))
 }
 
@@ -81,10 +103,7 @@ fn merged(current: &str, wanted: &Value) -> Result<Option<String>, String> {
 
 #[cfg(test)]
 mod tests {
-    use api::{
-        cluster::ClusterSpec, cluster_configuration::ClusterConfiguration, control_plane::KubeadmControlPlaneSpec,
-        kubeadm::KubeadmConfigSpec,
-    };
+    use api::{cluster::ClusterSpec, control_plane::KubeadmControlPlaneSpec, kubeadm::KubeadmConfigSpec};
 
     use super::*;
 
@@ -118,6 +137,8 @@ networking:
 apiVersion: kubeadm.k8s.io/v1beta4
 certificatesDir: /etc/kubernetes/pki
 controlPlaneEndpoint: 127.24.4.9:6443
+featureGates:
+  ControlPlaneKubeletLocalMode: true
 imageRepository: new.example
 kind: ClusterConfiguration
 kubernetesVersion: v1.31.0
@@ -125,6 +146,25 @@ networking:
   podSubnet: 192.168.0.0/16
 "
         );
+    }
+
+    #[test]
+    fn kubelets_of_the_control_plane_speak_to_their_own_server_where_kubeadm_has_a_gate_for_it() {
+        let gate = |kubernetes: &str, users: Option<bool>| {
+            let users = users.map(|open| [(LOCAL_MODE.to_owned(), open)].into());
+            let mut configuration =
+                users.map(|feature_gates| ClusterConfiguration { feature_gates, ..ClusterConfiguration::default() });
+            open_gates(&mut configuration, kubernetes);
+            configuration.and_then(|configuration| configuration.feature_gates.get(LOCAL_MODE).copied())
+        };
+        for kubernetes in ["v1.31.0", "v1.31.0-alpha.1", "v1.32.9", "v1.35.4"] {
+            assert_eq!(gate(kubernetes, None), Some(true), "{kubernetes}");
+        }
+        for kubernetes in ["v1.30.9", "v1.36.0-rc.0", "v1.37.1"] {
+            assert_eq!(gate(kubernetes, None), None, "{kubernetes}");
+        }
+        assert_eq!(gate("v1.32.0", Some(false)), Some(false));
+        assert_eq!(gate("v1.30.0", Some(false)), Some(false), "what the user says is theirs to answer for");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use serde_json::json;
 use super::{
     ControlPlanePlan, Seen,
     deletion::{self, Next},
-    expiry, in_place, machines,
+    expiry, in_place, kubeadm_config, machines,
     preflight::{self, Operation},
     remediation::{self, Decision, Verdict},
 };
@@ -208,7 +208,8 @@ fn create(seen: &Seen, cluster: &Cluster, name: &str, now: &Time, plan: &mut Con
             owner_references: Some(vec![maker.clone()]),
             ..ObjectMeta::default()
         };
-        let own = if first { for_init(spec.clone()) } else { for_join(spec.clone()) };
+        let mut own = if first { for_init(spec.clone()) } else { for_join(spec.clone()) };
+        kubeadm_config::open_gates(&mut own.cluster_configuration, &control_plane.spec.version);
         let mut body = json!({ "metadata": metadata });
         // One that says nothing is left out: a spec has at least one field.
         if own != KubeadmConfigSpec::default() {

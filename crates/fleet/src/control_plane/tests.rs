@@ -419,12 +419,18 @@ fn what_a_deletion_takes_is_carried_to_a_machine_that_goes_and_its_gates_and_lab
 fn a_machine_is_made_without_the_words_that_the_control_plane_does_not_say() {
     let mut seen = seen(1);
     spec(&mut seen).kubeadm_config_spec = None;
-    let plan = plan(&seen, &now());
-    let body = plan.local.steps.iter().find_map(|step| match step {
-        Step::Create { resource, body, .. } if resource.kind == "KubeadmConfig" => Some(body),
-        _ => None,
-    });
-    assert_eq!(body.unwrap().get("spec"), None, "a spec of a KubeadmConfig has at least one field");
+    let made = |seen: &Seen| {
+        let steps = plan(seen, &now()).local.steps.into_iter();
+        let mut configs = steps.filter_map(|step| match step {
+            Step::Create { resource, body, .. } if resource.kind == "KubeadmConfig" => Some(body),
+            _ => None,
+        });
+        configs.next().unwrap().get("spec").cloned()
+    };
+    let gates = json!({"featureGates": {"ControlPlaneKubeletLocalMode": true}});
+    assert_eq!(made(&seen), Some(json!({ "clusterConfiguration": gates })), "what kubeadm needs in this version");
+    spec(&mut seen).version = "v1.36.0".into();
+    assert_eq!(made(&seen), None, "a spec of a KubeadmConfig has at least one field");
 }
 
 #[test]
