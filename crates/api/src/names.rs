@@ -61,7 +61,7 @@ pub const LEFTOVERS_ANNOTATION: &str = "openstackcluster.infrastructure.cluster.
 /// On an OpenStackCluster: the policy of the server groups that are made for its machines, as Nova names it. On an
 /// OpenStackMachine of a pool: that of the pool's.
 pub const SERVER_GROUPS_ANNOTATION: &str = "openstackcluster.infrastructure.cluster.x-k8s.io/server-groups";
-/// On an OpenStackCluster that is going to be deleted: volumes whose PersistentVolume says Delete, by id.
+/// On an OpenStackCluster: volumes whose PersistentVolume says Delete, by id, as its cluster told last.
 pub const VOLUMES_ANNOTATION: &str = "openstackcluster.infrastructure.cluster.x-k8s.io/volumes-to-delete";
 /// The same of snapshots whose VolumeSnapshotContent says Delete.
 pub const SNAPSHOTS_ANNOTATION: &str = "openstackcluster.infrastructure.cluster.x-k8s.io/snapshots-to-delete";

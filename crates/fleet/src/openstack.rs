@@ -272,7 +272,7 @@ impl Provider {
         life.spawn(pools, pool::Pools(shared.clone()));
         life.spawn(machine_pools, machine_pool::OpenStackMachinePools { shared: shared.clone(), random });
         life.spawn(templates, template::Templates(shared.clone()));
-        life.spawn(clusters, cluster::OpenStackClusters(shared.clone()));
+        life.spawn(clusters, cluster::OpenStackClusters::new(shared.clone()));
         life.spawn(machines, machine::OpenStackMachines(shared));
     }
 }

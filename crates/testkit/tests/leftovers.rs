@@ -1,6 +1,6 @@
 //! What a workload cluster's own controllers make in the cloud, and what becomes of it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use api::{cluster::Cluster, openstack_cluster::OpenStackCluster};
 use k8s_openapi::{
@@ -17,6 +17,7 @@ use openstack::{
     load_balancer::{LoadBalancer, LoadBalancerDraft},
     network::{FloatingIp, FloatingIpDraft, SecurityGroup, SecurityGroupDraft},
 };
+use sandbox::cloud::End;
 use serde_json::json;
 use testkit::{Shape, World};
 
@@ -128,6 +129,34 @@ async fn what_the_clusters_own_controllers_made_goes_with_it_but_volumes_that_ar
     assert_eq!(names, ["pvc-copied", "pvc-stays"]);
     let snapshots = world.tenant().list::<Snapshot>(&Query::new()).await.unwrap();
     assert_eq!(snapshots[0].name, "snapshot-stays");
+    world.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn volumes_go_with_a_cluster_whose_api_is_dead_when_it_is_deleted() {
+    let world = World::start(7).await;
+    world.create("demo", Shape { workers: 0, ..Shape::default() }).await;
+    world.available("demo").await;
+    volume(&world, "pvc-goes", "Delete").await;
+    volume(&world, "pvc-stays", "Retain").await;
+    let noted = async || {
+        let infra = world.api::<OpenStackCluster>().get("demo").await.unwrap();
+        infra.metadata.annotations.unwrap_or_default().contains_key(api::names::VOLUMES_ANNOTATION)
+    };
+    assert!(world.within(Duration::from_secs(40 * 60), noted).await, "the volumes are noted while the cluster is well");
+    let version = async || world.api::<OpenStackCluster>().get("demo").await.unwrap().metadata.resource_version;
+    let before = version().await;
+    tokio::time::sleep(Duration::from_secs(70 * 60)).await;
+    assert_eq!(version().await, before, "and nothing is written while they are the same");
+    let machine = world.machines().await.remove(0);
+    let server = machine.spec.provider_id.as_deref().and_then(|id| id.rsplit('/').next()).unwrap().to_owned();
+    assert!(world.sandbox.end_server(&server, End::Shutoff));
+    world.delete("demo").await;
+    let gone = async || world.api::<Cluster>().get_opt("demo").await.unwrap().is_none();
+    world.until("the cluster is gone", gone).await;
+    let volumes = world.tenant().list::<Volume>(&Query::new()).await.unwrap();
+    let names: Vec<_> = volumes.into_iter().map(|volume| volume.name).collect();
+    assert_eq!(names, ["pvc-stays"]);
     world.shutdown().await;
 }
 

@@ -2,22 +2,28 @@
 //! the cloud controller manager, volumes of the CSI driver and snapshots of them. Nobody else takes them away when the cluster goes.
 //!
 //! They are known by their names, descriptions and metadata, and a load balancer also by the cluster's own network, in which
-//! nobody else has a place. Of volumes only those go whose PersistentVolume was seen to say so (reclaim policy Delete), while
-//! the cluster's API still answered, and of snapshots those whose VolumeSnapshotContent did (deletion policy Delete).
+//! nobody else has a place. Of volumes only those go whose PersistentVolume said so when it was seen last (reclaim policy
+//! Delete), and of snapshots those whose VolumeSnapshotContent did (deletion policy Delete). Both are looked at with each look at
+//! the cloud, so that what was made before the cluster's API died is known, and once more when the cluster is to go.
 //!
 //! Source: kubernetes/cloud-provider-openstack pkg/openstack/loadbalancer.go, pkg/util/util.go, pkg/csi/cinder.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use api::{
     names::{LEFTOVERS_ANNOTATION, SNAPSHOTS_ANNOTATION, VOLUMES_ANNOTATION},
     openstack_cluster::OpenStackCluster,
 };
+use control::Key;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, ListParams},
-    core::GroupVersionKind,
+    core::{GroupVersionKind, ObjectMeta},
 };
 use openstack::{
     Query,
@@ -25,6 +31,7 @@ use openstack::{
     load_balancer::LoadBalancer,
     network::{FloatingIp, SecurityGroup},
 };
+use parking_lot::Mutex;
 
 use super::{
     names, network,
@@ -40,6 +47,8 @@ const CSI_DRIVER: &str = "cinder.csi.openstack.org";
 pub const VOLUMES_LIMIT: usize = 1000;
 /// An id of these, as Cinder has them with room to spare: what is longer is none, and there is no end to it.
 const ID_BYTES_MAX: usize = 64;
+/// A cluster is asked no more often what goes with it, however often its infrastructure is looked at.
+const LOOK_EVERY: SignedDuration = SignedDuration::from_mins(10);
 /// Names in a message.
 const NAMED_MAX: usize = 5;
 const REASON: &str = "WaitingForLeftovers";
@@ -86,12 +95,46 @@ fn named<'a>(all: impl ExactSizeIterator<Item = &'a str>) -> String {
     text
 }
 
+/// When clusters were asked what goes with them. In memory only: who starts anew asks anew.
+#[derive(Default)]
+pub struct Looks(Mutex<HashMap<Key, Timestamp>>);
+
+impl Looks {
+    /// Whether the cluster is to be asked now. One that is to go since `deleted` is asked once more.
+    pub fn is_due(&self, cluster: &Key, deleted: Option<Timestamp>, now: Timestamp) -> bool {
+        self.0.lock().get(cluster).is_none_or(|last| {
+            deleted.map_or_else(|| now.duration_since(*last) >= LOOK_EVERY, |deleted| *last < deleted)
+        })
+    }
+
+    pub fn keep(&self, cluster: &Key, now: Timestamp) {
+        self.0.lock().insert(cluster.clone(), now);
+    }
+
+    pub fn forget(&self, cluster: &Key) {
+        self.0.lock().remove(cluster);
+    }
+}
+
 /// Ids as annotations have them.
 pub struct Going {
     /// Of the volumes that go with their PersistentVolume.
     pub volumes: String,
     /// Of the snapshots that go with their VolumeSnapshotContent.
     pub snapshots: String,
+}
+
+impl Going {
+    /// Notes them, and takes away what was noted before.
+    pub fn note(self, meta: &mut ObjectMeta) {
+        for (name, ids) in [(VOLUMES_ANNOTATION, self.volumes), (SNAPSHOTS_ANNOTATION, self.snapshots)] {
+            if !ids.is_empty() {
+                owner::annotate(meta, name, ids);
+            } else if let Some(annotations) = &mut meta.annotations {
+                annotations.remove(name);
+            }
+        }
+    }
 }
 
 /// Ids that the cluster tells, as they are noted.
@@ -371,6 +414,33 @@ mod tests {
         assert_eq!(snapshot_to_delete(snapshot("Delete", CSI_DRIVER)).as_deref(), Some("id"));
         assert_eq!(snapshot_to_delete(snapshot("Retain", CSI_DRIVER)), None);
         assert_eq!(snapshot_to_delete(snapshot("Delete", "other.example")), None);
+    }
+
+    #[test]
+    fn a_cluster_is_asked_now_and_then_and_once_more_when_it_is_to_go() {
+        let (looks, key) = (Looks::default(), Key::new("ns", "demo"));
+        let at = |seconds: i64| Timestamp::from_second(seconds).unwrap();
+        assert!(looks.is_due(&key, None, at(0)));
+        looks.keep(&key, at(0));
+        assert!(!looks.is_due(&key, None, at(599)) && looks.is_due(&key, None, at(600)));
+        assert!(looks.is_due(&key, Some(at(5)), at(6)));
+        looks.keep(&key, at(6));
+        assert!(!looks.is_due(&key, Some(at(5)), at(9000)), "what it said when it was to go counts");
+        looks.forget(&key);
+        assert!(looks.is_due(&key, Some(at(5)), at(9000)));
+    }
+
+    #[test]
+    fn what_is_noted_follows_what_is_seen_and_nothing_is_noted_of_nothing() {
+        let mut meta = ObjectMeta::default();
+        let going = |volumes: &str| Going { volumes: volumes.into(), snapshots: String::new() };
+        going("").note(&mut meta);
+        assert_eq!(meta, ObjectMeta::default());
+        going("a,b").note(&mut meta);
+        assert_eq!(owner::annotation_of(&meta, VOLUMES_ANNOTATION), Some("a,b"));
+        assert_eq!(owner::annotation_of(&meta, SNAPSHOTS_ANNOTATION), None);
+        going("").note(&mut meta);
+        assert_eq!(owner::annotation_of(&meta, VOLUMES_ANNOTATION), None);
     }
 
     #[test]
