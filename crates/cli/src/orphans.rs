@@ -14,6 +14,7 @@ use openstack::{
     Client, Query, Service,
     block_storage::{Snapshot, Volume},
     compute::{Server, ServerGroup},
+    image::Image,
     load_balancer::LoadBalancer,
     network::{FloatingIp, Network, Port, Router, SecurityGroup, Subnet, Trunk},
 };
@@ -33,6 +34,7 @@ const OWNER_KEY: &str = "k8s-clusterapi-cluster";
 const GROUP_PREFIX: &str = "k8s-clusterapi-cluster-";
 /// What cloud controllers and CSI drivers of workload clusters write.
 const BALANCER_PREFIX: &str = "kube_service_";
+const SERVICE_GROUP_PREFIX: &str = "lb-sg-";
 const CSI_CLUSTER: &str = "cinder.csi.openstack.org/cluster";
 
 #[derive(clap::Args)]
@@ -51,12 +53,22 @@ struct Marked {
     kind: &'static str,
     id: String,
     name: String,
-    /// `<namespace>-<cluster>` of the provider's mark, or what a workload cluster calls itself.
+    /// `<namespace>-<cluster>` of the provider's mark, or what a workload cluster calls itself; of an image `<namespace>/<name>` of
+    /// its object.
     cluster: String,
+    of: Of,
+}
+
+/// What an orphan has no owner among.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    Cluster,
     /// Its name begins with that of the machine that it was made for.
-    of_machine: bool,
+    Machine,
     /// Made by a workload cluster's own controllers, which call clusters by their names alone.
-    inside: bool,
+    Inside,
+    /// Made for an Image, which is of no cluster.
+    Image,
 }
 
 /// What the management cluster has.
@@ -67,13 +79,18 @@ struct Known {
     /// Names of clusters alone.
     names: BTreeSet<String>,
     machines: BTreeSet<String>,
+    /// `<namespace>/<name>`.
+    images: BTreeSet<String>,
 }
 
 impl Known {
     /// Why nothing owns it; none if something may.
     fn why(&self, marked: &Marked) -> Option<String> {
         let known = self.clusters.contains(&marked.cluster);
-        if marked.inside {
+        if marked.of == Of::Image {
+            return (!self.images.contains(&marked.cluster)).then(|| format!("no Image is named {}", marked.cluster));
+        }
+        if marked.of == Of::Inside {
             let may = known || self.names.contains(&marked.cluster);
             return (!may).then(|| format!("no cluster is named {}", marked.cluster));
         }
@@ -86,7 +103,7 @@ impl Known {
                 || marked.name.strip_prefix(machine.as_str()).is_some_and(|rest| rest.starts_with('-'))
         };
         let owned = self.machines.iter().chain([&bastion]).any(owner);
-        (marked.of_machine && !owned).then(|| "no OpenStackMachine is of that name".to_owned())
+        (marked.of == Of::Machine && !owned).then(|| "no OpenStackMachine is of that name".to_owned())
     }
 }
 
@@ -135,6 +152,17 @@ async fn known(client: &Kubernetes) -> Result<Known> {
     for pool in pools.context("list OpenStackFloatingIPPools")?.items {
         known.clusters.insert(format!("{}-{}", pool.namespace().unwrap_or_default(), pool.name_any()));
     }
+    let images = Api::<api::openstack_image::Image>::all(client.clone()).list(&ListParams::default()).await;
+    match images {
+        Ok(images) => {
+            let names =
+                images.items.iter().map(|it| format!("{}/{}", it.namespace().unwrap_or_default(), it.name_any()));
+            known.images = names.collect();
+        }
+        // Not every management cluster has the kind.
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        Err(error) => return Err(error).context("list Images"),
+    }
     Ok(known)
 }
 
@@ -145,14 +173,20 @@ fn cluster_of(description: &str) -> Option<String> {
     (!name.is_empty()).then(|| name.to_owned())
 }
 
+/// The cluster of whose Service the security group is (cloud-provider-openstack pkg/openstack/loadbalancer.go).
+fn service_of(group: &SecurityGroup) -> Option<String> {
+    let (_, cluster) = group.description.split_once(" Service LoadBalancer in cluster ")?;
+    group.name.starts_with(SERVICE_GROUP_PREFIX).then(|| cluster.to_owned())
+}
+
 async fn marked(cloud: &Client) -> Result<Vec<Marked>> {
     let all = Query::new();
     let mut found = Vec::new();
     macro_rules! described {
-        ($($kind:ty, $what:literal, $of_machine:literal;)*) => {$(
+        ($($kind:ty, $what:literal, $of:ident;)*) => {$(
             for one in cloud.list::<$kind>(&all).await.context(concat!("list the cloud's ", $what, "s"))? {
                 if let Some(cluster) = cluster_of(&one.description) {
-                    found.push(Marked { kind: $what, id: one.id, name: one.name, cluster, of_machine: $of_machine, inside: false });
+                    found.push(Marked { kind: $what, id: one.id, name: one.name, cluster, of: Of::$of });
                 }
             }
         )*};
@@ -160,23 +194,23 @@ async fn marked(cloud: &Client) -> Result<Vec<Marked>> {
     for server in cloud.list::<Server>(&all).await.context("list the cloud's servers")? {
         if let Some(cluster) = server.metadata.get(OWNER_KEY).cloned() {
             let (id, name) = (server.id, server.name);
-            found.push(Marked { kind: "server", id, name, cluster, of_machine: true, inside: false });
+            found.push(Marked { kind: "server", id, name, cluster, of: Of::Machine });
         }
     }
     for group in cloud.list::<ServerGroup>(&all).await.context("list the cloud's server groups")? {
         let cluster = group.name.strip_prefix(GROUP_PREFIX).and_then(|rest| rest.split_once('/'));
         if let Some(cluster) = cluster.map(|(cluster, _)| cluster.to_owned()) {
             let (id, name) = (group.id, group.name);
-            found.push(Marked { kind: "server group", id, name, cluster, of_machine: false, inside: false });
+            found.push(Marked { kind: "server group", id, name, cluster, of: Of::Cluster });
         }
     }
     if cloud.has(Service::BlockStorage).await? {
         for volume in cloud.list::<Volume>(&all).await.context("list the cloud's volumes")? {
             let ours = volume.metadata.get(OWNER_KEY).cloned();
-            let inside = ours.is_none();
+            let of = if ours.is_some() { Of::Machine } else { Of::Inside };
             if let Some(cluster) = ours.or_else(|| volume.metadata.get(CSI_CLUSTER).cloned()) {
                 let (id, name) = (volume.id, volume.name);
-                found.push(Marked { kind: "volume", id, name, cluster, of_machine: !inside, inside });
+                found.push(Marked { kind: "volume", id, name, cluster, of });
             }
         }
     }
@@ -184,40 +218,54 @@ async fn marked(cloud: &Client) -> Result<Vec<Marked>> {
         for snapshot in cloud.list::<Snapshot>(&all).await.context("list the cloud's snapshots")? {
             if let Some(cluster) = snapshot.metadata.get(CSI_CLUSTER).cloned() {
                 let (id, name) = (snapshot.id, snapshot.name);
-                found.push(Marked { kind: "snapshot", id, name, cluster, of_machine: false, inside: true });
+                found.push(Marked { kind: "snapshot", id, name, cluster, of: Of::Inside });
             }
         }
     }
     if cloud.has(Service::LoadBalancer).await? {
         for balancer in cloud.list::<LoadBalancer>(&all).await.context("list the cloud's load balancers")? {
             let ours = cluster_of(&balancer.description);
-            let inside = ours.is_none();
+            let of = if ours.is_some() { Of::Cluster } else { Of::Inside };
             let service = || balancer.name.strip_prefix(BALANCER_PREFIX)?.split('_').next().map(str::to_owned);
             if let Some(cluster) = ours.or_else(service) {
                 let (id, name) = (balancer.id, balancer.name);
-                found.push(Marked { kind: "load balancer", id, name, cluster, of_machine: false, inside });
+                found.push(Marked { kind: "load balancer", id, name, cluster, of });
             }
         }
     }
     for address in cloud.list::<FloatingIp>(&all).await.context("list the cloud's floating IPs")? {
         let ours = cluster_of(&address.description);
-        let inside = ours.is_none();
+        let of = if ours.is_some() { Of::Cluster } else { Of::Inside };
         let service = || {
             let text = address.description.strip_prefix("Floating IP for Kubernetes external service ")?;
             text.rsplit_once(" from cluster ").map(|(_, cluster)| cluster.to_owned())
         };
         if let Some(cluster) = ours.or_else(service) {
             let (id, name) = (address.id, address.floating_ip_address);
-            found.push(Marked { kind: "floating IP", id, name, cluster, of_machine: false, inside });
+            found.push(Marked { kind: "floating IP", id, name, cluster, of });
         }
     }
     described! {
-        Trunk, "trunk", true;
-        Port, "port", true;
-        Router, "router", false;
-        Subnet, "subnet", false;
-        Network, "network", false;
-        SecurityGroup, "security group", false;
+        Trunk, "trunk", Machine;
+        Port, "port", Machine;
+        Router, "router", Cluster;
+        Subnet, "subnet", Cluster;
+        Network, "network", Cluster;
+    }
+    for group in cloud.list::<SecurityGroup>(&all).await.context("list the cloud's security groups")? {
+        let ours = cluster_of(&group.description);
+        let of = if ours.is_some() { Of::Cluster } else { Of::Inside };
+        if let Some(cluster) = ours.or_else(|| service_of(&group)) {
+            found.push(Marked { kind: "security group", id: group.id, name: group.name, cluster, of });
+        }
+    }
+    if cloud.has(Service::Image).await? {
+        for image in cloud.list::<Image>(&all).await.context("list the cloud's images")? {
+            if !image.k_orc_object.is_empty() {
+                let (id, name, cluster) = (image.id, image.name, image.k_orc_object);
+                found.push(Marked { kind: "image", id, name, cluster, of: Of::Image });
+            }
+        }
     }
     Ok(found)
 }
@@ -226,8 +274,8 @@ async fn marked(cloud: &Client) -> Result<Vec<Marked>> {
 mod tests {
     use super::*;
 
-    fn one(name: &str, cluster: &str, of_machine: bool, inside: bool) -> Marked {
-        Marked { kind: "x", id: "id".into(), name: name.into(), cluster: cluster.into(), of_machine, inside }
+    fn one(name: &str, cluster: &str, of: Of) -> Marked {
+        Marked { kind: "x", id: "id".into(), name: name.into(), cluster: cluster.into(), of }
     }
 
     #[test]
@@ -239,21 +287,38 @@ mod tests {
     }
 
     #[test]
+    fn security_groups_of_services_name_their_cluster() {
+        let group = |name: &str, description: &str| SecurityGroup {
+            name: name.into(),
+            description: description.into(),
+            ..Default::default()
+        };
+        let text = "Security Group for default/web Service LoadBalancer in cluster demo";
+        assert_eq!(service_of(&group("lb-sg-1-default-web", text)).as_deref(), Some("demo"));
+        assert_eq!(service_of(&group("web", text)), None);
+        assert_eq!(service_of(&group("lb-sg-1-default-web", "mine")), None);
+    }
+
+    #[test]
     fn what_has_no_object_is_an_orphan_and_says_why() {
         let known = Known {
             clusters: ["default-demo".to_owned()].into(),
             names: ["demo".to_owned()].into(),
             machines: ["demo-cp-x".to_owned()].into(),
+            images: ["default/ubuntu".to_owned()].into(),
         };
         for (marked, orphan) in [
-            (one("net", "default-demo", false, false), false),
-            (one("net", "default-gone", false, false), true),
-            (one("demo-cp-x", "default-demo", true, false), false),
-            (one("demo-cp-x-0", "default-demo", true, false), false),
-            (one("demo-cp-xy", "default-demo", true, false), true),
-            (one("default-demo-bastion-0", "default-demo", true, false), false),
-            (one("kube_service_demo_default_web", "demo", false, true), false),
-            (one("kube_service_gone_default_web", "gone", false, true), true),
+            (one("net", "default-demo", Of::Cluster), false),
+            (one("net", "default-gone", Of::Cluster), true),
+            (one("demo-cp-x", "default-demo", Of::Machine), false),
+            (one("demo-cp-x-0", "default-demo", Of::Machine), false),
+            (one("demo-cp-xy", "default-demo", Of::Machine), true),
+            (one("default-demo-bastion-0", "default-demo", Of::Machine), false),
+            (one("kube_service_demo_default_web", "demo", Of::Inside), false),
+            (one("kube_service_gone_default_web", "gone", Of::Inside), true),
+            (one("lb-sg-1-default-web", "default-demo", Of::Inside), false),
+            (one("ubuntu", "default/ubuntu", Of::Image), false),
+            (one("ubuntu", "default/gone", Of::Image), true),
         ] {
             assert_eq!(known.why(&marked).is_some(), orphan, "{marked:?}");
         }

@@ -5,6 +5,7 @@
 use serde_json::Value;
 
 use super::{Problem, immutable::first_difference};
+use crate::names::MANAGED_BY_ANNOTATION;
 
 const GROUP: &str = "infrastructure.cluster.x-k8s.io";
 const FIXED: &str = "cannot be modified";
@@ -24,6 +25,7 @@ pub(super) fn check(group: &str, kind: &str, object: &Value, old: Option<&Value>
             families(&object["spec"]["managedSubnets"], problems);
             if let Some(old) = old {
                 cluster(old, object, problems);
+                managed(old, object, problems);
             }
         }
         "OpenStackMachine" => match old {
@@ -53,6 +55,16 @@ pub(super) fn check(group: &str, kind: &str, object: &Value, old: Option<&Value>
             }
         }
         _ => {}
+    }
+}
+
+/// Who manages the infrastructure itself keeps it: without the annotation all would be made a second time here (Cluster API:
+/// labels and annotations, "once set, cannot be removed").
+fn managed(old: &Value, new: &Value, problems: &mut Vec<Problem>) {
+    let has = |object: &Value| object["metadata"]["annotations"].get(MANAGED_BY_ANNOTATION).is_some();
+    if has(old) && !has(new) && new["metadata"]["deletionTimestamp"].is_null() {
+        let detail = "cannot be removed: its infrastructure is managed by another system";
+        problems.push(Problem::forbidden(&format!("metadata.annotations[{MANAGED_BY_ANNOTATION}]"), detail));
     }
 }
 
@@ -302,4 +314,29 @@ fn named_by_id(old: &Value, before: &mut Value, after: &mut Value) {
 pub fn is_topology_dry_run(kind: &str, object: &Value, dry_run: bool) -> bool {
     let kinds = matches!(kind, "OpenStackMachineTemplate" | "OpenStackServer");
     kinds && dry_run && object["metadata"]["annotations"][TOPOLOGY_DRY_RUN_ANNOTATION].is_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_cluster_whose_infrastructure_another_system_manages_stays_its_until_it_is_deleted() {
+        let with = |by: Value| json!({"metadata": {"annotations": {MANAGED_BY_ANNOTATION: by}}, "spec": {}});
+        let without = json!({"metadata": {"annotations": {"a": "b"}}, "spec": {}});
+        let told = |old: &Value, new: &Value| {
+            let mut problems = Vec::new();
+            check(GROUP, "OpenStackCluster", new, Some(old), &mut problems);
+            problems.into_iter().map(|problem| problem.path).collect::<Vec<_>>()
+        };
+        let path = "metadata.annotations[cluster.x-k8s.io/managed-by]";
+        assert_eq!(told(&with("terraform".into()), &without), [path]);
+        assert_eq!(told(&with("".into()), &json!({"metadata": {}, "spec": {}})), [path]);
+        assert_eq!(told(&with("terraform".into()), &with("another".into())), [""; 0]);
+        assert_eq!(told(&without, &with("terraform".into())), [""; 0]);
+        let goes = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {}});
+        assert_eq!(told(&with("terraform".into()), &goes), [""; 0]);
+    }
 }

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 use api::{
     cluster::Endpoint,
     openstack_cluster::{
-        LoadBalancerStatus, ManagedLoadBalancer, OpenStackCluster, OpenStackClusterSpec, OpenStackClusterStatus,
-        SubnetStatus,
+        LoadBalancerStatus, ManagedLoadBalancer, NetworkStatus, OpenStackCluster, OpenStackClusterSpec,
+        OpenStackClusterStatus, SubnetStatus,
     },
 };
 use ipnet::IpNet;
@@ -20,7 +20,7 @@ use openstack::{
 use serde_json::json;
 
 use super::{
-    find, floating, names,
+    find, floating, names, network,
     scope::Scope,
     stop::{Result, blocked, pace, wait},
 };
@@ -151,6 +151,7 @@ async fn load_balancer(
         internal_ip: balancer.vip_address.clone(),
         ip: if shown.ip.is_empty() { balancer.vip_address.clone() } else { shown.ip },
         tags: balancer.tags.clone(),
+        load_balancer_network: home(scope, wanted, status, shown.load_balancer_network.take()).await?,
         ..shown
     };
     status.api_server_managed_load_balancer = Some(shown.clone());
@@ -178,6 +179,29 @@ async fn load_balancer(
     shown.allowed_cidrs = cidrs;
     status.api_server_managed_load_balancer = Some(shown);
     Ok(host)
+}
+
+/// The network that the load balancer stands in, and those of its subnets that are asked for. One that is named is looked for
+/// once: it does not change.
+async fn home(
+    scope: &Scope,
+    wanted: &ManagedLoadBalancer,
+    status: &OpenStackClusterStatus,
+    known: Option<NetworkStatus>,
+) -> Result<Option<NetworkStatus>> {
+    let Some(param) = &wanted.network else {
+        return Ok(status.network.clone().map(|network| NetworkStatus { tags: Vec::new(), ..network }));
+    };
+    if known.is_some() {
+        return Ok(known);
+    }
+    let network = find::network(&scope.cloud, param, "managedLoadBalancer.network").await?;
+    let mut subnets = Vec::new();
+    for (index, param) in wanted.subnets.iter().enumerate() {
+        let field = format!("managedLoadBalancer.subnets[{index}]");
+        subnets.push(find::subnet(&scope.cloud, param, Some(&network.id), &field).await?);
+    }
+    Ok(Some(network::shown(&network, subnets)))
 }
 
 fn ready(balancer: &LoadBalancer, age: Duration) -> Result<()> {

@@ -67,13 +67,7 @@ pub async fn network(scope: &Scope, spec: &OpenStackClusterSpec, status: &mut Op
         },
     };
     // Written down at once: what comes next may fail.
-    let mut shown = NetworkStatus {
-        id: network.id.clone(),
-        name: called(&network.name, &network.id),
-        tags: network.tags.clone(),
-        subnets: Vec::new(),
-    };
-    status.network = Some(shown.clone());
+    status.network = Some(shown(&network, Vec::new()));
     let subnets = if is_managed(spec) {
         managed_subnets(scope, spec, &network).await?
     } else if spec.subnets.is_empty() {
@@ -89,12 +83,21 @@ pub async fn network(scope: &Scope, spec: &OpenStackClusterSpec, status: &mut Op
         }
         found
     };
-    shown.subnets = subnets
-        .into_iter()
-        .map(|s| SubnetStatus { name: called(&s.name, &s.id), id: s.id, cidr: s.cidr, tags: s.tags })
-        .collect();
-    status.network = Some(shown);
+    status.network = Some(shown(&network, subnets));
     Ok(())
+}
+
+/// A network with these of its subnets, as a status has it.
+pub fn shown(network: &Network, subnets: Vec<Subnet>) -> NetworkStatus {
+    let subnets = subnets.into_iter();
+    NetworkStatus {
+        id: network.id.clone(),
+        name: called(&network.name, &network.id),
+        tags: network.tags.clone(),
+        subnets: subnets
+            .map(|s| SubnetStatus { name: called(&s.name, &s.id), id: s.id, cidr: s.cidr, tags: s.tags })
+            .collect(),
+    }
 }
 
 async fn managed_network(scope: &Scope, spec: &OpenStackClusterSpec, known: Option<&str>) -> Result<Network> {

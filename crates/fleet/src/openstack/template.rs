@@ -2,8 +2,9 @@
 //! that has none.
 //!
 //! Source: kubernetes-sigs/cluster-api-provider-openstack controllers/openstackmachinetemplate_controller.go; Cluster API's
-//! contract of InfraMachineTemplate, "autoscaling from zero". A template does not change and a flavour does not either, so
-//! each is asked for once.
+//! contract of InfraMachineTemplate, "autoscaling from zero". A flavour does not change, and a template but in the address pairs
+//! of its ports, so each is asked for once. Pairs that change are given to the machines that were made from the template; upstream
+//! leaves those of control planes out.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,9 +12,11 @@ use api::{
     cluster::Cluster,
     condition::{self, Statement},
     meta::Time,
+    names::CLONED_FROM_NAME_ANNOTATION,
     openstack_cluster::OpenStackCluster,
     openstack_machine::{
-        OpenStackMachineSpec, OpenStackMachineTemplate, OpenStackMachineTemplateStatus, TemplateNodeInfo,
+        OpenStackMachine, OpenStackMachineSpec, OpenStackMachineTemplate, OpenStackMachineTemplateStatus,
+        TemplateNodeInfo,
     },
 };
 use control::{Key, Outcome, Plan, Reconcile};
@@ -34,6 +37,8 @@ pub struct Templates(pub Arc<Shared>);
 
 pub struct Seen {
     pub template: Arc<OpenStackMachineTemplate>,
+    /// Those that were made from it.
+    pub machines: Vec<Arc<OpenStackMachine>>,
     pub cluster: Option<Arc<Cluster>>,
     pub infra_cluster: Option<Arc<OpenStackCluster>>,
 }
@@ -60,7 +65,13 @@ impl Reconcile for Templates {
         let reference = cluster.as_ref().and_then(|cluster| cluster.spec.infrastructure_ref.clone());
         let infra_cluster = reference
             .and_then(|reference| caches.openstack_clusters.get(&Key::new(key.namespace.as_str(), reference.name)));
-        Ok(Some(Seen { template, cluster, infra_cluster }))
+        let name = cluster.as_ref().and_then(|cluster| cluster.metadata.name.as_deref()).unwrap_or_default();
+        let mut machines = caches.openstack_machines.in_cluster(&key.namespace, name);
+        machines.retain(|machine| {
+            owner::annotation_of(&machine.metadata, CLONED_FROM_NAME_ANNOTATION) == Some(&key.name)
+                && machine.metadata.deletion_timestamp.is_none()
+        });
+        Ok(Some(Seen { template, machines, cluster, infra_cluster }))
     }
 
     fn plan(&self, seen: &Seen, _: Timestamp) -> Work {
@@ -69,7 +80,7 @@ impl Reconcile for Templates {
 
     async fn act(&self, key: &Key, seen: &Seen, work: Work) -> control::Result<Outcome> {
         match (work, &seen.cluster, &seen.infra_cluster) {
-            (Work::Look, Some(cluster), Some(infra)) => self.look(key, &seen.template, cluster, infra).await,
+            (Work::Look, Some(cluster), Some(infra)) => self.look(key, seen, cluster, infra).await,
             (Work::Wait, ..) => Ok(Outcome::waiting("the infrastructure of the cluster", PAUSE_S)),
             _ => Ok(Outcome::Settled),
         }
@@ -79,6 +90,7 @@ impl Reconcile for Templates {
 pub fn plan(seen: &Seen) -> Work {
     let template = &seen.template;
     let known = template.status.as_ref().is_some_and(|status| condition::is_true(&status.conditions, KNOWN));
+    let known = known && is_seen(template);
     let Some(cluster) = &seen.cluster else { return Work::Nothing };
     if known
         || template.metadata.deletion_timestamp.is_some()
@@ -90,14 +102,21 @@ pub fn plan(seen: &Seen) -> Work {
     if seen.infra_cluster.is_some() { Work::Look } else { Work::Wait }
 }
 
+/// Whether it was looked at since it changed.
+fn is_seen(template: &OpenStackMachineTemplate) -> bool {
+    let conditions = template.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    condition::get(conditions, KNOWN).is_some_and(|known| known.observed_generation == template.metadata.generation)
+}
+
 impl Templates {
     async fn look(
         &self,
         key: &Key,
-        template: &OpenStackMachineTemplate,
+        seen: &Seen,
         cluster: &Cluster,
         infra: &OpenStackCluster,
     ) -> control::Result<Outcome> {
+        let template = seen.template.as_ref();
         let now = Time(self.0.writer.clock().now());
         let mut after = template.clone();
         let generation = after.metadata.generation;
@@ -114,6 +133,10 @@ impl Templates {
         };
         condition::set(&mut status.conditions, statement, generation, &now);
         let mut plan = Plan::nothing();
+        // Once for each change: what somebody gives a machine afterwards stays.
+        for machine in seen.machines.iter().filter(|_| !is_seen(template)) {
+            plan.update(machine.as_ref(), &paired(machine, &template.spec.template.spec));
+        }
         plan.update(template, &after);
         let written = self.0.writer.execute(plan).await?;
         match done {
@@ -141,6 +164,15 @@ impl Templates {
             (!image.os_type.is_empty()).then_some(TemplateNodeInfo { operating_system: Some(image.os_type) });
         Ok(())
     }
+}
+
+/// The machine with the address pairs that the template has for its ports, in their order.
+fn paired(machine: &OpenStackMachine, template: &OpenStackMachineSpec) -> OpenStackMachine {
+    let mut after = machine.clone();
+    for (port, wanted) in after.spec.ports.iter_mut().zip(&template.ports) {
+        port.allowed_address_pairs.clone_from(&wanted.allowed_address_pairs);
+    }
+    after
 }
 
 /// Resources by name, as nodes have them.
@@ -173,6 +205,37 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_template_is_looked_at_once_and_again_when_it_changes() {
+        let mut template = OpenStackMachineTemplate::default();
+        template.metadata.generation = Some(1);
+        let seen = |template: &OpenStackMachineTemplate| Seen {
+            template: Arc::new(template.clone()),
+            machines: Vec::new(),
+            cluster: Some(Arc::default()),
+            infra_cluster: Some(Arc::default()),
+        };
+        assert_eq!(plan(&seen(&template)), Work::Look);
+        let conditions = &mut template.status.get_or_insert_default().conditions;
+        condition::set(conditions, Statement::yes(KNOWN, KNOWN), Some(1), &Time(Timestamp::UNIX_EPOCH));
+        assert_eq!(plan(&seen(&template)), Work::Nothing);
+        template.metadata.generation = Some(2);
+        assert_eq!(plan(&seen(&template)), Work::Look);
+    }
+
+    #[test]
+    fn ports_of_machines_get_the_address_pairs_of_the_template_s_in_their_order() {
+        let spec = |ports: serde_json::Value| -> OpenStackMachineSpec {
+            serde_json::from_value(json!({"flavor": {"id": "f"}, "image": {"id": "i"}, "ports": ports})).unwrap()
+        };
+        let pairs = |ip: &str| json!([{"ipAddress": ip}]);
+        let own = json!([{"nameSuffix": "a", "allowedAddressPairs": pairs("10.0.0.1")}, {"nameSuffix": "b"}]);
+        let machine = OpenStackMachine { spec: spec(own), ..OpenStackMachine::default() };
+        let template = spec(json!([{"nameSuffix": "x"}, {"allowedAddressPairs": pairs("10.0.0.2")}, {}]));
+        let wanted = json!([{"nameSuffix": "a"}, {"nameSuffix": "b", "allowedAddressPairs": pairs("10.0.0.2")}]);
+        assert_eq!(serde_json::to_value(paired(&machine, &template).spec.ports).unwrap(), wanted);
+    }
 
     #[test]
     fn what_a_flavour_has_is_written_as_nodes_write_it() {

@@ -10,7 +10,12 @@ mod world;
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-use api::{cluster::Cluster, condition, openstack_cluster::OpenStackCluster, openstack_machine::OpenStackMachine};
+use api::{
+    cluster::Cluster,
+    condition,
+    openstack_cluster::OpenStackCluster,
+    openstack_machine::{OpenStackMachine, OpenStackMachineTemplate},
+};
 use axum::body::Body;
 use kube::{ResourceExt, runtime::wait::await_condition};
 use openstack::{
@@ -273,6 +278,8 @@ async fn a_network_that_was_there_before_is_used_and_stays_and_volumes_go_with_t
         spec.remove("managedSubnets");
         spec.insert("network".to_owned(), json!({"filter": {"name": "mine"}}));
         spec.insert("tags".to_owned(), json!(["team-a"]));
+        spec["apiServer"]["managedLoadBalancer"] =
+            json!({"network": {"filter": {"name": "mine"}}, "subnets": [{"id": subnet.id}]});
     });
     let machine = &mut objects[2]["spec"]["template"]["spec"];
     machine["rootVolume"] = json!({"sizeGiB": 25});
@@ -308,6 +315,20 @@ async fn a_network_that_was_there_before_is_used_and_stays_and_volumes_go_with_t
     let port = c.get::<Port>(&port.id).await.unwrap();
     let pairs: Vec<&str> = port.allowed_address_pairs.iter().map(|pair| pair.ip_address.as_str()).collect();
     assert_eq!(pairs, ["10.9.0.201", "10.9.0.202"]);
+    let pairs =
+        json!([{"nameSuffix": "main", "tags": ["first"], "allowedAddressPairs": [{"ipAddress": "10.9.0.203"}]}]);
+    let patch = kube::api::Patch::Merge(json!({"spec": {"template": {"spec": {"ports": pairs}}}}));
+    world.api::<OpenStackMachineTemplate>().patch("demo-cp", &Default::default(), &patch).await.unwrap();
+    let paired = |machine: &OpenStackMachine| {
+        let resolved = machine.status.clone().unwrap_or_default().resolved.unwrap_or_default();
+        is_ready(machine) && resolved.ports[0].allowed_address_pairs.len() == 1
+    };
+    world.machine(paired).await;
+    let port = c.get::<Port>(&port.id).await.unwrap();
+    assert_eq!(port.allowed_address_pairs[0].ip_address, "10.9.0.203");
+    let infra = world.infra_cluster(|_| true).await.status.unwrap();
+    let home = infra.api_server_managed_load_balancer.unwrap().load_balancer_network.unwrap();
+    assert_eq!((home.name.as_str(), home.subnets.len(), home.subnets[0].id == subnet.id), ("mine", 1, true));
     world.delete().await;
     assert!(c.list::<Volume>(&Query::new()).await.unwrap().is_empty());
     let left = world.inventory().await;
