@@ -22,17 +22,18 @@ use api::{
     condition,
     drain_rule::MachineDrainRule,
     machine::{Machine, MachineInitialization, MachinePhase, MachineStatus, NodeRef},
-    meta::Time,
+    meta::{TemplateMeta, Time},
     names,
 };
 use control::{Key, Outcome, Plan, Reconcile, Result};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
+use kube::{Resource, core::ObjectMeta};
 use parking_lot::Mutex;
 
 pub use self::{conditions::mirrored, drain::is_unreachable};
 use self::{drain::Load, node::Remote};
-use crate::{Caches, Context, external::External, machine_deployment::revision, owner};
+use crate::{Caches, Context, external::External, machine_deployment::revision, owner, propagation};
 
 /// Pause while the workload cluster's API is waited for; a connection that is made comes sooner.
 const NODE_PAUSE_S: u64 = 20;
@@ -226,8 +227,29 @@ pub fn plan(seen: &Seen, now: &Time) -> MachinePlan {
     plan
 }
 
+/// Metadata of a Machine that `maker` makes and controls: what its template says, which it follows from then on, with `labels`,
+/// those of the template among them.
+pub fn metadata<O: Resource<DynamicType = ()>>(
+    maker: &O,
+    key: Key,
+    template: &TemplateMeta,
+    labels: BTreeMap<String, String>,
+) -> ObjectMeta {
+    let mut metadata = ObjectMeta {
+        name: Some(key.name),
+        namespace: Some(key.namespace),
+        labels: Some(labels),
+        annotations: (!template.annotations.is_empty()).then(|| template.annotations.clone()),
+        owner_references: Some(vec![owner::reference(maker, true)]),
+        finalizers: Some(vec![names::MACHINE_FINALIZER.to_owned()]),
+        ..ObjectMeta::default()
+    };
+    propagation::note(&mut metadata, template);
+    metadata
+}
+
 /// Whether the machine was made by no set, pool or control plane, which would adopt it again.
-fn is_alone(meta: &kube::core::ObjectMeta) -> bool {
+fn is_alone(meta: &ObjectMeta) -> bool {
     let makers = [names::SET_LABEL, names::POOL_LABEL, names::CONTROL_PLANE_NAME_LABEL];
     owner::controller(meta).is_none() && !makers.iter().any(|maker| owner::label_of(meta, maker).is_some())
 }

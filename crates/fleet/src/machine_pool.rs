@@ -33,6 +33,7 @@ use kube::core::ObjectMeta;
 use crate::{
     Context,
     external::External,
+    machine,
     machine_set::{deletes, remediation},
     owner, propagation,
 };
@@ -246,18 +247,8 @@ fn create(seen: &Seen, after: &MachinePool, plan: &mut Plan) {
         let mut labels = meta.labels.clone();
         labels.insert(names::CLUSTER_LABEL.into(), pool.spec.cluster_name.clone());
         labels.insert(names::POOL_LABEL.into(), pool.metadata.name.clone().unwrap_or_default());
-        let mut metadata = ObjectMeta {
-            name: Some(name.clone()),
-            namespace: Some(namespace),
-            labels: Some(labels),
-            annotations: (!meta.annotations.is_empty()).then(|| meta.annotations.clone()),
-            owner_references: Some(vec![owner::reference(pool, true)]),
-            finalizers: Some(vec![names::MACHINE_FINALIZER.to_owned()]),
-            ..ObjectMeta::default()
-        };
-        propagation::note(&mut metadata, &meta);
         plan.create(&Machine {
-            metadata,
+            metadata: machine::metadata(pool, Key::new(namespace, name.as_str()), &meta, labels),
             spec: MachineSpec {
                 bootstrap: Bootstrap { config_ref: None, data_secret_name: Some(secret.clone()) },
                 failure_domain: domain,

@@ -35,6 +35,7 @@ use self::{in_place::Moves, preflight::ControlPlane, remediation::Remediation};
 use crate::{
     Caches, Context, adoption,
     external::External,
+    machine,
     naming::{self, MACHINE_NAME_MAX, Suffixes},
     owner, propagation,
 };
@@ -347,18 +348,8 @@ fn create(seen: &Seen, name: &str, plan: &mut Plan) -> Result<(), String> {
         plan.create_external(resource, Key::new(namespace.as_str(), name), body);
     }
     let meta = set.spec.template.metadata.clone().unwrap_or_default();
-    let mut metadata = ObjectMeta {
-        name: Some(name.to_owned()),
-        namespace: Some(namespace),
-        labels: Some(labels),
-        annotations: (!meta.annotations.is_empty()).then(|| meta.annotations.clone()),
-        owner_references: Some(vec![owner::reference(set, true)]),
-        finalizers: Some(vec![names::MACHINE_FINALIZER.to_owned()]),
-        ..ObjectMeta::default()
-    };
-    propagation::note(&mut metadata, &meta);
     plan.create(&Machine {
-        metadata,
+        metadata: machine::metadata(set, Key::new(namespace, name), &meta, labels),
         spec: MachineSpec {
             bootstrap,
             infrastructure_ref: renamed(reference, &resource.kind, name),

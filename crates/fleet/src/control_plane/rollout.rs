@@ -23,9 +23,10 @@ use super::{
     remediation::{self, Decision, Verdict},
 };
 use crate::{
+    machine,
     machine_set::{clone, renamed},
     naming::{self, MACHINE_NAME_MAX},
-    owner, propagation,
+    owner,
 };
 
 /// Some machine is not as it is declared, and the API is there to be told.
@@ -228,24 +229,15 @@ fn create(seen: &Seen, cluster: &Cluster, name: &str, now: &Time, plan: &mut Con
         let body = clone(template, name, &namespace, &labels, &maker);
         plan.create_external(&resource, control::Key::new(namespace.as_str(), name), body);
     }
-    let mut annotations = meta.annotations.clone();
-    annotations.insert(deletion::CLEANUP_HOOK.into(), String::new());
+    let mut annotations = BTreeMap::from([(deletion::CLEANUP_HOOK.to_owned(), String::new())]);
     if let Some(record) = remediation::in_progress(seen) {
         annotations.insert(remediation::FOR.into(), record.text());
     }
     let configuration = serde_json::to_string(&spec.cluster_configuration).unwrap_or_default();
     annotations.insert(names::KUBEADM_CLUSTER_CONFIGURATION_ANNOTATION.into(), configuration);
-    let machine = &control_plane.spec.machine_template.spec;
-    let mut metadata = ObjectMeta {
-        name: Some(name.to_owned()),
-        namespace: Some(namespace),
-        labels: Some(labels),
-        annotations: Some(annotations),
-        owner_references: Some(vec![owner::reference(control_plane, true)]),
-        finalizers: Some(vec![names::MACHINE_FINALIZER.to_owned()]),
-        ..ObjectMeta::default()
-    };
-    propagation::note(&mut metadata, &meta);
+    let declared = &control_plane.spec.machine_template.spec;
+    let mut metadata = machine::metadata(control_plane, control::Key::new(namespace, name), &meta, labels);
+    owner::extend(&mut metadata.annotations, &annotations);
     plan.create(&Machine {
         metadata,
         spec: MachineSpec {
@@ -261,9 +253,9 @@ fn create(seen: &Seen, cluster: &Cluster, name: &str, now: &Time, plan: &mut Con
             infrastructure_ref: renamed(reference, &kind, name),
             version: Some(control_plane.spec.version.clone()),
             failure_domain: failure_domain(seen, cluster, now),
-            deletion: MachineDeletion::completed(machine.deletion.as_ref()),
+            deletion: MachineDeletion::completed(declared.deletion.as_ref()),
             readiness_gates: machines::gates(control_plane),
-            taints: machine.taints.clone(),
+            taints: declared.taints.clone(),
             ..MachineSpec::default()
         },
         status: None,

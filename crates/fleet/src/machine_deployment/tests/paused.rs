@@ -1,5 +1,7 @@
 //! Deployments whose rollouts are paused.
 
+use api::condition;
+
 use super::*;
 
 fn pause(world: &mut World, paused: bool) {

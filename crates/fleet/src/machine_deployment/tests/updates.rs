@@ -1,5 +1,7 @@
 //! Rollouts whose machines an extension updates in place.
 
+use control::Step;
+
 use super::*;
 
 /// What is left of the way that machines take from set to set.
