@@ -28,6 +28,7 @@ mod servers;
 mod stop;
 mod template;
 mod unanswered;
+mod volumes;
 mod zones;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -105,6 +106,7 @@ pub struct Provider {
     servers: Runner,
     pools: Runner,
     zones: Runner,
+    volumes: Runner,
     templates: Runner,
     machine_pools: Runner,
     random: Random,
@@ -126,6 +128,7 @@ impl Provider {
             servers: runner(),
             pools: runner(),
             zones: runner(),
+            volumes: runner(),
             templates: runner(),
             machine_pools: runner(),
             random: options.random.clone(),
@@ -138,8 +141,14 @@ impl Provider {
         let (clusters, machines) = (self.clusters.queue(), self.machines.queue());
         caches.openstack_clusters.feed(&clusters);
         caches.openstack_clusters.feed(&self.zones.queue());
+        caches.openstack_clusters.feed(&self.volumes.queue());
         caches.openstack_machines.feed(&machines);
         caches.openstack_templates.feed(&self.templates.queue());
+        // One that is to go says once more what goes with it.
+        wake(&caches.clusters, &self.volumes.queue(), |cluster| {
+            let reference = cluster.spec.infrastructure_ref.as_ref().filter(|r| r.kind == "OpenStackCluster")?;
+            Some((reference.name.clone(), cluster.metadata.uid.clone()))
+        });
         // A Cluster's and a Machine's status changes often and concerns nobody here.
         wake(&caches.clusters, &clusters, |cluster| {
             let reference = cluster.spec.infrastructure_ref.as_ref().filter(|r| r.kind == "OpenStackCluster")?;
@@ -264,15 +273,28 @@ impl Provider {
     }
 
     pub(crate) fn spawn(self, life: &Life) {
-        let Self { shared, clusters, machines, images, servers, pools, zones, templates, machine_pools, random } = self;
+        let Self {
+            shared,
+            clusters,
+            machines,
+            images,
+            servers,
+            pools,
+            zones,
+            volumes,
+            templates,
+            machine_pools,
+            random,
+        } = self;
         let (keeper, ours) = (image::Images(shared.clone()), image::Images(shared.clone()));
         life.spawn_if(async move { ours.is_ours().await }, images, keeper);
         life.spawn(servers, servers::OpenStackServers(shared.clone()));
         life.spawn(zones, zones::Zones(shared.clone()));
+        life.spawn(volumes, volumes::Volumes::new(shared.clone()));
         life.spawn(pools, pool::Pools(shared.clone()));
         life.spawn(machine_pools, machine_pool::OpenStackMachinePools { shared: shared.clone(), random });
         life.spawn(templates, template::Templates(shared.clone()));
-        life.spawn(clusters, cluster::OpenStackClusters::new(shared.clone()));
+        life.spawn(clusters, cluster::OpenStackClusters(shared.clone()));
         life.spawn(machines, machine::OpenStackMachines(shared));
     }
 }

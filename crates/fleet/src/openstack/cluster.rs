@@ -13,7 +13,7 @@ use api::{
     openstack_cluster::{OpenStackCluster, OpenStackClusterStatus},
     openstack_reference::Provisioned,
 };
-use control::{EventType, Key, Outcome, Plan, Reconcile, bounded};
+use control::{EventType, Key, Outcome, Plan, Reconcile};
 use jiff::Timestamp;
 
 use super::{
@@ -33,10 +33,7 @@ const MACHINES_PAUSE: Duration = Duration::from_secs(5);
 /// A cluster that nothing is known against is looked at so often.
 const LOOK_PAUSE: Duration = Duration::from_secs(30 * 60);
 
-pub struct OpenStackClusters {
-    shared: Arc<Shared>,
-    looks: leftovers::Looks,
-}
+pub struct OpenStackClusters(pub Arc<Shared>);
 
 pub struct Seen {
     pub cluster: Option<Arc<Cluster>>,
@@ -66,11 +63,8 @@ impl Reconcile for OpenStackClusters {
     type Plan = Work;
 
     async fn observe(&self, key: &Key) -> control::Result<Option<Seen>> {
-        let caches = &self.shared.caches;
-        let Some(infra) = caches.openstack_clusters.get(key) else {
-            self.looks.forget(key);
-            return Ok(None);
-        };
+        let caches = &self.0.caches;
+        let Some(infra) = caches.openstack_clusters.get(key) else { return Ok(None) };
         let owner = owner::owner_of_kind(&infra.metadata, "Cluster").map(|o| o.name.clone());
         let cluster = owner.and_then(|name| caches.cluster(&key.namespace, &name));
         let label = owner::label_of(&infra.metadata, names::CLUSTER_LABEL).unwrap_or_default();
@@ -84,15 +78,15 @@ impl Reconcile for OpenStackClusters {
     }
 
     async fn act(&self, key: &Key, seen: &Seen, work: Work) -> control::Result<Outcome> {
-        let now = Time(self.shared.writer.clock().now());
+        let now = Time(self.0.writer.clock().now());
         let before = seen.infra.as_ref();
         let mut after = before.clone();
         let mut stays = Vec::new();
         let conditions = before.status.as_ref().map_or(&[][..], |status| &status.conditions);
-        self.shared.unanswered.meet(Self::NAME, key, &before.metadata, conditions);
+        self.0.unanswered.meet(Self::NAME, key, &before.metadata, conditions);
         let doubts = match work {
-            Work::Ensure => self.shared.begin(Self::NAME, key, Aim::Ensure),
-            Work::Delete => self.shared.begin(Self::NAME, key, Aim::Delete),
+            Work::Ensure => self.0.begin(Self::NAME, key, Aim::Ensure),
+            Work::Delete => self.0.begin(Self::NAME, key, Aim::Delete),
             _ => false,
         };
         let done = match work {
@@ -102,20 +96,17 @@ impl Reconcile for OpenStackClusters {
                 owner::add_finalizer(&mut after.metadata, names::OPENSTACK_CLUSTER_FINALIZER);
                 let mut plan = Plan::nothing();
                 plan.update(before, &after);
-                return self.shared.writer.execute(plan).await;
+                return self.0.writer.execute(plan).await;
             }
             Work::WaitForMachines => {
                 wait("WaitingForMachines", format!("the machines {}", seen.machines.join(", ")), MACHINES_PAUSE)
             }
-            Work::Ensure => {
-                self.note_volumes(key, seen, &mut after, &now).await;
-                self.ensure(key, seen, &mut after, &now).await
-            }
+            Work::Ensure => self.ensure(key, seen, &mut after, &now).await,
             Work::Delete => self.delete(key, seen, &mut after, &now, &mut stays).await,
         };
-        let late = self.shared.end(Self::NAME, key, &done, doubts);
+        let late = self.0.end(Self::NAME, key, &done, doubts);
         let done = match (&work, done) {
-            (Work::Delete, Ok(())) => self.shared.unanswered.wait(Self::NAME, key),
+            (Work::Delete, Ok(())) => self.0.unanswered.wait(Self::NAME, key),
             (_, done) => done,
         };
         let generation = after.metadata.generation;
@@ -153,7 +144,7 @@ impl Reconcile for OpenStackClusters {
             unacted::tell(before, told, endpoint::partly(&before.spec), &mut plan);
         }
         plan.update(before, &after);
-        let written = self.shared.writer.execute(plan).await?;
+        let written = self.0.writer.execute(plan).await?;
         match done {
             // Zones come and go, and nobody tells of what was deleted by hand.
             Ok(()) if work == Work::Ensure => {
@@ -186,15 +177,11 @@ pub fn plan(seen: &Seen) -> Work {
 }
 
 impl OpenStackClusters {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, looks: leftovers::Looks::default() }
-    }
-
     async fn scope(&self, key: &Key, infra: &OpenStackCluster) -> Result<Scope> {
         let resource = super::names::resource(&key.namespace, cluster_name(key, infra));
         let identity = &infra.spec.identity_ref;
-        let scope = self.shared.scopes.open(&key.namespace, identity, resource, infra.spec.tags.clone()).await?;
-        Ok(self.shared.during(Self::NAME, key, scope))
+        let scope = self.0.scopes.open(&key.namespace, identity, resource, infra.spec.tags.clone()).await?;
+        Ok(self.0.during(Self::NAME, key, scope))
     }
 
     async fn ensure(&self, key: &Key, seen: &Seen, after: &mut OpenStackCluster, now: &Time) -> Result<()> {
@@ -226,26 +213,6 @@ impl OpenStackClusters {
         done
     }
 
-    /// Notes which volumes and snapshots go with the cluster, for as long as its API tells.
-    async fn note_volumes(&self, key: &Key, seen: &Seen, after: &mut OpenStackCluster, now: &Time) {
-        let Some(cluster) = &seen.cluster else { return };
-        let workload = Key::of(cluster.as_ref());
-        let deleted = cluster.metadata.deletion_timestamp.as_ref().map(|time| time.0);
-        let Some(client) = self.shared.workloads.client(&workload) else { return };
-        if !self.looks.is_due(key, deleted, now.0) {
-            return;
-        }
-        let going = bounded(&workload, leftovers::going(client)).await;
-        if deleted.is_none() || matches!(going, Ok(Ok(_))) {
-            self.looks.keep(key, now.0);
-        }
-        match going {
-            Ok(Ok(going)) => going.note(&mut after.metadata),
-            Ok(Err(error)) => tracing::info!(%workload, %error, "the cluster's volumes are not seen"),
-            Err(error) => tracing::info!(%workload, %error, "the cluster's volumes are not seen"),
-        }
-    }
-
     /// What was made here and in the cluster goes; `stays` is told what does not.
     async fn delete(
         &self,
@@ -268,7 +235,7 @@ impl OpenStackClusters {
         let done = async {
             bastion::remove(&scope, &after.spec, &mut status, age).await?;
             let cluster = cluster_name(key, after);
-            let aliases = leftovers::names_of(&self.shared.caches, &key.namespace, cluster);
+            let aliases = leftovers::names_of(&self.0.caches, &key.namespace, cluster);
             *stays = leftovers::delete(&scope, after, &aliases, age).await?;
             endpoint::delete(&scope, &after.spec, age).await?;
             network::delete(&scope, &after.spec, &status).await?;

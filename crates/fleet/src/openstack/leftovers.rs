@@ -2,28 +2,15 @@
 //! the cloud controller manager, volumes of the CSI driver and snapshots of them. Nobody else takes them away when the cluster goes.
 //!
 //! They are known by their names, descriptions and metadata, and a load balancer also by the cluster's own network, in which
-//! nobody else has a place. Of volumes only those go whose PersistentVolume said so when it was seen last (reclaim policy
-//! Delete), and of snapshots those whose VolumeSnapshotContent did (deletion policy Delete). Both are looked at with each look at
-//! the cloud, so that what was made before the cluster's API died is known, and once more when the cluster is to go.
+//! nobody else has a place. Of volumes and snapshots only those go that the cluster said are to go (`volumes`).
 //!
 //! Source: kubernetes/cloud-provider-openstack pkg/openstack/loadbalancer.go, pkg/util/util.go, pkg/csi/cinder.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use api::{
     names::{LEFTOVERS_ANNOTATION, SNAPSHOTS_ANNOTATION, VOLUMES_ANNOTATION},
     openstack_cluster::OpenStackCluster,
-};
-use control::Key;
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::PersistentVolume;
-use kube::{
-    Api, Client,
-    api::{ApiResource, DynamicObject, ListParams},
-    core::{GroupVersionKind, ObjectMeta},
 };
 use openstack::{
     Query,
@@ -31,7 +18,6 @@ use openstack::{
     load_balancer::LoadBalancer,
     network::{FloatingIp, SecurityGroup},
 };
-use parking_lot::Mutex;
 
 use super::{
     names, network,
@@ -42,13 +28,6 @@ use crate::owner;
 
 /// Metadata of the CSI driver's volumes and snapshots: the name of the cluster that it was started with.
 const CSI_CLUSTER: &str = "cinder.csi.openstack.org/cluster";
-const CSI_DRIVER: &str = "cinder.csi.openstack.org";
-/// Volumes whose fate is noted; of more than these the rest stays.
-pub const VOLUMES_LIMIT: usize = 1000;
-/// An id of these, as Cinder has them with room to spare: what is longer is none, and there is no end to it.
-const ID_BYTES_MAX: usize = 64;
-/// A cluster is asked no more often what goes with it, however often its infrastructure is looked at.
-const LOOK_EVERY: SignedDuration = SignedDuration::from_mins(10);
 /// Names in a message.
 const NAMED_MAX: usize = 5;
 const REASON: &str = "WaitingForLeftovers";
@@ -93,89 +72,6 @@ fn named<'a>(all: impl ExactSizeIterator<Item = &'a str>) -> String {
         text.push_str(&format!(" and {} more", count - NAMED_MAX));
     }
     text
-}
-
-/// When clusters were asked what goes with them. In memory only: who starts anew asks anew.
-#[derive(Default)]
-pub struct Looks(Mutex<HashMap<Key, Timestamp>>);
-
-impl Looks {
-    /// Whether the cluster is to be asked now. One that is to go since `deleted` is asked once more.
-    pub fn is_due(&self, cluster: &Key, deleted: Option<Timestamp>, now: Timestamp) -> bool {
-        self.0.lock().get(cluster).is_none_or(|last| {
-            deleted.map_or_else(|| now.duration_since(*last) >= LOOK_EVERY, |deleted| *last < deleted)
-        })
-    }
-
-    pub fn keep(&self, cluster: &Key, now: Timestamp) {
-        self.0.lock().insert(cluster.clone(), now);
-    }
-
-    pub fn forget(&self, cluster: &Key) {
-        self.0.lock().remove(cluster);
-    }
-}
-
-/// Ids as annotations have them.
-pub struct Going {
-    /// Of the volumes that go with their PersistentVolume.
-    pub volumes: String,
-    /// Of the snapshots that go with their VolumeSnapshotContent.
-    pub snapshots: String,
-}
-
-impl Going {
-    /// Notes them, and takes away what was noted before.
-    pub fn note(self, meta: &mut ObjectMeta) {
-        for (name, ids) in [(VOLUMES_ANNOTATION, self.volumes), (SNAPSHOTS_ANNOTATION, self.snapshots)] {
-            if !ids.is_empty() {
-                owner::annotate(meta, name, ids);
-            } else if let Some(annotations) = &mut meta.annotations {
-                annotations.remove(name);
-            }
-        }
-    }
-}
-
-/// Ids that the cluster tells, as they are noted.
-fn joined(ids: impl Iterator<Item = String>) -> String {
-    let mut ids: Vec<String> = ids.filter(|id| id.len() <= ID_BYTES_MAX).take(VOLUMES_LIMIT).collect();
-    ids.sort();
-    ids.join(",")
-}
-
-/// What the cluster says that is to go.
-pub async fn going(client: Client) -> kube::Result<Going> {
-    let params = ListParams::default().limit(u32::try_from(VOLUMES_LIMIT).unwrap_or(u32::MAX));
-    let all = Api::<PersistentVolume>::all(client.clone()).list(&params).await?;
-    let volumes = joined(all.items.into_iter().filter_map(volume_to_delete));
-    let kind = GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshotContent");
-    let contents = Api::<DynamicObject>::all_with(client, &ApiResource::from_gvk(&kind));
-    let snapshots = match contents.list(&params).await {
-        Ok(all) => joined(all.items.into_iter().filter_map(snapshot_to_delete)),
-        // Not every cluster has the kind.
-        Err(kube::Error::Api(status)) if status.code == 404 => String::new(),
-        Err(error) => return Err(error),
-    };
-    Ok(Going { volumes, snapshots })
-}
-
-fn snapshot_to_delete(content: DynamicObject) -> Option<String> {
-    let is = |pointer: &str, text: &str| content.data.pointer(pointer).is_some_and(|value| value == text);
-    if !is("/spec/deletionPolicy", "Delete") || !is("/spec/driver", CSI_DRIVER) {
-        return None;
-    }
-    let handles = ["/status/snapshotHandle", "/spec/source/snapshotHandle"];
-    handles.iter().find_map(|pointer| content.data.pointer(pointer)?.as_str().map(str::to_owned))
-}
-
-fn volume_to_delete(volume: PersistentVolume) -> Option<String> {
-    let spec = volume.spec?;
-    if spec.persistent_volume_reclaim_policy.as_deref() != Some("Delete") {
-        return None;
-    }
-    let csi = spec.csi.filter(|csi| csi.driver == CSI_DRIVER).map(|csi| csi.volume_handle);
-    csi.or(spec.cinder.map(|cinder| cinder.volume_id))
 }
 
 /// Removes what is left over, and returns what stays: sentences for the user. Ends when nothing more is to go.
@@ -394,60 +290,5 @@ mod tests {
         };
         let is_volume = |cluster: &str| is_of(&volume(cluster).metadata, &all);
         assert!(is_volume("demo") && !is_volume("kubernetes"));
-    }
-
-    #[test]
-    fn only_volumes_that_say_so_are_deleted() {
-        let volume = |policy: &str, driver: &str| -> PersistentVolume {
-            serde_json::from_value(serde_json::json!({"spec": {"persistentVolumeReclaimPolicy": policy,
-                "csi": {"driver": driver, "volumeHandle": "id"}}}))
-            .unwrap()
-        };
-        assert_eq!(volume_to_delete(volume("Delete", CSI_DRIVER)).as_deref(), Some("id"));
-        assert_eq!(volume_to_delete(volume("Retain", CSI_DRIVER)), None);
-        assert_eq!(volume_to_delete(volume("Delete", "other.example")), None);
-        let snapshot = |policy: &str, driver: &str| -> DynamicObject {
-            serde_json::from_value(serde_json::json!({"metadata": {"name": "a"},
-                "spec": {"deletionPolicy": policy, "driver": driver}, "status": {"snapshotHandle": "id"}}))
-            .unwrap()
-        };
-        assert_eq!(snapshot_to_delete(snapshot("Delete", CSI_DRIVER)).as_deref(), Some("id"));
-        assert_eq!(snapshot_to_delete(snapshot("Retain", CSI_DRIVER)), None);
-        assert_eq!(snapshot_to_delete(snapshot("Delete", "other.example")), None);
-    }
-
-    #[test]
-    fn a_cluster_is_asked_now_and_then_and_once_more_when_it_is_to_go() {
-        let (looks, key) = (Looks::default(), Key::new("ns", "demo"));
-        let at = |seconds: i64| Timestamp::from_second(seconds).unwrap();
-        assert!(looks.is_due(&key, None, at(0)));
-        looks.keep(&key, at(0));
-        assert!(!looks.is_due(&key, None, at(599)) && looks.is_due(&key, None, at(600)));
-        assert!(looks.is_due(&key, Some(at(5)), at(6)));
-        looks.keep(&key, at(6));
-        assert!(!looks.is_due(&key, Some(at(5)), at(9000)), "what it said when it was to go counts");
-        looks.forget(&key);
-        assert!(looks.is_due(&key, Some(at(5)), at(9000)));
-    }
-
-    #[test]
-    fn what_is_noted_follows_what_is_seen_and_nothing_is_noted_of_nothing() {
-        let mut meta = ObjectMeta::default();
-        let going = |volumes: &str| Going { volumes: volumes.into(), snapshots: String::new() };
-        going("").note(&mut meta);
-        assert_eq!(meta, ObjectMeta::default());
-        going("a,b").note(&mut meta);
-        assert_eq!(owner::annotation_of(&meta, VOLUMES_ANNOTATION), Some("a,b"));
-        assert_eq!(owner::annotation_of(&meta, SNAPSHOTS_ANNOTATION), None);
-        going("").note(&mut meta);
-        assert_eq!(owner::annotation_of(&meta, VOLUMES_ANNOTATION), None);
-    }
-
-    #[test]
-    fn what_is_noted_of_a_cluster_has_an_end() {
-        let id = |length: usize| "a".repeat(length);
-        assert_eq!(joined([id(ID_BYTES_MAX), id(ID_BYTES_MAX + 1)].into_iter()), id(ID_BYTES_MAX));
-        let many = joined((0..=VOLUMES_LIMIT).map(|index| index.to_string()));
-        assert_eq!(many.split(',').count(), VOLUMES_LIMIT);
     }
 }
