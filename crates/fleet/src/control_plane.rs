@@ -209,20 +209,7 @@ impl Reconcile for ControlPlanes {
             .filter(|infrastructure| mine(&infrastructure.meta))
             .map(|infrastructure| (infrastructure.key().name, infrastructure))
             .collect();
-        // What belongs to one that is adopted has its own name and no label.
-        for machine in machines.iter().chain(&orphans) {
-            let (name, spec) = (rollout::name_of(machine), &machine.spec);
-            let config = spec.bootstrap.config_ref.as_ref().filter(|config| config.kind == "KubeadmConfig");
-            let config = config.filter(|_| !configs.contains_key(name));
-            if let Some(config) = config.and_then(|it| caches.configs.get(&Key::new(namespace, it.name.as_str()))) {
-                configs.insert(name.to_owned(), config);
-            }
-            if !infrastructures.contains_key(name)
-                && let Some(infrastructure) = caches.external(namespace, Some(&spec.infrastructure_ref))
-            {
-                infrastructures.insert(name.to_owned(), infrastructure);
-            }
-        }
+        adoption::add_parts(caches, machines.iter().chain(&orphans), &mut configs, &mut infrastructures);
         let mut seen = Seen {
             cluster,
             orphans,

@@ -4,12 +4,38 @@
 //! Source: kubernetes-sigs/cluster-api controlplane/kubeadm/reconcilers/kubeadmcontrolplane, adoptMachines,
 //! initControlPlaneScope, ensureCertificatesOwnerRef and adoptKubeconfigSecret.
 
-use api::{machine::Machine, names, version};
-use control::EventType;
+use std::{collections::BTreeMap, sync::Arc};
+
+use api::{kubeadm::KubeadmConfig, machine::Machine, names, version};
+use control::{EventType, Key};
 use kube::core::ObjectMeta;
 
 use super::{ControlPlanePlan, Seen, deletion::CLEANUP_HOOK, rollout::name_of};
-use crate::{adoption, owner};
+use crate::{Caches, adoption, external::External, owner};
+
+/// Adds, by the machine's name, what belongs to machines and has neither that name nor the control plane's label: it was not
+/// made here.
+pub fn add_parts<'a>(
+    caches: &Caches,
+    machines: impl Iterator<Item = &'a Arc<Machine>>,
+    configs: &mut BTreeMap<String, Arc<KubeadmConfig>>,
+    infrastructures: &mut BTreeMap<String, External>,
+) {
+    for machine in machines {
+        let Key { namespace, name } = Key::of(machine.as_ref());
+        let config = machine.spec.bootstrap.config_ref.as_ref().filter(|config| config.kind == "KubeadmConfig");
+        let config = config.filter(|_| !configs.contains_key(&name));
+        if let Some(config) = config.and_then(|it| caches.configs.get(&Key::new(namespace.as_str(), it.name.as_str())))
+        {
+            configs.insert(name.clone(), config);
+        }
+        if !infrastructures.contains_key(&name)
+            && let Some(infrastructure) = caches.external(&namespace, Some(&machine.spec.infrastructure_ref))
+        {
+            infrastructures.insert(name, infrastructure);
+        }
+    }
+}
 
 /// Adopts all that there are, or none; `Err` says what stands in the way.
 pub fn step(seen: &Seen, plan: &mut ControlPlanePlan) -> Result<(), String> {

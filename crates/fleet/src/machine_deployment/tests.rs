@@ -62,6 +62,19 @@ b 3/3"
 }
 
 #[test]
+fn sets_of_nobody_that_the_selector_names_are_adopted_and_none_is_made_beside_them() {
+    let world = World::new(2, rolling(count(1), count(0)));
+    let mut seen = world.seen();
+    seen.orphans = std::mem::take(&mut seen.sets);
+    for set in &mut seen.orphans {
+        Arc::make_mut(set).metadata.owner_references = None;
+    }
+    let told = super::plan(&seen, &Time(world.now)).to_string();
+    assert!(told.contains("SuccessfulAdopt") && told.contains("ownerReferences"), "{told}");
+    assert!(!told.contains("create"), "{told}");
+}
+
+#[test]
 fn percentages_round_the_surge_up_and_the_unavailable_down() {
     let limits = |surge, unavailable| {
         super::limits(Some(&RollingUpdate { max_surge: Some(surge), max_unavailable: Some(unavailable) }), 5)
