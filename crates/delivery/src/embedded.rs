@@ -1,8 +1,11 @@
 //! A catalog of charts that needs no network: folders packed once, served in this process and, as [`crate::served`], to others.
 //!
-//! [`Embedded`] is a tower service, [`Beside`] a transport that finds it at [`URL`] and everything else where it is. Whoever starts
-//! controllers gives them the latter, and makes a `Catalog` with that address:
-//! `Beside::new(Embedded::read(folder, created)?, Arc::new(Https::new(..)?))`.
+//! [`Embedded`] is a tower service, [`Beside`] a transport that finds it at [`URL`], folders of this machine below that by their names,
+//! and everything else where it is. Whoever starts controllers gives them the latter, and makes a `Catalog` with that address:
+//! `Beside::new(Embedded::read(folder, created)?, BTreeMap::new(), Arc::new(Https::new(..)?))`.
+//!
+//! Which folders there are is for whoever starts the process to say: an address in a Catalog finds one of them or nothing, so a tenant
+//! reads no other file of this machine.
 
 use std::{
     collections::BTreeMap,
@@ -24,16 +27,17 @@ use tower::Service;
 use transport::{Local, Transport, TransportError};
 
 use crate::{
+    folder::Folder,
     package::{Package, index},
     repository::digest,
-    served::{self, INDEX},
+    served::{self, INDEX, Served},
 };
 
 /// Where the embedded catalog is, for those in this process.
 pub const URL: &str = "http://catalog.skep.local/";
 const HOST: &str = "catalog.skep.local";
 /// Folders of a chart may lie so deep in one another.
-const DEEP_MAX: usize = 64;
+pub(crate) const DEEP_MAX: usize = 64;
 /// Charts in one folder.
 pub const CHARTS_MAX: usize = 1_000;
 
@@ -45,7 +49,7 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    #[error("{} has neither index.yaml, as a mirror has, nor folders with a Chart.yaml", .folder.display())]
+    #[error("{} has neither index.yaml, as a mirror has, nor charts: archives (.tgz) or folders with a Chart.yaml", .folder.display())]
     NoCharts { folder: PathBuf },
     #[error("chart {folder}: {what}")]
     Chart { folder: String, what: String },
@@ -61,18 +65,32 @@ pub struct Embedded {
     pages: Arc<BTreeMap<String, Page>>,
 }
 
-struct Page {
+pub(crate) struct Page {
     body: Bytes,
     kind: &'static str,
     tag: HeaderValue,
 }
 
 impl Page {
-    fn new(body: Bytes, kind: &'static str) -> Self {
+    pub(crate) fn new(body: Bytes, kind: &'static str) -> Self {
         let digest = digest::of(&body);
         // Hexadecimal digits and a colon are what a header may be.
         let tag = HeaderValue::try_from(format!("\"{digest}\"")).unwrap_or_else(|_| HeaderValue::from_static("\"\""));
         Self { body, kind, tag }
+    }
+
+    pub(crate) fn answer(&self, method: &Method, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let mut answer = Response::new(Full::default());
+        if served::is_known(headers, &self.tag) {
+            *answer.status_mut() = StatusCode::NOT_MODIFIED;
+        } else {
+            served::describe(answer.headers_mut(), self.kind, self.body.len() as u64);
+            if *method == Method::GET {
+                *answer.body_mut() = Full::new(self.body.clone());
+            }
+        }
+        answer.headers_mut().insert(header::ETAG, self.tag.clone());
+        answer
     }
 }
 
@@ -112,9 +130,7 @@ impl Embedded {
         let mut folders = BTreeMap::new();
         for path in listed(folder)? {
             if path.join("Chart.yaml").is_file() {
-                let mut found = Found::default();
-                found.collect(&path, "", 0)?;
-                folders.insert(name_of(&path), found.files);
+                folders.insert(name_of(&path), files(&path)?);
             }
         }
         Self::new(&folders, created)
@@ -135,18 +151,9 @@ impl Embedded {
             return refusal;
         }
         let path = percent_decode_str(uri.path().trim_start_matches('/')).decode_utf8_lossy();
-        let Some(page) = self.pages.get(path.as_ref()) else { return served::status(StatusCode::NOT_FOUND) };
-        let mut answer = Response::new(Full::default());
-        if served::is_known(headers, &page.tag) {
-            *answer.status_mut() = StatusCode::NOT_MODIFIED;
-        } else {
-            served::describe(answer.headers_mut(), page.kind, page.body.len() as u64);
-            if *method == Method::GET {
-                *answer.body_mut() = Full::new(page.body.clone());
-            }
-        }
-        answer.headers_mut().insert(header::ETAG, page.tag.clone());
-        answer
+        self.pages
+            .get(path.as_ref())
+            .map_or_else(|| served::status(StatusCode::NOT_FOUND), |page| page.answer(method, headers))
     }
 }
 
@@ -167,29 +174,57 @@ impl<B> Service<Request<B>> for Embedded {
 /// Requests to [`URL`] are answered here, all others go where they are meant to.
 pub struct Beside {
     own: Arc<dyn Transport>,
+    /// Below [`URL`], by the first step of the path.
+    folders: BTreeMap<String, Arc<dyn Transport>>,
     others: Arc<dyn Transport>,
 }
 
 impl Beside {
-    pub fn new(catalog: Embedded, others: Arc<dyn Transport>) -> Arc<Self> {
-        Arc::new(Self { own: Local::shared::<Full<Bytes>, _>(catalog), others })
+    pub fn new(catalog: Embedded, folders: BTreeMap<String, Folder>, others: Arc<dyn Transport>) -> Arc<Self> {
+        let local = |folder| Local::shared::<Full<Bytes>, _>(Served::Folder(Arc::new(folder)));
+        let folders = folders.into_iter().map(|(name, folder)| (name, local(folder))).collect();
+        Arc::new(Self { own: Local::shared::<Full<Bytes>, _>(catalog), folders, others })
     }
+}
+
+/// Where a folder is, for those in this process.
+pub fn folder_url(name: &str) -> String {
+    format!("{URL}{name}/")
+}
+
+/// The first step of a path, and the address without it.
+fn below(uri: &Uri) -> Option<(&str, Uri)> {
+    let (first, rest) = uri.path().strip_prefix('/')?.split_once('/')?;
+    Some((first, format!("{URL}{rest}").parse().ok()?))
 }
 
 #[async_trait]
 impl Transport for Beside {
     async fn send(
         &self,
-        request: Request<Bytes>,
+        mut request: Request<Bytes>,
         limit_bytes: usize,
     ) -> std::result::Result<Response<Bytes>, TransportError> {
-        let is_own = request.uri().host().is_some_and(|host| host.eq_ignore_ascii_case(HOST));
-        if is_own { self.own.send(request, limit_bytes).await } else { self.others.send(request, limit_bytes).await }
+        if !request.uri().host().is_some_and(|host| host.eq_ignore_ascii_case(HOST)) {
+            return self.others.send(request, limit_bytes).await;
+        }
+        let found = below(request.uri()).and_then(|(name, rest)| Some((self.folders.get(name)?.clone(), rest)));
+        let Some((folder, rest)) = found else { return self.own.send(request, limit_bytes).await };
+        *request.uri_mut() = rest;
+        folder.send(request, limit_bytes).await
     }
 
     fn trusting(&self, ca_pem: &[u8]) -> std::result::Result<Arc<dyn Transport>, TransportError> {
-        Ok(Arc::new(Self { own: self.own.clone(), others: self.others.trusting(ca_pem)? }))
+        let others = self.others.trusting(ca_pem)?;
+        Ok(Arc::new(Self { own: self.own.clone(), folders: self.folders.clone(), others }))
     }
+}
+
+/// All files below a chart's folder.
+pub(crate) fn files(folder: &Path) -> Result<Files> {
+    let mut found = Found::default();
+    found.collect(folder, "", 0)?;
+    Ok(found.files)
 }
 
 #[derive(Default)]
@@ -232,7 +267,7 @@ fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
     entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect()
 }
 
-fn name_of(path: &Path) -> String {
+pub(crate) fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
@@ -267,7 +302,7 @@ mod tests {
     #[tokio::test]
     async fn the_embedded_catalog_is_a_repository_without_a_network() {
         let catalog = Embedded::new(&folders(&[("a", "a"), ("b", "b")]), Timestamp::UNIX_EPOCH).unwrap();
-        let access = Access::new(Beside::new(catalog, Arc::new(Nobody)));
+        let access = Access::new(Beside::new(catalog, BTreeMap::new(), Arc::new(Nobody)));
         let all = Repositories::default();
         let index = all.index(&access, URL).await.unwrap();
         assert_eq!(index.entries.keys().collect::<Vec<_>>(), ["a", "b"]);

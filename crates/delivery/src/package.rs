@@ -35,7 +35,7 @@ const FIELDS: [&str; 17] = [
     "type",
     "version",
 ];
-const CHART: &str = "Chart.yaml";
+pub(crate) const CHART: &str = "Chart.yaml";
 
 /// A chart in its archive.
 #[derive(Clone, Debug)]

@@ -1,5 +1,5 @@
-//! What a repository of Helm answers over HTTP: charts that were packed, or a folder as [`crate::mirror`] writes it. It is a tower service:
-//! whoever has a listener gives it the requests.
+//! What a repository of Helm answers over HTTP: charts that were packed, or those of a folder. It is a tower service: whoever has a
+//! listener gives it the requests.
 
 use std::{
     convert::Infallible,
@@ -14,15 +14,15 @@ use bytes::Bytes;
 use futures::{TryStreamExt, future::BoxFuture};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
-use jiff::Timestamp;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use percent_encoding::percent_decode_str;
 use tokio::{fs::File, io::AsyncReadExt};
 use tokio_util::io::ReaderStream;
 use tower::Service;
 
 use crate::{
-    embedded::{Embedded, Error, Result},
+    embedded::{Embedded, Error, Page, Result},
+    folder::Folder,
     repository::{ARCHIVE_BYTES_MAX, INDEX_BYTES_MAX},
 };
 
@@ -36,36 +36,26 @@ pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 #[derive(Clone)]
 pub enum Served {
     Packed(Embedded),
-    /// Its files as they are when they are asked for: it may be mirrored into meanwhile.
-    Folder(Arc<Path>),
+    /// Its charts as they are when they are asked for: more may be copied into it meanwhile.
+    Folder(Arc<Folder>),
 }
 
 impl Served {
-    /// A folder with an index, or one with folders that are charts, which are packed.
+    /// A folder with an index, or with charts.
     ///
     /// # Errors
-    /// It is neither, or what is in it is no chart.
-    pub fn of(folder: &Path) -> Result<Self> {
-        let failed = |source| Error::File { path: folder.to_owned(), source };
-        if !std::fs::metadata(folder).map_err(failed)?.is_dir() {
-            return Err(failed(ErrorKind::NotADirectory.into()));
+    /// It is neither.
+    pub async fn of(folder: &Path) -> Result<Self> {
+        let folder = Folder::open(folder)?;
+        if !folder.has_index() && folder.index().await?.1 == 0 {
+            return Err(Error::NoCharts { folder: folder.path().to_owned() });
         }
-        if folder.join(INDEX).is_file() {
-            return Ok(Self::Folder(folder.into()));
-        }
-        let packed = Embedded::read(folder, Timestamp::UNIX_EPOCH)?;
-        if packed.charts() == 0 {
-            return Err(Error::NoCharts { folder: folder.to_owned() });
-        }
-        Ok(Self::Packed(packed))
+        Ok(Self::Folder(Arc::new(folder)))
     }
 
     async fn answer(&self, request: &Parts) -> Response<Body> {
         match self {
-            Self::Packed(charts) => {
-                let answer = charts.answer(&request.method, &request.uri, &request.headers);
-                answer.map(|body| body.map_err(|never: Infallible| match never {}).boxed_unsync())
-            }
+            Self::Packed(charts) => boxed(charts.answer(&request.method, &request.uri, &request.headers)),
             Self::Folder(folder) => from(folder, request).await,
         }
     }
@@ -111,18 +101,41 @@ fn kind(name: &str) -> Option<(&'static str, usize)> {
     }
 }
 
-async fn from(folder: &Path, request: &Parts) -> Response<Body> {
+fn boxed(answer: Response<Full<Bytes>>) -> Response<Body> {
+    answer.map(|body| body.map_err(|never: Infallible| match never {}).boxed_unsync())
+}
+
+async fn from(folder: &Folder, request: &Parts) -> Response<Body> {
     if let Some(refusal) = refusal(&request.method) {
         return refusal;
     }
     let name = percent_decode_str(request.uri.path().trim_start_matches('/')).decode_utf8_lossy();
     let Some((kind, limit)) = kind(&name) else { return status(StatusCode::NOT_FOUND) };
-    let path = folder.join(name.as_ref());
+    let path = folder.path().join(name.as_ref());
     match sent(&path, kind, limit, request).await {
-        Ok(answer) => answer,
-        Err(error) if error.kind() == ErrorKind::NotFound => status(StatusCode::NOT_FOUND),
-        Err(error) => {
+        Ok(answer) if answer.status() != StatusCode::NOT_FOUND => answer,
+        Err(error) if error.kind() != ErrorKind::NotFound => {
             tracing::warn!(%error, path = %path.display(), "a file of the catalog cannot be sent");
+            status(StatusCode::INTERNAL_SERVER_ERROR)
+        }
+        _ => made(folder, &name, kind, request).await,
+    }
+}
+
+/// What is no file in a folder, but is made of what lies there.
+async fn made(folder: &Folder, name: &str, kind: &'static str, request: &Parts) -> Response<Body> {
+    let made = match name {
+        INDEX => folder.index().await.map(|(text, _)| Some(text.into())),
+        // Beside an index of its own, a folder offers what that names.
+        _ if folder.has_index() => Ok(None),
+        _ => folder.packed(name).await,
+    };
+    match made {
+        Ok(Some(body)) => boxed(Page::new(body, kind).answer(&request.method, &request.headers)),
+        Ok(None) => status(StatusCode::NOT_FOUND),
+        Err(error) => {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(%error, source, path = %folder.path().display(), "the charts of a folder cannot be offered");
             status(StatusCode::INTERNAL_SERVER_ERROR)
         }
     }
@@ -174,7 +187,6 @@ impl<B> Service<Request<B>> for Served {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::Full;
     use tempfile::TempDir;
 
     use super::*;
@@ -211,7 +223,7 @@ mod tests {
             ("deep/a.tgz", "deep"),
         ]);
         std::os::unix::fs::symlink(folder.path().join("key.pem"), folder.path().join("link.tgz")).unwrap();
-        let served = Served::of(folder.path()).unwrap();
+        let served = Served::of(folder.path()).await.unwrap();
         assert_eq!(ask(&served, Method::GET, "/index.yaml", None).await, (StatusCode::OK, "entries: {}".into()));
         assert_eq!(ask(&served, Method::GET, "/a-1.0.0%2Bb.tgz", None).await, (StatusCode::OK, "a".into()));
         assert_eq!(ask(&served, Method::HEAD, "/a-1.0.0+b.tgz", None).await, (StatusCode::OK, String::new()));
@@ -226,7 +238,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_known_is_not_sent_until_it_changes() {
         let folder = folder(&[("index.yaml", "entries: {}")]);
-        let served = Served::of(folder.path()).unwrap();
+        let served = Served::of(folder.path()).await.unwrap();
         let tag = response(&served, Method::GET, "/index.yaml", None).await.headers()[header::ETAG].clone();
         assert_eq!(ask(&served, Method::GET, "/index.yaml", Some(&tag)).await.0, StatusCode::NOT_MODIFIED);
         std::fs::write(folder.path().join("index.yaml"), "entries: {a: []}").unwrap();
@@ -237,7 +249,7 @@ mod tests {
     async fn what_is_larger_than_its_readers_take_is_not_sent() {
         let folder = folder(&[("index.yaml", "entries: {}")]);
         let file = std::fs::File::create(folder.path().join("a.tgz")).unwrap();
-        let served = Served::of(folder.path()).unwrap();
+        let served = Served::of(folder.path()).await.unwrap();
         file.set_len(ARCHIVE_BYTES_MAX as u64).unwrap();
         assert_eq!(ask(&served, Method::HEAD, "/a.tgz", None).await.0, StatusCode::OK);
         file.set_len(ARCHIVE_BYTES_MAX as u64 + 1).unwrap();
@@ -247,12 +259,13 @@ mod tests {
     #[tokio::test]
     async fn a_folder_of_charts_is_packed_and_one_without_any_is_refused() {
         let charts = folder(&[("hello/Chart.yaml", "{apiVersion: v2, name: hello, version: 1.0.0}")]);
-        let served = Served::of(charts.path()).unwrap();
+        let served = Served::of(charts.path()).await.unwrap();
         let (code, index) = ask(&served, Method::GET, "/index.yaml", None).await;
         assert!(code == StatusCode::OK && index.contains("hello-1.0.0.tgz"), "{index}");
-        let error = Served::of(folder(&[("a.txt", "")]).path()).err().unwrap().to_string();
-        assert!(error.ends_with("has neither index.yaml, as a mirror has, nor folders with a Chart.yaml"), "{error}");
-        assert!(matches!(Served::of(Path::new("/nowhere")), Err(Error::File { .. })));
-        assert!(matches!(Served::of(&charts.path().join("hello/Chart.yaml")), Err(Error::File { .. })));
+        let error = Served::of(folder(&[("a.txt", "")]).path()).await.err().unwrap().to_string();
+        let told = "has neither index.yaml, as a mirror has, nor charts: archives (.tgz) or folders with a Chart.yaml";
+        assert!(error.ends_with(told), "{error}");
+        assert!(matches!(Served::of(Path::new("/nowhere")).await, Err(Error::File { .. })));
+        assert!(matches!(Served::of(&charts.path().join("hello/Chart.yaml")).await, Err(Error::File { .. })));
     }
 }

@@ -30,7 +30,7 @@ const STREAMS_MAX: u32 = 16;
 
 pub async fn run(arguments: &CatalogServe) -> Result<u8> {
     let (served, what) = match &arguments.folder {
-        Some(folder) => (Served::of(folder)?, folder.display().to_string()),
+        Some(folder) => (Served::of(folder).await?, folder.display().to_string()),
         None => (Served::Packed(crate::catalogs::embedded()?), "this program".to_owned()),
     };
     let tls = match (&arguments.tls_cert, &arguments.tls_key) {

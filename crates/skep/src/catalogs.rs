@@ -24,7 +24,10 @@ use kube::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use transport::Transport;
 
-use crate::rights::MANAGER;
+use crate::{
+    chart_folder::{ChartFolder, opened},
+    rights::MANAGER,
+};
 
 /// The files of a chart, by their path in it.
 type Folder = &'static [(&'static str, &'static [u8])];
@@ -64,9 +67,9 @@ pub fn embedded() -> Result<Embedded> {
     Embedded::new(&folders, CREATED).context("pack the charts of the catalog")
 }
 
-/// The charts of this binary, found at their address by whoever fetches with this.
-pub fn beside(others: Arc<dyn Transport>) -> Result<Arc<dyn Transport>> {
-    Ok(Beside::new(embedded()?, others))
+/// The charts of this binary and of these folders, found at their addresses by whoever fetches with this.
+pub fn beside(folders: &[ChartFolder], others: Arc<dyn Transport>) -> Result<Arc<dyn Transport>> {
+    Ok(Beside::new(embedded()?, opened(folders)?, others))
 }
 
 /// Writes the catalogs, unless there are others of these names.

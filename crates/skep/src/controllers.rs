@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admission::Rules,
     catalogs,
+    chart_folder::ChartFolder,
     install::{self, NAMESPACE, PORT, Target},
     metrics::Metrics,
     plane::{LEASE, identity},
@@ -31,6 +32,9 @@ pub struct Arguments {
     /// Where the webhooks and `/metrics` listen
     #[arg(long, default_value_t = SocketAddr::from(([0, 0, 0, 0], PORT)))]
     listen: SocketAddr,
+    /// Folder of charts on this machine, for Catalogs with the address http://catalog.skep.local/NAME/ (docs/guides/catalogs.md)
+    #[arg(long, value_name = "NAME=FOLDER")]
+    chart_folder: Vec<ChartFolder>,
     #[command(flatten)]
     common: Common,
 }
@@ -56,7 +60,7 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     let means = Means {
         client: client.clone(),
         act: Arc::new(move |namespace, name| acting(config.clone(), namespace, name).ok()),
-        charts: work::charts(&clouds)?,
+        charts: work::charts(&clouds, &arguments.chart_folder)?,
         deletion_rules,
         clouds,
         installation: arguments.common.installation(),

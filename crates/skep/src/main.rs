@@ -3,6 +3,7 @@
 mod admission;
 mod catalog_server;
 mod catalogs;
+mod chart_folder;
 mod controllers;
 mod identity;
 mod install;
@@ -100,7 +101,7 @@ fn main() -> ExitCode {
                     return catalog_server::run(arguments).await;
                 }
                 use clap::CommandFactory;
-                cli::run(command, Arguments::command(), || work::charts(&cli::cloud_options()?)).await
+                cli::run(command, Arguments::command(), || work::charts(&cli::cloud_options()?, &[])).await
             }
         }
     });

@@ -14,6 +14,7 @@ use tenancy::Installation;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
+use transport::Transport;
 
 use crate::{
     admission::{Rules, Versions},
@@ -64,6 +65,7 @@ impl Plane {
         let common = settings.common();
         let deletion_rules = common.deletion_rules()?;
         let clouds = cli::cloud_options()?;
+        let charts = work::charts(&clouds, &settings.chart_folder)?;
         let mut security = Security::open(settings, state, &authority.certificate)?;
         let crds = api::crd::all().into_iter().map(|crd| serde_json::to_value(crd).map_err(Into::into));
         let rules = Arc::new(Rules { app_security: common.app_security()?, ..Rules::default() });
@@ -113,7 +115,7 @@ impl Plane {
         let client = Client::new(server.service_as(User::master("skep-admin")), "default");
         let drain_delay = settings.shutdown_delay()?;
         let controllers = Controllers::None;
-        let means = means(&server, deletion_rules, clouds, common.installation(), figures)?;
+        let means = means(&server, deletion_rules, clouds, charts, common.installation(), figures)?;
         Ok(Self { client, address, server, controllers, serving, stop, drain_delay, means })
     }
 
@@ -206,6 +208,7 @@ fn means(
     server: &Server,
     deletion_rules: Vec<Rule>,
     clouds: openstack::Options,
+    charts: Arc<dyn Transport>,
     installation: Installation,
     figures: Figures,
 ) -> Result<Means> {
@@ -218,7 +221,7 @@ fn means(
             let account = User::new(format!("system:serviceaccount:{namespace}:{name}"), of);
             Some(Client::new(apart(acting.service_as(account)), "default"))
         }),
-        charts: work::charts(&clouds)?,
+        charts,
         deletion_rules,
         clouds,
         installation,

@@ -15,6 +15,8 @@ use serde::Deserialize;
 use store::etcd::Address;
 use tenancy::Installation;
 
+use crate::chart_folder::ChartFolder;
+
 /// A configuration file that is longer is not read.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -126,6 +128,9 @@ pub struct Settings {
     /// Who may make which apps of the management cluster, read at the start (docs/guides/apps.md)
     #[arg(long, value_name = "FILE", help_heading = "What you may")]
     pub app_security: Option<PathBuf>,
+    /// Folder of charts on this machine, for Catalogs with the address http://catalog.skep.local/NAME/ (docs/guides/catalogs.md)
+    #[arg(long, value_name = "NAME=FOLDER", help_heading = "Operation")]
+    pub chart_folder: Vec<ChartFolder>,
     /// Domain that clusters have their names below: <cluster>.<domain>, as their apps are told [default: internal]
     #[arg(long, value_name = "DOMAIN", help_heading = "Clusters")]
     pub base_domain: Option<String>,
@@ -258,6 +263,10 @@ impl Settings {
             disable_controllers: texts(self.disable_controllers, file.disable_controllers),
             deletion_rules: self.deletion_rules.or(near(file.deletion_rules)),
             app_security: self.app_security.or(near(file.app_security)),
+            chart_folder: match self.chart_folder.is_empty() {
+                true => file.chart_folder.into_iter().map(|one| one.near(folder)).collect(),
+                false => self.chart_folder,
+            },
             base_domain: self.base_domain.or(file.base_domain),
             registry_domain: self.registry_domain.or(file.registry_domain),
             tracing_config_file: self.tracing_config_file.or(near(file.tracing_config_file)),
@@ -353,7 +362,7 @@ mod tests {
         let path = folder.path().join("skep.yaml");
         let text = "listen: 0.0.0.0:1\nmax-requests-inflight: 7\naudit-log-path: \"-\"\naudit-policy-file: audit.yaml\n\
                     service-account-key-file: [old.pem]\nencryption-provider-config: env:KEYS\nanonymous-auth: false\n\
-                    disable-controllers: [namespace-controller]\n";
+                    disable-controllers: [namespace-controller]\nchart-folder: [own=charts]\n";
         std::fs::write(&path, text).unwrap();
         let flags = Settings { listen: Some("127.0.0.1:2".into()), ..Settings::default() };
         let settings = flags.over(&path).unwrap();
@@ -365,6 +374,8 @@ mod tests {
         assert_eq!(settings.encryption_provider_config.as_deref(), Some("env:KEYS"));
         assert_eq!(settings.anonymous_auth, Some(false));
         assert_eq!(settings.disabled_controllers().unwrap(), [Controller::Namespace]);
+        let near = ChartFolder { name: "own".into(), path: folder.path().join("charts") };
+        assert_eq!(settings.chart_folder, [near]);
         let unknown = Settings { disable_controllers: vec!["fleet".to_owned()], ..Settings::default() };
         assert!(unknown.disabled_controllers().is_err());
     }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::{
+    chart_folder::ChartFolder,
     place::{EtcdArguments, FILE, Place},
     plane::Plane,
     sandbox::{CLOUD, Sandbox},
@@ -40,6 +41,9 @@ pub struct Arguments {
     /// Start no demo cluster
     #[arg(long)]
     no_cluster: bool,
+    /// Folder of charts on this machine, for Catalogs with the address http://catalog.skep.local/NAME/ (docs/guides/catalogs.md)
+    #[arg(long, value_name = "NAME=FOLDER")]
+    chart_folder: Vec<ChartFolder>,
 }
 
 pub async fn run(arguments: Arguments) -> Result<u8> {
@@ -47,7 +51,8 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
     let state = State::open(&arguments.state, "management")?;
     let address: SocketAddr = ([127, 0, 0, 1], arguments.port).into();
     let store = Place::File(state.database(FILE)?).open(&EtcdArguments::default()).await?;
-    let mut plane = Plane::start(&state, store, address, &[], &Settings::default()).await?;
+    let settings = Settings { chart_folder: arguments.chart_folder.clone(), ..Settings::default() };
+    let mut plane = Plane::start(&state, store, address, &[], &settings).await?;
     let api_ready_s = started.elapsed().as_secs_f64();
     eprintln!("Management API   https://{}  ({api_ready_s:.2} s)", plane.address);
     let _sandbox_state = State::open(&arguments.state, "sandbox")?;

@@ -15,7 +15,7 @@ use rand::RngCore;
 use tenancy::{Automation, Installation};
 use transport::{Https, Tls, Transport};
 
-use crate::{catalogs, rights};
+use crate::{catalogs, chart_folder::ChartFolder, rights};
 
 /// Reconciles at once, for each controller.
 const CONCURRENCY: usize = 10;
@@ -94,8 +94,9 @@ impl Work {
     }
 }
 
-/// How repositories of charts are reached: as clouds are, with the machine's own trust; and those that are in this binary.
-pub fn charts(clouds: &openstack::Options) -> Result<Arc<dyn Transport>> {
+/// How repositories of charts are reached: as clouds are, with the machine's own trust; and those that are in this binary,
+/// or in these folders.
+pub fn charts(clouds: &openstack::Options, folders: &[ChartFolder]) -> Result<Arc<dyn Transport>> {
     let https = Https::new(&Tls::default(), clouds.proxies.clone()).context("prepare to fetch charts")?;
-    catalogs::beside(Arc::new(https))
+    catalogs::beside(folders, Arc::new(https))
 }
