@@ -36,8 +36,10 @@ pub const DRIFT_ANNOTATION: &str = "delivery.skep.dev/drift";
 pub const WAIT_ANNOTATION: &str = "delivery.skep.dev/wait";
 /// `true`: objects that are there already become the release's, whosever they were.
 pub const TAKE_OWNERSHIP_ANNOTATION: &str = "delivery.skep.dev/take-ownership";
+/// `true`: as [`WAIT_ANNOTATION`], and what fails is undone: an upgrade is rolled back, an installation removed.
+pub const ATOMIC_ANNOTATION: &str = "delivery.skep.dev/atomic";
 /// The annotations that are `true` or `false`.
-pub const FLAGS: [&str; 2] = [WAIT_ANNOTATION, TAKE_OWNERSHIP_ANNOTATION];
+pub const FLAGS: [&str; 3] = [WAIT_ANNOTATION, TAKE_OWNERSHIP_ANNOTATION, ATOMIC_ANNOTATION];
 
 /// Whether a flag is up; one that is absent or empty is not.
 ///

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use api::app::{App, AppStatus};
+use api::app::{ATOMIC_ANNOTATION, App, AppStatus, flag};
 use delivery::app::dependencies;
 use futures::{StreamExt, pin_mut};
 use kube::{
@@ -106,9 +106,9 @@ pub async fn until_deployed(client: &Client, app: &App, before: Option<&AppStatu
             }
             Standing::Failed(why) => {
                 output::progress(&format!("{} is not deployed: {why}", told(app)));
-                output::progress(
-                    "it is tried again from time to time; what is wrong can be mended with: skep app upgrade",
-                );
+                let is_atomic = flag(last.annotations(), ATOMIC_ANNOTATION).unwrap_or_default();
+                let again = if is_atomic { "" } else { "it is tried again from time to time; " };
+                output::progress(&format!("{again}what is wrong can be mended with: skep app upgrade"));
                 return Ok(FAILED);
             }
             Standing::Waiting(on) => match awaited(client, &last).await {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Folder as skep catalog mirror writes it, or with charts in its folders [default: the charts of this program]
+    /// Folder as skep catalog mirror writes it, or with charts in it: archives or folders [default: the charts of this program]
     pub folder: Option<PathBuf>,
     /// Where to listen; without TLS, on this machine's own addresses only
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8879")]

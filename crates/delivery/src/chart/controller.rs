@@ -22,7 +22,8 @@ use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 
 use super::decision::{
-    CHECKSUM, CORDON_REASON, Decision, FAILURES_MAX, FORCE, ROLLBACKS, ROLLBACKS_MAX, Standing, decide, hash, merged,
+    CHECKSUM, CORDON_REASON, Decision, FAILURES_MAX, FORCE, ROLLBACKS, ROLLBACKS_MAX, Standing, decide, hash,
+    is_atomic, merged, token,
 };
 use crate::{
     app::{chart::FINALIZER, source::PULL_FAILED},
@@ -300,7 +301,7 @@ impl Charts {
                 return Ok(Outcome::waiting(reason, BLOCKED_S));
             }
         };
-        let is_new = seen.standing.revision == 0 || seen.standing.status == Some(Status::PendingInstall);
+        let is_new = matches!(seen.standing.status, None | Some(Status::PendingInstall | Status::Uninstalled));
         let two_steps = archive.chart().metadata.annotations.contains_key(TWO_STEPS)
             && !chart.annotations().contains_key(CHECKSUM)
             && seen.standing.revision <= 2;
@@ -308,7 +309,7 @@ impl Charts {
         if is_own_namespace(chart, &seen.place) {
             options.namespace = None;
         }
-        let token = seen.standing.token();
+        let token = token(chart, &seen.standing);
         let request = Request {
             name: &spec.name,
             namespace: &spec.namespace,
@@ -340,6 +341,11 @@ impl Charts {
                     self.write(key, seen, Some(&seen.hash), Some(told(&release, Some(on.clone())))).await?;
                 }
                 Ok(Outcome::Waiting { on, after: look_after(since, now) })
+            }
+            Ok(Made::Failed { release, why }) if is_atomic(&seen.chart) => {
+                let reason = format!("{why}\nIt is not tried again until its version, values or options change.");
+                self.write(key, seen, Some(&seen.hash), Some(undone(&release, reason))).await?;
+                Ok(Outcome::waiting("another version, other values or options", RESYNC_S))
             }
             Ok(Made::Failed { release, why }) => {
                 let failures = seen.standing.failures + usize::from(release.version > seen.standing.revision);
@@ -572,8 +578,11 @@ fn options(chart: &Chart, is_new: bool) -> Options {
     let is_up = |name| flag(chart.annotations(), name).unwrap_or_default();
     Options {
         install: true,
-        wait: is_up(WAIT_ANNOTATION),
-        wait_for_jobs: is_up(WAIT_ANNOTATION),
+        wait: is_up(WAIT_ANNOTATION) || is_atomic(chart),
+        wait_for_jobs: is_up(WAIT_ANNOTATION) || is_atomic(chart),
+        atomic: is_atomic(chart),
+        // So that a release that was removed since it failed is not installed again at once.
+        keep_history: is_atomic(chart),
         take_ownership: is_up(TAKE_OWNERSHIP_ANNOTATION),
         timeout_s: seconds(if is_new { install } else { upgrade }),
         skip_crds: spec.install.as_ref().and_then(|options| options.skip_crds).unwrap_or_default(),
@@ -588,6 +597,16 @@ fn namespace(chart: &Chart) -> Namespace {
     let mut labels = wanted.labels.unwrap_or_default();
     labels.insert(api::app::MANAGED_BY_LABEL.to_owned(), MANAGER.to_owned());
     Namespace { labels, annotations: wanted.annotations.unwrap_or_default() }
+}
+
+/// What a Chart says of a release whose last change has failed and was undone: the version that is there, which is not the one wished.
+fn undone(release: &Release, reason: String) -> ChartStatus {
+    let mut status = told(release, Some(reason));
+    if release.info.status == Status::Uninstalled {
+        (status.version, status.app_version) = (String::new(), String::new());
+    }
+    Status::Failed.text().clone_into(&mut status.release.status);
+    status
 }
 
 /// What a Chart says of its release.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::app::Chart;
+use api::app::{ATOMIC_ANNOTATION, Chart, ChartSpec, flag};
 use helm::values::Table;
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -92,7 +92,8 @@ pub fn decide(chart: &Chart, standing: &Standing, hash: &str, now: Timestamp) ->
         && annotations.get(CHECKSUM).map(String::as_str).unwrap_or_default() == hash;
     match standing.status {
         Some(Status::Deployed) if is_of_this && status.release.status == Status::Deployed.text() => Decision::Settled,
-        Some(Status::Failed) if is_of_this => {
+        // What failed is to be undone at once, and not to be tried again.
+        Some(Status::Failed) if is_of_this && !is_atomic(chart) => {
             // What took long before it failed has not waited by that.
             let ended = status.release.last_deployed.map(|at| at.0).max(standing.modified);
             let since =
@@ -104,6 +105,23 @@ pub fn decide(chart: &Chart, standing: &Standing, hash: &str, now: Timestamp) ->
         }
         _ => Decision::Deploy,
     }
+}
+
+/// Whether what fails is undone. What was written past admission counts for nothing.
+pub fn is_atomic(chart: &Chart) -> bool {
+    flag(chart.annotations(), ATOMIC_ANNOTATION).unwrap_or_default()
+}
+
+/// Tells one try of a Chart from the next. Where failures are undone there is one for each content of its spec (the values are in the
+/// request themselves), so that the release knows what has failed, over its rollback too; else one after each failure.
+pub fn token(chart: &Chart, standing: &Standing) -> String {
+    if !is_atomic(chart) {
+        return standing.token();
+    }
+    let spec = ChartSpec { config: None, ..chart.spec.clone() };
+    let text = serde_json::to_string(&spec).unwrap_or_default();
+    let digits: String = Sha256::digest(text).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("atomic-{digits}")
 }
 
 fn pause(failures: usize) -> Duration {
@@ -235,6 +253,27 @@ mod tests {
         let ended = [head(1, Status::Superseded), head(2, Status::Failed), head(3, Status::Deployed)];
         assert_eq!(token(&[]), "");
         assert_eq!([token(&failed), token(&begun), token(&ended)], ["after-2", "after-2", "after-2"]);
+    }
+
+    #[test]
+    fn an_atomic_try_is_the_same_until_the_spec_changes_but_for_where_values_are() {
+        let mut atomic = chart(&json!(null), &json!({ATOMIC_ANNOTATION: "true"}));
+        let failed = Standing::of(&[head(1, Status::Deployed), head(2, Status::Failed)]);
+        let first = token(&atomic, &Standing::default());
+        assert_eq!(first, token(&atomic, &failed));
+        let at = json!({"configMap": {"name": "v", "namespace": "n", "resourceVersion": "7"}});
+        atomic.spec.config = serde_json::from_value(at).unwrap();
+        assert_eq!(first, token(&atomic, &failed), "values that are written again are the same values");
+        atomic.spec.upgrade = serde_json::from_value(json!({"timeout": "7m"})).unwrap();
+        assert_ne!(first, token(&atomic, &failed));
+        assert_eq!(token(&chart(&json!(null), &json!({})), &failed), "after-2");
+    }
+
+    #[test]
+    fn what_is_to_be_undone_has_no_pause() {
+        let failed = chart(&status("failed", 2), &json!({CHECKSUM: "h", ATOMIC_ANNOTATION: "true"}));
+        let heads = [head(1, Status::Superseded), head(2, Status::Failed)];
+        assert_eq!(decided(&failed, &heads, "h", NOON), Decision::Deploy);
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub struct Options {
     pub cleanup_on_fail: bool,
     /// An upgrade of what is not installed installs it.
     pub install: bool,
-    /// What is uninstalled keeps its history.
+    /// What is uninstalled keeps its history, also an installation that `atomic` undoes: so the same request is known to have failed.
     pub keep_history: bool,
     /// How what objects own is deleted when they are uninstalled.
     pub propagation: Propagation,

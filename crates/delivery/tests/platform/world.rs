@@ -48,6 +48,8 @@ pub struct Cluster {
     /// Calls that were made to it, and those of them that write: trials do not.
     pub calls: AtomicUsize,
     pub writes: AtomicUsize,
+    /// After so many writes no call is answered.
+    pub writes_max: AtomicUsize,
 }
 
 impl Cluster {
@@ -55,7 +57,7 @@ impl Cluster {
         let options = ServerOptions { profile: Profile::Workload, clock: Arc::new(now), ..ServerOptions::default() };
         let server = Server::start(Arc::new(Store::memory(Limits::default())), options).await.unwrap();
         let (is_cut_off, delay_s, calls, writes) = Default::default();
-        Arc::new(Self { server, is_cut_off, delay_s, calls, writes })
+        Arc::new(Self { server, is_cut_off, delay_s, calls, writes, writes_max: AtomicUsize::new(usize::MAX) })
     }
 
     /// As the controllers reach it.
@@ -69,7 +71,8 @@ impl Cluster {
                 if request.method() != Method::GET && !is_trial {
                     cluster.writes.fetch_add(1, Ordering::SeqCst);
                 }
-                if cluster.is_cut_off.load(Ordering::SeqCst) {
+                let is_over = cluster.writes.load(Ordering::SeqCst) > cluster.writes_max.load(Ordering::SeqCst);
+                if is_over || cluster.is_cut_off.load(Ordering::SeqCst) {
                     std::future::pending::<()>().await;
                 }
                 tokio::time::sleep(Duration::from_secs(cluster.delay_s.load(Ordering::SeqCst) as u64)).await;

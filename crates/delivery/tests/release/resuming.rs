@@ -152,6 +152,36 @@ async fn an_atomic_installation_that_fails_is_removed_after_any_write() {
 }
 
 #[tokio::test]
+async fn an_atomic_installation_that_keeps_its_history_fails_once_whoever_asks_again() {
+    let bad = || {
+        let hook = job("check", "post-install", "    helm.sh/hook-delete-policy: hook-failed\n");
+        Wish::new(chart(&[("map", MAP), ("check", &hook)]), "bad")
+            .with(|options| (options.atomic, options.timeout_s) = (true, 0))
+            .with(|options| (options.install, options.keep_history) = (true, true))
+    };
+    die_everywhere(
+        async |_| {},
+        async |engine| engine.upgrade(&bad().request()).await,
+        async |world, outcome, _, told| {
+            let told_why = |outcome: Outcome| {
+                let Outcome::Failed { why, .. } = outcome else { panic!("{told}: {outcome:?}") };
+                assert!(
+                    why.starts_with("release shop failed, and has been uninstalled due to atomic"),
+                    "{told}: {why}"
+                );
+            };
+            told_why(outcome);
+            assert_eq!(world.history("shop").await, ["1 uninstalled"], "{told}");
+            assert!(world.config_map("shop").await.is_none(), "{told}");
+            world.writes.take();
+            told_why(world.engine().upgrade(&bad().request()).await.unwrap());
+            assert_eq!(world.writes.take(), Vec::<String>::new(), "{told}");
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn two_that_are_asked_for_the_same_at_once_make_one_revision() {
     let world = World::new().await;
     drive(&world, &world.engine(), async |engine| engine.upgrade(&wish("blue").request()).await).await;

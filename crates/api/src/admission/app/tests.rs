@@ -406,7 +406,9 @@ fn annotations_that_are_not_published_have_one_of_their_words() {
     assert_eq!(judged("Warn"), Err(text.to_owned()));
     assert_eq!(own_annotations(&app(json!({}))), Ok(()));
     for (told, is_taken) in [("true", true), ("false", true), ("", true), ("yes", false)] {
-        let app = app(json!({"metadata": {"annotations": {"delivery.skep.dev/wait": told}}}));
-        assert_eq!(own_annotations(&app).is_ok(), is_taken, "{told}");
+        for name in ["wait", "take-ownership", "atomic"] {
+            let app = app(json!({"metadata": {"annotations": {format!("delivery.skep.dev/{name}"): told}}}));
+            assert_eq!(own_annotations(&app).is_ok(), is_taken, "{name}: {told}");
+        }
     }
 }

@@ -22,6 +22,13 @@ use crate::release::{
 /// As much is kept of why something failed: some servers repeat the whole object.
 const WHY_BYTES_MAX: usize = 2_000;
 
+/// How an operation ended.
+enum End {
+    Told(Outcome),
+    /// What undoes it has begun.
+    Undone(Box<Stored>),
+}
+
 /// What one look at a step came to.
 pub(super) enum Stand {
     Next,
@@ -36,22 +43,29 @@ impl Engine {
             let Some(operation) = &stored.operation else {
                 return Err(Error::Busy(stored.release.name));
             };
+            // Each step by itself: together they would take much of a stack.
             let stand = match operation.step {
-                Step::Before | Step::After => self.hooks(&mut stored).await,
-                Step::Apply if operation.kind == Kind::Uninstall => self.delete_objects(&stored).await,
-                Step::Wait if operation.kind == Kind::Uninstall => self.wait_gone(&stored).await,
-                Step::Apply => self.apply(&stored.release, &operation.previous, &operation.options).await,
-                Step::Wait => self.wait(&stored).await,
-                Step::Finish if operation.kind == Kind::Uninstall => return self.purge(stored).await,
+                Step::Before | Step::After => Box::pin(self.hooks(&mut stored)).await,
+                Step::Apply if operation.kind == Kind::Uninstall => Box::pin(self.delete_objects(&stored)).await,
+                Step::Wait if operation.kind == Kind::Uninstall => Box::pin(self.wait_gone(&stored)).await,
+                Step::Apply => Box::pin(self.apply(&stored.release, &operation.previous, &operation.options)).await,
+                Step::Wait => Box::pin(self.wait(&stored)).await,
+                Step::Finish if operation.kind == Kind::Uninstall => return Box::pin(self.purge(stored)).await,
                 Step::Finish => {
-                    self.finish(&mut stored).await?;
+                    Box::pin(self.finish(&mut stored)).await?;
                     continue;
                 }
                 Step::Fail => {
-                    self.fail(&mut stored).await?;
+                    Box::pin(self.fail(&mut stored)).await?;
                     continue;
                 }
-                Step::Ended => return Box::pin(self.ended(stored)).await,
+                Step::Ended => match Box::pin(self.ended(stored)).await? {
+                    End::Told(outcome) => return Ok(outcome),
+                    End::Undone(begun) => {
+                        stored = *begun;
+                        continue;
+                    }
+                },
             };
             let now = self.clock.now();
             let Some(operation) = &mut stored.operation else { continue };
@@ -248,47 +262,54 @@ impl Engine {
     }
 
     /// How it ended; what is to be undone is.
-    async fn ended(&self, stored: Stored) -> Result<Outcome> {
+    async fn ended(&self, stored: Stored) -> Result<End> {
         let Some(operation) = stored.operation.clone() else { return Err(Error::Busy(stored.release.name)) };
         let name = stored.release.name.clone();
         let status = stored.release.info.status;
         let Some(error) = operation.error else {
-            return Ok(match operation.cause {
-                Some(cause) => Outcome::Failed {
-                    release: Box::new(stored.release),
-                    why: format!("release {name} failed, and has been rolled back due to atomic being set: {cause}"),
-                },
+            return Ok(End::Told(match operation.cause {
+                Some(cause) => {
+                    let what = if operation.kind == Kind::Uninstall { Kind::Install } else { Kind::Upgrade };
+                    Outcome::Failed { release: Box::new(stored.release), why: undone(&name, what, &cause) }
+                }
                 // Something else has been done with it since.
                 None if status != Status::Deployed => return Err(Error::Changed(format!("release {name}"))),
                 None => Outcome::Done(Box::new(stored.release)),
-            });
+            }));
         };
         let why = match operation.cause {
             Some(cause) => format!("an error occurred while undoing it: {error}. original error: {cause}"),
             None if operation.options.atomic => return self.undo(stored, error).await,
             None => error,
         };
-        Ok(Outcome::Failed { release: Box::new(stored.release), why })
+        Ok(End::Told(Outcome::Failed { release: Box::new(stored.release), why }))
     }
 
-    /// Takes back what failed: an installation is removed, anything else is rolled back to what was last deployed.
-    async fn undo(&self, stored: Stored, error: String) -> Result<Outcome> {
+    /// Begins to take back what failed: an installation is removed, anything else is rolled back to what was last deployed.
+    async fn undo(&self, stored: Stored, error: String) -> Result<End> {
         let Some(operation) = stored.operation.clone() else { return Err(Error::Busy(stored.release.name)) };
         let Release { name, namespace, version, .. } = &stored.release;
         let heads = Storage::new(&self.cluster, namespace).heads(Some(name)).await?;
         if operation.kind == Kind::Install {
-            return self.begin_removal(stored, &operation.options, Some(error)).await;
+            let begun = self.begin_removal(stored, &operation.options, Some(error)).await?;
+            return Ok(End::Undone(Box::new(begun)));
         }
         let is_good = |status| matches!(status, Status::Superseded | Status::Deployed);
         let good = heads.iter().rev().find(|head| head.version < *version && is_good(head.status));
         let Some(good) = good.map(|head| head.version) else {
             let why = format!("there is no revision to roll back to. original error: {error}");
-            return Ok(Outcome::Failed { release: Box::new(stored.release), why });
+            return Ok(End::Told(Outcome::Failed { release: Box::new(stored.release), why }));
         };
         let options = super::Options { atomic: false, wait: true, description: String::new(), ..operation.options };
         let begun = self.begin_rollback(&heads, &stored, good, &options, operation.request, Some(error)).await?;
-        self.resume(begun).await
+        Ok(End::Undone(Box::new(begun)))
     }
+}
+
+/// What is told of an installation, or an upgrade, that failed and is undone.
+pub(super) fn undone(name: &str, what: Kind, cause: &str) -> String {
+    let how = if what == Kind::Install { "uninstalled" } else { "rolled back" };
+    format!("release {name} failed, and has been {how} due to atomic being set: {cause}")
 }
 
 fn is_job(id: &Id) -> bool {

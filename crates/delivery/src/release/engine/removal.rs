@@ -5,7 +5,7 @@ use kube::api::PropagationPolicy;
 use super::{
     Engine, Options, Outcome,
     operation::{Kind, Operation, Step},
-    progress::Stand,
+    progress::{Stand, undone},
 };
 use crate::release::{
     apply::{Owner, is_kept, remove},
@@ -28,17 +28,19 @@ impl Engine {
         let goes = stored.operation.as_ref().is_some_and(|operation| {
             operation.kind == Kind::Uninstall && operation.step != Step::Ended && operation.cause.is_none()
         });
-        if goes { self.resume(stored).await } else { self.begin_removal(stored, options, None).await }
+        let stored = if goes { stored } else { self.begin_removal(stored, options, None).await? };
+        self.resume(stored).await
     }
 
     /// A removal that is under way, or that failed, before what is asked for next.
     pub(super) async fn go_on_removing(&self, stored: Stored) -> Result<Outcome> {
-        match stored.operation.clone() {
+        let stored = match stored.operation.clone() {
             Some(operation) if operation.kind != Kind::Uninstall || operation.step == Step::Ended => {
-                self.begin_removal(stored, &operation.options, operation.cause).await
+                self.begin_removal(stored, &operation.options, operation.cause).await?
             }
-            _ => self.resume(stored).await,
-        }
+            _ => stored,
+        };
+        self.resume(stored).await
     }
 
     /// A removal that failed begins anew.
@@ -47,14 +49,13 @@ impl Engine {
         mut stored: Stored,
         options: &Options,
         cause: Option<String>,
-    ) -> Result<Outcome> {
+    ) -> Result<Stored> {
         let now = self.clock.now();
         let request = match (&cause, &stored.operation) {
             (Some(_), Some(operation)) => operation.request.clone(),
             _ => String::new(),
         };
-        let options =
-            Options { atomic: false, keep_history: options.keep_history && cause.is_none(), ..options.clone() };
+        let options = Options { atomic: false, ..options.clone() };
         let mut operation = Operation::new(Kind::Uninstall, request, options, &stored.release, now);
         operation.cause = cause;
         stored.operation = Some(operation);
@@ -62,7 +63,7 @@ impl Engine {
         (info.status, info.deleted) = (Status::Uninstalling, Some(now));
         "Deletion in progress (or silently failed)".clone_into(&mut info.description);
         self.save(&mut stored).await?;
-        self.resume(stored).await
+        Ok(stored)
     }
 
     /// In the order of removal, those of one kind together.
@@ -129,15 +130,14 @@ impl Engine {
                 operation.step = Step::Ended;
             }
             self.save(&mut stored).await?;
-            return Ok(Outcome::Done(Box::new(stored.release)));
+        } else {
+            self.purge_history(&heads, &stored.release).await?;
         }
-        self.purge_history(&heads, &stored.release).await?;
-        Ok(match operation.cause {
-            Some(cause) => Outcome::Failed {
-                release: Box::new(stored.release),
-                why: format!("release {name} failed, and has been uninstalled due to atomic being set: {cause}"),
-            },
-            None => Outcome::Gone,
+        let release = Box::new(stored.release);
+        Ok(match (operation.cause, operation.options.keep_history) {
+            (Some(cause), _) => Outcome::Failed { why: undone(&release.name, Kind::Install, &cause), release },
+            (None, true) => Outcome::Done(release),
+            (None, false) => Outcome::Gone,
         })
     }
 
