@@ -72,6 +72,7 @@ pub struct Catalogs {
 struct Past {
     failures: u32,
     told: Option<String>,
+    mistyped: Option<String>,
 }
 
 /// Which change wakes which catalog.
@@ -187,6 +188,7 @@ impl Reconcile for Catalogs {
             provider: self.provider.clone(),
             failures: past.failures,
             told: past.told,
+            mistyped: past.mistyped,
             catalog,
         };
         if label_of(seen.catalog.as_ref(), TYPE_LABEL) == Some(COMMUNITY) {
@@ -208,7 +210,7 @@ impl Reconcile for Catalogs {
 
     async fn act(&self, key: &Key, seen: &Seen, work: Work) -> Result<Outcome> {
         let failures = if work.failed { seen.failures.saturating_add(1) } else { 0 };
-        self.past.lock().insert(key.clone(), Past { failures, told: work.told });
+        self.past.lock().insert(key.clone(), Past { failures, told: work.told, mistyped: work.mistyped });
         let Plan { mut steps, outcome } = work.plan;
         let outcome = if steps.len() > WRITES_MAX { Outcome::waiting("the rest of the entries", 0) } else { outcome };
         steps.truncate(WRITES_MAX);

@@ -23,6 +23,8 @@ const PAUSE_STARTED: &str = "app-operator.giantswarm.io/pause-ts";
 pub const VERSION: (&str, &str) = ("chart-operator.giantswarm.io/version", "1.0.0");
 /// Holds a Chart until its release is gone.
 pub const FINALIZER: &str = "operatorkit.giantswarm.io/chart-operator-chart";
+/// On a Chart: which archive was fetched from a registry for what it asks for, as [`crate::chart::archives`] writes it.
+pub const ARCHIVE: &str = "delivery.skep.dev/archive";
 /// So long an app waits for others, and then no more.
 pub const DEPENDENCIES_LIMIT: SignedDuration = SignedDuration::from_mins(30);
 
@@ -80,14 +82,15 @@ pub fn desired(
 
 /// The app's own, what others have written on the Chart, and the pause of one that waits.
 fn annotations(app: &App, awaited: &[String], current: Option<&Chart>, now: Timestamp) -> BTreeMap<String, String> {
-    let own = app.annotations().iter().filter(|(key, _)| key.starts_with(PREFIX) || key.starts_with(OWN_PREFIX));
+    let is_own = |key: &str| key.starts_with(PREFIX) || key.starts_with(OWN_PREFIX) && key != ARCHIVE;
+    let own = app.annotations().iter().filter(|(key, _)| is_own(key));
     let mut all: BTreeMap<String, String> = own.map(|(key, value)| (key.clone(), value.clone())).collect();
     all.insert(APP_NAME.to_owned(), app.name_any());
     all.insert(APP_NAMESPACE.to_owned(), app.namespace().unwrap_or_default());
     let empty = BTreeMap::new();
     let there = current.map_or(&empty, ResourceExt::annotations);
     for (key, value) in there {
-        if key.starts_with(PREFIX) && key != WEBHOOK && key != PAUSED {
+        if key == ARCHIVE || key.starts_with(PREFIX) && key != WEBHOOK && key != PAUSED {
             all.entry(key.clone()).or_insert_with(|| value.clone());
         }
     }
@@ -252,13 +255,20 @@ mod tests {
     fn what_others_wrote_on_the_chart_stays_and_so_does_their_pause() {
         let app = app(&json!({}));
         let mut current = made(&app, &[], None, NOON);
-        for (key, value) in
-            [(PAUSED, "true"), (WEBHOOK, "x"), ("chart-operator.giantswarm.io/values-md5-checksum", "5")]
-        {
+        for (key, value) in [
+            (PAUSED, "true"),
+            (WEBHOOK, "x"),
+            ("chart-operator.giantswarm.io/values-md5-checksum", "5"),
+            (ARCHIVE, "a"),
+        ] {
             current.annotations_mut().insert(key.to_owned(), value.to_owned());
         }
+        // It is the Chart's, whatever the App says.
+        let mut app = app;
+        app.annotations_mut().insert(ARCHIVE.to_owned(), "b".to_owned());
         let kept = made(&app, &[], Some(&current), NOON);
         let keys: Vec<&str> = kept.annotations().keys().map(|key| key.strip_prefix(PREFIX).unwrap_or(key)).collect();
-        assert_eq!(keys, ["/app-name", "/app-namespace", "/paused", "/values-md5-checksum"]);
+        assert_eq!(keys, ["/app-name", "/app-namespace", "/paused", "/values-md5-checksum", ARCHIVE]);
+        assert_eq!(kept.annotations()[ARCHIVE], "a");
     }
 }

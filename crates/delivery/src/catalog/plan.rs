@@ -19,7 +19,10 @@ use super::{
     facts::{Facts, is_for},
     selection::{self, Chosen},
 };
-use crate::repository::{Entry, Index, grant::CATALOG_LABEL};
+use crate::repository::{
+    Entry, Index,
+    grant::{self, CATALOG_LABEL},
+};
 
 pub const TYPE_LABEL: &str = "application.giantswarm.io/catalog-type";
 /// A catalog of this type has more than is worth keeping: no entries are made of its index. Those that somebody else keeps of it stay,
@@ -74,6 +77,8 @@ pub struct Seen {
     pub failures: u32,
     /// What was told of this catalog last.
     pub told: Option<String>,
+    /// The same of the types of its repositories.
+    pub mistyped: Option<String>,
 }
 
 /// What to do, and what is told by it.
@@ -81,21 +86,26 @@ pub struct Seen {
 pub struct Work {
     pub plan: Plan,
     pub told: Option<String>,
+    pub mistyped: Option<String>,
     /// The index cannot be followed.
     pub failed: bool,
 }
 
 pub fn plan(seen: &Seen, now: Timestamp) -> Work {
     let mut plan = Plan::nothing();
-    let Some(index) = &seen.index else { return Work::default() };
     let catalog = seen.catalog.as_ref();
+    let mistyped = mistyped(catalog);
+    if let Some(message) = mistyped.as_ref().filter(|told| seen.mistyped.as_ref() != Some(told)) {
+        plan.event(catalog, EventType::Warning, "RepositoryTypeWrong", message.as_str());
+    }
+    let Some(index) = &seen.index else { return Work { plan, mistyped, ..Work::default() } };
     let offer = index.as_ref().map_err(Fault::clone).and_then(|index| offer(seen, index, now));
     let offer = match offer {
         Ok(offer) => offer,
         Err(fault) => {
             plan.event(catalog, EventType::Warning, fault.reason, fault.message.as_str());
             plan.wait("the catalog's index", POLL_S.min(RETRY_MIN_S << seen.failures.min(10)));
-            return Work { plan, told: Some(fault.message), failed: true };
+            return Work { plan, told: Some(fault.message), mistyped, failed: true };
         }
     };
     let told = (!offer.refused.is_empty()).then(|| summary(&offer.refused));
@@ -128,7 +138,28 @@ pub fn plan(seen: &Seen, now: Timestamp) -> Work {
     }
     let (on, after) = if offer.pending { ("metadata of apps", PENDING_S) } else { ("the catalog's index", POLL_S) };
     plan.wait(on, after);
-    Work { plan, told, failed: false }
+    Work { plan, told, mistyped, failed: false }
+}
+
+/// The repositories whose type contradicts their address.
+pub(super) fn mistyped(catalog: &Catalog) -> Option<String> {
+    let all = std::iter::once(&catalog.spec.storage).chain(&catalog.spec.repositories);
+    let mut found = Vec::new();
+    for repository in all {
+        let wanted = if grant::is_registry(&repository.url) { "oci" } else { "helm" };
+        let told = (&repository.url, &repository.type_);
+        if repository.type_ != wanted && !repository.url.is_empty() && !found.contains(&told) {
+            found.push(told);
+        }
+    }
+    let more = found.len().saturating_sub(NAMED_MAX);
+    let named = found.iter().take(NAMED_MAX).map(|(url, type_)| format!("{url} has the type {type_:?}"));
+    let mut named: Vec<String> = named.collect();
+    named.extend((more > 0).then(|| format!("and {more} more")));
+    (!named.is_empty()).then(|| {
+        let named = named.join(", ");
+        format!("{named}: what begins with oci:// is of type oci, all else of type helm, and that is how it is asked")
+    })
 }
 
 fn by_name(entries: &[Arc<AppCatalogEntry>]) -> HashMap<&str, &AppCatalogEntry> {

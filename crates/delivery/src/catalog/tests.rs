@@ -424,7 +424,10 @@ async fn a_long_list_is_written_in_pieces_and_one_that_is_too_long_not_at_all() 
         let catalog = Arc::new(Catalog::new("stable", CatalogSpec::default()));
         let index = Some(Ok(Arc::new(Index::parse(text.as_bytes()).unwrap())));
         let (entries, notes, provider) = (Vec::new(), HashMap::new(), String::new());
-        plan::plan(&Seen { catalog, entries, index, notes, provider, failures: 0, told: None }, Timestamp::UNIX_EPOCH)
+        plan::plan(
+            &Seen { catalog, entries, index, notes, provider, failures: 0, told: None, mistyped: None },
+            Timestamp::UNIX_EPOCH,
+        )
     };
     let creates = |work: &Work| work.plan.steps.iter().filter(|step| matches!(step, Step::Create { .. })).count();
     assert_eq!(creates(&of(ENTRIES_MAX)), ENTRIES_MAX);
@@ -448,4 +451,29 @@ async fn the_controller_follows_catalogs_until_it_is_shut_down() {
     let again = move |now: Option<&AppCatalogEntry>| now.is_some_and(|now| now.metadata.uid != entry.metadata.uid);
     await_condition(world.entries(), "stable-hello-1.1.0", again).await.unwrap();
     life.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repository_whose_type_contradicts_its_address_is_told_once_and_asked_by_its_address() {
+    let world = World::new().await;
+    let repositories = json!([{"type": "oci", "URL": URL}, {"type": "oci", "URL": "oci://r.test/charts"}, {"type": "helm", "URL": "oci://r.test/x"}]);
+    world.catalog(json!({}), json!({ "repositories": repositories })).await;
+    world.index(TWO);
+    let told = world.reconcile().await;
+    let wrong = format!("{URL} has the type \"oci\", oci://r.test/x has the type \"helm\": ");
+    assert!(told.contains("RepositoryTypeWrong") && told.contains(&wrong), "{told}");
+    assert_eq!(world.names().await, ["stable-hello-1.0.0", "stable-hello-1.1.0"]);
+    assert_eq!(world.reconcile().await, SETTLED);
+    assert_eq!(world.events().await, [("RepositoryTypeWrong".to_owned(), 1)]);
+}
+
+#[test]
+fn of_many_repositories_with_a_wrong_type_some_are_named() {
+    let wrong = |number: usize| Repository { type_: "x".into(), url: format!("https://{number}.test") };
+    let mut catalog = Catalog::default();
+    catalog.spec.repositories = (0..5).map(wrong).collect();
+    assert!(!plan::mistyped(&catalog).unwrap().contains("more"));
+    catalog.spec.repositories = (0..6).map(wrong).collect();
+    assert!(plan::mistyped(&catalog).unwrap().contains("https://4.test has the type \"x\", and 1 more: "));
+    assert_eq!(plan::mistyped(&Catalog::default()), None);
 }

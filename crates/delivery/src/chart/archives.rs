@@ -7,10 +7,14 @@ use std::{
 
 use api::app::{Chart, Quoted};
 use helm::{Prepared, chart};
+use kube::ResourceExt;
 use parking_lot::Mutex;
 
 use crate::{
-    app::source::{self, Source, Way},
+    app::{
+        chart::ARCHIVE,
+        source::{self, Source, Way},
+    },
     controllers::Context,
     repository,
     target::Place,
@@ -45,9 +49,35 @@ impl One {
     }
 }
 
+/// A helm chart, as it was fetched.
+pub struct Found {
+    pub chart: Arc<Prepared>,
+    /// What the Chart is to bear as [`ARCHIVE`].
+    pub note: Option<String>,
+}
+
+/// What an archive of a registry is kept for: a version of a chart of a catalog. None where the address names its digest, or an index does.
+fn kept_for(catalog: &str, url: &str) -> Option<String> {
+    let (_, reference) = url.strip_prefix("oci://")?.rsplit_once('/')?;
+    (!reference.contains('@')).then(|| format!("{catalog}/{reference}"))
+}
+
+/// What a Chart is to note of an archive, given what it notes of one. A tag may come to name another archive, and whoever moves it need not
+/// be who pushed the first: what an app was given for a version, it keeps.
+fn noted(note: Option<&str>, kept_for: &str, digest: &str) -> Result<String, String> {
+    let known = note.and_then(|note| note.split_once(' ')).filter(|(known_for, _)| *known_for == kept_for);
+    match known {
+        Some((_, known)) if known != digest => Err(format!(
+            "the tag has moved: the archive was {known} when it was fetched for this version first, and is {digest} now. Ask for another version; \
+             if the new archive is meant, remove the annotation {ARCHIVE} of the Chart"
+        )),
+        _ => Ok(format!("{kept_for} {digest}")),
+    }
+}
+
 impl Archives {
     /// The helm chart of a Chart; why not, for the status.
-    pub async fn get(&self, context: &Context, place: &Place, chart: &Chart) -> Result<Arc<Prepared>, String> {
+    pub async fn get(&self, context: &Context, place: &Place, chart: &Chart) -> Result<Found, String> {
         let url = chart.spec.tarball_url.as_str();
         let app = context.app_of(place, chart);
         let catalog = app.as_ref().and_then(|app| context.catalog(app));
@@ -67,8 +97,12 @@ impl Archives {
             repository::Class::Missing => format!("chart {} not found: {}", Quoted(url), error.what),
             _ => failed(&error.what),
         })?;
-        if let Some(known) = self.0.lock().find(&fetched.digest) {
-            return Ok(known);
+        let of = app.as_ref().map_or("", |app| app.spec.catalog.as_str());
+        let known = chart.annotations().get(ARCHIVE).map(String::as_str);
+        let note = kept_for(of, url).map(|kept_for| noted(known, &kept_for, &fetched.digest)).transpose();
+        let note = note.map_err(|why| failed(&why))?;
+        if let Some(chart) = self.0.lock().find(&fetched.digest) {
+            return Ok(Found { chart, note });
         }
         let (digest, archive) = (fetched.digest.clone(), fetched.archive.clone());
         let read = tokio::task::spawn_blocking(move || {
@@ -78,7 +112,7 @@ impl Archives {
         });
         let read = read.await.map_err(|ended| failed(&ended.to_string()))?;
         let (chart, bytes) = read.map_err(|error| failed(&error.to_string()))?;
-        Ok(self.0.lock().keep(digest, chart, bytes))
+        Ok(Found { chart: self.0.lock().keep(digest, chart, bytes), note })
     }
 }
 
@@ -132,6 +166,25 @@ mod tests {
         ];
         let files = files.map(|(name, text)| (name.to_owned(), Arc::from(text.as_bytes())));
         Arc::new(Prepared::new(chart::Chart::load(&files.into()).unwrap()))
+    }
+
+    #[test]
+    fn a_version_keeps_the_archive_that_it_was_fetched_with_until_another_is_asked_for() {
+        let of = |url: &str| kept_for("stable", url);
+        let first = of("oci://r.test/charts/hello:1.0.0").unwrap();
+        assert_eq!(first, "stable/hello:1.0.0");
+        assert_eq!(of("oci://mirror.test:5000/hello:1.0.0").as_ref(), Some(&first), "a mirror has the same");
+        assert_eq!(of(&format!("oci://r.test/hello:1.0.0@sha256:{}", "0".repeat(64))), None);
+        assert_eq!(of("https://charts.test/hello-1.0.0.tgz"), None, "its index has the digest");
+        let note = noted(None, &first, "sha256:a").unwrap();
+        assert_eq!(note, "stable/hello:1.0.0 sha256:a");
+        assert_eq!(noted(Some(&note), &first, "sha256:a").as_ref(), Ok(&note));
+        let moved = noted(Some(&note), &first, "sha256:b").unwrap_err();
+        assert!(moved.contains("was sha256:a") && moved.contains("is sha256:b now"), "{moved}");
+        let next = noted(Some(&note), "stable/hello:1.1.0", "sha256:b");
+        assert_eq!(next, Ok("stable/hello:1.1.0 sha256:b".to_owned()));
+        assert!(noted(Some(&note), "fork/hello:1.0.0", "sha256:b").is_ok(), "of another catalog");
+        assert!(noted(Some("nonsense"), &first, "sha256:b").is_ok());
     }
 
     #[test]

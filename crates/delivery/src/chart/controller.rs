@@ -21,12 +21,16 @@ use kube::{
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 
+use super::archives::Found;
 use super::decision::{
     CHECKSUM, CORDON_REASON, Decision, FAILURES_MAX, FORCE, ROLLBACKS, ROLLBACKS_MAX, Standing, decide, hash,
     is_atomic, merged, token,
 };
 use crate::{
-    app::{chart::FINALIZER, source::PULL_FAILED},
+    app::{
+        chart::{ARCHIVE, FINALIZER},
+        source::PULL_FAILED,
+    },
     controllers::Context,
     release::{self, Engine, Namespace, Options, Outcome as Made, Release, Request, Status},
     target::{APP_NAMESPACE, Place},
@@ -295,7 +299,13 @@ impl Charts {
             None => self.read(key, &seen.place, chart, &seen.client).await?,
         };
         let archive = match self.context.charts.get(&self.context, &seen.place, chart).await {
-            Ok(archive) => archive,
+            Ok(Found { chart: archive, note }) => {
+                // Before anything is made of it.
+                if let Some(note) = note.filter(|note| chart.annotations().get(ARCHIVE) != Some(note)) {
+                    self.patch(key, seen, &json!({"metadata": {"annotations": {ARCHIVE: note}}}), false).await?;
+                }
+                archive
+            }
             Err(reason) => {
                 self.say(key, seen, PULL_FAILED, reason.clone()).await?;
                 return Ok(Outcome::waiting(reason, BLOCKED_S));

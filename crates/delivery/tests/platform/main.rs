@@ -5,5 +5,6 @@ mod bad_input;
 mod clusters;
 mod delivery;
 mod drift;
+mod registries;
 mod wishes;
 mod world;

@@ -158,6 +158,23 @@ impl Site {
     }
 }
 
+/// A registry's address, as a catalog has it.
+pub const REGISTRY: &str = "oci://r.test/charts";
+
+impl Site {
+    /// Puts a chart into the registry under a tag, whatever it was of before.
+    pub fn push(&self, name: &str, version: &str, files: &Files) {
+        let archive = packed(name, files);
+        let digest = delivery::repository::digest::of(&archive);
+        let kind = "application/vnd.cncf.helm.chart.content.v1.tar+gzip";
+        let layer = json!({"mediaType": kind, "digest": digest, "size": archive.len()});
+        let at = format!("https://r.test/v2/charts/{name}");
+        self.put(&format!("{at}/blobs/{digest}"), archive);
+        let manifest = json!({"schemaVersion": 2, "config": {}, "layers": [layer]}).to_string();
+        self.put(&format!("{at}/manifests/{version}"), manifest);
+    }
+}
+
 /// An archive as `helm package` makes it.
 pub fn packed(name: &str, files: &Files) -> Vec<u8> {
     let zipped = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
