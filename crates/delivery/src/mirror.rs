@@ -57,6 +57,8 @@ pub struct Copied {
     pub digest: String,
     /// It was not there before.
     pub fresh: bool,
+    /// Signatures of it that came with it, or were there.
+    pub signatures: usize,
 }
 
 /// What came of it. What could not be copied keeps nothing else from being.
@@ -133,7 +135,7 @@ pub async fn mirror(
 impl Copied {
     fn of(package: &Package, fresh: bool) -> Self {
         let Package { name, version, digest, .. } = package.clone();
-        Self { name, version, digest, fresh }
+        Self { name, version, digest, fresh, signatures: 0 }
     }
 }
 
@@ -288,10 +290,14 @@ async fn pass(
     source: &Source,
     (own, url): (&Access, &str),
 ) -> Result<Copied> {
+    if grant::is_registry(&source.url) {
+        return hand_over(repositories, access, source, (own, url)).await;
+    }
     if let Some(digits) = digest::parse(&source.digest) {
         let digest = format!("sha256:{digits}");
         if repositories.holds(own, url, (&source.name, &source.version)).await? == Some(digest.clone()) {
-            return Ok(Copied { name: source.name.clone(), version: source.version.clone(), digest, fresh: false });
+            let (name, version) = (source.name.clone(), source.version.clone());
+            return Ok(Copied { name, version, digest, fresh: false, signatures: 0 });
         }
     }
     let package = source.fetch(repositories, access).await?;
@@ -304,6 +310,28 @@ async fn pass(
     };
     let fresh = repositories.push(own, url, &chart).await?;
     Ok(Copied::of(&package, fresh))
+}
+
+/// Copies a version from a registry to another, as it is: signatures are of all of it.
+async fn hand_over(
+    repositories: &Repositories,
+    access: &Access,
+    source: &Source,
+    (own, url): (&Access, &str),
+) -> Result<Copied> {
+    let target = format!("{}/{}:{}", url.trim_end_matches('/'), source.name, source.version);
+    let Some([manifest, archive]) = repositories.digests(access, &source.url).await? else {
+        return Err(source.wrong(format!("there is no chart at {}", source.url)));
+    };
+    let before = repositories.digests(own, &target).await?;
+    let fresh = before.is_none();
+    // What is there was looked at when it came there.
+    if before.is_none_or(|[there, _]| there != manifest) && source.fetch(repositories, access).await?.digest != archive
+    {
+        return Err(source.wrong(format!("{} came to name another archive meanwhile: copy it again", source.url)));
+    }
+    let signatures = repositories.hand_over((access, &source.url), (own, &target)).await?;
+    Ok(Copied { name: source.name.clone(), version: source.version.clone(), digest: archive, fresh, signatures })
 }
 
 /// Writes the folder's index: what it had, as long as the archive is there, and what was copied over it. It is left as it is if

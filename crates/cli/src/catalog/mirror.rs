@@ -99,7 +99,12 @@ pub async fn run(arguments: Arguments, charts: Charts) -> Result<u8> {
     let report = report.with_context(|| format!("copy charts of catalog {} to {}", arguments.name, arguments.to))?;
     for one in &report.copied {
         let how = if one.fresh { "copied" } else { "was there" };
-        output::line(&format!("{} {} {how}, {}", one.name, one.version, one.digest));
+        let signed = match one.signatures {
+            0 => String::new(),
+            1 => ", 1 signature".to_owned(),
+            many => format!(", {many} signatures"),
+        };
+        output::line(&format!("{} {} {how}, {}{signed}", one.name, one.version, one.digest));
     }
     for error in &report.failed {
         output::progress(&format!("not copied: {error}"));

@@ -6,14 +6,17 @@ use std::{
     },
 };
 
+use aws_lc_rs::{rand::SystemRandom, signature::EcdsaKeyPair};
 use axum::{Router, body::Body, extract::State, response::IntoResponse};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use helm::chart::Files;
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 use parking_lot::Mutex;
+use serde_json::json;
 use transport::Local;
 
 use super::*;
-use crate::repository::{Class, Index};
+use crate::repository::{Class, Index, tests::key};
 
 const URL: &str = "https://charts.test/stable";
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -289,4 +292,153 @@ async fn more_versions_than_one_call_copies_are_refused() {
     assert_eq!(found.len(), VERSIONS_MAX);
     let error = all.archive(&access, &found[0].url, None).await.unwrap_err();
     assert_eq!(error.class, Class::Missing);
+}
+
+/// Puts an artefact into a registry by hand; its manifest's digest.
+fn place(hosts: &Hosts, at: &str, tag: &str, layers: &[(&str, &[u8], Json)]) -> String {
+    let config = b"{}";
+    let mut pages = hosts.pages.lock();
+    pages.insert(format!("{at}/blobs/{}", digest::of(config)), Bytes::from_static(config));
+    let parts = layers.iter().map(|(kind, data, annotations)| {
+        pages.insert(format!("{at}/blobs/{}", digest::of(data)), Bytes::copy_from_slice(data));
+        json!({"mediaType": kind, "digest": digest::of(data), "size": data.len(), "annotations": annotations})
+    });
+    // Written as nobody here would write it.
+    let manifest = format!(
+        "{{\n  \"schemaVersion\": 2,  \"config\": {{\"digest\": {:?}, \"mediaType\": \"x\"}}, \"layers\": {}}}",
+        digest::of(config),
+        Json::Array(parts.collect()),
+    );
+    let named = digest::of(manifest.as_bytes());
+    for name in [tag, &named] {
+        pages.insert(format!("{at}/manifests/{name}"), manifest.clone().into());
+    }
+    named
+}
+
+const CHART: &str = "application/vnd.cncf.helm.chart.content.v1.tar+gzip";
+const PAYLOAD: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+
+/// Signs as cosign does.
+fn signed(hosts: &Hosts, at: &str, named: &str, keys: &[&EcdsaKeyPair]) {
+    let image = json!({"docker-manifest-digest": named});
+    let payload = json!({"critical": {"identity": {}, "image": image, "type": "cosign container image signature"}});
+    let payload = payload.to_string();
+    let layers: Vec<(&str, &[u8], Json)> = keys
+        .iter()
+        .map(|pair| {
+            let signature = pair.sign(&SystemRandom::new(), payload.as_bytes()).unwrap();
+            let told = json!({"dev.cosignproject.cosign/signature": STANDARD.encode(signature)});
+            (PAYLOAD, payload.as_bytes(), told)
+        })
+        .collect();
+    place(hosts, at, &repository::signature::tag(named), &layers);
+}
+
+const SOURCE: &str = "https://s.test/v2/charts/hello";
+const TARGET: &str = "https://r.test/v2/charts/hello";
+
+/// A registry with a chart in it, the digest of its manifest, and where it is to go.
+fn registry() -> (Arc<Hosts>, String) {
+    let hosts = Hosts::new();
+    let archive = hosts.pages.lock()[&format!("{URL}/hello-2.0.0.tgz")].clone();
+    let named = place(&hosts, SOURCE, "2.0.0", &[(CHART, &archive, json!({})), ("provenance", b"signed", json!({}))]);
+    let tags = Bytes::from_static(br#"{"tags": ["2.0.0"]}"#);
+    hosts.pages.lock().insert(format!("{SOURCE}/tags/list"), tags);
+    (hosts, named)
+}
+
+async fn copied(hosts: &Arc<Hosts>) -> Report {
+    let (own, from) = (hosts.own(), hosts.access());
+    let target = Target::Registry { access: &own, url: "oci://r.test/charts" };
+    let from = (&from, "oci://s.test/charts");
+    mirror(&Repositories::default(), from, &[want("hello", "", 1)], &target, NOW).await.unwrap()
+}
+
+#[tokio::test]
+async fn from_registry_to_registry_signatures_go_along_and_are_good_there() {
+    let (hosts, named) = registry();
+    let (public, pair) = key();
+    signed(&hosts, SOURCE, &named, &[&pair]);
+    // Cut off at each of the writes: the chart is never there without its signatures.
+    let mut writes = 0;
+    let report = loop {
+        hosts.writes.store(0, Ordering::SeqCst);
+        hosts.writes_max.store(writes, Ordering::SeqCst);
+        hosts.pages.lock().retain(|at, _| !at.starts_with("https://r.test/"));
+        let report = copied(&hosts).await;
+        let is_there = |what: &str| hosts.pages.lock().contains_key(&format!("{TARGET}/manifests/{what}"));
+        assert!(!is_there("2.0.0") || is_there(&repository::signature::tag(&named)), "{writes}");
+        if report.failed.is_empty() {
+            break report;
+        }
+        writes += 1;
+        assert!(writes < 40, "{:?}", told(&report));
+    };
+    assert!(writes > 8, "{writes} writes");
+    assert_eq!((told(&report), report.copied[0].signatures), (vec!["hello 2.0.0 fresh".to_owned()], 1));
+    let trusting = Access { keys: vec![public], ..hosts.own() };
+    let fetched = Repositories::default().archive(&trusting, "oci://r.test/charts/hello:2.0.0", None).await.unwrap();
+    assert_eq!(fetched.digest, report.copied[0].digest);
+    let page = |at: &str| hosts.pages.lock()[&format!("{at}/manifests/2.0.0")].clone();
+    assert_eq!(page(SOURCE), page(TARGET), "to the byte");
+
+    hosts.writes.store(0, Ordering::SeqCst);
+    hosts.writes_max.store(usize::MAX, Ordering::SeqCst);
+    let again = copied(&hosts).await;
+    assert_eq!((told(&again), again.copied[0].signatures), (vec!["hello 2.0.0".to_owned()], 1));
+    assert_eq!(hosts.writes.load(Ordering::SeqCst), 0, "what is there is not put again");
+}
+
+#[tokio::test]
+async fn signatures_that_were_put_there_by_others_stay() {
+    let (hosts, named) = registry();
+    let ((_, first), (_, second)) = (key(), key());
+    signed(&hosts, SOURCE, &named, &[&first]);
+    assert_eq!(copied(&hosts).await.copied[0].signatures, 1);
+    // One more at the source goes over.
+    let tag = repository::signature::tag(&named);
+    let at = |host: &str| hosts.pages.lock()[&format!("{host}/manifests/{tag}")].clone();
+    let mut more: Json = serde_json::from_slice(&at(SOURCE)).unwrap();
+    let mut another = more["layers"][0].clone();
+    another["annotations"]["dev.cosignproject.cosign/signature"] = "another".into();
+    more["layers"].as_array_mut().unwrap().push(another);
+    let both = Bytes::from(more.to_string());
+    hosts.pages.lock().insert(format!("{SOURCE}/manifests/{tag}"), both.clone());
+    assert_eq!(copied(&hosts).await.copied[0].signatures, 2);
+    assert_eq!(at(TARGET), both);
+    // One more at the target is left.
+    signed(&hosts, SOURCE, &named, &[&first]);
+    let own = at(SOURCE);
+    signed(&hosts, TARGET, &named, &[&second]);
+    let report = copied(&hosts).await;
+    assert!(told(&report)[0].contains("other signatures are there"), "{:?}", told(&report));
+    let theirs = at(TARGET);
+    hosts.pages.lock().insert(format!("{SOURCE}/manifests/{tag}"), theirs);
+    hosts.pages.lock().insert(format!("{TARGET}/manifests/{tag}"), own);
+    assert!(told(&copied(&hosts).await)[0].contains("other signatures are there"));
+}
+
+#[tokio::test]
+async fn what_is_not_the_same_artefact_is_not_handed_over() {
+    let (hosts, named) = registry();
+    let archive = hosts.pages.lock()[&format!("{URL}/hello-2.0.0.tgz")].clone();
+    // The same chart, packed anew, takes no signatures; without any it is the same.
+    place(&hosts, TARGET, "2.0.0", &[(CHART, &archive, json!({}))]);
+    assert_eq!(told(&copied(&hosts).await), ["hello 2.0.0"]);
+    signed(&hosts, SOURCE, &named, &[&key().1]);
+    assert!(told(&copied(&hosts).await)[0].contains("this chart is there with another manifest"));
+    place(&hosts, TARGET, "2.0.0", &[(CHART, b"another", json!({}))]);
+    assert!(told(&copied(&hosts).await)[0].contains("another artefact is there under this version"));
+    // Of more parts than are copied.
+    hosts.pages.lock().retain(|at, _| !at.starts_with("https://r.test/"));
+    let of = |parts: usize| {
+        let mut layers: Vec<(&str, &[u8], Json)> = vec![(CHART, &archive, json!({}))];
+        layers.resize(parts, ("more", b"more", json!({})));
+        place(&hosts, SOURCE, "2.0.0", &layers);
+    };
+    of(9);
+    assert!(told(&copied(&hosts).await)[0].contains("it has 9 parts, and at most 8 are copied"));
+    of(8);
+    assert_eq!(told(&copied(&hosts).await), ["hello 2.0.0 fresh"]);
 }

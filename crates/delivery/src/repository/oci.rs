@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::Deserialize;
 
-use super::error::{Class, Error, Result};
+use super::{
+    error::{Class, Error, Result},
+    signature,
+};
 
 pub const SCHEME: &str = "oci://";
 /// When an artefact was made, among a manifest's annotations: RFC 3339.
@@ -14,6 +17,8 @@ pub const CREATED: &str = "org.opencontainers.image.created";
 /// What manifests may be; the last is what registries of the past make of them.
 pub const MANIFESTS: &str =
     "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const OLD_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// `Chart.yaml` as JSON.
 pub const CONFIG: &str = "application/vnd.cncf.helm.config.v1+json";
 /// Layers that are a chart's archive.
@@ -69,6 +74,11 @@ impl Reference {
         Ok(Self { host: host.to_owned(), path: path.to_owned(), tag, digest })
     }
 
+    /// Where the signatures of the artefact there of this digest are.
+    pub fn signatures(&self, digest: &str) -> Self {
+        Self { tag: Some(signature::tag(digest)), digest: None, ..self.clone() }
+    }
+
     /// By what its manifest is asked for: a digest is surer than a tag.
     pub fn version(&self) -> &str {
         self.digest.as_deref().or(self.tag.as_deref()).unwrap_or_default()
@@ -86,6 +96,8 @@ impl fmt::Display for Reference {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Manifest {
+    /// Empty stands for [`MANIFEST`].
+    pub media_type: String,
     pub config: Layer,
     pub layers: Vec<Layer>,
     pub annotations: BTreeMap<String, String>,
@@ -101,6 +113,11 @@ pub struct Layer {
 }
 
 impl Manifest {
+    /// As what it is put into a registry.
+    pub fn kind(&self) -> &'static str {
+        if self.media_type == OLD_MANIFEST { OLD_MANIFEST } else { MANIFEST }
+    }
+
     /// The layer with the chart.
     ///
     /// # Errors

@@ -22,9 +22,16 @@ pub const CHARTS_MAX: usize = 2_000;
 /// Versions of a chart that are told of: the highest. A registry does not say when they were made but in each manifest.
 pub const VERSIONS_MAX: usize = 10;
 /// `Chart.yaml` as a registry keeps it.
-const CONFIG_BYTES_MAX: usize = 1 << 20;
+pub const CONFIG_BYTES_MAX: usize = 1 << 20;
 /// Charts that are looked at side by side.
 const SIDE_BY_SIDE: usize = 4;
+
+/// A manifest as a registry has it.
+pub struct Written {
+    pub digest: String,
+    pub bytes: Bytes,
+    pub manifest: Manifest,
+}
 
 /// What is spoken to one registry.
 pub struct Session<'a> {
@@ -99,6 +106,11 @@ impl<'a> Session<'a> {
 
     /// A manifest, and its digest.
     pub async fn manifest(&mut self, reference: &Reference) -> Result<(String, Manifest)> {
+        let Written { digest, manifest, .. } = self.written(reference).await?;
+        Ok((digest, manifest))
+    }
+
+    pub async fn written(&mut self, reference: &Reference) -> Result<Written> {
         let url = self.url(reference, "manifests", reference.version());
         let bytes = self.get(&url, oci::MANIFESTS, ANSWER_BYTES_MAX).await?;
         let named = digest::of(&bytes);
@@ -106,13 +118,13 @@ impl<'a> Session<'a> {
             let what = format!("the manifest has the digest {named}");
             return Err(Error::new(Class::Untrusted, reference.to_string(), what));
         }
-        let read = serde_json::from_slice(&bytes).map_err(|error| {
+        let manifest = serde_json::from_slice(&bytes).map_err(|error| {
             Error::new(Class::Unusable, &url, format!("the manifest cannot be read: {}", of_json(&error)))
         })?;
-        Ok((named, read))
+        Ok(Written { digest: named, bytes, manifest })
     }
 
-    async fn blob(&mut self, of: &Reference, digest: &str, bytes_max: usize) -> Result<Bytes> {
+    pub async fn blob(&mut self, of: &Reference, digest: &str, bytes_max: usize) -> Result<Bytes> {
         let Some(digits) = digest::parse(digest) else {
             return Err(Error::new(Class::Unusable, of.to_string(), format!("{digest:?} is no digest")));
         };
@@ -126,10 +138,9 @@ impl<'a> Session<'a> {
     }
 
     /// Looks for a signature of the manifest of this digest by one of the keys: an artefact beside it, as cosign keeps them.
-    async fn check(&mut self, reference: &Reference, named: &str) -> Result<()> {
+    pub async fn check(&mut self, reference: &Reference, named: &str) -> Result<()> {
         let untrusted = |what: String| Error::new(Class::Untrusted, reference.to_string(), what);
-        let beside = Reference { tag: Some(signature::tag(named)), digest: None, ..reference.clone() };
-        let manifest = match self.manifest(&beside).await {
+        let manifest = match self.manifest(&reference.signatures(named)).await {
             Ok((_, manifest)) => manifest,
             Err(error) if error.class == Class::Missing => return Err(untrusted("it is not signed".to_owned())),
             Err(error) => return Err(error),

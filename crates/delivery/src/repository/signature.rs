@@ -16,7 +16,7 @@ use super::oci::Layer;
 const PAYLOAD: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 /// Signatures of one artefact that are looked at.
-const SIGNATURES_MAX: usize = 32;
+pub const SIGNATURES_MAX: usize = 32;
 /// What is signed: a few lines.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 10;
 

@@ -246,7 +246,7 @@ async fn what_a_registry_gives_is_what_its_digests_say() {
 }
 
 /// A key pair: the public key in PEM, and what signs.
-fn key() -> (String, EcdsaKeyPair) {
+pub fn key() -> (String, EcdsaKeyPair) {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
     // SubjectPublicKeyInfo of id-ecPublicKey on prime256v1, before the point.
     let mut der =
