@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use api::{
     admission::app::{self as rules, Beside},
-    app::{App, AppStatus, Chart, ChartConfig, ConfigKind, PLATFORM_NAMESPACE, Quoted, UNIQUE_VERSION},
+    app::{App, AppStatus, Chart, ChartConfig, ConfigKind, LEGACY_VERSION, ObjectRef, PLATFORM_NAMESPACE, Quoted},
     cluster::Cluster,
 };
 use control::{Error, EventType, Key, Outcome, Plan, Reconcile, Result, bounded};
@@ -107,15 +107,24 @@ impl Reconcile for Apps {
                 self.tell(&seen.app, failure.told()).await?;
                 Ok(Outcome::waiting(failure.reason, again_s))
             }
-            Decision::Deliver => self.deliver(key, seen).await,
+            Decision::Deliver => match self.with_user_values(&seen.app).await? {
+                // It is looked at anew with them.
+                Some(after) => {
+                    let mut plan = Plan::nothing();
+                    plan.update(&*seen.app, &after);
+                    self.0.writer.execute(plan).await
+                }
+                None => self.deliver(key, seen).await,
+            },
             Decision::Remove => self.remove(seen).await,
         }
     }
 }
 
-/// Whether an app is for one of the management cluster's or a workload cluster's controllers, which are all here.
+/// Whether an app is for one of the management cluster's or a workload cluster's controllers, which are all here, of whatever version it
+/// names: apps of older platforms name no cluster.
 fn is_ours(app: &App) -> bool {
-    app.version_label() == UNIQUE_VERSION || !app.cluster().is_empty()
+    !matches!(app.version_label(), "" | LEGACY_VERSION) || !app.cluster().is_empty()
 }
 
 fn is_paused(app: &App) -> bool {
@@ -180,7 +189,7 @@ impl Apps {
                     contents.insert(key, found);
                 }
             }
-            let find = |object: &api::app::ObjectRef| -> Option<Contents> {
+            let find = |object: &ObjectRef| -> Option<Contents> {
                 contents.get(&Key::new(&object.namespace, &object.name)).cloned()
             };
             match values::merged(&layers, kind, find) {
@@ -218,6 +227,37 @@ impl Apps {
         };
         // That its name is its own was judged when it was written.
         Beside { catalog, entry, neighbours, namesakes: Vec::new(), provider: self.0.provider.clone() }
+    }
+
+    /// As published, `<app>-user-values` and `<app>-user-secrets` beside the Chart become the user's values of an app that names none. Here
+    /// only of the platform's own apps in the management cluster: a tenant could name an app so as to be given what is the platform's.
+    async fn with_user_values(&self, app: &App) -> Result<Option<App>> {
+        if !app.spec.kube_config.in_cluster || app.namespace().as_deref() != Some(PLATFORM_NAMESPACE) {
+            return Ok(None);
+        }
+        let (client, mut refs) = (self.0.writer.client(), app.spec.user_config.clone().unwrap_or_default());
+        let there = |name: String| ObjectRef { name, namespace: PLATFORM_NAMESPACE.to_owned() };
+        let is_free = |own: &Option<ObjectRef>| own.as_ref().is_none_or(|own| own.name.is_empty());
+        let failed = |error| Error::api("get", format!("the user's values of app {}", app.name_any()), error);
+        let before = refs.clone();
+        if is_free(&refs.config_map) {
+            let name = format!("{}-user-values", app.name_any());
+            let maps = Api::<ConfigMap>::namespaced(client.clone(), PLATFORM_NAMESPACE);
+            let found = maps.get_metadata_opt(&name).await.map_err(failed)?;
+            refs.config_map = found.map(|_| there(name)).or(refs.config_map);
+        }
+        if is_free(&refs.secret) {
+            let name = format!("{}-user-secrets", app.name_any());
+            let secrets = Api::<Secret>::namespaced(client.clone(), PLATFORM_NAMESPACE);
+            let found = secrets.get_metadata_opt(&name).await.map_err(failed)?;
+            refs.secret = found.map(|_| there(name)).or(refs.secret);
+        }
+        if refs == before {
+            return Ok(None);
+        }
+        let mut after = app.clone();
+        after.spec.user_config = Some(refs);
+        Ok(Some(after))
     }
 
     async fn deliver(&self, key: &Key, seen: &Seen) -> Result<Outcome> {

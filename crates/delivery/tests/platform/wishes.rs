@@ -168,3 +168,50 @@ async fn an_app_takes_over_what_is_there_where_it_says_so() {
     world.until("w1-hello", "deployed").await;
     assert_eq!(cluster.map("web", "hello").await.unwrap()["color"], "red");
 }
+
+#[tokio::test(start_paused = true)]
+async fn apps_of_older_platforms_name_a_version_of_their_operator_and_no_cluster() {
+    let world = World::new().await;
+    let cluster = world.cluster("w1").await;
+    world.create(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "w1"}})).await;
+    for (name, version) in [("old", "5.5.0"), ("older", "1.0.0")] {
+        let app = json!({
+            "apiVersion": "application.giantswarm.io/v1alpha1", "kind": "App",
+            "metadata": {"name": name, "namespace": "w1", "labels": {"app-operator.giantswarm.io/version": version}},
+            "spec": {"catalog": "stable", "name": "hello", "namespace": "web", "version": "1.0.0",
+                "kubeConfig": {"inCluster": false, "secret": {"name": "w1-kubeconfig", "namespace": ORGANIZATION}}},
+        });
+        world.create(&app).await;
+    }
+    let apps: Api<api::app::App> = Api::namespaced(world.client(), "w1");
+    let status = async |name: &str| apps.get(name).await.unwrap().status.unwrap_or_default().release.status;
+    world.eventually("it is deployed", async || status("old").await == "deployed").await;
+    assert_eq!(cluster.history("web", "old").await, ["1 deployed"]);
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    assert_eq!(status("older").await, "", "that version means none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn values_beside_the_chart_become_the_users_of_the_platforms_apps_and_of_no_tenants() {
+    let world = World::new().await;
+    for (kind, name) in [("ConfigMap", "hello-user-values"), ("Secret", "hello-user-secrets")] {
+        let object = json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": "giantswarm"}});
+        world.create(&object).await;
+    }
+    for (namespace, is_given) in [("giantswarm", true), (ORGANIZATION, false)] {
+        let app = json!({
+            "apiVersion": "application.giantswarm.io/v1alpha1", "kind": "App",
+            "metadata": {"name": "hello", "namespace": namespace, "labels": {"app-operator.giantswarm.io/version": "0.0.0"}},
+            "spec": {"catalog": "stable", "name": "hello", "namespace": namespace, "version": "1.0.0", "kubeConfig": {"inCluster": true}},
+        });
+        world.create(&app).await;
+        let apps: Api<api::app::App> = Api::namespaced(world.client(), namespace);
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        let told = serde_json::to_value(apps.get("hello").await.unwrap().spec.user_config).unwrap();
+        let given = json!({"configMap": {"name": "hello-user-values", "namespace": "giantswarm"},
+            "secret": {"name": "hello-user-secrets", "namespace": "giantswarm"}});
+        assert_eq!(told, if is_given { given } else { json!(null) }, "{namespace}");
+        apps.delete("hello", &Default::default()).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    }
+}
