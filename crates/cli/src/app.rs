@@ -24,9 +24,10 @@ use kube::{Api, Client, ResourceExt, api::ListParams};
 use crate::{Charts, output};
 
 pub use self::{
+    install::{offered, pick},
     show::{events_by_time, fields, seen_at},
     state::{catalog, plain},
-    target::credentials,
+    target::{credentials, fetch},
 };
 
 #[derive(clap::Args)]

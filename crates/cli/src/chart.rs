@@ -15,7 +15,11 @@ const DEEP_MAX: usize = 64;
 
 /// Reads a chart from its folder or its archive (`.tgz`). What it depends on has to be in it.
 pub fn read(path: &Path) -> Result<Chart> {
-    let chart = load(path)?;
+    whole(load(path)?)
+}
+
+/// A chart, if all that it depends on is in it.
+pub fn whole(chart: Chart) -> Result<Chart> {
     let has = |name: &str| chart.dependencies.iter().any(|inner| inner.name() == name);
     let named = chart.metadata.dependencies.iter().map(|dependency| dependency.name.as_str());
     let missing: Vec<&str> = named.filter(|name| !has(name)).collect();

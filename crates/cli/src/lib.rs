@@ -225,7 +225,7 @@ pub async fn run(command: Command, mut program: clap::Command, charts: Charts) -
         Command::Adopt(arguments) => adopt::run(*arguments).await,
         Command::Move(arguments) => moves::run(arguments).await,
         Command::Rollout(rollout) => rollout::run(rollout).await,
-        Command::Template(arguments) => template::run(&arguments),
+        Command::Template(arguments) => template::run(&arguments, charts).await,
         Command::Topology(topology) => topology::run(topology).await,
         Command::Upgrade(upgrade) => upgrade::run(upgrade).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,

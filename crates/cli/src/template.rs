@@ -1,5 +1,6 @@
-//! `skep template`: what a chart becomes, as `helm template` prints it. No cluster is asked.
+//! `skep template`: what a chart becomes, as `helm template` prints it. No cluster is asked what it has.
 
+mod fetch;
 mod files;
 mod post_render;
 
@@ -18,7 +19,7 @@ use rand::RngCore;
 use rcgen::KeyPair;
 
 use crate::{
-    DONE,
+    Charts, DONE,
     chart::{self, Values},
     output,
 };
@@ -44,10 +45,12 @@ scheduling.k8s.io/v1alpha3 scheduling.k8s.io/v1beta1 scheduling.k8s.io/v1 storag
 storage.k8s.io/v1alpha1 storagemigration.k8s.io/v1 storagemigration.k8s.io/v1beta1 apiextensions.k8s.io/v1beta1 \
 apiextensions.k8s.io/v1";
 
+// Its own --version takes the place of that of every command.
 #[derive(Args)]
-#[command(override_usage = "skep template [OPTIONS] [NAME] CHART")]
+#[command(override_usage = "skep template [OPTIONS] [NAME] CHART", disable_version_flag = true)]
 pub struct Arguments {
-    /// The chart, a folder or an archive; if there are two, the release's name goes before it
+    /// The chart: a folder, an archive, oci://HOST/PATH/CHART, or with --catalog its name there; if there are two, the release's name goes
+    /// before it
     #[arg(required = true, num_args = 1..=2, value_name = "CHART")]
     name_and_chart: Vec<String>,
     /// As in helm template: accepted, and the release is called release-name all the same
@@ -56,6 +59,8 @@ pub struct Arguments {
     /// A template of the release's name, as in 'web-{{ randAlphaNum 5 | lower }}'
     #[arg(long, value_name = "TEMPLATE")]
     name_template: Option<String>,
+    #[command(flatten)]
+    place: fetch::Place,
     /// The release's namespace
     #[arg(short, long, default_value = "default")]
     namespace: String,
@@ -107,9 +112,12 @@ struct Piece {
     text: String,
 }
 
-pub fn run(arguments: &Arguments) -> Result<u8> {
+pub async fn run(arguments: &Arguments, charts: Charts) -> Result<u8> {
     let (name, path) = name_and_chart(arguments)?;
-    let chart = chart::read(&PathBuf::from(path))?;
+    let chart = match arguments.place.fetch(path, charts).await? {
+        Some(fetched) => chart::whole(fetched)?,
+        None => chart::read(&PathBuf::from(path))?,
+    };
     let values = arguments.values.read()?;
     let release =
         Release { name, namespace: arguments.namespace.clone(), revision: 1, is_upgrade: arguments.is_upgrade };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use api::app::{App, Chart, PLATFORM_NAMESPACE};
+use api::app::{App, Catalog, Chart, PLATFORM_NAMESPACE};
 use control::{Clock, Direct};
 use delivery::{
     app::{
@@ -91,7 +91,7 @@ impl Target {
 }
 
 /// The Secret with what a catalog's repositories want to know; none to whoever may not read it.
-pub async fn credentials(client: &Client, catalog: &api::app::Catalog) -> Result<Option<Secret>> {
+pub async fn credentials(client: &Client, catalog: &Catalog) -> Result<Option<Secret>> {
     let (name, place) = (grant::secret_name(&catalog.name_any()), catalog.namespace().unwrap_or_default());
     match Api::<Secret>::namespaced(client.clone(), &place).get_opt(&name).await {
         Ok(found) => Ok(found),
@@ -100,9 +100,13 @@ pub async fn credentials(client: &Client, catalog: &api::app::Catalog) -> Result
     }
 }
 
-/// The chart that the app asks for, fetched from its catalog.
+/// The chart that the app asks for, prepared.
 async fn archive(client: &Client, state: &State, charts: Charts) -> Result<Arc<helm::Prepared>> {
-    let State { app, catalog, .. } = state;
+    Ok(Arc::new(helm::Prepared::new(fetch(client, &state.app, &state.catalog, charts).await?)))
+}
+
+/// The chart that the app asks for, fetched from its catalog.
+pub async fn fetch(client: &Client, app: &App, catalog: &Catalog, charts: Charts) -> Result<helm::chart::Chart> {
     let (transport, secret) = (charts()?, credentials(client, catalog).await?);
     let access =
         |url: &str| -> Result<Access, String> { grant::access(transport.clone(), catalog, secret.as_ref(), url) };
@@ -118,5 +122,5 @@ async fn archive(client: &Client, state: &State, charts: Charts) -> Result<Arc<h
     let reached = access(&url).map_err(anyhow::Error::msg).with_context(what)?;
     let fetched = repositories.archive(&reached, &url, digest.as_deref()).await.with_context(what)?;
     let files = helm::chart::archive::unpack(&fetched.archive).with_context(what)?;
-    Ok(Arc::new(helm::Prepared::new(helm::chart::Chart::load(&files).with_context(what)?)))
+    helm::chart::Chart::load(&files).with_context(what)
 }

@@ -138,7 +138,7 @@ fn docker(file: &str, url: &str) -> Result<Option<Credentials>, String> {
 }
 
 /// Registries of this machine are asked without TLS, as docker does.
-fn is_on_this_machine(url: &str) -> bool {
+pub fn is_on_this_machine(url: &str) -> bool {
     let rest = url.strip_prefix(oci::SCHEME).unwrap_or_default();
     let place = rest.split('/').next().unwrap_or_default();
     let host = place.rsplit_once(':').map_or(place, |(host, _)| host);
