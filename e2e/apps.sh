@@ -187,7 +187,7 @@ says "app demo/hello is deployed, version 1.0.0"
 [ "$(replicas)" = 2 ] || fail "$(replicas) replicas after the rollback"
 [ "$(kubectl get app hello -n demo -o jsonpath='{.spec.version}')" = 1.0.0 ] || fail "the App is of another version"
 [ "$(theirs get values hello -n web -o json)" = '{"podAnnotations":{"note":"s3cret"},"replicaCount":2}' ] || fail "other values than those of revision 1"
-! kubectl get configmap hello-user-values -n demo -o yaml | grep -q s3cret || fail "a secret became open"
+! kubectl get configmap hello-user-values -n demo -o yaml | finds s3cret || fail "a secret became open"
 ok "the history is helm's own, and version and values go back"
 
 run 1 app install broken --catalog shop --cluster demo
@@ -224,7 +224,7 @@ run 0 app upgrade probed --set-string code=3
 run 1 app test probed
 says "pod answers failed"
 grep -Eq '^answers +Pod +Failed' "$work/out" || fail "answers has another phase"
-theirs status probed -n probed | grep -q '^Phase: *Failed' || fail "helm status does not know that it failed"
+theirs status probed -n probed | finds '^Phase: *Failed' || fail "helm status does not know that it failed"
 run 0 app test hello
 says "has no tests"
 run 0 app uninstall probed

@@ -2,7 +2,7 @@
 # cargo-deny: licences, duplicate versions, sources. The tool is built once and kept by cargo.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if ! cargo deny --version 2>/dev/null | grep -q .; then
+if [ -z "$(cargo deny --version 2>/dev/null)" ]; then
   cargo install --quiet --locked cargo-deny || { echo "deny: SKIPPED: cargo-deny cannot be installed here" >&2; exit 0; }
 fi
 # Optional dependencies are in no build, and so not here yet.

@@ -71,7 +71,7 @@ kube a wait crd/things.e2e.example.org --for=condition=Established --timeout=30s
 kube a get things >/dev/null 2>&1 || fail "a CRD of one server is not served by the other"
 token=$(kube a create token default)
 kubectl --kubeconfig /dev/null --server "https://127.0.0.1:$((base + 21))" --certificate-authority "$work/b/ca.crt" --token "$token" \
-  auth whoami --output jsonpath='{.status.userInfo.username}' | grep -q serviceaccount:default:default ||
+  auth whoami --output jsonpath='{.status.userInfo.username}' | finds serviceaccount:default:default ||
   fail "a token of one server is not taken by the other"
 ok "objects, kinds and tokens of one server are the other's"
 

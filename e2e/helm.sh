@@ -78,7 +78,7 @@ same "notes" "$("$helm" get notes shop | grep Welcome)" "Welcome to shop."
 same "the manifest" "$("$helm" get manifest shop | sed -e '$d')" "$(cat "$work/rendered")"
 same "the hooks" "$("$helm" get hooks shop | grep -c '^kind: ConfigMap')" 1
 same "the chart" "$("$helm" get metadata shop -o json | sed -E 's/.*"chart":"([^"]*)","version":"([^"]*)".*/\1 \2/')" "shop 0.1.0"
-"$helm" status shop | grep -q '^STATUS: deployed$' || fail "helm status"
+"$helm" status shop | finds '^STATUS: deployed$' || fail "helm status"
 ok "helm reads values, notes, manifest, hooks and chart of ours"
 
 same "an upgrade" "$(ours upgrade shop default "$work/shop" color=green extra=true)" "done: revision 2, deployed"

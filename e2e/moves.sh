@@ -44,7 +44,7 @@ before=$(servers "$a")
 [ "$(wc -l <<<"$before")" = 6 ] || fail "six machines have servers"
 ok "two management clusters, a cluster in one of them"
 
-"$skep" move --kubeconfig "$a" --to-kubeconfig "$b" --dry-run | grep -q ' objects would be moved; nothing was changed' || fail "the dry run"
+"$skep" move --kubeconfig "$a" --to-kubeconfig "$b" --dry-run | finds ' objects would be moved; nothing was changed' || fail "the dry run"
 "$skep" move --kubeconfig "$a" --to-kubeconfig "$b" >"$work/move.log"
 until_ok 120 "the cluster is ready where it went" ready "$b" 6
 [ "$(servers "$b")" = "$before" ] || fail "the servers are the same after skep move"
@@ -57,7 +57,7 @@ ok "skep move"
 until_ok 120 "all are ready again" ready "$b" 6
 ok "the target's controllers replace a machine"
 
-"$skep" upgrade plan demo --kubeconfig "$b" | grep -q 'KubeadmControlPlane demo-control-plane: 3 machines' || fail "the plan of an upgrade"
+"$skep" upgrade plan demo --kubeconfig "$b" | finds 'KubeadmControlPlane demo-control-plane: 3 machines' || fail "the plan of an upgrade"
 ok "skep upgrade plan"
 
 if [ -n "$clusterctl" ]; then
