@@ -218,7 +218,7 @@ impl Engine {
         let digest = operation::rollback_digest(name, namespace, to, token);
         let (heads, last) = self.latest(name, namespace).await?;
         let Some(last) = last else { return Err(Error::NotFound(name.to_owned())) };
-        if last.operation.as_ref().is_some_and(|operation| operation.request == digest) {
+        if last.operation.as_ref().is_some_and(|operation| operation.is_of(&digest)) {
             return self.resume(last).await;
         }
         let last = self.settled(last).await?;

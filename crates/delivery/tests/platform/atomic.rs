@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::world::{ORGANIZATION, World, chart_of};
 
-const SLOW: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: slow}\nspec:\n  selector: {matchLabels: {a: b}}\n  \
+pub const SLOW: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: slow}\nspec:\n  selector: {matchLabels: {a: b}}\n  \
     template:\n    metadata: {labels: {a: b}}\n    spec: {containers: [{name: c, image: i}]}\n";
-const PLAIN: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: plain}\ndata: {version: '{{ .Chart.Version }}', color: '{{ .Values.color }}'}\n";
+pub const PLAIN: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: plain}\ndata: {version: '{{ .Chart.Version }}', color: '{{ .Values.color }}'}\n";
 
 /// A chart whose second version never becomes ready, and an app of it.
 async fn shaky(world: &World, version: &str) {

@@ -3,7 +3,10 @@
 use kube::Api;
 use serde_json::json;
 
-use super::world::{ORGANIZATION, World, chart_of};
+use super::{
+    atomic::{PLAIN, SLOW},
+    world::{ORGANIZATION, World, chart_of},
+};
 
 #[tokio::test(start_paused = true)]
 async fn what_is_paused_or_cordoned_is_left_alone_until_it_is_not() {
@@ -23,6 +26,32 @@ async fn what_is_paused_or_cordoned_is_left_alone_until_it_is_not() {
     // The clock of these tests begins an hour before.
     tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
     world.until("w1-cordoned", "deployed").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_values_in_the_middle_of_an_upgrade_are_one_more_revision_and_not_one_for_each_look() {
+    let mut world = World::new().await;
+    let cluster = world.cluster("w1").await;
+    let good = chart_of("shaky", "1.0.0", &[("plain.yaml", PLAIN)]);
+    let slow = chart_of("shaky", "2.0.0", &[("plain.yaml", PLAIN), ("slow.yaml", SLOW)]);
+    world.site.publish(&[("shaky", "1.0.0", good), ("shaky", "2.0.0", slow)]);
+    let waits = json!({"metadata": {"annotations": {"delivery.skep.dev/wait": "true"}},
+        "spec": {"name": "shaky", "version": "1.0.0", "upgrade": {"timeout": "120m"}}});
+    world.app("w1-shaky", "w1", &waits).await;
+    world.until("w1-shaky", "deployed").await;
+    world.patch("w1-shaky", &json!({"spec": {"version": "2.0.0"}})).await;
+    world.until("w1-shaky", "pending-upgrade").await;
+    world.map("user", "color: red\n").await;
+    let refs = json!({"configMap": {"name": "user", "namespace": ORGANIZATION}});
+    world.patch("w1-shaky", &json!({"spec": {"userConfig": refs}})).await;
+    let begun = ["1 deployed", "2 failed", "3 pending-upgrade"];
+    world.eventually("they take its place", async || cluster.history("web", "shaky").await == begun).await;
+    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+    assert_eq!(cluster.history("web", "shaky").await, begun);
+    world.kill().await;
+    world.start();
+    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+    assert_eq!(cluster.history("web", "shaky").await, begun, "and whoever begins anew goes on with it");
 }
 
 #[tokio::test(start_paused = true)]

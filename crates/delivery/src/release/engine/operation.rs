@@ -35,6 +35,9 @@ pub enum Step {
     Ended,
 }
 
+/// In what tells requests apart: what is asked for stands before it, which try it is after it.
+const BEFORE_TOKEN: char = '/';
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation {
     pub kind: Kind,
@@ -62,6 +65,12 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// Whether this is what is requested. Another token is another try, which is for what has ended: what is under way is gone on with.
+    pub fn is_of(&self, request: &str) -> bool {
+        let content = |request: &str| request.split(BEFORE_TOKEN).next().map(str::to_owned);
+        self.request == request || self.step != Step::Ended && content(&self.request) == content(request)
+    }
+
     pub fn new(kind: Kind, request: String, options: Options, release: &Release, now: Timestamp) -> Self {
         let mut operation = Self {
             kind,
@@ -153,14 +162,15 @@ fn told(parts: &[&str]) -> Sha256 {
     sum
 }
 
-/// Chart, values, token: not how it is to be done.
+/// Chart and values, and after [`BEFORE_TOKEN`] the token: not how it is to be done.
 pub fn digest(request: &Request<'_>) -> String {
     let values = Json::Object(request.values.clone()).to_string();
-    let mut sum = told(&["deploy", request.name, request.namespace, request.token, &values]);
+    let mut sum = told(&["deploy", request.name, request.namespace, &values]);
     chart::sum(request.chart.chart(), &mut sum);
-    text(sum)
+    format!("{}{BEFORE_TOKEN}{}", text(sum), request.token)
 }
 
 pub fn rollback_digest(name: &str, namespace: &str, to: Option<i64>, token: &str) -> String {
-    text(told(&["rollback", name, namespace, token, &to.unwrap_or_default().to_string()]))
+    let sum = told(&["rollback", name, namespace, &to.unwrap_or_default().to_string()]);
+    format!("{}{BEFORE_TOKEN}{token}", text(sum))
 }

@@ -43,7 +43,7 @@ impl Engine {
         let digest = digest(request);
         let (heads, last) = self.latest(request.name, request.namespace).await?;
         if let Some(last) = &last
-            && last.operation.as_ref().is_some_and(|operation| operation.request == digest)
+            && last.operation.as_ref().is_some_and(|operation| operation.is_of(&digest))
         {
             return self.resume(last.clone()).await;
         }
