@@ -198,6 +198,13 @@ fn below(uri: &Uri) -> Option<(&str, Uri)> {
     Some((first, format!("{URL}{rest}").parse().ok()?))
 }
 
+fn unknown(name: &str) -> String {
+    format!(
+        "no folder of charts is called {name:?} in this process: controllers are given it with `--chart-folder {name}=FOLDER`, \
+         commands see none (`skep catalog serve FOLDER` makes a repository of it that they do see)"
+    )
+}
+
 #[async_trait]
 impl Transport for Beside {
     async fn send(
@@ -208,8 +215,11 @@ impl Transport for Beside {
         if !request.uri().host().is_some_and(|host| host.eq_ignore_ascii_case(HOST)) {
             return self.others.send(request, limit_bytes).await;
         }
-        let found = below(request.uri()).and_then(|(name, rest)| Some((self.folders.get(name)?.clone(), rest)));
-        let Some((folder, rest)) = found else { return self.own.send(request, limit_bytes).await };
+        let Some((name, rest)) = below(request.uri()) else { return self.own.send(request, limit_bytes).await };
+        let Some(folder) = self.folders.get(name).cloned() else {
+            let authority = HOST.to_owned();
+            return Err(TransportError::Connect { authority, source: unknown(name).into() });
+        };
         *request.uri_mut() = rest;
         folder.send(request, limit_bytes).await
     }
@@ -312,7 +322,9 @@ mod tests {
         }
         let error = all.index(&access, "https://charts.test").await.unwrap_err();
         assert_eq!(error.class, Class::Unreachable);
-        assert_eq!(all.index(&access, &format!("{URL}other")).await.unwrap_err().class, Class::Missing);
+        let error = all.index(&access, &format!("{URL}other")).await.unwrap_err();
+        assert_eq!(error.class, Class::Unreachable);
+        assert!(error.to_string().contains("no folder of charts is called \"other\""), "{error}");
     }
 
     #[test]
