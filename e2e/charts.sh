@@ -214,6 +214,8 @@ available() { kubectl "${org[@]}" wait cluster demo --for condition=Available --
 # All machines are as the objects say: three of the control plane, two of the pool.
 rolled() {
   local what
+  seen "${org[@]}" kubeadmcontrolplane demo
+  seen "${org[@]}" machinedeployment demo-default
   for what in upToDateReplicas readyReplicas replicas; do
     kubectl "${org[@]}" wait kubeadmcontrolplane demo --for "jsonpath={.status.$what}=3" --timeout 240s >/dev/null || fail "the control plane's $what"
     kubectl "${org[@]}" wait machinedeployment demo-default --for "jsonpath={.status.$what}=2" --timeout 240s >/dev/null || fail "the pool's $what"

@@ -11,8 +11,7 @@ cd "$(dirname "$0")/.."
 version=v1.34.2 next=v1.35.0
 told() {
   kubectl get clusters,openstackclusters,kcp,machines,openstackmachines -A -o wide
-  kubectl get clusters -A -o jsonpath='{range .items[*].status.conditions[?(@.type=="Available")]}{.message}{"
-"}{end}'
+  kubectl get clusters -A -o jsonpath='{range .items[*].status.conditions[?(@.type=="Available")]}{.message}{"\n"}{end}'
   tail -n 5 "$work"/*.log
 }
 
@@ -67,6 +66,7 @@ for name in ${TEMPLATES:-cluster-template cluster-template-without-lb cluster-te
   replicas=$(kubectl get "$kcp" -o jsonpath='{.spec.replicas}')
   kubectl patch "${upgraded[@]}" --type merge -p "$version_of" >/dev/null
   kubectl wait "$kcp" --for jsonpath='{.spec.version}'=$next --timeout 60s >/dev/null || fail "$name is not told of $next"
+  seen "$kcp"
   for what in upToDateReplicas readyReplicas replicas; do
     kubectl wait "$kcp" --for jsonpath="{.status.$what}=$replicas" --timeout 600s >/dev/null || fail "$name: $what is not $replicas"
   done
