@@ -4,7 +4,7 @@
 //! controllers find servers, nodes and etcd members again by their names and marks. So all that is asked of a cluster is that
 //! its servers, its kubeadm configuration and its keys can be read. A run that is cut off is repeated; `--go` ends the pause.
 //!
-//! Left out: servers that boot from volumes, several control plane versions at once, external etcd: they are told as obstacles.
+//! Left out: several control plane versions at once, external etcd: they are told as obstacles.
 
 mod look;
 mod plan;
@@ -182,6 +182,13 @@ impl Adopt {
             let path = format!("servers/{server}/metadata");
             let marked = self.cloud.raw(Service::Compute, http::Method::POST, &path, &Query::new(), Some(&body)).await;
             marked.with_context(|| format!("mark server {name} as the cluster's"))?;
+        }
+        for volume in &plan.unmarked_volumes {
+            let body = json!({"volume": {"name": volume.name, "metadata": volume.metadata}});
+            let path = format!("volumes/{}", volume.id);
+            let marked =
+                self.cloud.raw(Service::BlockStorage, http::Method::PUT, &path, &Query::new(), Some(&body)).await;
+            marked.with_context(|| format!("mark volume {} as the cluster's", volume.was))?;
         }
         Ok(())
     }

@@ -17,6 +17,8 @@ wire! {
         pub availability_zone: String,
         pub bootable: String,
         pub metadata: BTreeMap<String, String>,
+        /// Of the image that it was made of: `image_id`, `image_name`, ...
+        pub volume_image_metadata: BTreeMap<String, String>,
         pub attachments: Vec<Attachment>,
         pub created_at: String,
     }

@@ -10,9 +10,11 @@ use api::{
 };
 use apiserver::User;
 use cli::Adopt;
+use hyper::Method;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
-use serde_json::json;
+use openstack::{Query, Service, block_storage::Volume};
+use serde_json::{Value, json};
 use testkit::{Shape, World};
 
 /// Machines by name with their servers; those that are not ready and up to date have none.
@@ -42,19 +44,24 @@ async fn keys(world: &World) -> BTreeMap<&'static str, (String, String)> {
     keys
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_cluster_whose_management_is_lost_is_adopted_scaled_upgraded_and_deleted() {
-    let mut world = World::start(71).await;
-    world.create("demo", Shape { control_plane: 1, workers: 2, version: "v1.34.1".into() }).await;
+/// A cluster of three machines whose management cluster is lost with all that it knew, adopted by another; and its machines.
+/// `meanwhile` is what happens in the cloud before that.
+async fn taken_over(
+    seed: u64,
+    change: impl Fn(&mut Value),
+    meanwhile: impl AsyncFnOnce(&World),
+) -> (World, BTreeMap<String, Option<String>>) {
+    let mut world = World::start(seed).await;
+    world.create_with("demo", Shape { control_plane: 1, workers: 2, version: "v1.34.1".into() }, change).await;
     world.until("all machines are ready", async || all_ready(&world, 3).await).await;
     world.available("demo").await;
     let (before, cloud) = (machines(&world).await, world.in_cloud().await);
     let (keys, workload) = (keys(&world).await, world.workload("demo").await);
 
-    // The management cluster is lost with all that it knew.
-    let other = world.another(72).await;
+    let other = world.another(seed + 1).await;
     let management = Client::new(other.service_as(User::master("admin")), "default");
     world.go_over(other).await;
+    meanwhile(&world).await;
     assert!(world.machines().await.is_empty());
     let mut adopt = Adopt {
         management: management.clone(),
@@ -85,7 +92,12 @@ async fn a_cluster_whose_management_is_lost_is_adopted_scaled_upgraded_and_delet
     world.available("demo").await;
     tokio::time::sleep(Duration::from_secs(45 * 60)).await;
     assert_eq!((machines(&world).await, world.in_cloud().await), (before.clone(), cloud), "nothing was replaced");
+    (world, before)
+}
 
+#[tokio::test(start_paused = true)]
+async fn a_cluster_whose_management_is_lost_is_adopted_scaled_upgraded_and_deleted() {
+    let (world, before) = taken_over(71, |_| (), async |_| ()).await;
     world.patch::<MachineDeployment>("demo-md-0", json!({"spec": {"replicas": 3}})).await;
     world.until("there is one more", async || all_ready(&world, 4).await).await;
     let version = json!({"spec": {"version": "v1.34.2"}});
@@ -107,5 +119,33 @@ async fn a_cluster_whose_management_is_lost_is_adopted_scaled_upgraded_and_delet
     world.until("all is gone", async || world.machines().await.is_empty() && world.in_cloud().await.is_empty()).await;
     let left = async || world.api::<Secret>().list(&Default::default()).await.unwrap().items.len();
     world.until("its secrets are gone too", async || left().await == 0).await;
+    world.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_that_boot_from_volumes_of_any_name_are_adopted_and_leave_no_volume() {
+    let from_volumes = |object: &mut Value| {
+        if object["kind"] == "OpenStackMachineTemplate" {
+            object["spec"]["template"]["spec"]["rootVolume"] = json!({"sizeGiB": 30});
+        }
+    };
+    let nameless = json!({"volume": {"name": "", "metadata": {}}});
+    let forget = async |world: &World| {
+        let cloud = world.tenant();
+        let volumes = cloud.list::<Volume>(&Query::new()).await.unwrap();
+        assert_eq!(volumes.len(), 3);
+        for volume in volumes {
+            let path = format!("volumes/{}", volume.id);
+            cloud.raw(Service::BlockStorage, Method::PUT, &path, &Query::new(), Some(&nameless)).await.unwrap();
+        }
+    };
+    let (world, _) = taken_over(73, from_volumes, forget).await;
+    let mut names: Vec<String> =
+        world.tenant().list::<Volume>(&Query::new()).await.unwrap().into_iter().map(|v| v.name).collect();
+    names.sort();
+    let expected: Vec<String> = machines(&world).await.keys().map(|name| format!("{name}-root")).collect();
+    assert_eq!(names, expected);
+    world.delete("demo").await;
+    world.until("all is gone", async || world.machines().await.is_empty() && world.in_cloud().await.is_empty()).await;
     world.shutdown().await;
 }

@@ -10,6 +10,7 @@ use k8s_openapi::api::{
 use kube::{Api, api::ListParams};
 use openstack::{
     Client, Query,
+    block_storage::Volume,
     compute::{Flavor, Server},
     load_balancer::LoadBalancer,
     network::{FloatingIp, Network, Port, Router, SecurityGroup, Subnet},
@@ -30,6 +31,18 @@ pub struct Member {
     /// Name of the server's flavour.
     pub flavor: String,
     pub ports: Vec<Port>,
+    /// The volume that the server boots from.
+    pub root: Option<Volume>,
+}
+
+impl Member {
+    /// The image that its disk was made of.
+    pub fn image(&self) -> Option<&str> {
+        match &self.root {
+            Some(root) => root.volume_image_metadata.get("image_id").map(String::as_str),
+            None => self.server.as_ref()?.image["id"].as_str(),
+        }
+    }
 }
 
 pub struct Seen {
@@ -69,6 +82,7 @@ pub async fn all(adopt: &Adopt) -> Result<Seen> {
         members.push(member(cloud, node, &flavors, &ports).await?);
     }
     members.sort_by(|a, b| a.node.cmp(&b.node));
+    roots(cloud, &mut members).await?;
     let home = members.iter().find(|member| member.control_plane).and_then(|member| member.ports.first());
     let home = home.map(|port| port.network_id.clone()).unwrap_or_default();
     let mut subnets = list::<Subnet>(cloud, "subnets").await?;
@@ -97,6 +111,25 @@ async fn list<R: openstack::Resource>(cloud: &Client, what: &str) -> Result<Vec<
     cloud.list::<R>(&Query::new()).await.with_context(|| format!("list {what} of the cloud"))
 }
 
+/// Finds what servers without an image boot from: the first of their volumes that can be booted from.
+async fn roots(cloud: &Client, members: &mut [Member]) -> Result<()> {
+    let without: Vec<&mut Member> = members.iter_mut().filter(|m| m.server.is_some() && m.image().is_none()).collect();
+    if without.is_empty() {
+        return Ok(());
+    }
+    let volumes = list::<Volume>(cloud, "volumes").await?;
+    for member in without {
+        let id = member.server.as_ref().map(|server| server.id.as_str()).unwrap_or_default();
+        let device = |volume: &&Volume| {
+            let attached = volume.attachments.iter().find(|attachment| attachment.server_id == id);
+            attached.map(|attachment| attachment.device.clone())
+        };
+        let bootable = volumes.iter().filter(|volume| volume.bootable == "true" && device(volume).is_some());
+        member.root = bootable.min_by_key(device).cloned();
+    }
+    Ok(())
+}
+
 async fn member(cloud: &Client, node: Node, flavors: &[Flavor], ports: &[Port]) -> Result<Member> {
     let labels = node.metadata.labels.unwrap_or_default();
     let provider_id = node.spec.and_then(|spec| spec.provider_id).unwrap_or_default();
@@ -117,6 +150,7 @@ async fn member(cloud: &Client, node: Node, flavors: &[Flavor], ports: &[Port]) 
         version: info.map(|info| info.kubelet_version).unwrap_or_default(),
         ports: ports.iter().filter(|port| !id.is_empty() && port.device_id == id).cloned().collect(),
         flavor: flavor.unwrap_or_default(),
+        root: None,
         node: name,
         provider_id,
         server,

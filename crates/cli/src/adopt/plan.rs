@@ -11,7 +11,7 @@ use api::{
         TEMPLATE_HASH_LABEL,
     },
 };
-use openstack::network::Port;
+use openstack::{block_storage::Volume, network::Port};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -74,11 +74,21 @@ struct Group<'a> {
     members: Vec<&'a Member>,
 }
 
+/// What a volume is to be called, and to bear.
+pub struct Renamed {
+    pub id: String,
+    pub was: String,
+    pub name: String,
+    pub metadata: BTreeMap<String, String>,
+}
+
 #[derive(Default)]
 pub struct Plan {
     pub objects: Vec<Made>,
     /// Servers by id and name that nothing says whose they are.
     pub unmarked: Vec<(String, String)>,
+    /// Volumes that servers boot from.
+    pub unmarked_volumes: Vec<Renamed>,
     /// Why it cannot be done.
     pub obstacles: Vec<String>,
     /// What a user should know.
@@ -137,16 +147,39 @@ fn members(seen: &Seen, plan: &mut Plan) {
         if !names.insert(&server.name) {
             plan.obstacles.push(format!("server {} of node {node} has the name of another node's server", server.name));
         }
-        if server.image["id"].as_str().is_none() {
-            plan.obstacles
-                .push(format!("server {} boots from a volume: such machines are not adopted yet", server.name));
+        if member.image().is_none() {
+            let boots = if member.root.is_some() { "boots from a volume" } else { "is" };
+            plan.obstacles.push(format!(
+                "server {} {boots} of no image that the cloud tells: new machines could not be like it",
+                server.name
+            ));
         }
         match server.metadata.get(OWNER_KEY) {
             Some(of) if *of == plan.resource => {}
             Some(of) => plan.obstacles.push(format!("server {} is marked as one of {of}", server.name)),
             None => plan.unmarked.push((server.id.clone(), server.name.clone())),
         }
+        if let Some(root) = &member.root {
+            root_volume(root, &server.name, plan);
+        }
     }
+}
+
+/// The controllers know a machine's volumes by name and mark.
+fn root_volume(root: &Volume, server: &str, plan: &mut Plan) {
+    let name = format!("{server}-root");
+    match root.metadata.get(OWNER_KEY) {
+        Some(of) if *of == plan.resource && root.name == name => return,
+        Some(of) if *of != plan.resource => {
+            plan.obstacles.push(format!("volume {} of server {server} is marked as one of {of}", root.id));
+            return;
+        }
+        _ => {}
+    }
+    let mut metadata = root.metadata.clone();
+    metadata.insert(OWNER_KEY.to_owned(), plan.resource.clone());
+    let was = if root.name.is_empty() { root.id.clone() } else { root.name.clone() };
+    plan.unmarked_volumes.push(Renamed { id: root.id.clone(), was, name, metadata });
 }
 
 /// A name that a machine can have (RFC 1123).
@@ -369,7 +402,14 @@ fn control_plane_name(adopt: &Terms<'_>) -> String {
 /// What machines of the kind are made from.
 fn machine_spec(seen: &Seen, member: &Member, resource: &str) -> Value {
     let server = member.server.clone().unwrap_or_default();
-    let mut spec = json!({"flavor": {"filter": {"name": member.flavor}}, "image": {"id": server.image["id"]}});
+    let mut spec = json!({"flavor": {"filter": {"name": member.flavor}}, "image": {"id": member.image()}});
+    if let Some(root) = &member.root {
+        let zone = match root.availability_zone == server.availability_zone {
+            true => json!({"from": "Machine"}),
+            false => json!({"from": "Name", "name": root.availability_zone}),
+        };
+        spec["rootVolume"] = json!({"sizeGiB": root.size, "type": root.volume_type, "availabilityZone": zone});
+    }
     if !server.key_name.is_empty() {
         spec["sshKeyName"] = server.key_name.into();
     }
@@ -483,13 +523,14 @@ fn machine(adopt: &Terms<'_>, member: &Member, spec: &Value, config: &Value, met
     plan.objects.push(Made { object: secret(metadata(adopt, name), SECRET_TYPE, data), owners: owned(), is: None });
 }
 
-/// Workers of one flavour, image, key and version are of one deployment.
+/// Workers of one flavour, image, root volume, key and version are of one deployment.
 fn grouped<'a>(adopt: &Terms<'_>, workers: &[&'a Member]) -> Vec<Group<'a>> {
-    let mut groups: BTreeMap<[String; 4], Vec<&Member>> = BTreeMap::new();
+    let mut groups: BTreeMap<[String; 5], Vec<&Member>> = BTreeMap::new();
     for member in workers {
         let Some(server) = &member.server else { continue };
-        let image = server.image["id"].as_str().unwrap_or_default().to_owned();
-        let kind = [member.flavor.clone(), image, server.key_name.clone(), member.version.clone()];
+        let image = member.image().unwrap_or_default().to_owned();
+        let root = member.root.as_ref().map(|root| format!("{} {}", root.size, root.volume_type)).unwrap_or_default();
+        let kind = [member.flavor.clone(), image, root, server.key_name.clone(), member.version.clone()];
         groups.entry(kind).or_default().push(member);
     }
     let name = |index: usize| format!("{}-md-{index}", adopt.name);
@@ -557,6 +598,11 @@ pub fn told(plan: &Plan) -> String {
     let mut lines = plan.summary.clone();
     lines.extend(plan.objects.iter().map(|made| format!("  {}", made.told())));
     lines.extend(plan.unmarked.iter().map(|(_, name)| format!("  server {name} is marked as the cluster's")));
+    lines.extend(
+        plan.unmarked_volumes
+            .iter()
+            .map(|volume| format!("  volume {} is called {} and marked as the cluster's", volume.was, volume.name)),
+    );
     lines.extend(plan.notes.iter().map(|note| format!("note: {note}")));
     if plan.obstacles.is_empty() {
         lines.push("no machine would be replaced".to_owned());
@@ -585,6 +631,7 @@ mod tests {
             control_plane,
             server: Some(server),
             flavor: "m1.medium".into(),
+            root: None,
             ports: vec![Port { network_id: "net".into(), security_groups: vec!["sg".into()], ..Port::default() }],
         }
     }
@@ -664,6 +711,45 @@ mod tests {
     }
 
     #[test]
+    fn servers_that_boot_from_volumes_are_adopted_with_them() {
+        let mut seen = seen();
+        let of = |image: &str| Volume {
+            id: "v".into(),
+            size: 20,
+            volume_type: "ssd".into(),
+            volume_image_metadata: [("image_id".to_owned(), image.to_owned())].into(),
+            ..Volume::default()
+        };
+        for member in &mut seen.members[1..] {
+            member.server.as_mut().unwrap().image = json!("");
+            member.root = Some(of("image"));
+        }
+        let found = plan(&seen);
+        assert_eq!(found.obstacles, Vec::<String>::new());
+        let template = found.objects.iter().rfind(|made| made.object["kind"] == "OpenStackMachineTemplate").unwrap();
+        let spec = &template.object["spec"]["template"]["spec"];
+        assert_eq!(spec["image"], json!({"id": "image"}));
+        assert_eq!(spec["rootVolume"], json!({"sizeGiB": 20, "type": "ssd", "availabilityZone": {"from": "Machine"}}));
+        assert!(told(&found).contains("volume v is called w1-root and marked as the cluster's"), "{}", told(&found));
+
+        // Of one that has both already, nothing is changed; one of another cluster is in the way.
+        let root = |seen: &mut Seen, name: &str, of: &str| {
+            let root = seen.members[1].root.as_mut().unwrap();
+            root.name = name.into();
+            root.metadata.insert(OWNER_KEY.into(), of.into());
+        };
+        root(&mut seen, "w1-root", "ns-demo");
+        assert_eq!(plan(&seen).unmarked_volumes.len(), 1);
+        root(&mut seen, "w1-root", "ns-other");
+        seen.members[2].root.as_mut().unwrap().volume_image_metadata.clear();
+        let text = plan(&seen).obstacles.join("\n");
+        for part in ["volume v of server w1 is marked as one of ns-other", "server w2 boots from a volume of no image"]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    #[test]
     fn what_would_be_replaced_or_lost_stands_in_the_way() {
         let mut seen = seen();
         seen.members.push(Member { version: "v1.34.2".into(), ..member("cp2", true) });
@@ -671,7 +757,7 @@ mod tests {
         seen.members[2].server.as_mut().unwrap().image = json!("");
         seen.configuration["etcd"] = json!({"external": {"endpoints": ["https://10.0.0.9:2379"]}});
         let text = plan(&seen).obstacles.join("\n");
-        for part in ["differ in version", "has no server", "boots from a volume", "etcd is outside"] {
+        for part in ["differ in version", "has no server", "server w2 is of no image", "etcd is outside"] {
             assert!(text.contains(part), "{part}: {text}");
         }
         let mut twins = self::seen();

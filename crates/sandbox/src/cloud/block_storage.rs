@@ -95,6 +95,13 @@ fn volume(state: &mut State, request: &Request, caller: &Arc<Caller>, id: &str, 
                     fields.insert(key.into(), value.clone());
                 }
             }
+            if let Some(metadata) = body.get("metadata") {
+                let is_text = metadata.as_object().is_some_and(|all| all.values().all(Value::is_string));
+                if !is_text {
+                    return Err(Fault::bad("Invalid input for field/attribute metadata: it is no object of strings."));
+                }
+                fields.insert("metadata".into(), metadata.clone());
+            }
             state.set(Kind::Volume, id, Value::Object(fields));
             let row = generic::seen(state, caller, Kind::Volume, id)?;
             Ok(Reply::one(200, "volume", Value::Object(view(&row))))
