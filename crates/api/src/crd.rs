@@ -2,7 +2,7 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::{
     cluster, control_plane, conversion, drain_rule, extension, health_check, kubeadm, machine, machine_pool, names,
@@ -76,6 +76,7 @@ fn complete(mut crd: CustomResourceDefinition, versions: &[Version]) -> CustomRe
         .filter(|older| older.kind == kind && older.group == group && older.value["name"] == conversion::spoke(&kind))
     {
         let mut older = older.value.clone();
+        add_words_of_the_past(&mut value["spec"]["versions"][0], &older);
         older["served"] = true.into();
         older["storage"] = false.into();
         value["spec"]["versions"].as_array_mut().expect("a definition has versions").push(older);
@@ -84,6 +85,30 @@ fn complete(mut crd: CustomResourceDefinition, versions: &[Version]) -> CustomRe
         }
     }
     serde_json::from_value(value).expect("removing optional keys leaves a definition")
+}
+
+/// What Cluster API's v1beta1 says in its status in its own words, where it has a `v1beta2` beside them.
+const WORDS_OF_THE_PAST: [&str; 8] = [
+    "availableReplicas",
+    "conditions",
+    "failureMessage",
+    "failureReason",
+    "fullyLabeledReplicas",
+    "readyReplicas",
+    "unavailableReplicas",
+    "updatedReplicas",
+];
+
+/// v1beta2 has a place for them, `status.deprecated.v1beta1`, with the same schemas. It is in no Rust type, so no controller
+/// can write it, and none takes away what is there.
+fn add_words_of_the_past(version: &mut Value, older: &Value) {
+    const STATUS: &str = "/schema/openAPIV3Schema/properties/status/properties";
+    let Some(told) = older.pointer(STATUS).filter(|told| told.get("v1beta2").is_some()) else { return };
+    let Some(status) = version.pointer_mut(STATUS).and_then(Value::as_object_mut) else { return };
+    let fields = WORDS_OF_THE_PAST.iter().filter_map(|name| Some(((*name).to_owned(), told.get(*name)?.clone())));
+    let fields: Map<String, Value> = fields.collect();
+    let v1beta1 = json!({"type": "object", "properties": fields});
+    status.insert("deprecated".into(), json!({"type": "object", "properties": {"v1beta1": v1beta1}}));
 }
 
 /// The value of the `cluster.x-k8s.io/provider` label, by which clusterctl groups definitions.
@@ -121,6 +146,37 @@ mod tests {
             let spec = &crd.spec;
             assert_eq!(crd.metadata.name.as_deref(), Some(format!("{}.{}", spec.names.plural, spec.group).as_str()));
         }
+    }
+
+    #[test]
+    fn each_kind_has_the_words_of_the_past_that_are_published() {
+        let fields = |crd: &CustomResourceDefinition| {
+            let value = serde_json::to_value(&crd.spec.versions[0]).unwrap();
+            let pointer =
+                "/schema/openAPIV3Schema/properties/status/properties/deprecated/properties/v1beta1/properties";
+            let fields = value.pointer(pointer)?.as_object()?.keys().map(String::as_str).collect::<Vec<_>>().join(" ");
+            Some((crd.spec.names.kind.clone(), fields))
+        };
+        let found: std::collections::BTreeMap<_, _> = all().iter().filter_map(fields).collect();
+        let failure = "conditions failureMessage failureReason";
+        let expected = [
+            ("Cluster", failure.to_owned()),
+            ("ClusterClass", "conditions".to_owned()),
+            ("ClusterResourceSet", "conditions".to_owned()),
+            ("ExtensionConfig", "conditions".to_owned()),
+            ("IPAddressClaim", "conditions".to_owned()),
+            ("KubeadmConfig", failure.to_owned()),
+            ("KubeadmControlPlane", format!("{failure} readyReplicas unavailableReplicas updatedReplicas")),
+            ("Machine", failure.to_owned()),
+            (
+                "MachineDeployment",
+                "availableReplicas conditions readyReplicas unavailableReplicas updatedReplicas".to_owned(),
+            ),
+            ("MachineHealthCheck", "conditions".to_owned()),
+            ("MachinePool", format!("availableReplicas {failure} readyReplicas unavailableReplicas")),
+            ("MachineSet", format!("availableReplicas {failure} fullyLabeledReplicas readyReplicas")),
+        ];
+        assert_eq!(found, expected.map(|(kind, fields)| (kind.to_owned(), fields)).into());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     engine::{
-        How, Rule, also, completed, conditions, derived, domains, each, hub_only, moved, part, reference, seconds,
+        How, Rule, also, completed, conditions, domains, each, hub_only, moved, own, part, reference, seconds,
         spoke_only, template_reference,
     },
     status,
@@ -45,20 +45,20 @@ fn typed_strategy(hub: &mut Value) {
     }
 }
 
-const STATUS: &[Rule] = &[
+pub(super) const STATUS: &[Rule] = &[
     moved("v1beta2.conditions", "conditions"),
     spoke_only("v1beta2"),
-    // What v1beta1 tells is made of the rest.
+    own("failureReason", status::nothing),
+    own("failureMessage", status::nothing),
     hub_only("deprecated"),
-    also(FAILURE),
 ];
-const FAILURE: &[Rule] = &[spoke_only("failureReason"), spoke_only("failureMessage")];
 
 /// Counters that v1beta1 tells twice.
-const COUNTERS: &[Rule] = &[
+pub(super) const COUNTERS: &[Rule] = &[
     moved("v1beta2.upToDateReplicas", "upToDateReplicas"),
-    derived("v1beta2.readyReplicas", status::ready_replicas),
-    derived("v1beta2.availableReplicas", status::available_replicas),
+    moved("v1beta2.readyReplicas", "readyReplicas"),
+    moved("v1beta2.availableReplicas", "availableReplicas"),
+    own("readyReplicas", status::ready_replicas),
     also(STATUS),
 ];
 
@@ -176,7 +176,8 @@ pub(super) const MACHINE_SET: &[Rule] = &[
         "status",
         "status",
         &[
-            derived("fullyLabeledReplicas", status::replicas),
+            own("fullyLabeledReplicas", status::replicas),
+            own("availableReplicas", status::available_replicas),
             conditions(&[("Ready", "MachinesReady"), ("MachinesReady", "MachinesReady")]),
             also(COUNTERS),
         ],
@@ -203,8 +204,9 @@ pub(super) const MACHINE_DEPLOYMENT: &[Rule] = &[
         "status",
         "status",
         &[
-            derived("updatedReplicas", status::updated_replicas),
-            derived("unavailableReplicas", status::unavailable_replicas),
+            own("availableReplicas", status::available_replicas),
+            own("updatedReplicas", status::updated_replicas),
+            own("unavailableReplicas", status::unavailable_replicas),
             conditions(&[("Ready", "Available"), ("Available", "Available"), ("MachineSetReady", "MachinesReady")]),
             also(COUNTERS),
         ],
@@ -226,7 +228,8 @@ pub(super) const MACHINE_POOL: &[Rule] = &[
         &[
             moved("bootstrapReady", "initialization.bootstrapDataSecretCreated"),
             moved("infrastructureReady", "initialization.infrastructureProvisioned"),
-            derived("unavailableReplicas", status::unavailable_replicas),
+            own("availableReplicas", status::available_replicas),
+            own("unavailableReplicas", status::unavailable_replicas),
             conditions(&[
                 ("Ready", "Available"),
                 ("BootstrapReady", "BootstrapConfigReady"),

@@ -41,7 +41,9 @@ pub(super) enum How {
     HubOnly,
     /// v1beta1 tells it of what v1beta2 tells otherwise: made from the whole v1beta2 part.
     Derived(fn(&Value) -> Option<Value>),
-    /// Conditions of v1beta1, each made from one of v1beta2: their types.
+    /// As `Derived`, where v1beta1 may say something else: v1beta2 keeps that in `deprecated.v1beta1`, under the same name.
+    Own(fn(&Value) -> Option<Value>),
+    /// As `Own`: conditions of v1beta1, each made from one of v1beta2: their types.
     Conditions(&'static [(&'static str, &'static str)]),
     /// Two functions.
     Mapped { up: fn(&Value) -> Option<Value>, down: fn(&Value) -> Option<Value> },
@@ -115,6 +117,10 @@ pub(super) const fn derived(spoke: &'static str, make: fn(&Value) -> Option<Valu
     Rule { spoke, hub: "", how: How::Derived(make) }
 }
 
+pub(super) const fn own(spoke: &'static str, make: fn(&Value) -> Option<Value>) -> Rule {
+    Rule { spoke, hub: "", how: How::Own(make) }
+}
+
 pub(super) const fn conditions(pairs: &'static [(&'static str, &'static str)]) -> Rule {
     Rule { spoke: "conditions", hub: "", how: How::Conditions(pairs) }
 }
@@ -136,6 +142,7 @@ pub(super) fn run(rules: &[Rule], value: &Value, direction: Direction, cx: &Cx<'
     }
     if direction == Direction::Up {
         complete(rules, &mut rest);
+        keep(rules, value, &mut rest);
     }
     rest
 }
@@ -157,13 +164,17 @@ fn collect(
         };
         match (&rule.how, direction) {
             (How::Also(rules), _) => collect(rules, whole, direction, cx, rest, placed),
-            (How::SpokeOnly | How::Derived(_) | How::Conditions(_), Direction::Up)
+            (How::SpokeOnly | How::Derived(_) | How::Own(_) | How::Conditions(_), Direction::Up)
             | (How::HubOnly, Direction::Down) => drop(take(rest, from)),
             (How::Derived(make), Direction::Down) => placed.extend(make(whole).map(|value| (to, value))),
-            (How::Conditions(pairs), Direction::Down) => {
-                placed.extend(status::legacy(pairs, whole).map(|value| (to, value)));
+            (How::Own(_) | How::Conditions(_), Direction::Down) => {
+                let shown = status::shown(made(&rule.how, whole), status::said(whole, to));
+                placed.extend(shown.map(|value| (to, value)));
             }
-            (How::SpokeOnly | How::HubOnly | How::Derived(_) | How::Conditions(_) | How::Completed(_), _) => {}
+            (
+                How::SpokeOnly | How::HubOnly | How::Derived(_) | How::Own(_) | How::Conditions(_) | How::Completed(_),
+                _,
+            ) => {}
             (how, _) => {
                 let taken = take(rest, from);
                 placed.extend(taken.and_then(|value| map(how, &value, direction, cx)).map(|value| (to, value)));
@@ -177,6 +188,31 @@ fn complete(rules: &[Rule], hub: &mut Value) {
         match rule.how {
             How::Also(rules) => complete(rules, hub),
             How::Completed(complete) => complete(hub),
+            _ => {}
+        }
+    }
+}
+
+/// What v1beta1 tells where nobody said anything else.
+fn made(how: &How, hub: &Value) -> Option<Value> {
+    match how {
+        How::Own(make) => make(hub),
+        How::Conditions(pairs) => status::legacy(pairs, hub),
+        _ => None,
+    }
+}
+
+/// Keeps in a v1beta2 part, once it is complete, what v1beta1 says and is not made of it.
+fn keep(rules: &[Rule], spoke: &Value, hub: &mut Value) {
+    for rule in rules {
+        match rule.how {
+            How::Also(rules) => keep(rules, spoke, hub),
+            How::Own(_) | How::Conditions(_) => {
+                let told = spoke.get(rule.spoke);
+                if let Some(said) = told.and_then(|told| status::kept(made(&rule.how, hub).as_ref(), told)) {
+                    put(hub, &format!("{}.{}", status::OWN, rule.spoke), said);
+                }
+            }
             _ => {}
         }
     }

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{
+    clusters::{COUNTERS, STATUS},
     engine::{
-        Rule, also, args, completed, conditions, derived, each, hub_only, moved, part, put, reference, seconds,
+        Rule, also, args, completed, conditions, derived, each, hub_only, moved, own, part, put, reference, seconds,
         spoke_only,
     },
     status,
@@ -55,8 +56,6 @@ fn join_waits_as_long(spec: &mut Value) {
     }
 }
 
-const FAILURE: &[Rule] = &[spoke_only("failureReason"), spoke_only("failureMessage")];
-
 pub(super) const CONFIG: &[Rule] = &[
     part("spec", "spec", SPEC),
     part(
@@ -69,9 +68,7 @@ pub(super) const CONFIG: &[Rule] = &[
                 ("CertificatesAvailable", "CertificatesAvailable"),
                 ("DataSecretAvailable", "DataSecretAvailable"),
             ]),
-            moved("v1beta2.conditions", "conditions"),
-            spoke_only("v1beta2"),
-            also(FAILURE),
+            also(STATUS),
         ],
     ),
 ];
@@ -122,11 +119,8 @@ pub(super) const CONTROL_PLANE: &[Rule] = &[
         &[
             moved("initialized", "initialization.controlPlaneInitialized"),
             derived("ready", status::some_ready),
-            derived("updatedReplicas", status::updated_replicas),
-            derived("unavailableReplicas", status::unavailable_replicas),
-            moved("v1beta2.availableReplicas", "availableReplicas"),
-            moved("v1beta2.upToDateReplicas", "upToDateReplicas"),
-            derived("v1beta2.readyReplicas", status::ready_replicas),
+            own("updatedReplicas", status::updated_replicas),
+            own("unavailableReplicas", status::unavailable_replicas),
             moved("lastRemediation.timestamp", "lastRemediation.time"),
             conditions(&[
                 ("Ready", "Available"),
@@ -137,9 +131,7 @@ pub(super) const CONTROL_PLANE: &[Rule] = &[
                 ("MachinesReady", "MachinesReady"),
                 ("MachinesSpecUpToDate", "MachinesUpToDate"),
             ]),
-            moved("v1beta2.conditions", "conditions"),
-            spoke_only("v1beta2"),
-            also(FAILURE),
+            also(COUNTERS),
         ],
     ),
 ];

@@ -1,6 +1,56 @@
-//! What v1beta1 tells in its status of what v1beta2 tells in other words.
+//! What v1beta1 tells in its status of what v1beta2 tells in other words, and what others said there instead.
+//!
+//! Our controllers never write `deprecated.v1beta1`: what they have to say there is made of the rest.
 
 use serde_json::{Value, json};
+
+/// Where v1beta2 keeps what v1beta1 says in its own words.
+pub(super) const OWN: &str = "deprecated.v1beta1";
+
+/// What v1beta1 was told under this name.
+pub(super) fn said<'a>(status: &'a Value, name: &str) -> Option<&'a Value> {
+    OWN.split('.').chain([name]).try_fold(status, |value, field| value.get(field))
+}
+
+/// What was said goes before what is made; a condition hides the one of its type alone, so that the others go on to tell
+/// how things are.
+pub(super) fn shown(made: Option<Value>, said: Option<&Value>) -> Option<Value> {
+    match (made, said) {
+        (Some(Value::Array(mut all)), Some(Value::Array(said))) => {
+            all.retain(|one| said.iter().all(|other| other["type"] != one["type"]));
+            all.extend_from_slice(said);
+            Some(in_order(all))
+        }
+        (made, said) => said.cloned().or(made),
+    }
+}
+
+/// What v1beta1 is told that is not made anyway. A nought where nothing is counted yet is what Go writes of nothing.
+pub(super) fn kept(made: Option<&Value>, told: &Value) -> Option<Value> {
+    match (made, told) {
+        (Some(Value::Array(made)), Value::Array(told)) => {
+            let other: Vec<Value> = told.iter().filter(|one| !made.contains(one)).cloned().collect();
+            (!other.is_empty()).then(|| other.into())
+        }
+        (None, Value::Number(number)) if number.as_i64() == Some(0) => None,
+        (made, told) => (made != Some(told)).then(|| told.clone()),
+    }
+}
+
+/// As published controllers keep them, so that what they write back is the same: Ready, then by type.
+fn in_order(mut conditions: Vec<Value>) -> Value {
+    conditions.sort_by_key(|one| {
+        let type_ = one["type"].as_str().unwrap_or_default().to_owned();
+        (type_ != "Ready", type_)
+    });
+    conditions.into()
+}
+
+/// A text of a condition that v1beta1 takes: not empty, and no longer than so many characters.
+fn text(condition: &Value, name: &str, most: usize) -> Option<Value> {
+    let text = condition[name].as_str().filter(|text| !text.is_empty())?;
+    Some(text.chars().take(most).collect::<String>().into())
+}
 
 /// Conditions of v1beta1, made from those of v1beta2: of what is true no reason is given.
 pub(super) fn legacy(pairs: &[(&str, &str)], status: &Value) -> Option<Value> {
@@ -11,8 +61,11 @@ pub(super) fn legacy(pairs: &[(&str, &str)], status: &Value) -> Option<Value> {
             "type": old, "status": condition["status"], "lastTransitionTime": condition["lastTransitionTime"],
         });
         if condition["status"] != "True" {
-            out["reason"] = condition["reason"].clone();
-            out["message"] = condition["message"].clone();
+            for (name, most) in [("reason", 256), ("message", 10_240)] {
+                if let Some(text) = text(condition, name, most) {
+                    out[name] = text;
+                }
+            }
         }
         if condition["status"] == "False" {
             out["severity"] = "Info".into();
@@ -20,7 +73,12 @@ pub(super) fn legacy(pairs: &[(&str, &str)], status: &Value) -> Option<Value> {
         Some(out)
     };
     let found: Vec<Value> = pairs.iter().filter_map(of).collect();
-    (!found.is_empty()).then(|| found.into())
+    (!found.is_empty()).then(|| in_order(found))
+}
+
+/// What only others say.
+pub(super) fn nothing(_: &Value) -> Option<Value> {
+    None
 }
 
 fn number(status: &Value, name: &str) -> Option<i64> {
@@ -49,9 +107,10 @@ pub(super) fn unavailable_replicas(status: &Value) -> Option<Value> {
     Some(missing.max(0).into())
 }
 
-/// A control plane is ready when one of its machines is.
+/// A control plane is ready when one of its machines is, as v1beta1 counts them.
 pub(super) fn some_ready(status: &Value) -> Option<Value> {
-    Some((number(status, "readyReplicas")? > 0).into())
+    let ready = said(status, "readyReplicas").or(status.get("readyReplicas"))?;
+    Some((ready.as_i64()? > 0).into())
 }
 
 /// What the Ready condition says.

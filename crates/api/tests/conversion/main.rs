@@ -66,6 +66,91 @@ fn check(kind: &Kind, schemas: &Schemas, seed: u64) -> Vec<String> {
     wrong
 }
 
+/// What v1beta1 says in its own words is kept where v1beta2 has a place for it.
+fn check_words(kind: &Kind, schemas: &Schemas, seed: u64) -> Vec<String> {
+    let Some(words) = schemas.words(kind, !seed) else { return Vec::new() };
+    let (mut wrong, older) = (Vec::new(), spoke(&kind.kind));
+    let mut same = |left: &Value, right: &Value, about: &str| {
+        wrong.extend(difference(left, right, "").map(|found| format!("{} {about}: {found}", kind.kind)));
+    };
+    let mut hub = schemas.object(kind, HUB, seed);
+    drop(hub["status"].as_object_mut().unwrap().remove("deprecated"));
+    let plain = convert(&hub, older).unwrap();
+
+    // It shows in v1beta1, in place of what is made: as a whole, or the condition of its type.
+    let mut told = hub.clone();
+    told["status"]["deprecated"] = json!({ "v1beta1": words });
+    let shown = convert(&told, older).unwrap();
+    let mut expected = plain["status"].clone();
+    for (name, value) in &words {
+        expected[name] = match (value, &plain["status"][name]) {
+            (Value::Array(said), Value::Array(made)) => together(said, made),
+            (Value::Array(said), _) => together(said, &[]),
+            _ => value.clone(),
+        };
+    }
+    let mut status = shown["status"].clone();
+    if let Some(conditions) = status.get("conditions").and_then(Value::as_array) {
+        status["conditions"] = together(conditions, &[]);
+    }
+    if let Some(made) = expected.get("conditions").and_then(Value::as_array) {
+        expected["conditions"] = together(made, &[]);
+    }
+    follow(kind, &mut expected);
+    same(&expected, &status, "words shown");
+
+    // What is said in v1beta1 is kept there, and not in the annotation, and leaves no trace when it is taken back.
+    let mut spoke = plain.clone();
+    for (name, value) in &words {
+        // A nought where nothing is counted says nothing.
+        if value.is_number() && (*value == 0 || spoke["status"][name] == *value) {
+            continue;
+        }
+        match value {
+            Value::Array(_) => {
+                let mut own = json!({"type": "Zone", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+                own["message"] = seed.to_string().into();
+                let mut all = spoke["status"]["conditions"].as_array().cloned().unwrap_or_default();
+                all.push(own.clone());
+                spoke["status"][name] = all.into();
+                told["status"]["deprecated"]["v1beta1"][name] = json!([own]);
+            }
+            _ => spoke["status"][name] = value.clone(),
+        }
+    }
+    follow(kind, &mut spoke["status"]);
+    let kept = convert(&spoke, HUB).unwrap();
+    for (name, value) in &words {
+        let expected = match spoke["status"][name] == plain["status"][name] {
+            true => &Value::Null,
+            false if name == "conditions" => &told["status"]["deprecated"]["v1beta1"][name],
+            false => value,
+        };
+        same(expected, &kept["status"]["deprecated"]["v1beta1"][name], "words kept");
+    }
+    same(&Value::Null, &kept["metadata"]["annotations"], "nothing beside the words");
+    let mut taken_back = convert(&kept, older).unwrap();
+    same(&spoke["status"], &taken_back["status"], "words again");
+    taken_back["status"] = if plain["status"].is_null() { json!({}) } else { plain["status"].clone() };
+    same(&hub, &convert(&taken_back, HUB).unwrap(), "words taken back");
+    wrong
+}
+
+/// What was said, and what is made and is of another type; in no order that matters.
+fn together(said: &[Value], made: &[Value]) -> Value {
+    let others = made.iter().filter(|one| said.iter().all(|said| said["type"] != one["type"]));
+    let mut all: Vec<Value> = said.iter().chain(others).cloned().collect();
+    all.sort_by_key(Value::to_string);
+    all.into()
+}
+
+/// A control plane of v1beta1 is ready as far as its machines are.
+fn follow(kind: &Kind, status: &mut Value) {
+    if let (true, Some(ready)) = (kind.kind == "KubeadmControlPlane", status["readyReplicas"].as_i64()) {
+        status["ready"] = (ready > 0).into();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -74,6 +159,14 @@ proptest! {
         thread_local!(static SCHEMAS: Schemas = Schemas::new());
         let wrong: Vec<String> =
             SCHEMAS.with(|schemas| schemas.kinds().iter().flat_map(|kind| check(kind, schemas, seed)).collect());
+        prop_assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn what_v1beta1_says_in_its_own_words_is_shown_kept_and_taken_back(seed in any::<u64>()) {
+        thread_local!(static SCHEMAS: Schemas = Schemas::new());
+        let wrong: Vec<String> =
+            SCHEMAS.with(|schemas| schemas.kinds().iter().flat_map(|kind| check_words(kind, schemas, seed)).collect());
         prop_assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 }

@@ -35,9 +35,21 @@ impl Schemas {
         &self.0
     }
 
+    /// What v1beta1 says in its own words, where v1beta2 has a place for it.
+    pub fn words(&self, kind: &Kind, seed: u64) -> Option<Map<String, Value>> {
+        let words = kind.hub.pointer("/properties/status/properties/deprecated/properties/v1beta1")?;
+        let mut words = Source::of(seed).value(words, 0);
+        // A condition of each type.
+        if let Some(conditions) = words.get_mut("conditions").and_then(Value::as_array_mut) {
+            conditions.sort_by_key(|one| one["type"].to_string());
+            conditions.dedup_by_key(|one| one["type"].clone());
+        }
+        words.as_object().cloned()
+    }
+
     pub fn object(&self, kind: &Kind, version: &str, seed: u64) -> Value {
         let schema = if version == "v1beta2" { &kind.hub } else { &kind.spoke };
-        let mut source = Source(seed ^ 0x9e37_79b9_7f4a_7c15);
+        let mut source = Source::of(seed);
         let mut object = json!({
             "apiVersion": format!("{}/{version}", kind.group), "kind": kind.kind, "metadata": {"name": "a", "namespace": "org"},
         });
@@ -107,7 +119,14 @@ fn known(object: &Value, schema: &Value) -> Value {
 /// Numbers that follow from a seed (splitmix64).
 struct Source(u64);
 
+/// Types that conditions of both versions have, so that some are made of others.
+const TYPES: [&str; 5] = ["Available", "InfrastructureReady", "MachinesReady", "Ready", "RemediationAllowed"];
+
 impl Source {
+    fn of(seed: u64) -> Self {
+        Self(seed ^ 0x9e37_79b9_7f4a_7c15)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -144,11 +163,17 @@ impl Source {
         let required =
             |name: &str| schema["required"].as_array().is_some_and(|list| list.iter().any(|one| one == name));
         let properties = schema["properties"].as_object().cloned().unwrap_or_default();
+        let is_condition = properties.contains_key("lastTransitionTime");
         let chosen = self.below(properties.len() as u64);
         for (index, (name, schema)) in properties.iter().enumerate() {
             // One field at least, where there are any.
             if required(name) || index as u64 == chosen || self.below(3 + depth / 2) == 0 {
-                fields.insert(name.clone(), self.value(schema, depth + 1));
+                let known = usize::try_from(self.below(2 * TYPES.len() as u64)).unwrap();
+                let value = match TYPES.get(known) {
+                    Some(known) if is_condition && name == "type" => json!(known),
+                    _ => self.value(schema, depth + 1),
+                };
+                fields.insert(name.clone(), value);
             }
         }
         if let Some(values) = schema.get("additionalProperties").filter(|values| values.is_object()) {
