@@ -109,6 +109,104 @@ fn an_edit_in_v1beta1_keeps_what_only_v1beta2_says() {
     assert_eq!(changed["metadata"]["annotations"], json!({"mine": "x"}));
 }
 
+fn condition(type_: &str, status: &str) -> Value {
+    json!({"type": type_, "status": status, "reason": "Because", "message": "why", "lastTransitionTime": "2026-01-01T00:00:00Z"})
+}
+
+fn types(status: &Value) -> Vec<(&str, &str)> {
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    conditions.map(|one| (one["type"].as_str().unwrap(), one["status"].as_str().unwrap())).collect()
+}
+
+#[test]
+fn a_condition_of_others_is_kept_beside_those_that_are_made() {
+    let mut hub = converted(&cluster_spoke(), HUB);
+    hub["status"] = json!({"conditions": [condition("Available", "False"), condition("InfrastructureReady", "True")]});
+    let mut spoke = converted(&hub, SPOKE);
+    assert_eq!(types(&spoke["status"]), [("Ready", "False"), ("InfrastructureReady", "True")]);
+    let own = json!({"type": "Backup", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    spoke["status"]["conditions"].as_array_mut().unwrap().insert(1, own.clone());
+    spoke["status"]["failureReason"] = "CreateError".into();
+    let mut hub = converted(&spoke, HUB);
+    assert_eq!(note(&hub), &Value::Null);
+    let words = json!({"conditions": [own], "failureReason": "CreateError"});
+    assert_eq!(hub["status"]["deprecated"], json!({ "v1beta1": words }));
+    assert_eq!(converted(&hub, SPOKE), spoke);
+    // What is made goes on to tell how things are.
+    hub["status"]["conditions"] = json!([condition("Available", "True")]);
+    let shown = converted(&hub, SPOKE);
+    assert_eq!(types(&shown["status"]), [("Ready", "True"), ("Backup", "True")]);
+    assert_eq!(converted(&shown, HUB), hub);
+    // A condition in other words hides the one of its type.
+    hub["status"]["deprecated"]["v1beta1"]["conditions"][0]["type"] = "Ready".into();
+    hub["status"]["deprecated"]["v1beta1"]["conditions"][0]["status"] = "Unknown".into();
+    assert_eq!(types(&converted(&hub, SPOKE)["status"]), [("Ready", "Unknown")]);
+}
+
+#[test]
+fn counters_of_v1beta1_are_made_until_somebody_says_others() {
+    let mut hub = json!({
+        "apiVersion": "controlplane.cluster.x-k8s.io/v1beta2", "kind": "KubeadmControlPlane",
+        "metadata": {"name": "cp", "namespace": "org"},
+        "status": {"replicas": 3, "readyReplicas": 2, "availableReplicas": 1, "upToDateReplicas": 3},
+    });
+    let mut spoke = converted(&hub, SPOKE);
+    assert_eq!(
+        spoke["status"],
+        json!({"replicas": 3, "readyReplicas": 2, "updatedReplicas": 3, "unavailableReplicas": 2, "ready": true,
+            "v1beta2": {"readyReplicas": 2, "availableReplicas": 1, "upToDateReplicas": 3}})
+    );
+    spoke["status"]["readyReplicas"] = 0.into();
+    spoke["status"]["ready"] = false.into();
+    hub["status"]["deprecated"] = json!({"v1beta1": {"readyReplicas": 0}});
+    assert_eq!(converted(&spoke, HUB), hub);
+    assert_eq!(converted(&hub, SPOKE), spoke);
+    // What Go writes of a status in which nothing is counted yet is nobody's word.
+    spoke["status"] = json!({"readyReplicas": 0, "updatedReplicas": 0, "unavailableReplicas": 0});
+    let hub = converted(&spoke, HUB);
+    assert_eq!(hub["status"].get("deprecated"), None);
+    assert_eq!(converted(&hub, SPOKE), spoke);
+}
+
+#[test]
+fn words_that_are_none_survive_and_hide_nothing_else() {
+    for words in [
+        json!("x"),
+        json!({}),
+        json!({"v1beta1": 5}),
+        json!({"v1beta1": {"conditions": "x", "phase": 1}}),
+        json!({"v1beta1": {"conditions": [1, {}]}}),
+    ] {
+        let mut hub = converted(&cluster_spoke(), HUB);
+        hub["status"] =
+            json!({"phase": "Provisioned", "conditions": [condition("Available", "True")], "deprecated": words});
+        let spoke = converted(&hub, SPOKE);
+        assert_eq!(spoke["status"]["phase"], "Provisioned", "{words}");
+        assert_eq!(converted(&spoke, HUB), hub, "{words}");
+    }
+    let mut spoke = cluster_spoke();
+    for conditions in [json!("x"), json!([]), json!([null, {"type": 5}])] {
+        spoke["status"] = json!({"conditions": conditions, "phase": "Provisioned"});
+        let again = converted(&converted(&spoke, HUB), SPOKE);
+        assert_eq!(again["status"], spoke["status"]);
+    }
+}
+
+#[test]
+fn texts_of_conditions_fit_v1beta1() {
+    let mut hub = converted(&cluster_spoke(), HUB);
+    let mut long = condition("Available", "False");
+    long["message"] = "\u{e9}".repeat(10_241).into();
+    let mut empty = condition("InfrastructureReady", "False");
+    empty["message"] = "".into();
+    hub["status"] = json!({"conditions": [long, empty]});
+    let shown = converted(&hub, SPOKE);
+    let conditions = &shown["status"]["conditions"];
+    assert_eq!(conditions[0]["message"].as_str().unwrap().chars().count(), 10_240);
+    assert_eq!(conditions[1].get("message"), None);
+    assert_eq!(converted(&shown, HUB), hub);
+}
+
 #[test]
 fn the_provider_s_names_are_those_of_each_version() {
     let spoke = json!({
