@@ -10,7 +10,11 @@ use api::{
 };
 use hyper::Method;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::ResourceExt;
+use kube::{
+    Api, ResourceExt,
+    api::{ApiResource, DynamicObject, Patch, PatchParams},
+    core::GroupVersionKind,
+};
 use openstack::{Query, Service};
 use sandbox::cloud::End;
 use serde_json::json;
@@ -156,5 +160,71 @@ async fn templates_say_what_their_machines_have_and_a_named_machine_goes_first()
     world.api::<MachineDeployment>().patch_scale("demo-md", &Default::default(), &scale).await.unwrap();
     world.until("three machines are left", async || world.machines().await.len() == 3).await;
     assert!(world.machines().await.iter().all(|machine| machine.metadata.name.as_ref() != Some(&name)));
+    world.shutdown().await;
+}
+
+/// All objects of a kind, in a version.
+async fn objects(world: &World, (group, kind): (&str, &str), version: &str) -> Vec<DynamicObject> {
+    let kind = GroupVersionKind::gvk(group, version, kind);
+    let all = Api::<DynamicObject>::all_with(world.client.clone(), &ApiResource::from_gvk(&kind));
+    all.list(&Default::default()).await.unwrap().items
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_say_in_v1beta1_outlasts_what_controllers_write_and_costs_them_no_write() {
+    const KINDS: [(&str, &str); 6] = [
+        ("cluster.x-k8s.io", "Cluster"),
+        ("cluster.x-k8s.io", "Machine"),
+        ("cluster.x-k8s.io", "MachineSet"),
+        ("cluster.x-k8s.io", "MachineDeployment"),
+        ("bootstrap.cluster.x-k8s.io", "KubeadmConfig"),
+        ("controlplane.cluster.x-k8s.io", "KubeadmControlPlane"),
+    ];
+    let world = World::start(47).await;
+    world.create("demo", Shape { control_plane: 1, workers: 1, version: "v1.34.2".into() }).await;
+    world.available("demo").await;
+    let rest = Duration::from_secs(10 * 60);
+    tokio::time::sleep(rest).await;
+    let own = json!({"type": "Backup", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    for (group, kind) in KINDS {
+        for object in objects(&world, (group, kind), "v1beta1").await {
+            let mut all = object.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            all.push(own.clone());
+            let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1beta1", kind));
+            let api = Api::<DynamicObject>::namespaced_with(world.client.clone(), "default", &resource);
+            let patch = Patch::Merge(json!({"status": {"conditions": all}}));
+            api.patch_status(&object.name_any(), &PatchParams::default(), &patch).await.unwrap();
+        }
+    }
+    let versions = async || {
+        let mut found = Vec::new();
+        for kind in KINDS {
+            let all = objects(&world, kind, "v1beta2").await.into_iter();
+            found.extend(all.map(|object| (kind.1, object.name_any(), object.resource_version())));
+        }
+        found
+    };
+    let before = versions().await;
+    tokio::time::sleep(rest).await;
+    assert_eq!(versions().await, before, "nobody writes because of it");
+
+    world.patch::<MachineDeployment>("demo-md", json!({"spec": {"replicas": 2}})).await;
+    let known: BTreeSet<(&str, String)> = before.into_iter().map(|(kind, name, _)| (kind, name)).collect();
+    world.until("there is one more", async || world.machines().await.len() == 3).await;
+    world.available("demo").await;
+    tokio::time::sleep(rest).await;
+    for kind in KINDS {
+        let (hubs, spokes) = (objects(&world, kind, "v1beta2").await, objects(&world, kind, "v1beta1").await);
+        for (hub, spoke) in hubs.iter().zip(&spokes) {
+            let name = hub.name_any();
+            let expected = if known.contains(&(kind.1, name.clone())) { json!([own]) } else { json!(null) };
+            assert_eq!(hub.data["status"]["deprecated"]["v1beta1"]["conditions"], expected, "{} {name}", kind.1);
+            let shown = spoke.data["status"]["conditions"].as_array().unwrap();
+            assert_eq!(shown.contains(&own), !expected.is_null(), "{} {name}", kind.1);
+            assert!(shown.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"), "{} {name}", kind.1);
+        }
+    }
+    let workers = &objects(&world, KINDS[3], "v1beta1").await[0].data["status"];
+    assert_eq!((&workers["readyReplicas"], &workers["updatedReplicas"]), (&json!(2), &json!(2)));
     world.shutdown().await;
 }
