@@ -34,6 +34,10 @@ kubectl patch machinedeployments.v1beta1.cluster.x-k8s.io old-md-0 --type merge 
 is "the drain timeout" "$(kubectl get machinedeployment old-md-0 -o jsonpath='{.spec.template.spec.deletion.nodeDrainTimeoutSeconds}')" 120
 kubectl wait machinedeployment/old-md-0 --for=jsonpath='{.status.replicas}'=1 --timeout=120s >/dev/null || fail "it does not scale"
 ok "a change in v1beta1 is acted upon"
+kubectl patch clusters.v1beta1.cluster.x-k8s.io old --subresource status --type json -p '[{"op":"add","path":"/status/conditions/-","value":{"type":"Backup","status":"True","lastTransitionTime":"2026-01-01T00:00:00Z"}}]' >/dev/null 2>&1
+is "what is said in v1beta1" "$(kubectl get cluster old -o jsonpath='{.status.deprecated.v1beta1.conditions[*].type}')" Backup
+is "what is shown there" "$(old clusters cluster.x-k8s.io old '.status.conditions[?(@.type=="Backup")].status')" True
+ok "a condition of one's own stays beside those that are made"
 said=$(kubectl patch kubeadmcontrolplanes.v1beta1.controlplane.cluster.x-k8s.io old-control-plane --type merge -p '{"spec":{"replicas":2}}' 2>&1 || true)
 grep -q "etcd" <<<"$said" || fail "an even control plane is accepted: $said"
 ok "what the rules refuse is refused in v1beta1 too"
