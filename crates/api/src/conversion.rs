@@ -6,9 +6,9 @@
 //! what its user changed meanwhile wins over what was kept: three sides are merged, the third being what the kept object
 //! would look like now.
 //!
-//! What v1beta1 tells in its status is made of what v1beta2 tells there. What is said in v1beta1 instead is kept in
-//! `status.deprecated.v1beta1`, as published, and shown from there until it is taken away: each counter, and each condition
-//! by its type, so that the rest goes on to be made.
+//! What v1beta1 tells in its status is made of what v1beta2 tells there. What is said in v1beta1 and v1beta2 says nothing of is
+//! kept in `status.deprecated.v1beta1`, as published, and shown from there: failures, counters that nobody has counted, conditions
+//! of other types. What published controllers have left there of theirs is hidden by what is made.
 //!
 //! One thing is filled in as v1beta1's own defaulting did: a reference without a namespace gets that of its object.
 //!

@@ -41,7 +41,7 @@ pub(super) enum How {
     HubOnly,
     /// v1beta1 tells it of what v1beta2 tells otherwise: made from the whole v1beta2 part.
     Derived(fn(&Value) -> Option<Value>),
-    /// As `Derived`, where v1beta1 may say something else: v1beta2 keeps that in `deprecated.v1beta1`, under the same name.
+    /// As `Derived`; where nothing is made, v1beta2 keeps what v1beta1 says in `deprecated.v1beta1`, under the same name.
     Own(fn(&Value) -> Option<Value>),
     /// As `Own`: conditions of v1beta1, each made from one of v1beta2: their types.
     Conditions(&'static [(&'static str, &'static str)]),
@@ -193,7 +193,7 @@ fn complete(rules: &[Rule], hub: &mut Value) {
     }
 }
 
-/// What v1beta1 tells where nobody said anything else.
+/// What v1beta1 tells of what v1beta2 does.
 fn made(how: &How, hub: &Value) -> Option<Value> {
     match how {
         How::Own(make) => make(hub),

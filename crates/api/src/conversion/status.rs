@@ -1,4 +1,4 @@
-//! What v1beta1 tells in its status of what v1beta2 tells in other words, and what others said there instead.
+//! What v1beta1 tells in its status of what v1beta2 tells in other words, and what others say there beside.
 //!
 //! Our controllers never write `deprecated.v1beta1`: what they have to say there is made of the rest.
 
@@ -12,29 +12,33 @@ pub(super) fn said<'a>(status: &'a Value, name: &str) -> Option<&'a Value> {
     OWN.split('.').chain([name]).try_fold(status, |value, field| value.get(field))
 }
 
-/// What was said goes before what is made; a condition hides the one of its type alone, so that the others go on to tell
-/// how things are.
+/// What is made goes before what was said: that may be of other controllers, which are gone. Conditions of other types stand beside.
 pub(super) fn shown(made: Option<Value>, said: Option<&Value>) -> Option<Value> {
     match (made, said) {
         (Some(Value::Array(mut all)), Some(Value::Array(said))) => {
-            all.retain(|one| said.iter().all(|other| other["type"] != one["type"]));
-            all.extend_from_slice(said);
+            all.extend(others(&all, said));
             Some(in_order(all))
         }
-        (made, said) => said.cloned().or(made),
+        (made, said) => made.or_else(|| said.cloned()),
     }
 }
 
-/// What v1beta1 is told that is not made anyway. A nought where nothing is counted yet is what Go writes of nothing.
+/// What v1beta1 is told and is not made at all. A nought where nothing is counted yet is what Go writes of nothing.
 pub(super) fn kept(made: Option<&Value>, told: &Value) -> Option<Value> {
     match (made, told) {
         (Some(Value::Array(made)), Value::Array(told)) => {
-            let other: Vec<Value> = told.iter().filter(|one| !made.contains(one)).cloned().collect();
-            (!other.is_empty()).then(|| other.into())
+            let others = others(made, told);
+            (!others.is_empty()).then(|| others.into())
         }
         (None, Value::Number(number)) if number.as_i64() == Some(0) => None,
-        (made, told) => (made != Some(told)).then(|| told.clone()),
+        (None, told) => Some(told.clone()),
+        (Some(_), _) => None,
     }
+}
+
+/// Conditions of types that none is made of.
+fn others(made: &[Value], said: &[Value]) -> Vec<Value> {
+    said.iter().filter(|one| made.iter().all(|other| other["type"] != one["type"])).cloned().collect()
 }
 
 /// As published controllers keep them, so that what they write back is the same: Ready, then by type.
@@ -109,7 +113,7 @@ pub(super) fn unavailable_replicas(status: &Value) -> Option<Value> {
 
 /// A control plane is ready when one of its machines is, as v1beta1 counts them.
 pub(super) fn some_ready(status: &Value) -> Option<Value> {
-    let ready = said(status, "readyReplicas").or(status.get("readyReplicas"))?;
+    let ready = status.get("readyReplicas").or_else(|| said(status, "readyReplicas"))?;
     Some((ready.as_i64()? > 0).into())
 }
 

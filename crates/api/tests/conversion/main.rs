@@ -77,16 +77,17 @@ fn check_words(kind: &Kind, schemas: &Schemas, seed: u64) -> Vec<String> {
     drop(hub["status"].as_object_mut().unwrap().remove("deprecated"));
     let plain = convert(&hub, older).unwrap();
 
-    // It shows in v1beta1, in place of what is made: as a whole, or the condition of its type.
+    // It shows in v1beta1 where nothing is made: as a whole, or the condition of its type.
     let mut told = hub.clone();
     told["status"]["deprecated"] = json!({ "v1beta1": words });
     let shown = convert(&told, older).unwrap();
     let mut expected = plain["status"].clone();
     for (name, value) in &words {
         expected[name] = match (value, &plain["status"][name]) {
-            (Value::Array(said), Value::Array(made)) => together(said, made),
+            (Value::Array(said), Value::Array(made)) => together(made, said),
             (Value::Array(said), _) => together(said, &[]),
-            _ => value.clone(),
+            (_, Value::Null) => value.clone(),
+            (_, made) => made.clone(),
         };
     }
     let mut status = shown["status"].clone();
@@ -102,8 +103,8 @@ fn check_words(kind: &Kind, schemas: &Schemas, seed: u64) -> Vec<String> {
     // What is said in v1beta1 is kept there, and not in the annotation, and leaves no trace when it is taken back.
     let mut spoke = plain.clone();
     for (name, value) in &words {
-        // A nought where nothing is counted says nothing.
-        if value.is_number() && (*value == 0 || spoke["status"][name] == *value) {
+        // A nought where nothing is counted says nothing, and what is made is no word of others.
+        if value.is_number() && (*value == 0 || !spoke["status"][name].is_null()) {
             continue;
         }
         match value {
@@ -136,10 +137,10 @@ fn check_words(kind: &Kind, schemas: &Schemas, seed: u64) -> Vec<String> {
     wrong
 }
 
-/// What was said, and what is made and is of another type; in no order that matters.
-fn together(said: &[Value], made: &[Value]) -> Value {
-    let others = made.iter().filter(|one| said.iter().all(|said| said["type"] != one["type"]));
-    let mut all: Vec<Value> = said.iter().chain(others).cloned().collect();
+/// The first, and those of the second that are of another type; in no order that matters.
+fn together(first: &[Value], second: &[Value]) -> Value {
+    let others = second.iter().filter(|one| first.iter().all(|first| first["type"] != one["type"]));
+    let mut all: Vec<Value> = first.iter().chain(others).cloned().collect();
     all.sort_by_key(Value::to_string);
     all.into()
 }
