@@ -8,6 +8,7 @@
 mod bastion;
 mod claim;
 mod cluster;
+mod credential;
 mod endpoint;
 mod find;
 mod floating;

@@ -498,6 +498,12 @@ impl Client {
         self.one(Method::GET, &format!("{}/{}", R::PATH, encode(id)), None, Microversion::NONE).await
     }
 
+    /// [`Client::get`] for what lives inside another object (a user's application credentials).
+    pub async fn get_in<R: Resource>(&self, parent: &str, id: &str) -> Result<R> {
+        let path = format!("{}/{}", within(R::PATH, parent), encode(id));
+        self.one(Method::GET, &path, None, Microversion::NONE).await
+    }
+
     /// [`Client::get`], with 404 as `None`.
     pub async fn look<R: Resource>(&self, id: &str) -> Result<Option<R>> {
         match self.get(id).await {

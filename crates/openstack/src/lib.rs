@@ -30,7 +30,7 @@ mod token;
 
 pub use self::{
     client::{Client, Options},
-    clouds::Cloud,
+    clouds::{Auth, Cloud},
     endpoint::{Microversion, Service},
     error::{Class, Error, Result},
     pass::Pass,

@@ -362,6 +362,36 @@ async fn an_application_credential_stands_for_its_user_until_it_is_deleted() {
 }
 
 #[tokio::test]
+async fn an_application_credential_tells_when_it_ends_and_its_tokens_end_no_later() {
+    let (cloud, c) = new(options()).await;
+    let user = c.access().await.unwrap().user_id.clone();
+    let draft = |time: &str| ApplicationCredentialDraft {
+        name: "robot".into(),
+        expires_at: Some(time.into()),
+        ..Default::default()
+    };
+    let refused = c.create_in::<ApplicationCredential>(&user, &draft("2001-01-01T00:00:00")).await.unwrap_err();
+    assert!(refused.message().contains("expires_at"), "{refused}");
+    let end = jiff::Timestamp::now() + jiff::SignedDuration::from_mins(20);
+    let end = end.round(jiff::Unit::Second).unwrap();
+    let made: ApplicationCredential = c.create_in(&user, &draft(&end.to_string())).await.unwrap();
+    let at = Where::from_yaml(
+        format!(
+            "clouds: {{r: {{auth: {{auth_url: 'http://cloud.test/identity/v3', application_credential_id: {}, application_credential_secret: {}}}}}}}",
+            made.id, made.secret
+        )
+        .as_bytes(),
+        None,
+        None,
+    );
+    let robot = Client::new(at.unwrap(), Local::shared::<Body, Body>(cloud.router()), ClientOptions::default());
+    assert_eq!(robot.access().await.unwrap().expires_at, end);
+    let read: ApplicationCredential = robot.get_in(&user, &made.id).await.unwrap();
+    assert_eq!(read.expires_at, Some(end.strftime("%Y-%m-%dT%H:%M:%S.000000").to_string()));
+    assert_eq!(read.secret, "");
+}
+
+#[tokio::test]
 async fn tags_names_and_pages_narrow_a_list() {
     let (_cloud, c) = new(options()).await;
     for i in 0..5 {

@@ -17,10 +17,10 @@ use control::{EventType, Key, Outcome, Plan, Reconcile};
 use jiff::Timestamp;
 
 use super::{
-    Shared, bastion, endpoint, leftovers, network,
+    Shared, bastion, credential, endpoint, leftovers, network,
     passes::Aim,
     placement,
-    scope::{Scope, Scopes},
+    scope::{AUTHENTICATED, Scope, Scopes},
     security,
     stop::{Result, Stop, wait},
     zones,
@@ -142,6 +142,7 @@ impl Reconcile for OpenStackClusters {
             let told =
                 before.status.as_ref().and_then(|s| condition::get(&s.conditions, "Paused")?.observed_generation);
             unacted::tell(before, told, endpoint::partly(&before.spec), &mut plan);
+            credential::tell(before, &after, &mut plan);
         }
         plan.update(before, &after);
         let written = self.0.writer.execute(plan).await?;
@@ -190,9 +191,15 @@ impl OpenStackClusters {
         let mut status = after.status.clone().unwrap_or_default();
         let mut spec = after.spec.clone();
         let done = async {
-            let scope = self.scope(key, after).await;
-            let scope =
-                note(&mut status, "OpenStackAuthenticationSucceeded", generation, now, Scopes::checked(scope).await)?;
+            let scope = Scopes::checked(self.scope(key, after).await).await;
+            let ending = match &scope {
+                Ok(scope) => credential::ending(scope, now.0).await?,
+                Err(_) => None,
+            };
+            let scope = note(&mut status, AUTHENTICATED, generation, now, scope)?;
+            if let Some(ending) = ending {
+                condition::set(&mut status.conditions, ending, generation, now);
+            }
             let outside = network::external(&scope, &spec, &mut status).await;
             note(&mut status, "NetworkReady", generation, now, outside)?;
             let inside = network::network(&scope, &spec, &mut status).await;

@@ -28,7 +28,7 @@ use openstack::{
 use super::{
     Shared, find, names,
     passes::Aim,
-    scope::{Scope, Scopes},
+    scope::{AUTHENTICATED, Scope, Scopes},
     stop::{Result, Stop, blocked, wait},
 };
 use crate::{Caches, owner};
@@ -37,7 +37,6 @@ const KIND: &str = "OpenStackFloatingIPPool";
 const GROUP: &str = "infrastructure.cluster.x-k8s.io";
 /// As it is published.
 const READY: &str = "OpenstackFloatingIPPoolReadyCondition";
-const AUTHENTICATED: &str = "OpenStackAuthenticationSucceeded";
 const FULL: &str = "MaxIPsReached";
 const NO_NETWORK: &str = "UnableToFindNetwork";
 const ROLE: &str = "pool";

@@ -18,7 +18,7 @@ use openstack::{Class, Cloud, Pass, Query, Reads, Resource};
 use parking_lot::Mutex;
 
 use super::{
-    Clouds, names,
+    Clouds, credential, names,
     stop::{Result, Stop, blocked},
     zones,
 };
@@ -27,6 +27,15 @@ use crate::Caches;
 /// Clients kept: one for each set of credentials.
 const CLIENTS_LIMIT: usize = 4096;
 const AUTH: &str = "OpenStackAuthenticationFailed";
+/// The condition of whether the cloud accepts the credentials.
+pub const AUTHENTICATED: &str = "OpenStackAuthenticationSucceeded";
+
+/// What is kept of one set of credentials.
+#[derive(Clone)]
+struct Known {
+    cloud: openstack::Client,
+    end: Arc<credential::End>,
+}
 
 /// Clients by credentials, so that a token is fetched once and not once a machine.
 pub struct Scopes {
@@ -34,7 +43,7 @@ pub struct Scopes {
     client: Client,
     images: Arc<Cache<Image>>,
     identities: Arc<Cache<OpenStackClusterIdentity>>,
-    known: Mutex<HashMap<u64, openstack::Client>>,
+    known: Mutex<HashMap<u64, Known>>,
     /// Of this process alone: nobody can make credentials that pass for another tenant's.
     hasher: RandomState,
     placing: Arc<tokio::sync::Mutex<()>>,
@@ -45,6 +54,10 @@ pub struct Scopes {
 #[derive(Clone)]
 pub struct Scope {
     pub cloud: openstack::Client,
+    /// Namespace and name of the Secret with the credentials.
+    pub secret: String,
+    /// When they end.
+    pub end: Arc<credential::End>,
     /// Of the object that is worked for, and what it may name there.
     pub namespace: String,
     pub images: Arc<Cache<Image>>,
@@ -95,10 +108,12 @@ impl Scopes {
             return blocked(AUTH, format!("Secret {home}/{name} has no key clouds.yaml"));
         };
         let ca = data.get("cacert").map(|c| c.0.as_slice());
-        let cloud = self.client_of(&yaml.0, ca, identity)?;
+        let Known { cloud, end } = self.known(&yaml.0, ca, identity)?;
         let (namespace, images, placing) = (namespace.to_owned(), self.images.clone(), self.placing.clone());
         Ok(Scope {
             cloud,
+            secret: format!("{home}/{name}"),
+            end,
             namespace,
             images,
             placing,
@@ -141,13 +156,16 @@ impl Scopes {
         match scope.cloud.access().await {
             Ok(_) => Ok(scope),
             Err(e) if e.class() == Class::Forbidden => {
-                blocked(AUTH, format!("{} refuses the credentials: {}", scope.cloud.cloud().auth_url, e.message()))
+                let end =
+                    scope.end.lock().await.at.map(|at| format!(" (they were to end at {at})")).unwrap_or_default();
+                let url = &scope.cloud.cloud().auth_url;
+                blocked(AUTH, format!("{url} refuses the credentials of Secret {}{end}: {}", scope.secret, e.message()))
             }
             Err(e) => Err(e.into()),
         }
     }
 
-    fn client_of(&self, yaml: &[u8], ca: Option<&[u8]>, identity: &IdentityRef) -> Result<openstack::Client> {
+    fn known(&self, yaml: &[u8], ca: Option<&[u8]>, identity: &IdentityRef) -> Result<Known> {
         let key = self.hasher.hash_one((yaml, ca, &identity.cloud_name, &identity.region));
         if let Some(known) = self.known.lock().get(&key) {
             return Ok(known.clone());
@@ -157,13 +175,13 @@ impl Scopes {
         if let Some(region) = identity.region.clone().filter(|r| !r.is_empty()) {
             cloud.region = Some(region);
         }
-        let client = self.clouds.client(cloud)?;
+        let new = Known { cloud: self.clouds.client(cloud)?, end: Arc::default() };
         let mut known = self.known.lock();
         if known.len() >= CLIENTS_LIMIT {
             known.clear();
         }
-        known.insert(key, client.clone());
-        Ok(client)
+        known.insert(key, new.clone());
+        Ok(new)
     }
 }
 

@@ -1,10 +1,14 @@
 //! Credentials that lie in another namespace, and credentials that change.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use api::{condition, openstack_cluster::OpenStackCluster, openstack_identity::OpenStackClusterIdentity};
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use jiff::{SignedDuration, Timestamp, Unit};
+use k8s_openapi::api::core::v1::{Event, Namespace, Secret};
 use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
+    runtime::wait::await_condition,
 };
 use openstack::{
     Client, Cloud as Where, Local, Options,
@@ -12,7 +16,7 @@ use openstack::{
 };
 use serde_json::{Value, json};
 
-use crate::world::{World, is_ready as is_up, message, quick};
+use crate::world::{LIMIT, World, is_ready as is_up, message, quick};
 
 fn is_ready(cluster: &OpenStackCluster) -> bool {
     cluster.status.as_ref().is_some_and(|status| condition::is_true(&status.conditions, "Ready"))
@@ -99,34 +103,100 @@ async fn credentials_that_are_changed_are_used_at_once() {
     world.infra_cluster(is_ready).await;
 }
 
+/// The tenant, with a password.
+fn person(world: &World) -> Client {
+    let yaml = world.cloud.clouds_yaml("c");
+    let user = Where::from_yaml(yaml.as_bytes(), Some("c"), None).unwrap();
+    let local = Local::shared::<axum::body::Body, axum::body::Body>(world.cloud.router());
+    Client::new(user, local, Options::default())
+}
+
+/// An application credential: its id, and the clouds.yaml with it.
+async fn issue(user: &Client, name: &str, ends: Option<Timestamp>) -> (String, String) {
+    let draft = ApplicationCredentialDraft {
+        name: name.into(),
+        expires_at: ends.map(|ends| ends.to_string()),
+        ..Default::default()
+    };
+    let id = user.access().await.unwrap().user_id.clone();
+    let made: ApplicationCredential = user.create_in(&id, &draft).await.unwrap();
+    let auth = json!({
+        "auth_url": "http://cloud.test/identity", "application_credential_id": made.id,
+        "application_credential_secret": made.secret,
+    });
+    (made.id, json!({"clouds": {"c": {"auth_type": "v3applicationcredential", "auth": auth}}}).to_string())
+}
+
+#[tokio::test]
+async fn credentials_that_end_soon_are_told_before_they_do_and_asked_about_once_for_all_clusters() {
+    let world = World::start(quick(), &[]).await;
+    let user = person(&world);
+    let days = |days: i64| (Timestamp::now() + SignedDuration::from_hours(24 * days)).round(Unit::Second).unwrap();
+    let end = days(13);
+    let (_, yaml) = issue(&user, "soon", Some(end)).await;
+    let mut objects = world.objects(|_| ());
+    objects[0]["stringData"]["clouds.yaml"] = yaml.into();
+    let mut other = objects.clone();
+    world.apply(&objects).await;
+    let told = format!(
+        "CredentialsEndSoon: The application credential of cloud c in Secret default/demo-cloud-config ends at {end}"
+    );
+    world.infra_cluster(|cluster| is_ready(cluster) && refusal(cluster).starts_with(&told)).await;
+    let events = async || {
+        let events = world.api::<Event>().list(&Default::default()).await.unwrap().items;
+        let told = events.into_iter().filter(|event| event.reason.as_deref() == Some("CredentialsEndSoon"));
+        told.map(|event| (event.type_.unwrap(), event.count.unwrap_or(1))).collect::<Vec<_>>()
+    };
+    assert_eq!(events().await, [("Warning".to_owned(), 1)]);
+
+    // Another cluster of the same credentials asks no more.
+    other.remove(0);
+    other.retain(|object| ["OpenStackCluster", "Cluster"].contains(&object["kind"].as_str().unwrap()));
+    for object in &mut other {
+        object["metadata"]["name"] = "other".into();
+        if object["kind"] == "Cluster" {
+            object["spec"]["infrastructureRef"]["name"] = "other".into();
+            object["spec"].as_object_mut().unwrap().remove("controlPlaneRef");
+            object["spec"]["controlPlaneEndpoint"] = json!({"host": "192.0.2.1", "port": 6443});
+        }
+    }
+    world.apply(&other).await;
+    let wanted = await_condition(world.api::<OpenStackCluster>(), "other", |cluster: Option<&OpenStackCluster>| {
+        cluster.is_some_and(|cluster| refusal(cluster).starts_with(&told))
+    });
+    tokio::time::timeout(LIMIT, wanted).await.expect("the other cluster is told it too").unwrap();
+    assert_eq!(world.credentials.load(Relaxed), 1);
+
+    // Those that end later are no news.
+    let (_, yaml) = issue(&user, "later", Some(days(15))).await;
+    patch(world.api::<Secret>(), "demo-cloud-config", json!({"stringData": {"clouds.yaml": yaml}})).await;
+    let label = json!({"spec": {"tags": ["another-look"]}});
+    patch(world.api::<OpenStackCluster>(), "demo", label).await;
+    world.infra_cluster(|cluster| refusal(cluster) == "Succeeded: ").await;
+    assert_eq!(events().await, vec![("Warning".to_owned(), 1); 2], "one for each cluster");
+}
+
+#[tokio::test]
+async fn nothing_is_asked_about_passwords() {
+    let world = World::start(quick(), &[]).await;
+    world.apply(&world.objects(|_| ())).await;
+    world.infra_cluster(is_ready).await;
+    assert_eq!(world.credentials.load(Relaxed), 0);
+}
+
 #[tokio::test]
 async fn an_application_credential_is_rotated_while_its_cluster_lives() {
     let world = World::start(quick(), &[]).await;
-    let yaml = world.cloud.clouds_yaml("c");
-    let user = Where::from_yaml(yaml.as_bytes(), Some("c"), None).unwrap();
-    let user = Client::new(
-        user,
-        Local::shared::<axum::body::Body, axum::body::Body>(world.cloud.router()),
-        Options::default(),
-    );
+    let user = person(&world);
     let id = user.access().await.unwrap().user_id.clone();
-    let issue = async |name: &str| {
-        let draft = ApplicationCredentialDraft { name: name.into(), ..Default::default() };
-        let made: ApplicationCredential = user.create_in(&id, &draft).await.unwrap();
-        let auth = json!({
-            "auth_url": "http://cloud.test/identity", "application_credential_id": made.id,
-            "application_credential_secret": made.secret,
-        });
-        (made.id, json!({"clouds": {"c": {"auth_type": "v3applicationcredential", "auth": auth}}}).to_string())
-    };
-    let (first, yaml) = issue("first").await;
+    let (first, yaml) = issue(&user, "first", None).await;
     let mut objects = world.objects(|_| ());
     objects[0]["stringData"]["clouds.yaml"] = yaml.into();
     world.apply(&objects).await;
     world.machine(is_up).await;
 
     // The old one goes as soon as the Secret holds the new one: its tokens go with it.
-    let (_, yaml) = issue("second").await;
+    let (_, yaml) = issue(&user, "second", None).await;
     patch(world.api::<Secret>(), "demo-cloud-config", json!({"stringData": {"clouds.yaml": yaml}})).await;
     user.delete_in::<ApplicationCredential>(&id, &first).await.unwrap();
     let bastion = json!({"spec": {"bastion": {"enabled": true, "spec": {

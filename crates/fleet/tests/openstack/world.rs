@@ -60,6 +60,7 @@ struct Lossy {
     /// Ends of paths whose first POST's answer is lost.
     lose: Mutex<Vec<&'static str>>,
     calls: Arc<AtomicUsize>,
+    credentials: Arc<AtomicUsize>,
 }
 
 #[async_trait::async_trait]
@@ -67,6 +68,9 @@ impl Transport for Lossy {
     async fn send(&self, request: Request<Bytes>, limit: usize) -> Result<Response<Bytes>, TransportError> {
         self.calls.fetch_add(1, Relaxed);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        if path.contains("/application_credentials") {
+            self.credentials.fetch_add(1, Relaxed);
+        }
         let answer = self.inner.send(request, limit).await?;
         let mut lose = self.lose.lock().unwrap();
         let hit = lose.iter().position(|end| path.ends_with(end));
@@ -108,6 +112,8 @@ pub struct World {
     options: Options,
     /// Requests to the cloud by the controllers.
     pub calls: Arc<AtomicUsize>,
+    /// Those of them that ask for an application credential.
+    pub credentials: Arc<AtomicUsize>,
 }
 
 impl World {
@@ -128,7 +134,14 @@ impl World {
         let at = Where::from_yaml(cloud.clouds_yaml("c").as_bytes(), Some("c-admin"), None).unwrap();
         let admin = CloudClient::new(at, local.clone(), CloudOptions::default());
         let calls = Arc::<AtomicUsize>::default();
-        let transport = Arc::new(Lossy { inner: local, lose: Mutex::new(lose.to_vec()), calls: calls.clone() });
+        let credentials = Arc::<AtomicUsize>::default();
+        let lossy = Lossy {
+            inner: local,
+            lose: Mutex::new(lose.to_vec()),
+            calls: calls.clone(),
+            credentials: credentials.clone(),
+        };
+        let transport = Arc::new(lossy);
         let options = Options {
             client: client.clone(),
             clock: control::Clock::system(),
@@ -141,7 +154,7 @@ impl World {
             deletion_rules: Vec::new(),
         };
         let fleet = Some(fleet::start(options.clone()));
-        Self { client, cloud, admin, fleet, options, calls }
+        Self { client, cloud, admin, fleet, options, calls, credentials }
     }
 
     pub async fn restart(&mut self) {

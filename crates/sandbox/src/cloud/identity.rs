@@ -108,9 +108,10 @@ pub fn handle(state: &mut State, request: &Request, signer: &Signer) -> Result<R
         ("GET" | "HEAD", ["auth", "tokens"]) => {
             let subject = request.headers.get("x-subject-token").and_then(|v| v.to_str().ok()).unwrap_or_default();
             let opened = signer.open(subject, state.options.now()).filter(|opened| opened.holds(state));
-            let Opened { user, project, ends, .. } =
+            let Opened { user, project, ends, credential } =
                 opened.ok_or_else(|| Fault::not_found("", "Could not find token."))?;
-            let body = token_body(state, &user, &project, ends, "password")?;
+            let method = if credential.is_empty() { "password" } else { "application_credential" };
+            let body = token_body(state, &user, &project, ends, (method, &credential))?;
             Ok(Reply { headers: vec![("x-subject-token", subject.to_owned())], ..Reply::ok(body) })
         }
         ("GET", ["auth", "catalog"]) => Ok(Reply::ok(json!({ "catalog": catalog(state) }))),
@@ -264,11 +265,7 @@ fn issue(state: &State, request: &Request, signer: &Signer) -> Result<Reply> {
             let row = find_credential(state, &given).ok_or_else(Fault::unauthorized)?;
             let secret = given.get("secret").and_then(Value::as_str).unwrap_or_default();
             let what = format!("secret/{}", text(&row, "id"));
-            let ended = text(&row, "expires_at")
-                .parse::<jiff::civil::DateTime>()
-                .ok()
-                .and_then(|d| d.to_zoned(jiff::tz::TimeZone::UTC).ok());
-            let ended = ended.is_some_and(|e| e.timestamp() <= state.options.now());
+            let ended = end_of(&row).is_some_and(|end| end <= state.options.now());
             if ended || !signer.agrees(&what, secret, text(&row, "~secret")) {
                 return Err(Fault::unauthorized());
             }
@@ -310,7 +307,9 @@ fn issue_for(
         return Err(Fault::unauthorized());
     }
     let life = SignedDuration::try_from(state.options.token_life).unwrap_or(SignedDuration::from_hours(1));
+    let own = state.get(Kind::ApplicationCredential, credential).and_then(|row| end_of(&row));
     let ends = state.options.now() + life;
+    let ends = own.map_or(ends, |own| own.min(ends));
     // Two tokens of one second differ: one may be made to end early.
     let now = state.options.now().as_nanosecond() ^ i128::from(state.injection.expirations());
     let mut content = json!({"u": text(user, "id"), "p": project, "e": ends.as_second(), "n": now.to_string()});
@@ -320,7 +319,7 @@ fn issue_for(
     let content = content.to_string();
     let content = URL_SAFE_NO_PAD.encode(content);
     let token = format!("{content}.{}", signer.sign("token", &content));
-    let body = token_body(state, text(user, "id"), project, ends, method)?;
+    let body = token_body(state, text(user, "id"), project, ends, (method, credential))?;
     Ok(Reply { headers: vec![("x-subject-token", token)], ..Reply::new(201, body) })
 }
 
@@ -350,7 +349,24 @@ fn find_credential(state: &State, wanted: &Value) -> Option<Arc<Row>> {
     own.find(|c| Some(text(c, "name")) == given("name")).cloned()
 }
 
-fn token_body(state: &State, user: &str, project: &str, ends: Timestamp, method: &str) -> Result<Value> {
+/// When an application credential ends, if it does.
+fn end_of(credential: &Row) -> Option<Timestamp> {
+    time(text(credential, "expires_at"))
+}
+
+/// Keystone takes times in UTC, with and without saying so.
+fn time(given: &str) -> Option<Timestamp> {
+    let here = || given.parse::<jiff::civil::DateTime>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
+    given.parse().ok().or_else(|| here().map(|time| time.timestamp()))
+}
+
+fn token_body(
+    state: &State,
+    user: &str,
+    project: &str,
+    ends: Timestamp,
+    (method, credential): (&str, &str),
+) -> Result<Value> {
     let user = state.get(Kind::User, user).ok_or_else(Fault::unauthorized)?;
     let domain = json!({"id": DOMAIN, "name": "Default"});
     let stamp = |t: Timestamp| t.strftime("%Y-%m-%dT%H:%M:%S.000000Z").to_string();
@@ -358,6 +374,10 @@ fn token_body(state: &State, user: &str, project: &str, ends: Timestamp, method:
         "methods": [method], "user": {"id": text(&user, "id"), "name": text(&user, "name"), "domain": domain, "password_expires_at": null},
         "audit_ids": [stable_id(&format!("{}{}", text(&user, "id"), ends))], "expires_at": stamp(ends), "issued_at": stamp(state.options.now()),
     });
+    if let Some(found) = state.get(Kind::ApplicationCredential, credential) {
+        token["application_credential"] =
+            json!({"id": credential, "name": text(&found, "name"), "restricted": !flag(&found, "unrestricted")});
+    }
     if let Some(found) = state.get(Kind::Project, project) {
         let roles = roles(&user, project);
         token["project"] = json!({"id": project, "name": text(&found, "name"), "domain": domain});
@@ -565,6 +585,18 @@ fn credentials(
                     "Unable to create additional application credentials, maximum of {CREDENTIALS_LIMIT} already exceeded for user."
                 )));
             }
+            let ends = match body.get("expires_at").filter(|given| !given.is_null()) {
+                None => Value::Null,
+                Some(given) => {
+                    let ends = given.as_str().and_then(time).filter(|ends| *ends > state.options.now());
+                    let ends = ends.ok_or_else(|| {
+                        Fault::bad(format!(
+                            "Invalid input for field 'expires_at': {given} is not a time that is to come."
+                        ))
+                    })?;
+                    json!(ends.strftime("%Y-%m-%dT%H:%M:%S.000000").to_string())
+                }
+            };
             let secret = body.get("secret").and_then(Value::as_str).map(str::to_owned);
             let secret = secret
                 .unwrap_or_else(|| format!("{:016x}{:016x}{:016x}", state.random(), state.random(), state.random()));
@@ -578,7 +610,7 @@ fn credentials(
             let row = json!({
                 "id": id, "name": name, "description": body.get("description").cloned().unwrap_or_default(), "roles": roles,
                 "project_id": caller.project, "unrestricted": body.get("unrestricted").cloned().unwrap_or(json!(false)),
-                "expires_at": body.get("expires_at").cloned().unwrap_or_default(), "~user_id": user, "links": {},
+                "expires_at": ends, "~user_id": user, "links": {},
                 "~secret": signer.sign(&format!("secret/{id}"), &secret),
             });
             let row = row.as_object().cloned().unwrap_or_default();
