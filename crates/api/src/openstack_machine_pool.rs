@@ -4,6 +4,9 @@
 //! The published provider has nothing of the kind; the fields that the core reads are those of the contract
 //! (docs/decisions/machine-pools.md).
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,7 +15,7 @@ use serde_with::skip_serializing_none;
 use crate::{
     machine::{MachineSetDeletion, RolloutStrategy},
     meta::{Condition, TemplateMeta},
-    openstack_machine::OpenStackMachineTemplateResource,
+    openstack_machine::{OpenStackMachineTemplateResource, TemplateNodeInfo},
     openstack_reference::Provisioned,
 };
 
@@ -88,6 +91,11 @@ pub struct OpenStackMachinePoolSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OpenStackMachinePoolStatus {
+    /// What a machine of the pool has, for an autoscaler: of the flavour and the root volume.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub capacity: BTreeMap<String, IntOrString>,
+    /// Of what `capacity` and `nodeInfo` were looked up for.
+    pub capacity_template_hash: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map"), extend("x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -96,6 +104,7 @@ pub struct OpenStackMachinePoolStatus {
     /// `OpenStackMachine`: each server is one, and has a Machine.
     pub infrastructure_machine_kind: Option<String>,
     pub initialization: Option<Provisioned>,
+    pub node_info: Option<TemplateNodeInfo>,
     pub observed_generation: Option<i64>,
     pub replicas: Option<i32>,
 }

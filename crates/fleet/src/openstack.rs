@@ -38,6 +38,8 @@ use api::{
     meta::Time,
     names::CLUSTER_LABEL,
     openstack_cluster::OpenStackCluster,
+    openstack_machine::OpenStackMachineTemplate,
+    openstack_machine_pool::OpenStackMachinePool,
     openstack_reference::{IdentityRef, IdentityType},
 };
 use control::{Cache, Cached, Key, Life, Queue, Runner, Writer};
@@ -110,6 +112,7 @@ pub struct Provider {
     volumes: Runner,
     templates: Runner,
     machine_pools: Runner,
+    capacities: Runner,
     random: Random,
 }
 
@@ -132,6 +135,7 @@ impl Provider {
             volumes: runner(),
             templates: runner(),
             machine_pools: runner(),
+            capacities: runner(),
             random: options.random.clone(),
         }
     }
@@ -145,6 +149,7 @@ impl Provider {
         caches.openstack_clusters.feed(&self.volumes.queue());
         caches.openstack_machines.feed(&machines);
         caches.openstack_templates.feed(&self.templates.queue());
+        caches.openstack_machine_pools.feed(&self.capacities.queue());
         // One that is to go says once more what goes with it.
         wake(&caches.clusters, &self.volumes.queue(), |cluster| {
             let reference = cluster.spec.infrastructure_ref.as_ref().filter(|r| r.kind == "OpenStackCluster")?;
@@ -285,6 +290,7 @@ impl Provider {
             volumes,
             templates,
             machine_pools,
+            capacities,
             random,
         } = self;
         let (keeper, ours) = (image::Images(shared.clone()), image::Images(shared.clone()));
@@ -294,7 +300,8 @@ impl Provider {
         life.spawn(volumes, volumes::Volumes::new(shared.clone()));
         life.spawn(pools, pool::Pools(shared.clone()));
         life.spawn(machine_pools, machine_pool::OpenStackMachinePools { shared: shared.clone(), random });
-        life.spawn(templates, template::Templates(shared.clone()));
+        life.spawn(templates, template::Templates::<OpenStackMachineTemplate>::new(shared.clone()));
+        life.spawn(capacities, template::Templates::<OpenStackMachinePool>::new(shared.clone()));
         life.spawn(clusters, cluster::OpenStackClusters(shared.clone()));
         life.spawn(machines, machine::OpenStackMachines(shared));
     }

@@ -92,6 +92,30 @@ async fn scale(world: &World, replicas: u32) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_autoscaler_knows_what_a_machine_of_a_pool_has_that_has_none() {
+    let world = World::start(67).await;
+    world.create("demo", Shape { control_plane: 1, workers: 0, version: VERSION.into() }).await;
+    world.available("demo").await;
+    for object in pool("demo", 0) {
+        world.apply(&object).await;
+    }
+    let told = async || {
+        let pool = world.api::<OpenStackMachinePool>().get("pool").await.unwrap();
+        serde_json::to_value(pool.status.unwrap_or_default().capacity).unwrap()
+    };
+    // As the stock cluster-autoscaler reads it: of what `infrastructureRef` names, strings alone.
+    let medium = json!({"cpu": "2", "memory": "4Gi", "storage": "40Gi"});
+    world.until("the pool says what its machines would have", async || told().await == medium).await;
+    let flavor = json!({"spec": {"template": {"spec": {"flavor": {"filter": {"name": "m1.large"}}}}}});
+    world.patch::<OpenStackMachinePool>("pool", flavor).await;
+    world.until("it says what the larger ones have", async || told().await["cpu"] == "4").await;
+    assert!(names(&world).await.is_empty());
+    scale(&world, 1).await;
+    world.until("the pool runs", async || settled(&world, 1).await).await;
+    world.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pool_is_made_scaled_rolled_out_healed_and_deleted() {
     let mut world = World::start(61).await;
     world.create("demo", Shape { control_plane: 1, workers: 1, version: VERSION.into() }).await;

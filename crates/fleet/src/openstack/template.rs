@@ -1,31 +1,30 @@
-//! The OpenStackMachineTemplate controller: says what machines of a template have, so that an autoscaler knows it of a set
-//! that has none.
+//! The controller of what machines are made from (OpenStackMachineTemplate, OpenStackMachinePool): says what such a machine has, so
+//! that an autoscaler knows it of a set or pool that has none.
 //!
 //! Source: kubernetes-sigs/cluster-api-provider-openstack controllers/openstackmachinetemplate_controller.go; Cluster API's
-//! contract of InfraMachineTemplate, "autoscaling from zero". A flavour does not change, and a template but in the address pairs
-//! of its ports, so each is asked for once. Pairs that change are given to the machines that were made from the template; upstream
-//! leaves those of control planes out.
+//! contract of InfraMachineTemplate, "autoscaling from zero"; kubernetes/autoscaler cloudprovider/clusterapi, which reads
+//! `status.capacity` and `status.nodeInfo` of whatever `infrastructureRef` names, a pool too. A flavour does not change, and a
+//! template but in the address pairs of its ports, so each is asked for once. Pairs that change are given to the machines that were
+//! made from the template; upstream leaves those of control planes out.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, marker::PhantomData, sync::Arc};
 
 use api::{
     cluster::Cluster,
     condition::{self, Statement},
-    meta::Time,
+    meta::{Condition, Time},
     names::CLONED_FROM_NAME_ANNOTATION,
     openstack_cluster::OpenStackCluster,
-    openstack_machine::{
-        OpenStackMachine, OpenStackMachineSpec, OpenStackMachineTemplate, OpenStackMachineTemplateStatus,
-        TemplateNodeInfo,
-    },
+    openstack_machine::{OpenStackMachine, OpenStackMachineSpec, OpenStackMachineTemplate, TemplateNodeInfo},
+    openstack_machine_pool::OpenStackMachinePool,
 };
-use control::{Key, Outcome, Plan, Reconcile};
+use control::{Cache, Cached, Key, Outcome, Plan, Reconcile};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use openstack::compute::Flavor;
 
 use super::{Shared, find, names, passes::Aim, stop::Result};
-use crate::owner;
+use crate::{Caches, machine_deployment::fingerprint, owner};
 
 const KNOWN: &str = "CapacityKnown";
 /// Pause while the cluster's infrastructure is waited for.
@@ -33,11 +32,114 @@ const PAUSE_S: u64 = 15;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-pub struct Templates(pub Arc<Shared>);
+/// What machines are made from.
+pub trait Template: Cached + kube::Resource<DynamicType = ()> + serde::Serialize + PartialEq + Clone {
+    const NAME: &'static str;
 
-pub struct Seen {
-    pub template: Arc<OpenStackMachineTemplate>,
-    /// Those that were made from it.
+    fn cache(caches: &Caches) -> &Cache<Self>;
+    /// The name of its cluster, if it belongs to one.
+    fn cluster(&self, caches: &Caches, namespace: &str) -> Option<String>;
+    fn machine(&self) -> &OpenStackMachineSpec;
+    fn conditions(&self) -> &[Condition];
+    /// Whether it was looked at since it changed.
+    fn is_seen(&self) -> bool;
+    /// Writes what was found, if anything was, and returns the conditions.
+    fn tell(&mut self, found: Option<Found>) -> &mut Vec<Condition>;
+}
+
+/// What a machine has.
+pub struct Found {
+    capacity: BTreeMap<String, IntOrString>,
+    node_info: Option<TemplateNodeInfo>,
+}
+
+impl Template for OpenStackMachineTemplate {
+    const NAME: &'static str = "openstackmachinetemplate";
+
+    fn cache(caches: &Caches) -> &Cache<Self> {
+        &caches.openstack_templates
+    }
+
+    /// Those of a ClusterClass belong to no cluster: patches may yet change them.
+    fn cluster(&self, _: &Caches, _: &str) -> Option<String> {
+        owner::owner_of_kind(&self.metadata, "Cluster").map(|owner| owner.name.clone())
+    }
+
+    fn machine(&self) -> &OpenStackMachineSpec {
+        &self.spec.template.spec
+    }
+
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default()
+    }
+
+    fn is_seen(&self) -> bool {
+        condition::get(self.conditions(), KNOWN)
+            .is_some_and(|known| known.observed_generation == self.metadata.generation)
+    }
+
+    fn tell(&mut self, found: Option<Found>) -> &mut Vec<Condition> {
+        let status = self.status.get_or_insert_default();
+        if let Some(found) = found {
+            (status.capacity, status.node_info) = (found.capacity, found.node_info);
+        }
+        &mut status.conditions
+    }
+}
+
+impl Template for OpenStackMachinePool {
+    const NAME: &'static str = "openstackmachinepoolcapacity";
+
+    fn cache(caches: &Caches) -> &Cache<Self> {
+        &caches.openstack_machine_pools
+    }
+
+    fn cluster(&self, caches: &Caches, namespace: &str) -> Option<String> {
+        let pool = owner::owner_of_kind(&self.metadata, "MachinePool")?;
+        Some(caches.machine_pools.get(&Key::new(namespace, pool.name.as_str()))?.spec.cluster_name.clone())
+    }
+
+    fn machine(&self) -> &OpenStackMachineSpec {
+        &self.spec.template.spec
+    }
+
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default()
+    }
+
+    /// Its generation goes on with each server that comes or goes.
+    fn is_seen(&self) -> bool {
+        let seen = self.status.as_ref().and_then(|status| status.capacity_template_hash.as_deref());
+        seen == Some(hash(self.machine()).as_str())
+    }
+
+    fn tell(&mut self, found: Option<Found>) -> &mut Vec<Condition> {
+        let hash = hash(self.machine());
+        let status = self.status.get_or_insert_default();
+        status.capacity_template_hash = Some(hash);
+        if let Some(found) = found {
+            (status.capacity, status.node_info) = (found.capacity, found.node_info);
+        }
+        &mut status.conditions
+    }
+}
+
+/// Of what a look asks for.
+fn hash(spec: &OpenStackMachineSpec) -> String {
+    fingerprint(&(&spec.flavor, &spec.image, &spec.root_volume, &spec.identity_ref))
+}
+
+pub struct Templates<T>(Arc<Shared>, PhantomData<fn() -> T>);
+
+impl<T> Templates<T> {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self(shared, PhantomData)
+    }
+}
+
+pub struct Seen<T> {
+    pub template: Arc<T>,
+    /// Those that were made from it, and stay when it changes.
     pub machines: Vec<Arc<OpenStackMachine>>,
     pub cluster: Option<Arc<Cluster>>,
     pub infra_cluster: Option<Arc<OpenStackCluster>>,
@@ -51,22 +153,20 @@ pub enum Work {
     Look,
 }
 
-impl Reconcile for Templates {
-    const NAME: &'static str = "openstackmachinetemplate";
-    type Seen = Seen;
+impl<T: Template> Reconcile for Templates<T> {
+    const NAME: &'static str = T::NAME;
+    type Seen = Seen<T>;
     type Plan = Work;
 
-    async fn observe(&self, key: &Key) -> control::Result<Option<Seen>> {
+    async fn observe(&self, key: &Key) -> control::Result<Option<Seen<T>>> {
         let caches = &self.0.caches;
-        let Some(template) = caches.openstack_templates.get(key) else { return Ok(None) };
-        // Those of a ClusterClass belong to no cluster: patches may yet change them.
-        let cluster = owner::owner_of_kind(&template.metadata, "Cluster");
-        let cluster = cluster.and_then(|owner| caches.cluster(&key.namespace, &owner.name));
+        let Some(template) = T::cache(caches).get(key) else { return Ok(None) };
+        let name = template.cluster(caches, &key.namespace).unwrap_or_default();
+        let cluster = caches.cluster(&key.namespace, &name);
         let reference = cluster.as_ref().and_then(|cluster| cluster.spec.infrastructure_ref.clone());
         let infra_cluster = reference
             .and_then(|reference| caches.openstack_clusters.get(&Key::new(key.namespace.as_str(), reference.name)));
-        let name = cluster.as_ref().and_then(|cluster| cluster.metadata.name.as_deref()).unwrap_or_default();
-        let mut machines = caches.openstack_machines.in_cluster(&key.namespace, name);
+        let mut machines = caches.openstack_machines.in_cluster(&key.namespace, &name);
         machines.retain(|machine| {
             owner::annotation_of(&machine.metadata, CLONED_FROM_NAME_ANNOTATION) == Some(&key.name)
                 && machine.metadata.deletion_timestamp.is_none()
@@ -74,11 +174,11 @@ impl Reconcile for Templates {
         Ok(Some(Seen { template, machines, cluster, infra_cluster }))
     }
 
-    fn plan(&self, seen: &Seen, _: Timestamp) -> Work {
+    fn plan(&self, seen: &Seen<T>, _: Timestamp) -> Work {
         plan(seen)
     }
 
-    async fn act(&self, key: &Key, seen: &Seen, work: Work) -> control::Result<Outcome> {
+    async fn act(&self, key: &Key, seen: &Seen<T>, work: Work) -> control::Result<Outcome> {
         match (work, &seen.cluster, &seen.infra_cluster) {
             (Work::Look, Some(cluster), Some(infra)) => self.look(key, seen, cluster, infra).await,
             (Work::Wait, ..) => Ok(Outcome::waiting("the infrastructure of the cluster", PAUSE_S)),
@@ -87,62 +187,54 @@ impl Reconcile for Templates {
     }
 }
 
-pub fn plan(seen: &Seen) -> Work {
-    let template = &seen.template;
-    let known = template.status.as_ref().is_some_and(|status| condition::is_true(&status.conditions, KNOWN));
-    let known = known && is_seen(template);
+pub fn plan<T: Template>(seen: &Seen<T>) -> Work {
+    let template = seen.template.as_ref();
+    let known = condition::is_true(template.conditions(), KNOWN) && template.is_seen();
     let Some(cluster) = &seen.cluster else { return Work::Nothing };
     if known
-        || template.metadata.deletion_timestamp.is_some()
+        || template.meta().deletion_timestamp.is_some()
         || cluster.metadata.deletion_timestamp.is_some()
-        || owner::is_paused(Some(cluster), &template.metadata)
+        || owner::is_paused(Some(cluster), template.meta())
     {
         return Work::Nothing;
     }
     if seen.infra_cluster.is_some() { Work::Look } else { Work::Wait }
 }
 
-/// Whether it was looked at since it changed.
-fn is_seen(template: &OpenStackMachineTemplate) -> bool {
-    let conditions = template.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    condition::get(conditions, KNOWN).is_some_and(|known| known.observed_generation == template.metadata.generation)
-}
-
-impl Templates {
+impl<T: Template> Templates<T> {
     async fn look(
         &self,
         key: &Key,
-        seen: &Seen,
+        seen: &Seen<T>,
         cluster: &Cluster,
         infra: &OpenStackCluster,
     ) -> control::Result<Outcome> {
         let template = seen.template.as_ref();
         let now = Time(self.0.writer.clock().now());
-        let mut after = template.clone();
-        let generation = after.metadata.generation;
-        let status = after.status.get_or_insert_default();
-        let doubts = self.0.begin(Self::NAME, key, Aim::Ensure);
-        let done = self.read(key, &template.spec.template.spec, cluster, infra, status).await;
-        self.0.end(Self::NAME, key, &done, doubts);
+        let doubts = self.0.begin(T::NAME, key, Aim::Ensure);
+        let done = self.read(key, template.machine(), cluster, infra).await;
+        self.0.end(T::NAME, key, &done, doubts);
         let statement = match &done {
-            Ok(()) => Statement::yes(KNOWN, KNOWN),
+            Ok(_) => Statement::yes(KNOWN, KNOWN),
             Err(stop) => {
                 let (reason, message) = stop.told();
                 Statement::no(KNOWN, reason, message)
             }
         };
-        condition::set(&mut status.conditions, statement, generation, &now);
+        let (found, failed) = match done {
+            Ok(found) => (Some(found), None),
+            Err(stop) => (None, Some(stop)),
+        };
+        let mut after = template.clone();
+        condition::set(after.tell(found), statement, template.meta().generation, &now);
         let mut plan = Plan::nothing();
         // Once for each change: what somebody gives a machine afterwards stays.
-        for machine in seen.machines.iter().filter(|_| !is_seen(template)) {
-            plan.update(machine.as_ref(), &paired(machine, &template.spec.template.spec));
+        for machine in seen.machines.iter().filter(|_| !template.is_seen()) {
+            plan.update(machine.as_ref(), &paired(machine, template.machine()));
         }
         plan.update(template, &after);
         let written = self.0.writer.execute(plan).await?;
-        match done {
-            Ok(()) => Ok(written),
-            Err(stop) => stop.outcome(),
-        }
+        failed.map_or(Ok(written), super::stop::Stop::outcome)
     }
 
     async fn read(
@@ -151,18 +243,18 @@ impl Templates {
         spec: &OpenStackMachineSpec,
         cluster: &Cluster,
         infra: &OpenStackCluster,
-        status: &mut OpenStackMachineTemplateStatus,
-    ) -> Result<()> {
+    ) -> Result<Found> {
         let identity = spec.identity_ref.as_ref().unwrap_or(&infra.spec.identity_ref);
         let resource = names::resource(&key.namespace, cluster.metadata.name.as_deref().unwrap_or_default());
         let scope = self.0.scopes.open(&key.namespace, identity, resource, Vec::new()).await?;
-        let scope = self.0.during(Self::NAME, key, scope);
+        let scope = self.0.during(T::NAME, key, scope);
         let flavor = find::flavor(&scope.cloud, &spec.flavor).await?;
-        status.capacity = capacity(&flavor, spec);
         let image = find::image(&scope, &spec.image).await?;
-        status.node_info =
-            (!image.os_type.is_empty()).then_some(TemplateNodeInfo { operating_system: Some(image.os_type) });
-        Ok(())
+        let system = Some(image.os_type).filter(|system| !system.is_empty());
+        Ok(Found {
+            capacity: capacity(&flavor, spec),
+            node_info: system.map(|system| TemplateNodeInfo { operating_system: Some(system) }),
+        })
     }
 }
 
@@ -205,6 +297,26 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_pool_is_looked_at_once_and_again_when_its_machines_are_made_otherwise() {
+        let mut pool = OpenStackMachinePool::default();
+        let seen = |pool: &OpenStackMachinePool| Seen {
+            template: Arc::new(pool.clone()),
+            machines: Vec::new(),
+            cluster: Some(Arc::default()),
+            infra_cluster: Some(Arc::default()),
+        };
+        assert_eq!(plan(&seen(&pool)), Work::Look);
+        condition::set(pool.tell(None), Statement::no(KNOWN, "Away", "-"), Some(1), &Time(Timestamp::UNIX_EPOCH));
+        assert_eq!(plan(&seen(&pool)), Work::Look, "nothing was found out yet");
+        condition::set(pool.tell(None), Statement::yes(KNOWN, KNOWN), Some(1), &Time(Timestamp::UNIX_EPOCH));
+        pool.metadata.generation = Some(9);
+        pool.spec.provider_id_list = vec!["openstack:///1".into()];
+        assert_eq!(plan(&seen(&pool)), Work::Nothing, "a server came");
+        pool.spec.template.spec.flavor = serde_json::from_value(json!({"id": "larger"})).unwrap();
+        assert_eq!(plan(&seen(&pool)), Work::Look);
+    }
 
     #[test]
     fn a_template_is_looked_at_once_and_again_when_it_changes() {
