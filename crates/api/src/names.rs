@@ -26,6 +26,8 @@ pub const WATCH_FILTER_LABEL: &str = "cluster.x-k8s.io/watch-filter";
 
 pub const PAUSED_ANNOTATION: &str = "cluster.x-k8s.io/paused";
 pub const MANAGED_BY_ANNOTATION: &str = "cluster.x-k8s.io/managed-by";
+/// On nodes that the cloud may take away at any time.
+pub const INTERRUPTIBLE_LABEL: &str = "cluster.x-k8s.io/interruptible";
 /// How few and how many machines the autoscaler may make of it (kubernetes/autoscaler, cloud provider clusterapi).
 pub const AUTOSCALER_MIN_ANNOTATION: &str = "cluster.x-k8s.io/cluster-api-autoscaler-node-group-min-size";
 pub const AUTOSCALER_MAX_ANNOTATION: &str = "cluster.x-k8s.io/cluster-api-autoscaler-node-group-max-size";

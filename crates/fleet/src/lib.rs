@@ -26,6 +26,7 @@ mod owner;
 mod propagation;
 mod resource_set;
 mod summary;
+pub mod sync;
 mod topology;
 mod unacted;
 mod workload;
@@ -63,6 +64,8 @@ pub struct Options {
     pub longest: Longest,
     /// What must not be deleted yet.
     pub deletion_rules: Vec<deletion_rules::Rule>,
+    /// What nodes get of their Machines.
+    pub synced: sync::Synced,
 }
 
 /// Numbers that nobody can foresee, or in tests those of a seed.
@@ -132,8 +135,8 @@ async fn launch(options: Options, life: Life) {
     provider.feed();
     caches.synced().await;
 
-    let (random, hashes) = (options.random, Mutex::default());
-    let context = Arc::new(Context { caches, writer, workloads, extensions, random, hashes });
+    let (random, synced, hashes) = (options.random, options.synced, Mutex::default());
+    let context = Arc::new(Context { caches, writer, workloads, extensions, random, synced, hashes });
     life.spawn(clusters, cluster::Clusters(context.clone()));
     life.spawn(machines, machine::Machines::new(context.clone()));
     life.spawn(sets, machine_set::MachineSets(context.clone()));
@@ -157,6 +160,7 @@ pub(crate) struct Context {
     pub workloads: Arc<Workloads>,
     pub extensions: Arc<extension::Extensions>,
     pub random: Random,
+    pub synced: sync::Synced,
     /// Of what resource sets hold, with the version of the object that it is the hash of.
     pub hashes: resource_set::Hashes,
 }

@@ -33,7 +33,7 @@ use parking_lot::Mutex;
 
 pub use self::{conditions::mirrored, drain::is_unreachable};
 use self::{drain::Load, node::Remote};
-use crate::{Caches, Context, external::External, machine_deployment::revision, owner, propagation};
+use crate::{Caches, Context, external::External, machine_deployment::revision, owner, propagation, sync::Synced};
 
 /// Pause while the workload cluster's API is waited for; a connection that is made comes sooner.
 const NODE_PAUSE_S: u64 = 20;
@@ -65,6 +65,8 @@ pub struct Seen {
     pub bootstrap: Option<External>,
     pub infrastructure: Option<External>,
     pub node: Option<Arc<Node>>,
+    /// What the node gets of its machine.
+    pub synced: Synced,
     /// The MachineSet that controls the machine is of an earlier revision than its MachineDeployment.
     pub outdated: bool,
     /// The cluster's nodes are known, so that `node: None` means that there is none.
@@ -106,6 +108,7 @@ impl Reconcile for Machines {
         let mut seen = Seen {
             bootstrap: caches.external(&key.namespace, machine.spec.bootstrap.config_ref.as_ref()),
             infrastructure: caches.external(&key.namespace, Some(&machine.spec.infrastructure_ref)),
+            synced: self.context.synced.clone(),
             outdated: is_outdated(caches, &machine),
             connected: workloads.knows_nodes(&name),
             reachable: workloads.client(&name).is_some(),

@@ -40,7 +40,7 @@ pub struct Arguments {
 }
 
 pub async fn run(arguments: Arguments) -> Result<u8> {
-    let deletion_rules = arguments.common.deletion_rules()?;
+    let fleet = arguments.common.fleet()?;
     let app_security = arguments.common.app_security()?;
     let clouds = cli::cloud_options()?;
     let config = arguments.target.config().await?;
@@ -61,7 +61,7 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
         client: client.clone(),
         act: Arc::new(move |namespace, name| acting(config.clone(), namespace, name).ok()),
         charts: work::charts(&clouds, &arguments.chart_folder)?,
-        deletion_rules,
+        fleet,
         clouds,
         installation: arguments.common.installation(),
         figures,

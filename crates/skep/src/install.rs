@@ -92,7 +92,7 @@ pub fn client(config: Config) -> Result<Client> {
 }
 
 pub async fn run(arguments: Arguments) -> Result<u8> {
-    let rules = arguments.common.deletion_rules()?;
+    let rules = arguments.common.fleet()?.deletion_rules;
     arguments.common.app_security()?;
     let client = arguments.target.client().await?;
     let version = client.apiserver_version().await.context("reach the Kubernetes API")?;
@@ -359,6 +359,12 @@ fn inside(common: &Common) -> Result<(Vec<String>, BTreeMap<String, String>)> {
             arguments.extend([format!("--{name}"), value.clone()]);
         }
     }
+    for (name, values) in [
+        ("additional-sync-machine-labels", &common.additional_sync_machine_labels),
+        ("additional-sync-machine-annotations", &common.additional_sync_machine_annotations),
+    ] {
+        arguments.extend(values.iter().map(|value| format!("--{name}={value}")));
+    }
     Ok((arguments, files))
 }
 
@@ -396,13 +402,25 @@ mod tests {
         let app_security = folder.path().join("lists.yaml");
         std::fs::write(&app_security, "userWhitelist: [ci]\n").unwrap();
         let base_domain = Some("example.test".to_owned());
-        let common = Common { app_security: Some(app_security), base_domain, ..Common::default() };
+        let common = Common {
+            app_security: Some(app_security),
+            base_domain,
+            additional_sync_machine_labels: vec!["^a/.*".to_owned(), "-b$".to_owned()],
+            ..Common::default()
+        };
         let objects = in_cluster(true, Some("skep"), &common).unwrap();
         let of = |kind: &str| objects.iter().find(|object| object["kind"] == kind).unwrap();
         assert_eq!(of("ConfigMap")["data"], json!({"app-security.yaml": "userWhitelist: [ci]\n"}));
         let pod = &of("Deployment")["spec"]["template"]["spec"];
-        let arguments =
-            ["controllers", "--app-security", "/etc/skep/app-security.yaml", "--base-domain", "example.test"];
+        let arguments = [
+            "controllers",
+            "--app-security",
+            "/etc/skep/app-security.yaml",
+            "--base-domain",
+            "example.test",
+            "--additional-sync-machine-labels=^a/.*",
+            "--additional-sync-machine-labels=-b$",
+        ];
         assert_eq!(pod["containers"][0]["args"], json!(arguments));
         assert_eq!(pod["containers"][0]["volumeMounts"][0]["name"], pod["volumes"][0]["name"]);
         let plain = in_cluster(true, Some("skep"), &Common::default()).unwrap();

@@ -6,7 +6,6 @@ use anyhow::{Context, Result};
 use apiserver::{Options, Profile, Server, User};
 use axum::{BoxError, Router, response::Response};
 use control::{Clock, Election, Figures, Timing};
-use fleet::deletion_rules::Rule;
 use http::Request;
 use kube::{Client, client::Body};
 use store::SharedStore;
@@ -20,7 +19,7 @@ use crate::{
     admission::{Rules, Versions},
     catalogs, rights,
     security::Security,
-    settings::Settings,
+    settings::{Fleet, Settings},
     state::{self, State},
     work::{self, Means, Work},
 };
@@ -63,7 +62,7 @@ impl Plane {
     ) -> Result<Self> {
         let authority = state.authority()?;
         let common = settings.common();
-        let deletion_rules = common.deletion_rules()?;
+        let fleet = common.fleet()?;
         let clouds = cli::cloud_options()?;
         let charts = work::charts(&clouds, &settings.chart_folder)?;
         let mut security = Security::open(settings, state, &authority.certificate)?;
@@ -115,13 +114,13 @@ impl Plane {
         let client = Client::new(server.service_as(User::master("skep-admin")), "default");
         let drain_delay = settings.shutdown_delay()?;
         let controllers = Controllers::None;
-        let means = means(&server, deletion_rules, clouds, charts, common.installation(), figures)?;
+        let means = means(&server, fleet, clouds, charts, common.installation(), figures)?;
         Ok(Self { client, address, server, controllers, serving, stop, drain_delay, means })
     }
 
     /// What the controllers need to find.
     async fn grant(&self) -> Result<()> {
-        rights::grant(&self.client, None, &self.means.deletion_rules)
+        rights::grant(&self.client, None, &self.means.fleet.deletion_rules)
             .await
             .context("grant the controllers their rights")?;
         catalogs::install(&self.client).await
@@ -206,7 +205,7 @@ fn apart(server: Router) -> impl Service<Request<Body>, Response = Response, Err
 /// What the controllers work with beside this server.
 fn means(
     server: &Server,
-    deletion_rules: Vec<Rule>,
+    fleet: Fleet,
     clouds: openstack::Options,
     charts: Arc<dyn Transport>,
     installation: Installation,
@@ -222,7 +221,7 @@ fn means(
             Some(Client::new(apart(acting.service_as(account)), "default"))
         }),
         charts,
-        deletion_rules,
+        fleet,
         clouds,
         installation,
         figures,

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use api::admission::app::inspection::Lists;
 use apiserver::{Controller, RequestLimits};
-use fleet::deletion_rules::Rule;
+use fleet::{deletion_rules::Rule, sync::Synced};
 use serde::Deserialize;
 use store::etcd::Address;
 use tenancy::Installation;
@@ -137,6 +137,12 @@ pub struct Settings {
     /// Registry that images of a cluster's apps come from, as they are told [default: docker.io]
     #[arg(long, value_name = "HOST", help_heading = "Clusters")]
     pub registry_domain: Option<String>,
+    /// Labels of Machines that their nodes get too: regular expressions of their keys, beside the usual ones
+    #[arg(long, value_name = "REGEX", value_delimiter = ',', help_heading = "Clusters")]
+    pub additional_sync_machine_labels: Vec<String>,
+    /// Annotations of Machines that their nodes get too, in the same way
+    #[arg(long, value_name = "REGEX", value_delimiter = ',', help_heading = "Clusters")]
+    pub additional_sync_machine_annotations: Vec<String>,
     /// TracingConfiguration (apiserver.config.k8s.io/v1): where traces go, over OTLP
     #[arg(long, value_name = "FILE", help_heading = "Operation")]
     pub tracing_config_file: Option<PathBuf>,
@@ -163,10 +169,28 @@ pub struct Common {
     /// Registry that images of a cluster's apps come from, as they are told [default: docker.io]
     #[arg(long, value_name = "HOST", help_heading = "Clusters")]
     pub registry_domain: Option<String>,
+    /// Labels of Machines that their nodes get too: regular expressions of their keys, beside the usual ones
+    #[arg(long, value_name = "REGEX", value_delimiter = ',', help_heading = "Clusters")]
+    pub additional_sync_machine_labels: Vec<String>,
+    /// Annotations of Machines that their nodes get too, in the same way
+    #[arg(long, value_name = "REGEX", value_delimiter = ',', help_heading = "Clusters")]
+    pub additional_sync_machine_annotations: Vec<String>,
+}
+
+/// What the fleet's controllers are told.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    pub deletion_rules: Vec<Rule>,
+    pub synced: Synced,
 }
 
 impl Common {
-    pub fn deletion_rules(&self) -> Result<Vec<Rule>> {
+    pub fn fleet(&self) -> Result<Fleet> {
+        let synced = Synced::read(&self.additional_sync_machine_labels, &self.additional_sync_machine_annotations)?;
+        Ok(Fleet { deletion_rules: self.deletion_rules()?, synced })
+    }
+
+    fn deletion_rules(&self) -> Result<Vec<Rule>> {
         let Some(path) = &self.deletion_rules else { return Ok(Vec::new()) };
         let rules = fleet::deletion_rules::read(&text(path)?);
         rules.with_context(|| format!("read the deletion rules in {}", path.display()))
@@ -269,6 +293,14 @@ impl Settings {
             },
             base_domain: self.base_domain.or(file.base_domain),
             registry_domain: self.registry_domain.or(file.registry_domain),
+            additional_sync_machine_labels: texts(
+                self.additional_sync_machine_labels,
+                file.additional_sync_machine_labels,
+            ),
+            additional_sync_machine_annotations: texts(
+                self.additional_sync_machine_annotations,
+                file.additional_sync_machine_annotations,
+            ),
             tracing_config_file: self.tracing_config_file.or(near(file.tracing_config_file)),
             shutdown_delay_duration: self.shutdown_delay_duration.or(file.shutdown_delay_duration),
             logging_format: self.logging_format.or(file.logging_format),
@@ -281,6 +313,8 @@ impl Settings {
             app_security: self.app_security.clone(),
             base_domain: self.base_domain.clone(),
             registry_domain: self.registry_domain.clone(),
+            additional_sync_machine_labels: self.additional_sync_machine_labels.clone(),
+            additional_sync_machine_annotations: self.additional_sync_machine_annotations.clone(),
         }
     }
 
@@ -395,6 +429,20 @@ mod tests {
         assert!(Settings::default().over(&path).is_err());
         std::fs::write(&path, format!("#{}", "x".repeat(FILE_BYTES_MAX as usize - 1))).unwrap();
         assert!(Settings::default().over(&path).is_ok());
+    }
+
+    #[test]
+    fn an_expression_that_is_none_is_refused_with_its_flag() {
+        let common = |labels: &str, annotations: &str| Common {
+            additional_sync_machine_labels: vec!["^team$".to_owned(), labels.to_owned()],
+            additional_sync_machine_annotations: vec![annotations.to_owned()],
+            ..Common::default()
+        };
+        assert!(common("example.com/.*", "^note").fleet().is_ok());
+        for (labels, annotations, flag) in [("a(", "^note", "-labels"), ("x", "*", "-annotations")] {
+            let error = format!("{:#}", common(labels, annotations).fleet().unwrap_err());
+            assert!(error.contains("--additional-sync-machine") && error.contains(flag), "{error}");
+        }
     }
 
     #[test]

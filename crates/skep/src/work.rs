@@ -9,13 +9,12 @@ use delivery::{
     release::Chance,
     target::{Act, Surroundings},
 };
-use fleet::deletion_rules::Rule;
 use kube::Client;
 use rand::RngCore;
 use tenancy::{Automation, Installation};
 use transport::{Https, Tls, Transport};
 
-use crate::{catalogs, chart_folder::ChartFolder, rights};
+use crate::{catalogs, chart_folder::ChartFolder, rights, settings::Fleet};
 
 /// Reconciles at once, for each controller.
 const CONCURRENCY: usize = 10;
@@ -28,7 +27,7 @@ pub struct Means {
     /// With the controllers' identity.
     pub client: Client,
     pub act: Act,
-    pub deletion_rules: Vec<Rule>,
+    pub fleet: Fleet,
     /// How clouds are reached.
     pub clouds: openstack::Options,
     /// How repositories of charts are reached.
@@ -46,7 +45,7 @@ pub struct Work {
 
 impl Work {
     pub fn start(means: Means) -> Self {
-        let Means { client, act, deletion_rules, clouds, charts, installation, figures } = means;
+        let Means { client, act, fleet, clouds, charts, installation, figures } = means;
         let (clock, connect) = (Clock::system(), Arc::new(Direct));
         let delivery = delivery::start(delivery::Options {
             with: Surroundings {
@@ -83,7 +82,8 @@ impl Work {
             concurrency: CONCURRENCY,
             random: Arc::new(rand::random),
             longest: Default::default(),
-            deletion_rules,
+            deletion_rules: fleet.deletion_rules,
+            synced: fleet.synced,
         });
         Self { fleet, delivery, tenancy }
     }

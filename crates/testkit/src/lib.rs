@@ -226,6 +226,7 @@ impl World {
             random: Arc::new(move || random.lock().random()),
             longest: control::Longest::default(),
             deletion_rules: Vec::new(),
+            synced: Default::default(),
         };
         Self {
             client: Client::new(server.service_as(User::master("admin")), "default"),

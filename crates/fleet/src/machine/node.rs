@@ -6,7 +6,7 @@ use api::{
     machine::{Machine, MachineTaint, NodeInfo, NodeRef, NodeSwap, TaintPropagation},
     names,
 };
-use control::{Error, Key, Outcome, Result, bounded};
+use control::{Error, EventType, Key, Outcome, Result, bounded};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use kube::{
     Api,
@@ -18,12 +18,24 @@ use tracing::warn;
 use super::{MachinePlan, Memory, NODE_PAUSE_S, Seen, eviction};
 use crate::{owner, workload::Workloads};
 
-/// Label prefixes that are carried from a machine to its node (Cluster API book, metadata propagation).
-const SYNCED_PREFIX: &str = "node-role.kubernetes.io";
-const SYNCED_DOMAINS: [&str; 2] = ["node-restriction.kubernetes.io", "node.cluster.x-k8s.io"];
+/// Keys that the node has from its machine, there since it was first brought in line.
 const LABELS_FROM_MACHINE: &str = "cluster.x-k8s.io/labels-from-machine";
+/// The same of annotations, where there was one.
+const ANNOTATIONS_FROM_MACHINE: &str = "cluster.x-k8s.io/annotations-from-machine";
 /// Taints that go with their machine's word, each `key:effect`; there since the node was first brought in line.
 const TAINTS_FROM_MACHINE: &str = "cluster.x-k8s.io/taints-from-machine";
+
+/// What a node says in these is not copied.
+const OWN_ANNOTATIONS: [&str; 8] = [
+    names::CLUSTER_NAME_ANNOTATION,
+    names::CLUSTER_NAMESPACE_ANNOTATION,
+    names::MACHINE_ANNOTATION,
+    names::OWNER_KIND_ANNOTATION,
+    names::OWNER_NAME_ANNOTATION,
+    LABELS_FROM_MACHINE,
+    ANNOTATIONS_FROM_MACHINE,
+    TAINTS_FROM_MACHINE,
+];
 
 /// A change in the workload cluster.
 #[derive(Debug)]
@@ -47,49 +59,48 @@ pub fn plan(seen: &Seen, plan: &mut MachinePlan, after: &mut Machine) {
     let status = after.status.get_or_insert_default();
     status.node_ref = Some(NodeRef { name: node.metadata.name.clone().unwrap_or_default() });
     status.node_info = node.status.as_ref().and_then(|status| status.node_info.as_ref()).map(info);
-    if let Some(patch) = metadata(&seen.machine, node, seen.outdated) {
-        plan.remote.push(Remote::Patch { node: node.metadata.name.clone().unwrap_or_default(), patch });
+    if let Some(patch) = metadata(seen, node) {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        if patch["metadata"]["labels"].get(names::INTERRUPTIBLE_LABEL).is_some_and(|value| !value.is_null()) {
+            let machine = seen.machine.as_ref();
+            plan.local.event(machine, EventType::Normal, "SuccessfulSetInterruptibleNodeLabel", name.as_str());
+        }
+        plan.remote.push(Remote::Patch { node: name, patch });
     }
 }
 
 /// The patch that gives the node what its machine says about it; `None` if it has it.
-fn metadata(machine: &Machine, node: &Node, outdated: bool) -> Option<serde_json::Value> {
-    let meta = &node.metadata;
+fn metadata(seen: &Seen, node: &Node) -> Option<serde_json::Value> {
+    let (machine, meta) = (seen.machine.as_ref(), &node.metadata);
     let name = |meta: &kube::core::ObjectMeta| meta.name.clone().unwrap_or_default();
-    let wanted: BTreeMap<&str, &str> = machine
-        .metadata
-        .labels
-        .iter()
-        .flatten()
-        .filter(|(key, _)| is_synced(key))
-        .map(|(key, value)| (key.as_str(), value.as_str()))
-        .collect();
-    let earlier = owner::annotation_of(meta, LABELS_FROM_MACHINE).unwrap_or_default();
-    let mut labels = serde_json::Map::new();
-    for key in earlier.split(',').filter(|key| !key.is_empty() && !wanted.contains_key(key)) {
-        if owner::label_of(meta, key).is_some() {
-            labels.insert(key.to_owned(), serde_json::Value::Null);
-        }
+    let mut wanted = chosen(machine.metadata.labels.as_ref(), |key| seen.synced.label(key));
+    let infrastructure = seen.infrastructure.as_ref();
+    if infrastructure.and_then(|infra| infra.read("/status/interruptible")) == Some(true) {
+        wanted.insert(names::INTERRUPTIBLE_LABEL, "");
     }
-    for (key, value) in &wanted {
-        if owner::label_of(meta, key) != Some(value) {
-            labels.insert((*key).to_owned(), (*value).into());
-        }
-    }
+    let labels = changes(&wanted, owner::annotation_of(meta, LABELS_FROM_MACHINE), meta.labels.as_ref());
+    let own = |key: &str| OWN_ANNOTATIONS.contains(&key);
+    let copied = chosen(machine.metadata.annotations.as_ref(), |key| seen.synced.annotation(key) && !own(key));
+    let earlier = owner::annotation_of(meta, ANNOTATIONS_FROM_MACHINE);
+    let mut annotations = changes(&copied, earlier, meta.annotations.as_ref());
+    annotations.retain(|key, _| !own(key));
+    // A node that never had one is not written to say so.
+    let copies = (!copied.is_empty() || earlier.is_some()).then(|| record(&copied));
     let maker = owner::controller(&machine.metadata);
-    let annotations: BTreeMap<&str, String> = [
+    let said = [
         (names::CLUSTER_NAME_ANNOTATION, machine.spec.cluster_name.clone()),
         (names::CLUSTER_NAMESPACE_ANNOTATION, machine.metadata.namespace.clone().unwrap_or_default()),
         (names::MACHINE_ANNOTATION, name(&machine.metadata)),
         (names::OWNER_KIND_ANNOTATION, maker.map(|owner| owner.kind.clone()).unwrap_or_default()),
         (names::OWNER_NAME_ANNOTATION, maker.map(|owner| owner.name.clone()).unwrap_or_default()),
-        (LABELS_FROM_MACHINE, wanted.keys().copied().collect::<Vec<_>>().join(",")),
+        (LABELS_FROM_MACHINE, record(&wanted)),
     ]
     .into_iter()
+    .chain(copies.map(|record| (ANNOTATIONS_FROM_MACHINE, record)))
     .chain(taint_record(machine, node).map(|record| (TAINTS_FROM_MACHINE, record)))
-    .filter(|(key, value)| owner::annotation_of(meta, key) != Some(value.as_str()))
-    .collect();
-    let taints = taints(machine, node, outdated);
+    .filter(|(key, value)| owner::annotation_of(meta, key) != Some(value.as_str()));
+    annotations.extend(said.map(|(key, value)| (key.to_owned(), value.into())));
+    let taints = taints(machine, node, seen.outdated);
     if labels.is_empty() && annotations.is_empty() && taints.is_none() {
         return None;
     }
@@ -102,10 +113,29 @@ fn metadata(machine: &Machine, node: &Node, outdated: bool) -> Option<serde_json
     Some(patch)
 }
 
-fn is_synced(key: &str) -> bool {
-    let Some((domain, _)) = key.split_once('/') else { return false };
-    domain == SYNCED_PREFIX
-        || SYNCED_DOMAINS.iter().any(|synced| domain == *synced || domain.ends_with(&format!(".{synced}")))
+type Words = BTreeMap<String, String>;
+
+fn chosen(all: Option<&Words>, is: impl Fn(&str) -> bool) -> BTreeMap<&str, &str> {
+    all.into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_str())).filter(|(key, _)| is(key)).collect()
+}
+
+/// What the node is to say of the keys that are its machine's.
+fn record(wanted: &BTreeMap<&str, &str>) -> String {
+    wanted.keys().copied().collect::<Vec<_>>().join(",")
+}
+
+/// What makes the node's words those that are wanted, and takes those away that it has from its machine and are wanted no more.
+fn changes(
+    wanted: &BTreeMap<&str, &str>,
+    earlier: Option<&str>,
+    has: Option<&Words>,
+) -> serde_json::Map<String, serde_json::Value> {
+    let of = |key: &str| has.and_then(|has| has.get(key)).map(String::as_str);
+    let gone = earlier.into_iter().flat_map(|earlier| earlier.split(','));
+    let gone = gone.filter(|key| !wanted.contains_key(key) && of(key).is_some());
+    let new = wanted.iter().filter(|(key, value)| of(key) != Some(value));
+    let gone = gone.map(|key| (key.to_owned(), serde_json::Value::Null));
+    gone.chain(new.map(|(key, value)| ((*key).to_owned(), (*value).into()))).collect()
 }
 
 /// As the record names it.

@@ -29,6 +29,7 @@ fn seen(boot: Option<(&str, &str)>) -> Seen {
         bootstrap: None,
         infrastructure: Some(external("Infra", "m", json!({"status": {"conditions": conditions}}))),
         node: None,
+        synced: Synced::default(),
         outdated: false,
         connected: true,
         reachable: true,
@@ -194,6 +195,98 @@ fn a_node_that_was_in_line_before_taints_were_noted_is_not_written_for_that() {
     assert!(plan(&seen, &now()).remote.is_empty());
     declare(&mut seen, json!([{"key": "a", "effect": "NoExecute", "propagation": "OnInitialization"}]));
     assert!(plan(&seen, &now()).remote.is_empty(), "its start is over");
+}
+
+/// The node with what is planned for its metadata; whether anything is, and the events.
+fn in_line(seen: &mut Seen) -> (bool, Vec<String>) {
+    let plan = plan(seen, &now());
+    let events = plan.local.steps.iter().filter_map(|step| match step {
+        Step::Event(event) => Some(event.reason.clone()),
+        _ => None,
+    });
+    let events = events.collect();
+    let patch = plan.remote.into_iter().find_map(|remote| match remote {
+        Remote::Patch { patch, .. } => Some(patch),
+        _ => None,
+    });
+    let meta = &mut Arc::make_mut(seen.node.as_mut().unwrap()).metadata;
+    for (part, has) in [("labels", &mut meta.labels), ("annotations", &mut meta.annotations)] {
+        for (key, value) in patch.iter().flat_map(|patch| patch["metadata"][part].as_object().unwrap()) {
+            match value.as_str() {
+                Some(value) => drop(has.get_or_insert_default().insert(key.clone(), value.to_owned())),
+                None => drop(has.get_or_insert_default().remove(key)),
+            }
+        }
+    }
+    (patch.is_some(), events)
+}
+
+#[test]
+fn what_matches_goes_to_the_node_leaves_it_with_its_machine_s_word_and_what_others_say_stays() {
+    let mut seen = seen(None);
+    let mut node = Node::default();
+    node.metadata.name = Some("n".into());
+    node.metadata.annotations = Some(BTreeMap::from([("theirs".into(), "1".into())]));
+    seen.node = Some(Arc::new(node));
+    let annotate = |seen: &mut Seen, annotations: serde_json::Value| {
+        Arc::make_mut(&mut seen.machine).metadata.annotations = serde_json::from_value(annotations).unwrap();
+    };
+    annotate(&mut seen, json!({"note": "a", "theirs": "2", "node.cluster.x-k8s.io/b": "c"}));
+    in_line(&mut seen);
+    let told = |seen: &Seen, key: &str| {
+        owner::annotation_of(&seen.node.as_ref().unwrap().metadata, key).unwrap_or("-").to_owned()
+    };
+    let record = "cluster.x-k8s.io/annotations-from-machine";
+    assert_eq!([told(&seen, "note"), told(&seen, "theirs")], ["-", "1"]);
+    assert_eq!([told(&seen, "node.cluster.x-k8s.io/b"), told(&seen, record)], ["c", "node.cluster.x-k8s.io/b"]);
+
+    seen.synced = Synced::read(&["^team$".into()], &["^note$".into(), "machine".into()]).unwrap();
+    owner::label(&mut Arc::make_mut(&mut seen.machine).metadata, "team", "a");
+    annotate(&mut seen, json!({"note": "a", "cluster.x-k8s.io/machine": "another"}));
+    assert!(in_line(&mut seen).0);
+    assert_eq!([told(&seen, "note"), told(&seen, "node.cluster.x-k8s.io/b"), told(&seen, record)], ["a", "-", "note"]);
+    assert_eq!(told(&seen, "cluster.x-k8s.io/machine"), "m", "what the node says of itself is not copied");
+    assert_eq!(owner::label_of(&seen.node.as_ref().unwrap().metadata, "team"), Some("a"));
+    assert!(!in_line(&mut seen).0, "settled");
+
+    seen.synced = Synced::default();
+    assert!(in_line(&mut seen).0);
+    assert_eq!([told(&seen, "note"), told(&seen, "theirs"), told(&seen, record)], ["-", "1", ""]);
+    assert_eq!(owner::label_of(&seen.node.as_ref().unwrap().metadata, "team"), None);
+    assert!(!in_line(&mut seen).0, "settled");
+}
+
+#[test]
+fn a_node_whose_machine_has_no_annotation_for_it_gets_no_record_of_such() {
+    let mut seen = seen(None);
+    seen.node = Some(registered(json!([])));
+    in_line(&mut seen);
+    let record = "cluster.x-k8s.io/annotations-from-machine";
+    assert_eq!(owner::annotation_of(&seen.node.as_ref().unwrap().metadata, record), None);
+    assert!(!in_line(&mut seen).0);
+}
+
+#[test]
+fn the_node_of_a_machine_that_may_be_taken_away_says_so_and_tells_it_once() {
+    let mut seen = seen(None);
+    seen.node = Some(registered(json!([])));
+    let tell = |seen: &mut Seen, interruptible: bool| {
+        seen.infrastructure = Some(external("Infra", "m", json!({"status": {"interruptible": interruptible}})));
+    };
+    let label = |seen: &Seen| {
+        owner::label_of(&seen.node.as_ref().unwrap().metadata, names::INTERRUPTIBLE_LABEL).map(str::to_owned)
+    };
+    let event = "SuccessfulSetInterruptibleNodeLabel".to_owned();
+    tell(&mut seen, false);
+    assert!(!in_line(&mut seen).1.contains(&event));
+    assert_eq!(label(&seen), None);
+    tell(&mut seen, true);
+    assert_eq!(in_line(&mut seen), (true, vec![event]));
+    assert_eq!(label(&seen).as_deref(), Some(""));
+    assert_eq!(in_line(&mut seen), (false, Vec::new()), "settled");
+    tell(&mut seen, false);
+    in_line(&mut seen);
+    assert_eq!(label(&seen), None);
 }
 
 #[test]

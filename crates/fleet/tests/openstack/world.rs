@@ -152,6 +152,7 @@ impl World {
             random: Arc::new(rand::random),
             longest: control::Longest::default(),
             deletion_rules: Vec::new(),
+            synced: Default::default(),
         };
         let fleet = Some(fleet::start(options.clone()));
         Self { client, cloud, admin, fleet, options, calls, credentials }
