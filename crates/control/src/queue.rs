@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::StreamExt;
+use parking_lot::Mutex;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::{
     sync::CancellationToken,
@@ -14,7 +15,10 @@ use tokio_util::{
 };
 use tracing::{Instrument, debug, error, info_span, trace, warn};
 
-use crate::{Class, Clock, Error, Key, Longest, Outcome, Reconcile, Result, Writer, pace::Pace, writer::holding_back};
+use crate::{
+    Cache, Cached, Class, Clock, Error, Key, Longest, Outcome, Reconcile, Result, Writer, pace::Pace,
+    writer::holding_back,
+};
 
 /// Shortest and longest pause after failures in a row; doubled each time.
 const RETRY_MIN: Duration = Duration::from_millis(200);
@@ -54,6 +58,17 @@ pub struct Runner {
     clock: Clock,
     pace: Pace,
     longest: Longest,
+    chosen: Option<Chosen>,
+}
+
+/// Which keys are acted upon.
+#[derive(Clone)]
+struct Chosen(Arc<dyn Fn(&Key) -> bool + Send + Sync>);
+
+impl std::fmt::Debug for Chosen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Chosen")
+    }
 }
 
 impl Runner {
@@ -62,7 +77,36 @@ impl Runner {
         let (sender, incoming) = mpsc::unbounded_channel();
         let (clock, pace) = (writer.clock().clone(), writer.pace());
         let longest = Longest::default();
-        Self { queue: Queue(sender), incoming, concurrency: concurrency.max(1), clock, pace, longest }
+        Self { queue: Queue(sender), incoming, concurrency: concurrency.max(1), clock, pace, longest, chosen: None }
+    }
+
+    /// Of the objects of its kind, acts upon those alone that carry the label. What has gone is looked at as before, so that
+    /// nothing is kept of it.
+    #[must_use]
+    pub fn only<K: Cached>(self, cache: &Arc<Cache<K>>, label: &'static str, value: &str) -> Self {
+        let value = value.to_owned();
+        let carries = move |object: &K| {
+            kube::Resource::meta(object)
+                .labels
+                .as_ref()
+                .and_then(|labels| labels.get(label))
+                .is_some_and(|has| *has == value)
+        };
+        // Whatever else wakes the kind: one that gets the label is new here.
+        let (weak, queue, is_new) = (Arc::downgrade(cache), self.queue(), carries.clone());
+        let known: Mutex<HashSet<Key>> = Mutex::default();
+        cache.on_change(move |object| {
+            let key = Key::of(object.as_ref());
+            let there = weak.upgrade().is_some_and(|cache| cache.get(&key).is_some());
+            if !there || !is_new(object) {
+                known.lock().remove(&key);
+            } else if known.lock().insert(key.clone()) {
+                queue.add(key);
+            }
+        });
+        let cache = cache.clone();
+        let chosen = move |key: &Key| cache.get(key).is_none_or(|object| carries(&object));
+        Self { chosen: Some(Chosen(Arc::new(chosen))), ..self }
     }
 
     /// Counts there how long reconciles take.
@@ -83,12 +127,16 @@ impl Runner {
         loop {
             while running.len() < self.concurrency {
                 let Some(key) = work.next() else { break };
-                let (reconciler, clock) = (reconciler.clone(), self.clock.clone());
+                let (reconciler, clock, chosen) = (reconciler.clone(), self.clock.clone(), self.chosen.clone());
                 let span = info_span!("reconcile", controller = R::NAME, %key);
                 trace!(controller = R::NAME, %key, "begins");
                 let task = {
                     let (key, longest) = (key.clone(), self.longest.clone());
                     async move {
+                        // Asked now and not when it was woken: its label may have come or gone since.
+                        if chosen.is_some_and(|Chosen(is)| !is(&key)) {
+                            return Ok(Outcome::Settled);
+                        }
                         let started = Instant::now();
                         let (done, held_back) = holding_back(once(&*reconciler, &key, &clock)).await;
                         longest.note(R::NAME, started.elapsed());

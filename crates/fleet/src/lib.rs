@@ -33,7 +33,8 @@ mod workload;
 
 use std::sync::Arc;
 
-use control::{Clock, Connect, Life, Longest, Runner, Writer};
+use api::names;
+use control::{Cache, Cached, Clock, Connect, Life, Longest, Runner, Writer};
 use kube::Client;
 use parking_lot::Mutex;
 
@@ -66,6 +67,19 @@ pub struct Options {
     pub deletion_rules: Vec<deletion_rules::Rule>,
     /// What nodes get of their Machines.
     pub synced: sync::Synced,
+    /// Only objects whose label `cluster.x-k8s.io/watch-filter` has this value are acted upon.
+    pub watch_filter: Option<String>,
+}
+
+impl Options {
+    /// A runner of the controller whose objects these are.
+    fn runner<K: Cached>(&self, writer: &Writer, objects: &Arc<Cache<K>>) -> Runner {
+        let runner = Runner::new(self.concurrency, writer).measured(&self.longest);
+        match &self.watch_filter {
+            Some(value) => runner.only(objects, names::WATCH_FILTER_LABEL, value),
+            None => runner,
+        }
+    }
 }
 
 /// Numbers that nobody can foresee, or in tests those of a seed.
@@ -81,34 +95,37 @@ async fn launch(options: Options, life: Life) {
     deletion_rules::start(&options, &writer, &life);
     let caches = Caches::start(&options.client, &writer);
     let workloads = Workloads::new(caches.clone(), options.connect.clone(), options.clock.clone(), life.stop());
-    let runner = || Runner::new(options.concurrency, &writer).measured(&options.longest);
-    let (clusters, machines, sets, deployments, bootstraps, control_planes) =
-        (runner(), runner(), runner(), runner(), runner(), runner());
 
+    let clusters = options.runner(&writer, &caches.clusters);
     caches.feed_clusters(&clusters.queue());
     caches.feed_cluster_of_children(&clusters.queue());
     caches.feed_clusters_of_class(&clusters.queue());
     workloads.feed_clusters(&clusters.queue());
 
+    let machines = options.runner(&writer, &caches.machines);
     caches.feed_machines(&machines.queue());
     caches.feed_machines_of_cluster(&machines.queue());
     caches.feed_machines_of_revisions(&machines.queue());
     workloads.feed_machines(&machines.queue());
 
+    let sets = options.runner(&writer, &caches.sets);
     caches.feed_sets(&sets.queue());
     caches.machines.feed_owner("cluster.x-k8s.io", "MachineSet", &sets.queue());
     caches.feed_sets_of_cluster(&sets.queue());
 
+    let deployments = options.runner(&writer, &caches.deployments);
     caches.feed_deployments(&deployments.queue());
 
-    let pools = runner();
+    let pools = options.runner(&writer, &caches.machine_pools);
     caches.feed_machine_pools(&pools.queue());
 
+    let bootstraps = options.runner(&writer, &caches.configs);
     caches.configs.feed(&bootstraps.queue());
     caches.feed_configs_of_pool(&bootstraps.queue());
     caches.feed_configs_of_machine(&bootstraps.queue());
     caches.feed_configs_of_cluster(&bootstraps.queue());
 
+    let control_planes = options.runner(&writer, &caches.control_planes);
     caches.feed_control_planes(&control_planes.queue());
     caches.machines.feed_owner("controlplane.cluster.x-k8s.io", "KubeadmControlPlane", &control_planes.queue());
     caches.feed_control_plane_of_cluster(&control_planes.queue());
@@ -117,15 +134,19 @@ async fn launch(options: Options, life: Life) {
 
     caches.feed_adopters(&control_planes.queue(), &sets.queue(), &deployments.queue());
 
-    let health_checks = runner();
+    let health_checks = options.runner(&writer, &caches.health_checks);
     caches.feed_health_checks(&health_checks.queue());
     workloads.feed_health_checks(&health_checks.queue());
 
-    let (resources, resource_sets) = (runner(), runner());
+    // The one has the clusters that sets select, the other the sets.
+    let resources = options.runner(&writer, &caches.clusters);
+    let resource_sets = options.runner(&writer, &caches.resource_sets);
     resource_set::feed(&caches, &workloads, &resources.queue(), &resource_sets.queue());
     let told = resource_set::Failures::new(resource_sets.queue());
 
-    let (topologies, classes, configs) = (runner(), runner(), runner());
+    let topologies = options.runner(&writer, &caches.clusters);
+    let classes = options.runner(&writer, &caches.classes);
+    let configs = options.runner(&writer, &caches.extensions);
     caches.feed_topologies(&topologies.queue());
     caches.feed_classes(&classes.queue());
     caches.extensions.feed(&configs.queue());

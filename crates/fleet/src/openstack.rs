@@ -123,19 +123,19 @@ impl Provider {
         let passes = passes::Passes::default();
         let (caches, writer, workloads) = (caches.clone(), writer.clone(), workloads.clone());
         let shared = Arc::new(Shared { caches, writer, scopes, unanswered, passes, workloads });
-        let runner = || Runner::new(options.concurrency, &shared.writer).measured(&options.longest);
+        let (caches, writer) = (&shared.caches, &shared.writer);
         Self {
             shared: shared.clone(),
-            clusters: runner(),
-            machines: runner(),
-            images: runner(),
-            servers: runner(),
-            pools: runner(),
-            zones: runner(),
-            volumes: runner(),
-            templates: runner(),
-            machine_pools: runner(),
-            capacities: runner(),
+            clusters: options.runner(writer, &caches.openstack_clusters),
+            machines: options.runner(writer, &caches.openstack_machines),
+            images: options.runner(writer, &caches.images),
+            servers: options.runner(writer, &caches.openstack_servers),
+            pools: options.runner(writer, &caches.pools),
+            zones: options.runner(writer, &caches.openstack_clusters),
+            volumes: options.runner(writer, &caches.openstack_clusters),
+            templates: options.runner(writer, &caches.openstack_templates),
+            machine_pools: options.runner(writer, &caches.openstack_machine_pools),
+            capacities: options.runner(writer, &caches.openstack_machine_pools),
             random: options.random.clone(),
         }
     }

@@ -354,7 +354,12 @@ fn inside(common: &Common) -> Result<(Vec<String>, BTreeMap<String, String>)> {
             files.insert(file, settings::text(path)?);
         }
     }
-    for (name, value) in [("base-domain", &common.base_domain), ("registry-domain", &common.registry_domain)] {
+    let values = [
+        ("base-domain", &common.base_domain),
+        ("registry-domain", &common.registry_domain),
+        ("watch-filter", &common.watch_filter),
+    ];
+    for (name, value) in values {
         if let Some(value) = value {
             arguments.extend([format!("--{name}"), value.clone()]);
         }

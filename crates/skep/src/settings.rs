@@ -143,6 +143,9 @@ pub struct Settings {
     /// Annotations of Machines that their nodes get too, in the same way
     #[arg(long, value_name = "REGEX", value_delimiter = ',', help_heading = "Clusters")]
     pub additional_sync_machine_annotations: Vec<String>,
+    /// Only objects with the label cluster.x-k8s.io/watch-filter: VALUE are acted upon by the fleet's controllers [default: all]
+    #[arg(long, value_name = "VALUE", help_heading = "Clusters")]
+    pub watch_filter: Option<String>,
     /// TracingConfiguration (apiserver.config.k8s.io/v1): where traces go, over OTLP
     #[arg(long, value_name = "FILE", help_heading = "Operation")]
     pub tracing_config_file: Option<PathBuf>,
@@ -175,6 +178,9 @@ pub struct Common {
     /// Annotations of Machines that their nodes get too, in the same way
     #[arg(long, value_name = "REGEX", value_delimiter = ',', help_heading = "Clusters")]
     pub additional_sync_machine_annotations: Vec<String>,
+    /// Only objects with the label cluster.x-k8s.io/watch-filter: VALUE are acted upon by the fleet's controllers [default: all]
+    #[arg(long, value_name = "VALUE", help_heading = "Clusters")]
+    pub watch_filter: Option<String>,
 }
 
 /// What the fleet's controllers are told.
@@ -182,12 +188,18 @@ pub struct Common {
 pub struct Fleet {
     pub deletion_rules: Vec<Rule>,
     pub synced: Synced,
+    pub watch_filter: Option<String>,
 }
 
 impl Common {
     pub fn fleet(&self) -> Result<Fleet> {
         let synced = Synced::read(&self.additional_sync_machine_labels, &self.additional_sync_machine_annotations)?;
-        Ok(Fleet { deletion_rules: self.deletion_rules()?, synced })
+        // An empty one is none, as it is with the flag of Cluster API.
+        let watch_filter = self.watch_filter.clone().filter(|value| !value.is_empty());
+        if let Some(value) = watch_filter.as_ref().filter(|value| !is_label_value(value)) {
+            bail!("--watch-filter: {value:?} is no value that a label may have: no object would be acted upon");
+        }
+        Ok(Fleet { deletion_rules: self.deletion_rules()?, synced, watch_filter })
     }
 
     fn deletion_rules(&self) -> Result<Vec<Rule>> {
@@ -208,6 +220,14 @@ impl Common {
             registry_domain: or(&self.registry_domain, "docker.io"),
         }
     }
+}
+
+/// At most 63 letters, digits, `-`, `_` and `.`, between a letter or digit and another.
+fn is_label_value(value: &str) -> bool {
+    let ends = [value.chars().next(), value.chars().next_back()];
+    value.len() <= 63
+        && value.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        && ends.into_iter().flatten().all(|c| c.is_ascii_alphanumeric())
 }
 
 /// The text of a configuration file.
@@ -301,6 +321,7 @@ impl Settings {
                 self.additional_sync_machine_annotations,
                 file.additional_sync_machine_annotations,
             ),
+            watch_filter: self.watch_filter.or(file.watch_filter),
             tracing_config_file: self.tracing_config_file.or(near(file.tracing_config_file)),
             shutdown_delay_duration: self.shutdown_delay_duration.or(file.shutdown_delay_duration),
             logging_format: self.logging_format.or(file.logging_format),
@@ -315,6 +336,7 @@ impl Settings {
             registry_domain: self.registry_domain.clone(),
             additional_sync_machine_labels: self.additional_sync_machine_labels.clone(),
             additional_sync_machine_annotations: self.additional_sync_machine_annotations.clone(),
+            watch_filter: self.watch_filter.clone(),
         }
     }
 
@@ -443,6 +465,17 @@ mod tests {
             let error = format!("{:#}", common(labels, annotations).fleet().unwrap_err());
             assert!(error.contains("--additional-sync-machine") && error.contains(flag), "{error}");
         }
+    }
+
+    #[test]
+    fn a_filter_that_no_label_can_match_is_refused() {
+        let of = |value: &str| Common { watch_filter: Some(value.to_owned()), ..Common::default() }.fleet();
+        assert_eq!(of("team-a_1.x").unwrap().watch_filter.as_deref(), Some("team-a_1.x"));
+        assert_eq!(of("").unwrap().watch_filter, None);
+        for bad in ["-a", "a/b", "a b", &"x".repeat(64)] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+        assert!(of(&"x".repeat(63)).is_ok());
     }
 
     #[test]

@@ -84,6 +84,7 @@ impl Work {
             longest: Default::default(),
             deletion_rules: fleet.deletion_rules,
             synced: fleet.synced,
+            watch_filter: fleet.watch_filter,
         });
         Self { fleet, delivery, tenancy }
     }

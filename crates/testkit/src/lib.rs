@@ -227,6 +227,7 @@ impl World {
             longest: control::Longest::default(),
             deletion_rules: Vec::new(),
             synced: Default::default(),
+            watch_filter: None,
         };
         Self {
             client: Client::new(server.service_as(User::master("admin")), "default"),

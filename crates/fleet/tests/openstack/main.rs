@@ -13,6 +13,8 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use api::{
     cluster::Cluster,
     condition,
+    control_plane::KubeadmControlPlane,
+    names::WATCH_FILTER_LABEL as FILTER,
     openstack_cluster::OpenStackCluster,
     openstack_machine::{OpenStackMachine, OpenStackMachineTemplate},
 };
@@ -86,6 +88,47 @@ async fn what_is_applied_before_the_objects_that_it_names_finds_them_when_they_c
     until(&said("InfrastructureReady", "Ready")).await;
     world.apply(&take("OpenStackMachineTemplate")).await;
     world.machine(is_ready).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_without_the_label_that_controllers_watch_for_are_left_to_others_until_they_have_it() {
+    let mut world = World::start(quick(), &[]).await;
+    world.watch_only("ours").await;
+    let mut objects = world.objects(|_| ());
+    let watched = |object: &mut Value, value: &str| object["metadata"]["labels"] = json!({FILTER: value});
+    for object in &mut objects {
+        // The machines of the control plane get none.
+        watched(object, if object["kind"] == "KubeadmControlPlane" { "theirs" } else { "ours" });
+    }
+    let mut plain = objects.clone();
+    plain.retain(|object| ["OpenStackCluster", "Cluster"].contains(&object["kind"].as_str().unwrap()));
+    for object in &mut plain {
+        object["metadata"] = json!({"name": "plain"});
+        if object["kind"] == "Cluster" {
+            object["spec"]["infrastructureRef"]["name"] = "plain".into();
+            object["spec"].as_object_mut().unwrap().remove("controlPlaneRef");
+        }
+    }
+    world.apply(&plain).await;
+    world.apply(&objects).await;
+    let is_up = |infra: &OpenStackCluster| {
+        infra.status.as_ref().is_some_and(|status| condition::is_true(&status.conditions, "Ready"))
+    };
+    world.infra_cluster(is_up).await;
+    let infra = world.api::<OpenStackCluster>().get("plain").await.unwrap();
+    assert_eq!((infra.status, infra.metadata.finalizers), (None, None), "nobody has touched it");
+    let cluster = world.api::<Cluster>().get("plain").await.unwrap();
+    assert!(cluster.status.is_none() && cluster.metadata.finalizers.is_none(), "{cluster:?}");
+    let control_plane = world.api::<KubeadmControlPlane>().get("demo-cp").await.unwrap();
+    assert!(control_plane.status.is_none() && control_plane.metadata.finalizers.is_none());
+
+    let label = kube::api::Patch::Merge(json!({"metadata": {"labels": {FILTER: "ours"}}}));
+    world.api::<Cluster>().patch("plain", &Default::default(), &label).await.unwrap();
+    world.api::<OpenStackCluster>().patch("plain", &Default::default(), &label).await.unwrap();
+    let wanted = await_condition(world.api::<OpenStackCluster>(), "plain", |infra: Option<&OpenStackCluster>| {
+        infra.is_some_and(is_up)
+    });
+    tokio::time::timeout(LIMIT, wanted).await.expect("what gets the label is acted upon").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

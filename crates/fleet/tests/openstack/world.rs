@@ -153,9 +153,16 @@ impl World {
             longest: control::Longest::default(),
             deletion_rules: Vec::new(),
             synced: Default::default(),
+            watch_filter: None,
         };
         let fleet = Some(fleet::start(options.clone()));
         Self { client, cloud, admin, fleet, options, calls, credentials }
+    }
+
+    /// Starts the controllers anew for the objects alone whose label says so.
+    pub async fn watch_only(&mut self, value: &str) {
+        self.options.watch_filter = Some(value.to_owned());
+        self.restart().await;
     }
 
     pub async fn restart(&mut self) {
