@@ -48,7 +48,10 @@ use self::{
     machine::{Machine, Record},
     network::{Network, Sockets},
 };
-pub use self::{etcd::Fault as EtcdFault, user_data::USER_DATA_MAX_BYTES};
+pub use self::{
+    etcd::{Fault as EtcdFault, calls as etcd_calls},
+    user_data::USER_DATA_MAX_BYTES,
+};
 
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// Takes what a server has written to its console: id, whole text.
@@ -98,13 +101,14 @@ struct Kept {
     etcd: Etcd,
 }
 
-/// How many members an etcd has, and how many of them live.
+/// How many voters an etcd has, how many of them live, and how many more members it has that have no vote yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quorum {
     /// Of its cluster: `host:port`.
     pub endpoint: String,
     pub members: usize,
     pub alive: usize,
+    pub learners: usize,
 }
 
 /// The hollow machines of one cloud.
@@ -177,8 +181,8 @@ impl Hollow {
     /// What is left of each cluster's etcd.
     pub fn quorums(&self) -> Vec<Quorum> {
         let of = |cluster: &Arc<Cluster>| {
-            let (members, alive) = cluster.etcd.count(&cluster.alive());
-            Quorum { endpoint: cluster.endpoint.clone(), members, alive }
+            let (members, alive, learners) = cluster.etcd.count(&cluster.alive());
+            Quorum { endpoint: cluster.endpoint.clone(), members, alive, learners }
         };
         self.clusters.lock().values().map(of).collect()
     }
@@ -198,6 +202,23 @@ impl Hollow {
     pub async fn add_etcd_member(&self, node: &str, address: &str) -> Result<(), String> {
         let cluster = self.cluster_of(node).ok_or_else(|| format!("no control plane runs on {node}"))?;
         cluster.etcd.add_unstarted(address).await
+    }
+
+    /// The etcd member on a node raises an alarm (`NOSPACE`, `CORRUPT`); false if no such member is known.
+    pub async fn raise_etcd_alarm(&self, node: &str, alarm: &str) -> Result<bool, String> {
+        match self.cluster_of(node) {
+            Some(cluster) => cluster.etcd.raise_alarm(node, alarm).await,
+            None => Ok(false),
+        }
+    }
+
+    /// Ends the alarms of every etcd.
+    pub async fn end_etcd_alarms(&self) -> Result<(), String> {
+        let clusters: Vec<_> = self.clusters.lock().values().cloned().collect();
+        for cluster in clusters {
+            cluster.etcd.end_alarms().await?;
+        }
+        Ok(())
     }
 
     /// Watches the list of servers: all of them now and then, otherwise only what has changed.

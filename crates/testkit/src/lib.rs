@@ -18,8 +18,12 @@ use api::{
     condition,
     control_plane::KubeadmControlPlane,
     machine::{Machine, MachineDeployment},
+    machine_pool::MachinePool,
     openstack_cluster::OpenStackCluster,
     openstack_machine::OpenStackMachine,
+    openstack_machine_pool::OpenStackMachinePool,
+    openstack_pool::OpenStackFloatingIPPool,
+    openstack_server::OpenStackServer,
 };
 use apiserver::{Server as ApiServer, User};
 use axum::body::Body;
@@ -502,6 +506,18 @@ impl World {
         }
         for object in self.list_all::<OpenStackMachine>().await {
             tell("OpenStackMachine", object.metadata.name, object.status.unwrap_or_default().conditions);
+        }
+        for object in self.list_all::<MachinePool>().await {
+            tell("MachinePool", object.metadata.name, object.status.unwrap_or_default().conditions);
+        }
+        for object in self.list_all::<OpenStackMachinePool>().await {
+            tell("OpenStackMachinePool", object.metadata.name, object.status.unwrap_or_default().conditions);
+        }
+        for object in self.list_all::<OpenStackServer>().await {
+            tell("OpenStackServer", object.metadata.name, object.status.unwrap_or_default().conditions);
+        }
+        for object in self.list_all::<OpenStackFloatingIPPool>().await {
+            tell("OpenStackFloatingIPPool", object.metadata.name, object.status.unwrap_or_default().conditions);
         }
         for machine in self.machines().await {
             tell("Machine", machine.metadata.name, machine.status.unwrap_or_default().conditions);

@@ -4,8 +4,13 @@
 //!
 //! A person who looks after the cluster is part of it: machines whose server is in error, stopped or gone are deleted. Some clusters
 //! have MachineHealthChecks in their place; then the person sees to control plane machines only, and late.
+//!
+//! What came later is drawn from a second stream of the seed's randomness: what a cluster has besides its machines ([`beside`]), and
+//! what goes wrong with its etcd ([`etcd`]). So a seed that was kept goes on being the life that it was ([`run_bare`]).
 
+mod beside;
 mod chaos;
+mod etcd;
 mod looks;
 mod shape;
 
@@ -23,7 +28,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use sandbox::cloud::{End, Faults};
 use tokio::time::Instant;
 
-use self::shape::Wanted;
+use self::{beside::Beside, shape::Wanted};
 use crate::{Shares, World};
 
 const NAME: &str = "demo";
@@ -55,9 +60,18 @@ enum Step {
 
 /// Runs the life of a seed in a runtime of its own: what happened, or what went wrong and what happened until then.
 pub fn run(seed: u64) -> Result<String, String> {
+    run_with(seed, true)
+}
+
+/// The same, with nothing of what is drawn from the second stream.
+pub fn run_bare(seed: u64) -> Result<String, String> {
+    run_with(seed, false)
+}
+
+fn run_with(seed: u64, more: bool) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     let runtime = runtime.map_err(|error| format!("start a runtime: {error}"))?;
-    let lived = catch_unwind(AssertUnwindSafe(|| runtime.block_on(live(seed))));
+    let lived = catch_unwind(AssertUnwindSafe(|| runtime.block_on(live(seed, more))));
     // What is still blocked is nobody's concern any more.
     runtime.shutdown_background();
     lived.unwrap_or_else(|panic| {
@@ -67,12 +81,17 @@ pub fn run(seed: u64) -> Result<String, String> {
 }
 
 /// The life of a seed, on a paused clock: what happened.
-pub async fn live(seed: u64) -> Result<String, String> {
+async fn live(seed: u64, more: bool) -> Result<String, String> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let wanted = Wanted::draw(&mut rng);
+    let mut wanted = Wanted::draw(&mut rng);
+    let mut more = more.then(|| StdRng::seed_from_u64(seed.rotate_left(41)));
+    if let Some(more) = &mut more {
+        wanted.beside = Beside::draw(more, wanted.topology);
+    }
     let zones = wanted.zones;
     let world = World::start_with(seed, |options| options.zones = zones).await;
-    let mut life = Life { world, rng, wanted, log: String::new(), deleting: false, lost: BTreeMap::new() };
+    let (log, lost, etcd) = (String::new(), BTreeMap::new(), etcd::Faults::default());
+    let mut life = Life { world, rng, more, wanted, etcd, log, deleting: false, lost };
     let steps = life.steps();
     life.note(&format!("seed {seed}: {:?}", life.wanted));
     let api = life.world.api_faults.clone();
@@ -101,7 +120,10 @@ pub async fn live(seed: u64) -> Result<String, String> {
 struct Life {
     world: World,
     rng: StdRng,
+    /// None in a life without what came later.
+    more: Option<StdRng>,
     wanted: Wanted,
+    etcd: etcd::Faults,
     log: String,
     deleting: bool,
     /// Since when machines of the control plane are seen without their server.
@@ -134,10 +156,12 @@ impl Life {
         let victims = if step == (Step::Lose { control_plane: true }) { Vec::new() } else { self.victims().await };
         let (faults, told) = chaos::draw(&mut self.rng, &self.wanted, &victims);
         let (shares, api) = chaos::api(&mut self.rng);
-        self.note(&format!("{step:?}, with {told}{api}"));
         let servers_end = faults.zones_down.iter().any(|zone| zone.running.is_some());
+        let whole = !servers_end && step != (Step::Lose { control_plane: true });
+        let more = self.draw_more(step, whole).await;
+        self.note(&format!("{step:?}, with {told}{api}{more}"));
         self.set(faults);
-        if servers_end {
+        if servers_end || self.etcd.takes_a_member() {
             // Their machines end with them, and not while a member of etcd is taken away that nobody knew to be the last but one.
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -163,6 +187,8 @@ impl Life {
         }
         self.set(Faults::default());
         self.world.api_faults.set(Shares::default());
+        let masters = self.masters().await;
+        self.etcd.end(&self.world, &masters).await;
         self.note("faults end");
         self.settles().await.map_err(|why| format!("{step:?}: {why}"))?;
         self.note("settled");
@@ -173,6 +199,28 @@ impl Life {
         self.world.sandbox.set_faults(faults).expect("the faults that are drawn are valid");
     }
 
+    /// What the second stream has for a step, and its description: faults of etcd, and what changes besides.
+    async fn draw_more(&mut self, step: Step, whole: bool) -> String {
+        let masters = self.masters().await;
+        let Some(more) = &mut self.more else { return String::new() };
+        let (faults, mut told) = etcd::Faults::draw(more, &masters, whole);
+        self.etcd = faults;
+        self.etcd.begin(&self.world).await;
+        self.etcd.set(&self.world, &masters);
+        match step {
+            Step::Create => {}
+            Step::Delete => self.wanted.beside.end(),
+            _ => told += &self.wanted.beside.change(more, self.wanted.topology),
+        }
+        told
+    }
+
+    /// The nodes of the control plane.
+    async fn masters(&self) -> Vec<String> {
+        let machines = self.world.machines().await;
+        machines.iter().filter(|machine| is_control_plane(machine)).map(ResourceExt::name_any).collect()
+    }
+
     async fn begin(&mut self, step: Step) {
         match step {
             Step::Create => shape::create(&self.world, &self.wanted).await,
@@ -180,10 +228,21 @@ impl Life {
             Step::ControlPlane(count) => self.wanted.control_plane = count,
             Step::Upgrade => self.wanted.version = (self.wanted.version + 1).min(VERSIONS.len() - 1),
             Step::Lose { control_plane } => self.lose(control_plane).await,
-            Step::Delete => self.world.delete(NAME).await,
+            Step::Delete => {}
         }
         if matches!(step, Step::Workers(_) | Step::ControlPlane(_) | Step::Upgrade) {
             shape::change(&self.world, &self.wanted).await;
+        }
+        let (beside, world) = (&self.wanted.beside, &self.world);
+        if self.more.is_some() {
+            beside.apply(world, self.wanted.version(), self.wanted.health_checks).await;
+            if !self.wanted.topology {
+                beside.apply_bastion(world).await;
+            }
+        }
+        if step == Step::Delete {
+            self.world.delete(NAME).await;
+            self.wanted.beside = Beside::default();
         }
     }
 
@@ -223,6 +282,12 @@ impl Life {
         }
         looks::silent(&self.world).await?;
         let machines = self.world.machines().await;
+        if self.etcd != etcd::Faults::default() {
+            self.etcd.set(&self.world, &self.masters().await);
+        }
+        if let Some(told) = self.wanted.beside.look_after(&self.world).await {
+            self.note(&told);
+        }
         let infra: BTreeMap<String, OpenStackMachine> =
             self.world.list_all::<OpenStackMachine>().await.into_iter().map(|one| (one.name_any(), one)).collect();
         for machine in &machines {
@@ -265,11 +330,13 @@ impl Life {
             if cluster.is_some() || !machines.is_empty() {
                 return Some(format!("the cluster and {} machines are there", machines.len()));
             }
+            if let Some(left) = self.wanted.beside.left(&self.world).await {
+                return Some(left);
+            }
             let left = self.world.in_cloud().await;
             return (left.values().any(|count| *count > 0)).then(|| format!("in the cloud is left {left:?}"));
         }
-        let wanted = self.wanted.control_plane + self.wanted.workers;
-        let version = VERSIONS[self.wanted.version];
+        let (wanted, version) = (self.wanted.machines(), self.wanted.version());
         let ready = |machine: &&Machine| {
             let conditions = machine.status.as_ref().map_or(&[][..], |status| &status.conditions);
             machine.metadata.deletion_timestamp.is_none()
@@ -295,6 +362,12 @@ impl Life {
                 return Some(format!("there are {count} nodes for {wanted} machines: {}", strays.join(", ")));
             }
             Ok(_) => {}
+        }
+        if let Some(left) = self.wanted.beside.left(&self.world).await {
+            return Some(left);
+        }
+        if let Some(left) = looks::members(&self.world, self.wanted.control_plane as usize) {
+            return Some(left);
         }
         let (there, expected) = (self.world.in_cloud().await, self.wanted.in_cloud());
         (there != expected).then(|| format!("in the cloud is {there:?} instead of {expected:?}"))

@@ -14,7 +14,7 @@ const SEEDS: [(u64, &str); 7] = [
 
 #[test]
 fn clusters_live_through_what_goes_wrong_and_leave_nothing() {
-    let lives = SEEDS.map(|(seed, found)| (seed, found, std::thread::spawn(move || testkit::sim::run(seed))));
+    let lives = SEEDS.map(|(seed, found)| (seed, found, std::thread::spawn(move || testkit::sim::run_bare(seed))));
     for (seed, found, life) in lives {
         if let Err(why) = life.join().expect("a life that panics is an error") {
             panic!("seed {seed} ({found}): {why}");

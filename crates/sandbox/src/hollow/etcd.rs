@@ -50,6 +50,17 @@ pub enum Fault {
     Slow(Duration),
     /// It does what it is asked, and its answers are lost.
     Mute,
+    /// It answers calls of this path with an error, and does none of them.
+    Refuses(&'static str),
+}
+
+/// Paths of the calls that members are asked, to have them refused.
+pub mod calls {
+    pub const MEMBERS: &str = "/v3/cluster/member/list";
+    pub const REMOVE: &str = "/v3/cluster/member/remove";
+    pub const STATUS: &str = "/v3/maintenance/status";
+    pub const ALARMS: &str = "/v3/maintenance/alarm";
+    pub const TRANSFER: &str = "/v3/maintenance/transfer-leadership";
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,11 +161,31 @@ impl Etcd {
         state.members.is_empty() || has_quorum(&state, alive)
     }
 
-    /// Members, and those of them that live.
-    pub fn count(&self, alive: &[String]) -> (usize, usize) {
+    /// Raises an alarm of the member on a node; false if there is no such member.
+    pub async fn raise_alarm(&self, node: &str, alarm: &str) -> Result<bool, String> {
+        let found = self.state.lock().members.iter().find(|member| member.name == node).map(|member| member.id);
+        let Some(id) = found else { return Ok(false) };
+        self.alarm(&json!({"action": "ACTIVATE", "alarm": alarm}), Some(id)).await?;
+        Ok(true)
+    }
+
+    /// Ends all alarms, as a person does who has made space.
+    pub async fn end_alarms(&self) -> Result<(), String> {
+        let _turn = self.changing.lock().await;
+        let mut state = self.state.lock().clone();
+        if state.alarms.is_empty() {
+            return Ok(());
+        }
+        state.alarms.clear();
+        self.write(state).await
+    }
+
+    /// Voters, those of them that live, and members that have no vote yet.
+    pub fn count(&self, alive: &[String]) -> (usize, usize, usize) {
         let state = self.state.lock();
-        let living = state.members.iter().filter(|member| alive.contains(&member.machine)).count();
-        (state.members.len(), living)
+        let voters: Vec<&Member> = state.members.iter().filter(|member| !member.learner).collect();
+        let living = voters.iter().filter(|member| alive.contains(&member.machine)).count();
+        (voters.len(), living, state.members.len() - voters.len())
     }
 
     async fn write(&self, state: State) -> Result<(), String> {
@@ -209,9 +240,9 @@ impl Etcd {
             id.ok_or_else(|| (INVALID, format!("json: {field} is not a member's id")))
         };
         match path {
-            "/v3/cluster/member/list" if leader == 0 => Err((UNAVAILABLE, "etcdserver: no leader".to_owned())),
-            "/v3/cluster/member/list" => Ok(list()),
-            "/v3/cluster/member/remove" => {
+            calls::MEMBERS if leader == 0 => Err((UNAVAILABLE, "etcdserver: no leader".to_owned())),
+            calls::MEMBERS => Ok(list()),
+            calls::REMOVE => {
                 let wanted = target("ID")?;
                 self.remove(wanted, alive).await?;
                 Ok(list())
@@ -220,18 +251,18 @@ impl Etcd {
                 self.promote(target("ID")?).await?;
                 Ok(list())
             }
-            "/v3/maintenance/status" => Ok(json!({
+            calls::STATUS => Ok(json!({
                 "header": header, "version": "3.6.0", "dbSize": "0", "leader": leader.to_string(), "raftTerm": "2",
                 "errors": if leader == 0 { vec!["etcdserver: no leader"] } else { Vec::new() },
             })),
-            "/v3/maintenance/alarm" if leader == 0 => Err((UNAVAILABLE, "etcdserver: no leader".to_owned())),
-            "/v3/maintenance/alarm" => {
+            calls::ALARMS if leader == 0 => Err((UNAVAILABLE, "etcdserver: no leader".to_owned())),
+            calls::ALARMS => {
                 let alarms = self.alarm(body, target("memberID").ok()).await.map_err(|why| (UNAVAILABLE, why))?;
                 let told = |(id, alarm): &(u64, String)| json!({"memberID": id.to_string(), "alarm": alarm});
                 Ok(json!({"header": header, "alarms": alarms.iter().map(told).collect::<Vec<_>>()}))
             }
             "/v3/maintenance/defragment" => Ok(json!({ "header": header })),
-            "/v3/maintenance/transfer-leadership" => {
+            calls::TRANSFER => {
                 let wanted = target("targetID")?;
                 if own != leader {
                     return Err((PRECONDITION, "etcdserver: not leader".to_owned()));
@@ -370,6 +401,11 @@ impl Forward for Pods {
                         if let Some(Fault::Slow(delay)) = fault {
                             tokio::time::sleep(delay).await;
                         }
+                        if let Some(Fault::Refuses(path)) = fault
+                            && request.uri().path() == path
+                        {
+                            return Ok(refusal(UNAVAILABLE, "etcdserver: request timed out"));
+                        }
                         let answer = answer(cluster, &machine, request).await;
                         match fault {
                             Some(Fault::Mute | Fault::Down) => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
@@ -400,18 +436,19 @@ async fn answer(cluster: Weak<Cluster>, machine: &str, request: Request<Incoming
         (_, None) => Err((INVALID, "the body is not JSON".to_owned())),
         (Some(cluster), Some(body)) => cluster.etcd.call(parts.uri.path(), &body, machine, &cluster.alive()).await,
     };
-    let (status, value) = match said {
-        Ok(value) => (StatusCode::OK, value),
-        Err((code, text)) => {
-            let status = match code {
-                NOT_FOUND => StatusCode::NOT_FOUND,
-                UNAVAILABLE => StatusCode::SERVICE_UNAVAILABLE,
-                _ => StatusCode::BAD_REQUEST,
-            };
-            (status, json!({"error": text, "code": code, "message": text}))
-        }
+    match said {
+        Ok(value) => json_response(StatusCode::OK, &value),
+        Err((code, text)) => refusal(code, &text),
+    }
+}
+
+fn refusal(code: u32, text: &str) -> Response<Full<Bytes>> {
+    let status = match code {
+        NOT_FOUND => StatusCode::NOT_FOUND,
+        UNAVAILABLE => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_REQUEST,
     };
-    json_response(status, &value)
+    json_response(status, &json!({"error": text, "code": code, "message": text}))
 }
 
 fn json_response(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
@@ -472,6 +509,7 @@ mod tests {
         let alive = machines(&["a", "b"]);
         etcd.add_unstarted("10.0.0.9").await.unwrap();
         assert!(etcd.has_quorum(&alive));
+        assert_eq!(etcd.count(&alive), (3, 2, 1));
         let why = etcd.join("d", "d", "10.0.0.4", &alive).await.unwrap_err();
         assert_eq!(why, "etcdserver: too many learner members in cluster");
         let list = etcd.call("/v3/cluster/member/list", &json!({}), "a", &alive).await.unwrap();
@@ -495,6 +533,16 @@ mod tests {
         etcd.call("/v3/maintenance/alarm", &alarm, "a", &alive).await.unwrap();
         let told = etcd.call("/v3/maintenance/alarm", &json!({"action": "GET"}), "a", &alive).await.unwrap();
         assert_eq!(told["alarms"], json!([]));
+    }
+
+    #[tokio::test]
+    async fn an_alarm_of_a_node_is_raised_and_all_are_ended() {
+        let (etcd, store) = three().await;
+        assert!(etcd.raise_alarm("b", "NOSPACE").await.unwrap());
+        assert!(!etcd.raise_alarm("x", "NOSPACE").await.unwrap());
+        assert_eq!(etcd.state.lock().alarms.len(), 1);
+        etcd.end_alarms().await.unwrap();
+        assert_eq!(Etcd::open("c", &store).await.unwrap().state.lock().alarms, []);
     }
 
     #[tokio::test]

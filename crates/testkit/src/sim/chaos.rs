@@ -107,7 +107,7 @@ fn one(rng: &mut StdRng, wanted: &Wanted, victims: &[String], faults: &mut Fault
             told
         }
         12 => {
-            let limit = i64::from(wanted.control_plane + wanted.workers) - rng.random_range(0..2);
+            let limit = i64::from(wanted.servers()) - rng.random_range(0..2);
             faults.quotas.insert("instances".to_owned(), limit);
             format!("a quota of {limit} servers")
         }

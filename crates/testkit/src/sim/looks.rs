@@ -8,11 +8,16 @@ use api::{
     control_plane::KubeadmControlPlane,
     kubeadm::KubeadmConfig,
     machine::{Machine, MachineDeployment, MachineSet},
+    machine_pool::MachinePool,
     meta::{Condition, ConditionStatus},
     openstack_cluster::OpenStackCluster,
     openstack_machine::OpenStackMachine,
+    openstack_machine_pool::OpenStackMachinePool,
+    openstack_pool::OpenStackFloatingIPPool,
+    openstack_server::OpenStackServer,
 };
 use kube::{Resource, core::ObjectMeta};
+use sandbox::hollow::Quorum;
 
 use crate::{World, now};
 
@@ -25,6 +30,13 @@ const WRITTEN_AFTER: Duration = Duration::from_secs(75);
 pub fn quorum(world: &World) -> Result<(), String> {
     let lost = world.hollow.quorums().into_iter().find(|one| one.members > 0 && one.alive * 2 <= one.members);
     lost.map_or(Ok(()), |quorum| Err(format!("etcd has lost its quorum: {quorum:?}")))
+}
+
+/// Each member of etcd is that of a machine, and has a vote.
+pub fn members(world: &World, machines: usize) -> Option<String> {
+    let fits = |quorum: &Quorum| (quorum.members, quorum.alive, quorum.learners) == (machines, machines, 0);
+    let quorums = world.hollow.quorums();
+    (!quorums.iter().all(fits)).then(|| format!("etcd is {quorums:?} for {machines} machines"))
 }
 
 /// Its server is in error, stopped, or gone.
@@ -49,7 +61,9 @@ pub async fn silent(world: &World) -> Result<(), String> {
     }
     look!(
         Cluster: "Available", KubeadmControlPlane: "Available", MachineDeployment: "Available", MachineSet: "MachinesReady",
-        Machine: "Ready", KubeadmConfig: "Ready", OpenStackCluster: "Ready", OpenStackMachine: "Ready"
+        Machine: "Ready", KubeadmConfig: "Ready", OpenStackCluster: "Ready", OpenStackMachine: "Ready",
+        MachinePool: "Available", OpenStackMachinePool: "Ready", OpenStackServer: "Ready",
+        OpenStackFloatingIPPool: "OpenstackFloatingIPPoolReadyCondition"
     );
     Ok(())
 }

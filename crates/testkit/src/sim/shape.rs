@@ -6,7 +6,7 @@ use api::{cluster::Cluster, control_plane::KubeadmControlPlane, machine::Machine
 use rand::{Rng, rngs::StdRng};
 use serde_json::{Value, json};
 
-use super::{NAME, VERSIONS};
+use super::{NAME, VERSIONS, beside::Beside};
 use crate::{Shape, World};
 
 /// What a cluster is to be now.
@@ -23,6 +23,7 @@ pub struct Wanted {
     pub topology: bool,
     /// MachineHealthChecks look after its machines.
     pub health_checks: bool,
+    pub beside: Beside,
 }
 
 impl Wanted {
@@ -40,7 +41,20 @@ impl Wanted {
             trunk: !topology && rng.random_bool(0.2),
             topology,
             health_checks: rng.random_bool(0.4),
+            beside: Beside::default(),
         }
+    }
+
+    pub fn version(&self) -> &'static str {
+        VERSIONS[self.version]
+    }
+
+    pub fn machines(&self) -> u32 {
+        self.control_plane + self.workers + self.beside.machines()
+    }
+
+    pub fn servers(&self) -> u32 {
+        self.control_plane + self.workers + self.beside.servers()
     }
 
     /// What the cloud holds when all is as wanted.
@@ -60,7 +74,7 @@ impl Wanted {
             ("trunks", when(self.trunk, machines)),
             ("volumes", when(self.root_volume, machines)),
         ]);
-        expected.retain(|_, count| *count > 0);
+        self.beside.in_cloud(&mut expected);
         expected
     }
 }
@@ -78,13 +92,17 @@ pub async fn create(world: &World, wanted: &Wanted) {
             ("control-plane", api::names::CONTROL_PLANE_LABEL, String::new()),
         ];
         for (name, label, value) in selectors {
-            let check = json!({
-                "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "MachineHealthCheck", "metadata": {"name": format!("{NAME}-{name}")},
-                "spec": {"clusterName": NAME, "selector": {"matchLabels": {label: value}}, "checks": checks()},
-            });
-            world.apply(&check).await;
+            world.apply(&health_check(name, label, &value)).await;
         }
     }
+}
+
+/// Of the machines with a label.
+pub fn health_check(name: &str, label: &str, value: &str) -> Value {
+    json!({
+        "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "MachineHealthCheck", "metadata": {"name": format!("{NAME}-{name}")},
+        "spec": {"clusterName": NAME, "selector": {"matchLabels": {label: value}}, "checks": checks()},
+    })
 }
 
 /// What makes a machine unhealthy.
@@ -139,7 +157,7 @@ fn change_class(object: &mut Value, wanted: &Wanted) {
 
 /// Tells the cluster's objects what it is to be now.
 pub async fn change(world: &World, wanted: &Wanted) {
-    let version = VERSIONS[wanted.version];
+    let version = wanted.version();
     if wanted.topology {
         let workers = json!([{"class": "worker", "name": "md-0", "replicas": wanted.workers}]);
         let topology = json!({
