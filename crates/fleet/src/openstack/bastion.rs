@@ -11,6 +11,7 @@ use openstack::compute::Server;
 use super::{
     floating, member, names,
     scope::Scope,
+    security,
     server::{self, Wanted},
     stop::{Result, blocked, pace, wait},
 };
@@ -26,7 +27,14 @@ pub async fn ensure(
     age: Duration,
 ) -> Result<()> {
     let Some(bastion) = cluster.spec.bastion.as_ref().filter(|b| b.enabled != Some(false)) else {
-        return remove(scope, &cluster.spec, status, age).await;
+        remove(scope, &cluster.spec, status, age).await?;
+        // Nobody else is in it. That it was made may not have been written down.
+        let managed = cluster.spec.managed_security_groups.is_some() && cluster.spec.bastion.is_some();
+        if managed || status.bastion_security_group.is_some() {
+            security::remove(scope, ROLE).await?;
+            status.bastion_security_group = None;
+        }
+        return Ok(());
     };
     let Some(spec) = &bastion.spec else {
         return blocked("BastionError", "bastion.spec is missing");

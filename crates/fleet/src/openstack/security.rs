@@ -304,22 +304,24 @@ async fn one_by_one(scope: &Scope, drafts: &[SecurityGroupRuleDraft]) -> Result<
 
 pub async fn delete(scope: &Scope) -> Result<()> {
     for role in ["bastion", "worker", "controlplane"] {
-        let name = names::security_group(&scope.resource, role);
-        let Some(group) = scope.own::<SecurityGroup>(&name, Query::new()).await? else { continue };
-        match scope.cloud.remove::<SecurityGroup>(&group.id).await {
-            Err(error) if error.is_conflict() => {
-                let ports = scope.cloud.list::<Port>(&Query::new().with("security_groups", &group.id)).await?;
-                let ids: Vec<&str> = ports.iter().take(5).map(|p| p.id.as_str()).collect();
-                return blocked(
-                    "DependencyFailed",
-                    format!("security group {name} is in use by the ports {}", ids.join(", ")),
-                );
-            }
-            Err(error) => return Err(error.into()),
-            Ok(_) => {}
-        }
+        remove(scope, role).await?;
     }
     Ok(())
+}
+
+/// Takes one group away that no rule of another names any more, if it is there.
+pub async fn remove(scope: &Scope, role: &str) -> Result<()> {
+    let name = names::security_group(&scope.resource, role);
+    let Some(group) = scope.own::<SecurityGroup>(&name, Query::new()).await? else { return Ok(()) };
+    match scope.cloud.remove::<SecurityGroup>(&group.id).await {
+        Err(error) if error.is_conflict() => {
+            let ports = scope.cloud.list::<Port>(&Query::new().with("security_groups", &group.id)).await?;
+            let ids: Vec<&str> = ports.iter().take(5).map(|p| p.id.as_str()).collect();
+            blocked("DependencyFailed", format!("security group {name} is in use by the ports {}", ids.join(", ")))
+        }
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use openstack::{
     block_storage::Volume,
     compute::Server,
     load_balancer::{HealthMonitor, Member, Pool},
-    network::{FloatingIp, Network, Port, Router, SecurityGroupRule, Subnet},
+    network::{FloatingIp, Network, Port, Router, SecurityGroup, SecurityGroupRule, Subnet},
     network::{GatewayDraft, NetworkDraft, RouterDraft, SubnetDraft},
 };
 use sandbox::cloud::Options as CloudSettings;
@@ -264,6 +264,37 @@ async fn what_may_change_in_a_cluster_changes_in_the_cloud() {
         world.admin.list::<Port>(&Query::new()).await.unwrap().into_iter().map(|p| p.name).collect();
     let of_bastion: Vec<_> = names.iter().filter(|name| name.contains("-bastion-")).collect();
     assert_eq!(of_bastion, ["default-demo-bastion-other"]);
+    world.delete().await;
+    let left = world.inventory().await;
+    assert!(left.values().all(|n| *n == 0), "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bastion_that_is_switched_off_takes_its_security_group_along_and_comes_back() {
+    let world = World::start(quick(), &[]).await;
+    let objects = world.objects(|infra| {
+        let machine =
+            json!({"flavor": {"filter": {"name": "m1.tiny"}}, "image": {"filter": {"name": "ubuntu-2404-kube"}}});
+        infra["spec"]["bastion"] = json!({"enabled": true, "spec": machine});
+    });
+    world.apply(&objects).await;
+    let groups = async || {
+        let all = world.admin.list::<SecurityGroup>(&Query::new()).await.unwrap();
+        all.into_iter().filter(|group| group.name.ends_with("bastion")).count()
+    };
+    let api = world.api::<OpenStackCluster>();
+    let has = |c: &OpenStackCluster, is: bool| {
+        let status = c.status.clone().unwrap_or_default();
+        let (server, group) = (status.bastion.and_then(|b| b.floating_ip), status.bastion_security_group);
+        condition::is_true(&status.conditions, "Ready") && [server.is_some(), group.is_some()] == [is; 2]
+    };
+    world.infra_cluster(|c| has(c, true)).await;
+    for enabled in [false, true] {
+        let switch = json!({"spec": {"bastion": {"enabled": enabled}}});
+        api.patch("demo", &Default::default(), &kube::api::Patch::Merge(switch)).await.unwrap();
+        world.infra_cluster(|c| has(c, enabled)).await;
+        assert_eq!(groups().await, usize::from(enabled));
+    }
     world.delete().await;
     let left = world.inventory().await;
     assert!(left.values().all(|n| *n == 0), "{left:?}");

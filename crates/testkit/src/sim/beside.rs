@@ -98,7 +98,7 @@ impl Beside {
         for (what, count) in [
             ("servers", self.servers() as usize),
             ("ports", self.servers() as usize),
-            ("server groups", usize::from(self.pool.is_some())),
+            ("server groups", usize::from(self.machines() > 0)),
             ("security groups", bastion),
             ("floating ips", bastion + self.addresses.unwrap_or(0) as usize),
         ] {
