@@ -81,6 +81,8 @@ wire! {
         pub admin_state_up: bool,
         pub mac_address: String,
         pub fixed_ips: Vec<FixedIp>,
+        /// `immediate`, `deferred` or `none`.
+        pub ip_allocation: String,
         pub security_groups: Vec<String>,
         /// The server, router or load balancer that uses the port.
         pub device_id: String,

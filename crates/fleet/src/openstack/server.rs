@@ -18,7 +18,7 @@ use openstack::{
     Query,
     block_storage::{Volume, VolumeDraft},
     compute::{BlockDevice, Server, ServerDraft, ServerNetwork},
-    network::{AddressPair, FixedIp, Port, PortDraft, Trunk, TrunkDraft},
+    network::{AddressPair, FixedIp, Network, Port, PortDraft, Trunk, TrunkDraft},
 };
 use serde_json::{Map, Value, json};
 
@@ -30,6 +30,8 @@ use super::{
 
 /// Before a volume that could not be made is made anew.
 const VOLUME_PAUSE: Duration = Duration::from_secs(10);
+/// Between two looks whether a network has a subnet.
+const SUBNET_PAUSE: Duration = Duration::from_secs(5);
 
 /// What a server is to be.
 pub struct Wanted<'a> {
@@ -222,8 +224,17 @@ async fn ports(scope: &Scope, resolved: &ResolvedMachine, resources: &mut Machin
         let found = scope.cloud.list::<Port>(&query).await?;
         let found = found.into_iter().find(|p| p.name == port.name && is_ours(scope, &p.description));
         let made = match found {
-            Some(port) => port,
-            None => scope.cloud.create::<Port>(&port_draft(scope, port)).await?,
+            Some(port) if has_address(&port) => port,
+            found => {
+                if port.fixed_ips.is_empty() {
+                    has_subnet(scope, &port.network_id, &port.name).await?;
+                }
+                if let Some(without) = found {
+                    scope.cloud.remove::<Port>(&without.id).await?;
+                    resources.ports.retain(|p| p.id != without.id);
+                }
+                scope.cloud.create::<Port>(&port_draft(scope, port)).await?
+            }
         };
         if !resources.ports.iter().any(|p| p.id == made.id) {
             resources.ports.push(PortResource { id: made.id.clone() });
@@ -235,6 +246,21 @@ async fn ports(scope: &Scope, resolved: &ResolvedMachine, resources: &mut Machin
         ids.push(made.id);
     }
     Ok(ids)
+}
+
+/// Nova takes a port without an address only if it is to have none, or gets one where the server comes to be.
+fn has_address(port: &Port) -> bool {
+    !port.fixed_ips.is_empty() || !port.device_id.is_empty() || matches!(&*port.ip_allocation, "none" | "deferred")
+}
+
+/// A port that is made while there is no subnet never gets an address.
+async fn has_subnet(scope: &Scope, network: &str, port: &str) -> Result<()> {
+    match scope.cloud.look::<Network>(network).await? {
+        Some(network) if network.subnets.is_empty() => {
+            wait("InstanceNotReady", format!("a subnet in network {}, for port {port}", network.name), SUBNET_PAUSE)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Gives ports that exist the address pairs that the spec asks for now: the one thing that may change in them.

@@ -10,7 +10,7 @@ use openstack::{
     Query,
     block_storage::Volume,
     compute::Server,
-    network::{Network, NetworkDraft, Port, Subnet, SubnetDraft},
+    network::{Network, NetworkDraft, Port, PortDraft, Subnet, SubnetDraft},
 };
 use serde_json::{Value, json};
 
@@ -19,15 +19,19 @@ use crate::world::{LIMIT, World, message, quick};
 async fn network(world: &World) -> String {
     let draft = NetworkDraft { name: "ours".into(), ..Default::default() };
     let network: Network = world.admin.create(&draft).await.unwrap();
+    subnet(world, &network.id).await;
+    network.id
+}
+
+async fn subnet(world: &World, network: &str) {
     let draft = SubnetDraft {
         name: "ours".into(),
-        network_id: network.id.clone(),
+        network_id: network.to_owned(),
         cidr: "10.9.0.0/24".into(),
         ip_version: Some(4),
         ..Default::default()
     };
     world.admin.create::<Subnet>(&draft).await.unwrap();
-    network.id
 }
 
 fn server(name: &str, ports: Value) -> Value {
@@ -114,4 +118,29 @@ async fn what_a_server_lacks_is_told_and_it_goes_without_a_trace() {
         self::told(&world.api::<OpenStackServer>().get("two").await.unwrap()).contains("ports[0].network is missing")
     );
     delete(&world, "two").await;
+}
+
+#[tokio::test]
+async fn a_server_waits_for_a_subnet_and_a_port_from_before_is_made_anew_with_an_address() {
+    let world = World::start(quick(), &[]).await;
+    let draft = NetworkDraft { name: "ours".into(), ..Default::default() };
+    let network: Network = world.admin.create(&draft).await.unwrap();
+    let early = PortDraft {
+        name: "three-0".into(),
+        description: "Created by cluster-api-provider-openstack cluster default-three".into(),
+        network_id: network.id.clone(),
+        ..Default::default()
+    };
+    let early: Port = world.admin.create(&early).await.unwrap();
+    assert!(early.fixed_ips.is_empty());
+    let boot = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "boot"}, "stringData": {"value": "#cloud-config\n"}});
+    let wanted = server("three", json!([{"network": {"id": network.id}}]));
+    world.apply(&[world.objects(|_| ()).remove(0), boot, wanted]).await;
+    until(&world, "three", |server| told(server).contains("a subnet in network ours, for port three-0")).await;
+    subnet(&world, &network.id).await;
+    until(&world, "three", |server| server.status.as_ref().is_some_and(|status| status.ready)).await;
+    let ports = world.admin.list::<Port>(&Query::new().with("network_id", &network.id)).await.unwrap();
+    let own: Vec<&Port> = ports.iter().filter(|port| port.name == "three-0").collect();
+    assert!(own.len() == 1 && own[0].id != early.id && own[0].fixed_ips.len() == 1, "{own:?}");
+    delete(&world, "three").await;
 }
