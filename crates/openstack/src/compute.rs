@@ -7,6 +7,9 @@ use serde_json::{Map, Value, json};
 
 use crate::{Client, Microversion, Query, Result, Service, query::encode, resource::Writes};
 
+/// From here on a server group has one policy.
+const ONE_POLICY: Microversion = Microversion(2, 64);
+
 wire! {
     pub struct Server {
         pub id: String,
@@ -188,11 +191,12 @@ draft! {
         pub public_key: Option<String>,
     }
 
-    /// As it is since 2.64.
     pub struct ServerGroupDraft {
         pub name: String,
         /// `affinity`, `anti-affinity`, `soft-affinity`, `soft-anti-affinity`.
         pub policy: String,
+        /// The same, as it was said before 2.64.
+        pub policies: Vec<String>,
     }
 }
 
@@ -222,7 +226,23 @@ impl Writes<Keypair> for KeypairDraft {}
 
 impl Writes<ServerGroup> for ServerGroupDraft {
     fn needs(&self) -> Microversion {
-        Microversion(2, 64)
+        if !self.policy.is_empty() {
+            ONE_POLICY
+        } else if self.policies.iter().any(|policy| policy.starts_with("soft-")) {
+            Microversion(2, 15)
+        } else {
+            Microversion(2, 1)
+        }
+    }
+}
+
+impl ServerGroupDraft {
+    /// As a Nova that knows `version` wants to be told.
+    pub fn new(name: String, policy: String, version: Microversion) -> Self {
+        match version < ONE_POLICY {
+            true => Self { name, policies: vec![policy], ..Self::default() },
+            false => Self { name, policy, ..Self::default() },
+        }
     }
 }
 

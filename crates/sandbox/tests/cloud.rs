@@ -163,8 +163,10 @@ async fn what_cannot_be_made_says_why() {
 async fn a_server_without_a_host_ends_in_error_with_novas_words_and_frees_its_ports() {
     let (cloud, c) = new(Options { zones: 1, hosts_per_zone: 2, ..options() }).await;
     let net = network(&c, &cloud).await;
-    let group: ServerGroup =
-        c.create(&ServerGroupDraft { name: "g".into(), policy: "anti-affinity".into() }).await.unwrap();
+    let group: ServerGroup = c
+        .create(&ServerGroupDraft { name: "g".into(), policy: "anti-affinity".into(), ..Default::default() })
+        .await
+        .unwrap();
     let mut draft = server_draft(&c, &net, "m").await;
     draft.scheduler_hints.insert("group".into(), json!(group.id));
     for _ in 0..3 {

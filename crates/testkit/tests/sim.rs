@@ -6,7 +6,7 @@ type Life = fn(u64) -> Result<String, String>;
 
 /// Seeds, and what failed in them before it was mended. What a seed means follows from how lives are drawn (`sim/chaos.rs`, and for
 /// what `run` has besides `sim/beside.rs` and `sim/etcd.rs`): where that changes, seeds that are kept are lives like any other.
-const SEEDS: [(Life, u64, &str); 9] = [
+const SEEDS: [(Life, u64, &str); 11] = [
     (run_bare, 31, "a port stayed that the cloud had made late, beside the one in use"),
     (run_bare, 50, "the control plane waits for a load balancer that is busy, while writes are lost"),
     (run_bare, 71, "a topology on a cloud that answers too late"),
@@ -24,6 +24,8 @@ const SEEDS: [(Life, u64, &str); 9] = [
     (run_bare, 93, "a machine that was settled, not settled, settled, as volumes could not be listed for a while"),
     (run, 2, "the security group of a bastion that is switched off stayed"),
     (run, 85, "a server's port was made before its network had a subnet, and never got an address"),
+    (run, 259, "the server group of a pool on a Nova from before 2.64"),
+    (run, 261, "a bastion's server was made with the port of the one before, which went late"),
 ];
 
 #[test]

@@ -58,9 +58,11 @@ pub async fn ensure(
         }
         Some(_) => {}
         None => {
-            let had = status.bastion.take_if(|b| b.id.is_some()).and_then(|b| b.resources);
-            let ids: Vec<String> = had.into_iter().flat_map(|r| r.ports).map(|p| p.id).collect();
+            let had = status.bastion.as_ref().filter(|b| b.id.is_some()).and_then(|b| b.resources.as_ref());
+            let ids: Vec<String> = had.iter().flat_map(|r| &r.ports).map(|p| p.id.clone()).collect();
             server::delete_ports_by_id(scope, &ids).await?;
+            // Not before: a port that goes late would be taken for the successor's, which has its name.
+            status.bastion.take_if(|b| b.id.is_some());
         }
     }
     let mut shown = status.bastion.take().unwrap_or_default();

@@ -10,7 +10,7 @@ use api::{
     openstack_machine::OpenStackMachine,
 };
 use openstack::{
-    Query,
+    Query, Service,
     compute::{ServerGroup, ServerGroupDraft},
 };
 
@@ -69,7 +69,8 @@ pub async fn group(
     if let Some(group) = found.into_iter().next() {
         return Ok(Some(group.id));
     }
-    let draft = ServerGroupDraft { name, policy: policy.to_owned() };
+    let known = scope.cloud.microversion(Service::Compute).await?;
+    let draft = ServerGroupDraft::new(name, policy.to_owned(), known);
     Ok(Some(scope.cloud.create::<ServerGroup>(&draft).await?.id))
 }
 

@@ -325,8 +325,11 @@ fn server_groups(state: &mut State, request: &Request, caller: &Arc<Caller>, res
             let name =
                 body.get("name").and_then(Value::as_str).filter(|n| !n.is_empty() && n.len() <= generic::TEXT_LIMIT);
             let name = name.ok_or_else(|| generic::invalid("name", "a server group has a name"))?.to_owned();
-            let old = body.get("policies").and_then(|p| p.get(0)).and_then(Value::as_str);
-            let policy = body.get("policy").and_then(Value::as_str).or(old).unwrap_or_default();
+            let policy = match request.microversion < 64 {
+                true => body.get("policies").and_then(|policies| policies.get(0)),
+                false => body.get("policy"),
+            };
+            let policy = policy.and_then(Value::as_str).unwrap_or_default();
             if !POLICIES.contains(&policy) {
                 return Err(generic::invalid("policy", &format!("'{policy}' is not one of {POLICIES:?}")));
             }
