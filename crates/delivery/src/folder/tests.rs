@@ -150,11 +150,12 @@ async fn nothing_outside_of_a_folder_is_read_by_its_address_or_by_links_in_it() 
         "own/secret/Chart.yaml",
         "own/linked-1.0.0.tgz",
         "../own/secret-1.0.0.tgz",
-        "other/secret-1.0.0.tgz",
     ] {
         let error = all.archive(&access, &format!("http://catalog.skep.local/{path}"), None).await.unwrap_err();
         assert_eq!(error.class, Class::Missing, "{path}: {error}");
     }
+    let error = all.archive(&access, "http://catalog.skep.local/other/secret-1.0.0.tgz", None).await.unwrap_err();
+    assert_eq!(error.class, Class::Unreachable, "{error}");
     // What somebody writes into a Catalog is an address of the network or nothing.
     for url in [format!("file://{}", outside.path().display()), outside.path().display().to_string()] {
         assert_eq!(all.index(&access, &url).await.unwrap_err().class, Class::Address, "{url}");
