@@ -198,6 +198,11 @@ fn below(uri: &Uri) -> Option<(&str, Uri)> {
     Some((first, format!("{URL}{rest}").parse().ok()?))
 }
 
+/// Lower case letters, digits and `-`, as names of folders are made of.
+fn may_be_called(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
 fn unknown(name: &str) -> String {
     format!(
         "no folder of charts is called {name:?} in this process: controllers are given it with `--chart-folder {name}=FOLDER`, \
@@ -215,7 +220,9 @@ impl Transport for Beside {
         if !request.uri().host().is_some_and(|host| host.eq_ignore_ascii_case(HOST)) {
             return self.others.send(request, limit_bytes).await;
         }
-        let Some((name, rest)) = below(request.uri()) else { return self.own.send(request, limit_bytes).await };
+        let Some((name, rest)) = below(request.uri()).filter(|(name, _)| may_be_called(name)) else {
+            return self.own.send(request, limit_bytes).await;
+        };
         let Some(folder) = self.folders.get(name).cloned() else {
             let authority = HOST.to_owned();
             return Err(TransportError::Connect { authority, source: unknown(name).into() });
