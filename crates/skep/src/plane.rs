@@ -61,7 +61,7 @@ impl Plane {
         settings: &Settings,
     ) -> Result<Self> {
         let authority = state.authority()?;
-        let common = settings.common();
+        let common = &settings.common;
         let fleet = common.fleet()?;
         let clouds = cli::cloud_options()?;
         let charts = work::charts(&clouds, &settings.chart_folder)?;

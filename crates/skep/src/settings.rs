@@ -122,30 +122,9 @@ pub struct Settings {
     /// them: garbage-collector-controller, namespace-controller, serviceaccount-controller, serviceaccount-token-controller, clusterrole-aggregation-controller
     #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Operation")]
     pub disable_controllers: Vec<String>,
-    /// What must not be deleted yet: a list of rules, read at the start (docs/guides/deletion-rules.md)
-    #[arg(long, value_name = "FILE", help_heading = "Operation")]
-    pub deletion_rules: Option<PathBuf>,
-    /// Who may make which apps of the management cluster, read at the start (docs/guides/apps.md)
-    #[arg(long, value_name = "FILE", help_heading = "What you may")]
-    pub app_security: Option<PathBuf>,
     /// Folder of charts on this machine, for Catalogs with the address http://catalog.skep.local/NAME/ (docs/guides/catalogs.md)
     #[arg(long, value_name = "NAME=FOLDER", help_heading = "Operation")]
     pub chart_folder: Vec<ChartFolder>,
-    /// Domain that clusters have their names below: <cluster>.<domain>, as their apps are told [default: internal]
-    #[arg(long, value_name = "DOMAIN", help_heading = "Clusters")]
-    pub base_domain: Option<String>,
-    /// Registry that images of a cluster's apps come from, as they are told [default: docker.io]
-    #[arg(long, value_name = "HOST", help_heading = "Clusters")]
-    pub registry_domain: Option<String>,
-    /// Labels of Machines that their nodes get too: regular expressions of their keys, beside the usual ones
-    #[arg(long, value_name = "REGEX", value_delimiter = ',', help_heading = "Clusters")]
-    pub additional_sync_machine_labels: Vec<String>,
-    /// Annotations of Machines that their nodes get too, in the same way
-    #[arg(long, value_name = "REGEX", value_delimiter = ',', help_heading = "Clusters")]
-    pub additional_sync_machine_annotations: Vec<String>,
-    /// Only objects with the label cluster.x-k8s.io/watch-filter: VALUE are acted upon by the fleet's controllers [default: all]
-    #[arg(long, value_name = "VALUE", help_heading = "Clusters")]
-    pub watch_filter: Option<String>,
     /// TracingConfiguration (apiserver.config.k8s.io/v1): where traces go, over OTLP
     #[arg(long, value_name = "FILE", help_heading = "Operation")]
     pub tracing_config_file: Option<PathBuf>,
@@ -155,16 +134,21 @@ pub struct Settings {
     /// text or json [default: text]
     #[arg(long, value_name = "FORMAT", help_heading = "Operation")]
     pub logging_format: Option<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub common: Common,
 }
 
 /// What holds wherever the controllers run, in this process or beside another Kubernetes.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
 pub struct Common {
-    /// What must not be deleted yet (docs/guides/deletion-rules.md); `skep install` and `skep controllers` are given the same
-    #[arg(long, value_name = "FILE")]
+    /// What must not be deleted yet: a list of rules, read at the start (docs/guides/deletion-rules.md); `skep install` and
+    /// `skep controllers` are given the same
+    #[arg(long, value_name = "FILE", help_heading = "Operation")]
     pub deletion_rules: Option<PathBuf>,
-    /// Who may make which apps of the management cluster (docs/guides/apps.md)
-    #[arg(long, value_name = "FILE")]
+    /// Who may make which apps of the management cluster, read at the start (docs/guides/apps.md)
+    #[arg(long, value_name = "FILE", help_heading = "What you may")]
     pub app_security: Option<PathBuf>,
     /// Domain that clusters have their names below: <cluster>.<domain>, as their apps are told [default: internal]
     #[arg(long, value_name = "DOMAIN", help_heading = "Clusters")]
@@ -192,6 +176,24 @@ pub struct Fleet {
 }
 
 impl Common {
+    fn over(self, file: Self, folder: &Path) -> Self {
+        Self {
+            deletion_rules: self.deletion_rules.or(near(folder, file.deletion_rules)),
+            app_security: self.app_security.or(near(folder, file.app_security)),
+            base_domain: self.base_domain.or(file.base_domain),
+            registry_domain: self.registry_domain.or(file.registry_domain),
+            additional_sync_machine_labels: texts(
+                self.additional_sync_machine_labels,
+                file.additional_sync_machine_labels,
+            ),
+            additional_sync_machine_annotations: texts(
+                self.additional_sync_machine_annotations,
+                file.additional_sync_machine_annotations,
+            ),
+            watch_filter: self.watch_filter.or(file.watch_filter),
+        }
+    }
+
     pub fn fleet(&self) -> Result<Fleet> {
         let synced = Synced::read(&self.additional_sync_machine_labels, &self.additional_sync_machine_annotations)?;
         // An empty one is none, as it is with the flag of Cluster API.
@@ -239,6 +241,15 @@ pub fn text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
 }
 
+/// A file that another names, as seen from the folder of that one; `-` is none.
+fn near(folder: &Path, path: Option<PathBuf>) -> Option<PathBuf> {
+    path.map(|path| if path.as_os_str() == "-" { path } else { folder.join(path) })
+}
+
+fn texts(own: Vec<String>, file: Vec<String>) -> Vec<String> {
+    if own.is_empty() { file } else { own }
+}
+
 impl Settings {
     /// These where they say something, else what the file says.
     pub fn over(self, path: &Path) -> Result<Self> {
@@ -249,12 +260,10 @@ impl Settings {
         };
         // Files are named as seen from the folder of the one that names them.
         let folder = path.parent().unwrap_or(Path::new("."));
-        let near =
-            |path: Option<PathBuf>| path.map(|path| if path.as_os_str() == "-" { path } else { folder.join(path) });
+        let near = |path| near(folder, path);
         let all = |own: Vec<PathBuf>, file: Vec<PathBuf>| -> Vec<PathBuf> {
             if own.is_empty() { file.iter().map(|path| folder.join(path)).collect() } else { own }
         };
-        let texts = |own: Vec<String>, file: Vec<String>| if own.is_empty() { file } else { own };
         let encryption =
             file.encryption_provider_config.map(|named| match named.starts_with(super::security::ENVIRONMENT) {
                 true => named,
@@ -305,39 +314,15 @@ impl Settings {
             max_requests_inflight: self.max_requests_inflight.or(file.max_requests_inflight),
             max_mutating_requests_inflight: self.max_mutating_requests_inflight.or(file.max_mutating_requests_inflight),
             disable_controllers: texts(self.disable_controllers, file.disable_controllers),
-            deletion_rules: self.deletion_rules.or(near(file.deletion_rules)),
-            app_security: self.app_security.or(near(file.app_security)),
             chart_folder: match self.chart_folder.is_empty() {
                 true => file.chart_folder.into_iter().map(|one| one.near(folder)).collect(),
                 false => self.chart_folder,
             },
-            base_domain: self.base_domain.or(file.base_domain),
-            registry_domain: self.registry_domain.or(file.registry_domain),
-            additional_sync_machine_labels: texts(
-                self.additional_sync_machine_labels,
-                file.additional_sync_machine_labels,
-            ),
-            additional_sync_machine_annotations: texts(
-                self.additional_sync_machine_annotations,
-                file.additional_sync_machine_annotations,
-            ),
-            watch_filter: self.watch_filter.or(file.watch_filter),
             tracing_config_file: self.tracing_config_file.or(near(file.tracing_config_file)),
             shutdown_delay_duration: self.shutdown_delay_duration.or(file.shutdown_delay_duration),
             logging_format: self.logging_format.or(file.logging_format),
+            common: self.common.over(file.common, folder),
         })
-    }
-
-    pub fn common(&self) -> Common {
-        Common {
-            deletion_rules: self.deletion_rules.clone(),
-            app_security: self.app_security.clone(),
-            base_domain: self.base_domain.clone(),
-            registry_domain: self.registry_domain.clone(),
-            additional_sync_machine_labels: self.additional_sync_machine_labels.clone(),
-            additional_sync_machine_annotations: self.additional_sync_machine_annotations.clone(),
-            watch_filter: self.watch_filter.clone(),
-        }
     }
 
     pub fn listen(&self) -> Result<SocketAddr> {
@@ -418,9 +403,11 @@ mod tests {
         let path = folder.path().join("skep.yaml");
         let text = "listen: 0.0.0.0:1\nmax-requests-inflight: 7\naudit-log-path: \"-\"\naudit-policy-file: audit.yaml\n\
                     service-account-key-file: [old.pem]\nencryption-provider-config: env:KEYS\nanonymous-auth: false\n\
-                    disable-controllers: [namespace-controller]\nchart-folder: [own=charts]\n";
+                    disable-controllers: [namespace-controller]\nchart-folder: [own=charts]\n\
+                    deletion-rules: rules.yaml\nbase-domain: file.test\nregistry-domain: file.test\n";
         std::fs::write(&path, text).unwrap();
-        let flags = Settings { listen: Some("127.0.0.1:2".into()), ..Settings::default() };
+        let common = Common { base_domain: Some("flag.test".into()), ..Common::default() };
+        let flags = Settings { listen: Some("127.0.0.1:2".into()), common, ..Settings::default() };
         let settings = flags.over(&path).unwrap();
         assert_eq!(settings.listen().unwrap().port(), 2);
         assert_eq!(settings.limits(), RequestLimits { reads: 7, writes: 200 });
@@ -432,6 +419,9 @@ mod tests {
         assert_eq!(settings.disabled_controllers().unwrap(), [Controller::Namespace]);
         let near = ChartFolder { name: "own".into(), path: folder.path().join("charts") };
         assert_eq!(settings.chart_folder, [near]);
+        assert_eq!(settings.common.deletion_rules, Some(folder.path().join("rules.yaml")));
+        let installation = settings.common.installation();
+        assert_eq!((&*installation.base_domain, &*installation.registry_domain), ("flag.test", "file.test"));
         let unknown = Settings { disable_controllers: vec!["fleet".to_owned()], ..Settings::default() };
         assert!(unknown.disabled_controllers().is_err());
     }
