@@ -15,6 +15,8 @@ use serde_json::{Map, Value};
 
 use crate::endpoint::Service;
 
+pub mod successor;
+
 /// The largest clouds.yaml or CA bundle that is read.
 pub const FILE_LIMIT_BYTES: u64 = 1024 * 1024;
 /// The largest number of clouds in one file.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     clouds::{Auth, Interface, Named, Scope},
     endpoint::Service,
+    identity,
 };
 
 /// A token is renewed this long before it ends, or when a tenth of its life is left if that is shorter.
@@ -28,6 +29,8 @@ pub struct Access {
     pub(crate) renew_at: Timestamp,
     pub user_id: String,
     pub user_name: String,
+    /// Of the user, also where the token was had without it.
+    pub password_expires_at: Option<Timestamp>,
     pub project_id: Option<String>,
     pub project_name: Option<String>,
     pub roles: Vec<String>,
@@ -122,7 +125,7 @@ struct Body {
     #[serde(default)]
     catalog: Vec<CatalogEntry>,
     #[serde(default)]
-    user: Ref,
+    user: UserRef,
     #[serde(default)]
     project: Option<Ref>,
     #[serde(default)]
@@ -134,6 +137,14 @@ struct Body {
 struct Ref {
     id: String,
     name: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct UserRef {
+    id: String,
+    name: String,
+    password_expires_at: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -177,10 +188,30 @@ pub(crate) fn answer(token: &http::HeaderValue, body: &[u8], now: Timestamp) -> 
         renew_at: body.expires_at - margin,
         user_id: body.user.id,
         user_name: body.user.name,
+        password_expires_at: body.user.password_expires_at.as_deref().and_then(identity::time),
         project_id: filled(project.id),
         project_name: filled(project.name),
         roles: body.roles.into_iter().map(|r| r.name).collect(),
         expires_at: body.expires_at,
         catalog: catalog.collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_tells_when_its_users_password_ends() {
+        let told = |user: Value| {
+            let body = json!({"token": {"expires_at": "2026-12-01T10:00:00Z", "user": user}}).to_string();
+            let token = http::HeaderValue::from_static("t");
+            answer(&token, body.as_bytes(), Timestamp::UNIX_EPOCH).unwrap().password_expires_at
+        };
+        let end = told(json!({"id": "u", "name": "n", "password_expires_at": "2026-12-24T18:00:00.000000"}));
+        assert_eq!(end, Some("2026-12-24T18:00:00Z".parse().unwrap()));
+        assert_eq!(told(json!({"id": "u", "name": "n", "password_expires_at": null})), None);
+        // A federated user has none.
+        assert_eq!(told(json!({"id": "u", "name": "n"})), None);
+    }
 }
