@@ -394,6 +394,50 @@ async fn an_application_credential_tells_when_it_ends_and_its_tokens_end_no_late
 }
 
 #[tokio::test]
+async fn a_restricted_application_credential_makes_and_deletes_no_other_and_an_unrestricted_one_does() {
+    let (cloud, c) = new(options()).await;
+    let user = c.access().await.unwrap().user_id.clone();
+    let draft = |name: &str, unrestricted| ApplicationCredentialDraft {
+        name: name.into(),
+        unrestricted: Some(unrestricted),
+        ..Default::default()
+    };
+    let by = |made: &ApplicationCredential| {
+        let auth = json!({"auth_url": "http://cloud.test/identity/v3", "application_credential_id": made.id,
+                          "application_credential_secret": made.secret});
+        let yaml = json!({"clouds": {"r": {"auth": auth}}}).to_string();
+        let at = Where::from_yaml(yaml.as_bytes(), None, None).unwrap();
+        Client::new(at, Local::shared::<Body, Body>(cloud.router()), ClientOptions::default())
+    };
+    let bound: ApplicationCredential = c.create_in(&user, &draft("bound", false)).await.unwrap();
+    let free: ApplicationCredential = c.create_in(&user, &draft("free", true)).await.unwrap();
+    let (restricted, unrestricted) = (by(&bound), by(&free));
+    let made = restricted.create_in::<ApplicationCredential>(&user, &draft("more", false)).await.unwrap_err();
+    let gone = restricted.delete_in::<ApplicationCredential>(&user, &free.id).await.unwrap_err();
+    for refused in [made, gone] {
+        assert_eq!(refused.status().map(|status| status.as_u16()), Some(403), "{refused}");
+        assert!(refused.message().contains("managing additional application credentials"), "{refused}");
+    }
+    let read: ApplicationCredential = restricted.get_in(&user, &bound.id).await.unwrap();
+    assert_eq!(read.unrestricted, Some(false), "it may read itself");
+    let more: ApplicationCredential = unrestricted.create_in(&user, &draft("more", false)).await.unwrap();
+    unrestricted.delete_in::<ApplicationCredential>(&user, &more.id).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_password_tells_when_it_ends_and_is_refused_then() {
+    let (_, c) = new(options()).await;
+    assert_eq!(c.access().await.unwrap().password_expires_at, None);
+    let life = Duration::from_secs(7 * 24 * 3600);
+    let (_, c) = new(Options { password_life: Some(life), ..options() }).await;
+    let end = c.access().await.unwrap().password_expires_at.unwrap();
+    let left = end.duration_since(jiff::Timestamp::now());
+    assert!(left > jiff::SignedDuration::from_hours(167) && left <= jiff::SignedDuration::from_hours(168), "{left}");
+    let (_cloud, c) = new(Options { password_life: Some(Duration::ZERO), ..options() }).await;
+    assert_eq!(c.access().await.unwrap_err().class(), Class::Forbidden);
+}
+
+#[tokio::test]
 async fn tags_names_and_pages_narrow_a_list() {
     let (_cloud, c) = new(options()).await;
     for i in 0..5 {

@@ -64,6 +64,8 @@ pub struct Caller {
     pub user: String,
     pub project: String,
     pub admin: bool,
+    /// Asks by an application credential that may not make or delete others.
+    pub restricted: bool,
 }
 
 impl Request {

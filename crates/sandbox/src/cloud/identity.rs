@@ -12,6 +12,7 @@ use super::{
     generic,
     http::{Caller, Reply, Request, Service, select, shown},
     kind::Kind,
+    options::Options,
     state::State,
     table::{Row, flag, list, text},
 };
@@ -70,13 +71,15 @@ impl Opened {
 /// Who a token's bearer is. The user must still exist and have a role in the project.
 pub fn caller(state: &State, signer: &Signer, token: &str) -> Option<Arc<Caller>> {
     let opened = signer.open(token, state.options.now()).filter(|opened| opened.holds(state))?;
+    let credential = state.get(Kind::ApplicationCredential, &opened.credential);
+    let restricted = credential.is_some_and(|credential| !flag(&credential, "unrestricted"));
     let (user, project) = (opened.user, opened.project);
     let row = state.get(Kind::User, &user)?;
     let roles = roles(&row, &project);
     if !flag(&row, "enabled") || (!project.is_empty() && roles.is_empty()) {
         return None;
     }
-    Some(Arc::new(Caller { admin: roles.iter().any(|r| r == "admin"), user, project }))
+    Some(Arc::new(Caller { admin: roles.iter().any(|r| r == "admin"), user, project, restricted }))
 }
 
 fn roles(user: &Row, project: &str) -> Vec<String> {
@@ -248,7 +251,8 @@ fn issue(state: &State, request: &Request, signer: &Signer) -> Result<Reply> {
             let user = find_user(state, &wanted).ok_or_else(Fault::unauthorized)?;
             let password = wanted.get("password").and_then(Value::as_str).unwrap_or_default();
             let what = format!("password/{}", text(&user, "id"));
-            if !signer.agrees(&what, password, text(&user, "~password")) {
+            let ended = time(text(&user, "password_expires_at")).is_some_and(|end| end <= state.options.now());
+            if ended || !signer.agrees(&what, password, text(&user, "~password")) {
                 return Err(Fault::unauthorized());
             }
             let home = text(&user, "default_project_id").to_owned();
@@ -371,7 +375,8 @@ fn token_body(
     let domain = json!({"id": DOMAIN, "name": "Default"});
     let stamp = |t: Timestamp| t.strftime("%Y-%m-%dT%H:%M:%S.000000Z").to_string();
     let mut token = json!({
-        "methods": [method], "user": {"id": text(&user, "id"), "name": text(&user, "name"), "domain": domain, "password_expires_at": null},
+        "methods": [method], "user": {"id": text(&user, "id"), "name": text(&user, "name"), "domain": domain,
+            "password_expires_at": user.get("password_expires_at")},
         "audit_ids": [stable_id(&format!("{}{}", text(&user, "id"), ends))], "expires_at": stamp(ends), "issued_at": stamp(state.options.now()),
     });
     if let Some(found) = state.get(Kind::ApplicationCredential, credential) {
@@ -432,6 +437,7 @@ fn objects(
                     "password" if kind == Kind::User => {
                         let sealed = signer.sign(&format!("password/{id}"), value.as_str().unwrap_or_default());
                         fields.insert("~password".into(), json!(sealed));
+                        fields.insert("password_expires_at".into(), password_end(&state.options));
                     }
                     other => return Err(Fault::bad(format!("{other} cannot be changed here"))),
                 }
@@ -486,7 +492,9 @@ fn new_object(state: &mut State, signer: &Signer, kind: Kind, body: &Map<String,
     let mut row = if kind == Kind::Project {
         project_row(&id, name)
     } else {
-        user_row(signer, &id, name, given("password"), given("default_project_id"), json!({}))
+        let mut row = user_row(signer, &id, name, given("password"), given("default_project_id"), json!({}));
+        row.insert("password_expires_at".into(), password_end(&state.options));
+        row
     };
     row.insert("description".into(), json!(given("description")));
     row.insert("enabled".into(), body.get("enabled").cloned().unwrap_or(json!(true)));
@@ -506,6 +514,13 @@ pub fn user_row(signer: &Signer, id: &str, name: &str, password: &str, project: 
         "~password": signer.sign(&format!("password/{id}"), password), "~roles": roles,
     });
     row.as_object().cloned().unwrap_or_default()
+}
+
+/// When a password ends that is set now.
+pub fn password_end(options: &Options) -> Value {
+    let life = options.password_life.and_then(|life| SignedDuration::try_from(life).ok());
+    let end = life.and_then(|life| options.now().checked_add(life).ok());
+    end.map_or(Value::Null, |end| json!(end.strftime("%Y-%m-%dT%H:%M:%S.000000").to_string()))
 }
 
 fn grant(state: &mut State, method: &str, project: &str, user: &str, rest: &[&str]) -> Result<Reply> {
@@ -561,6 +576,11 @@ fn credentials(
     if caller.user != user && !(caller.admin && request.method == http::Method::GET) {
         return Err(Fault::forbidden(
             "You are not authorized to perform the requested action: identity:application_credentials.",
+        ));
+    }
+    if caller.restricted && request.method != http::Method::GET {
+        return Err(Fault::forbidden(
+            "You are not authorized to perform the requested action: Using method 'application_credential' is not allowed for managing additional application credentials..",
         ));
     }
     let kind = Kind::ApplicationCredential;

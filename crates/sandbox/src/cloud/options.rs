@@ -60,6 +60,8 @@ pub struct Options {
     pub admin: Login,
     pub tenant: Login,
     pub token_life: Duration,
+    /// After it was set, a password ends; none: never.
+    pub password_life: Option<Duration>,
     /// Makes ids and addresses the same each time; for tests.
     pub seed: Option<u64>,
     /// The wall clock.
@@ -132,6 +134,7 @@ impl Default for Options {
             admin: login("admin", "admin"),
             tenant: login("demo", "demo"),
             token_life: Duration::from_secs(24 * 3600),
+            password_life: None,
             seed: None,
             clock: Timestamp::now,
         }

@@ -69,12 +69,14 @@ pub fn fill(state: &mut State, signer: &Signer) {
 
 fn put_user(state: &mut State, signer: &Signer, login: &Login, project: &str, role: &str) {
     let id = stable("user", &login.user).simple().to_string();
-    let row = identity::user_row(signer, &id, &login.user, &login.password, project, json!({ project: [role] }));
+    let mut row = identity::user_row(signer, &id, &login.user, &login.password, project, json!({ project: [role] }));
+    row.insert("password_expires_at".into(), identity::password_end(&state.options));
     match state.get(Kind::User, &id) {
         None => state.put(Kind::User, row),
         // The password is the options' affair.
         Some(old) if text(&old, "~password") != text(&row, "~password") => {
-            state.set(Kind::User, &id, json!({"~password": text(&row, "~password")}));
+            let password = ["~password", "password_expires_at"].map(|key| (key.to_owned(), row[key].clone()));
+            state.set(Kind::User, &id, Value::Object(password.into_iter().collect()));
         }
         Some(_) => {}
     }

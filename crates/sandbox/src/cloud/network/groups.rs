@@ -24,7 +24,7 @@ pub fn ensure_default(state: &mut State, project: &str) {
     if project.is_empty() || default_of(state, project).is_some() {
         return;
     }
-    let system = Caller { user: String::new(), project: project.to_owned(), admin: true };
+    let system = Caller { user: String::new(), project: project.to_owned(), admin: true, restricted: false };
     let body = json!({"name": DEFAULT, "description": "Default security group"});
     let Ok(mut row) = generic::build(state, &system, Kind::SecurityGroup, body.as_object().unwrap_or(&Map::new()))
     else {

@@ -239,7 +239,7 @@ pub struct Wanted<'a> {
 
 /// Makes a port on a service's behalf, whoever owns the network.
 pub fn make(state: &mut State, wanted: &Wanted<'_>) -> Result<Arc<Row>> {
-    let system = Caller { user: String::new(), project: wanted.project.to_owned(), admin: true };
+    let system = Caller { user: String::new(), project: wanted.project.to_owned(), admin: true, restricted: false };
     let body = json!({
         "network_id": wanted.network, "name": wanted.name, "device_id": wanted.device_id,
         "device_owner": wanted.device_owner, "fixed_ips": wanted.fixed_ips, "security_groups": [],
