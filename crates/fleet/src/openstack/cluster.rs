@@ -81,7 +81,7 @@ impl Reconcile for OpenStackClusters {
         let now = Time(self.0.writer.clock().now());
         let before = seen.infra.as_ref();
         let mut after = before.clone();
-        let mut stays = Vec::new();
+        let (mut stays, mut renewed) = (Vec::new(), None);
         let conditions = before.status.as_ref().map_or(&[][..], |status| &status.conditions);
         self.0.unanswered.meet(Self::NAME, key, &before.metadata, conditions);
         let doubts = match work {
@@ -101,7 +101,7 @@ impl Reconcile for OpenStackClusters {
             Work::WaitForMachines => {
                 wait("WaitingForMachines", format!("the machines {}", seen.machines.join(", ")), MACHINES_PAUSE)
             }
-            Work::Ensure => self.ensure(key, seen, &mut after, &now).await,
+            Work::Ensure => self.ensure(key, seen, &mut after, &now, &mut renewed).await,
             Work::Delete => self.delete(key, seen, &mut after, &now, &mut stays).await,
         };
         let late = self.0.end(Self::NAME, key, &done, doubts);
@@ -142,7 +142,7 @@ impl Reconcile for OpenStackClusters {
             let told =
                 before.status.as_ref().and_then(|s| condition::get(&s.conditions, "Paused")?.observed_generation);
             unacted::tell(before, told, endpoint::partly(&before.spec), &mut plan);
-            credential::tell(before, &after, &mut plan);
+            credential::tell(before, &after, renewed, &mut plan);
         }
         plan.update(before, &after);
         let written = self.0.writer.execute(plan).await?;
@@ -185,20 +185,29 @@ impl OpenStackClusters {
         Ok(self.0.during(Self::NAME, key, scope))
     }
 
-    async fn ensure(&self, key: &Key, seen: &Seen, after: &mut OpenStackCluster, now: &Time) -> Result<()> {
+    /// `renewed` is told of credentials that are new.
+    async fn ensure(
+        &self,
+        key: &Key,
+        seen: &Seen,
+        after: &mut OpenStackCluster,
+        now: &Time,
+        renewed: &mut Option<String>,
+    ) -> Result<()> {
         let age = super::age(&seen.infra.metadata, now);
         let generation = after.metadata.generation;
         let mut status = after.status.clone().unwrap_or_default();
         let mut spec = after.spec.clone();
         let done = async {
             let scope = Scopes::checked(self.scope(key, after).await).await;
-            let ending = match &scope {
-                Ok(scope) => credential::ending(scope, now.0).await?,
-                Err(_) => None,
+            let news = match &scope {
+                Ok(scope) => credential::look(scope, self.0.writer.client(), now.0).await?,
+                Err(_) => credential::News::default(),
             };
+            *renewed = news.renewed;
             let scope = note(&mut status, AUTHENTICATED, generation, now, scope)?;
-            if let Some(ending) = ending {
-                condition::set(&mut status.conditions, ending, generation, now);
+            if let Some(statement) = news.statement {
+                condition::set(&mut status.conditions, statement, generation, now);
             }
             let outside = network::external(&scope, &spec, &mut status).await;
             note(&mut status, "NetworkReady", generation, now, outside)?;

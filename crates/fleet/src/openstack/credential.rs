@@ -1,7 +1,10 @@
-//! Credentials that end: users are told before the cloud refuses them.
+//! Credentials that end: users are told before the cloud refuses them, and an application credential is renewed where they ask
+//! for it (`renewal`).
 //!
 //! Keystone tells when an application credential ends, and lets its owner read that by the credential itself, a restricted one too
-//! (Identity API v3, `GET /v3/users/{user}/application_credentials/{id}`). Passwords are asked nothing about.
+//! (Identity API v3, `GET /v3/users/{user}/application_credentials/{id}`). When a password ends stands in each token.
+
+mod renewal;
 
 use std::time::Duration;
 
@@ -10,58 +13,165 @@ use api::{
     openstack_cluster::OpenStackCluster,
 };
 use control::{EventType, Plan};
-use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp};
+use kube::Client;
 use openstack::{Auth, Query, identity::ApplicationCredential};
 use tokio::time::Instant;
 
+pub use self::renewal::ANNOTATION as RENEW_ANNOTATION;
+use self::renewal::Failure;
 use super::{
     scope::{AUTHENTICATED, Scope},
     stop::Result,
 };
 
-/// Between two questions when a credential ends: that may change, if seldom.
+/// Between two questions when a credential ends: that may change, if seldom. What was refused is tried again after it too.
 const ASK_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Between two tries to renew a credential of which the first failed in a way that may pass.
+const RETRY_PAUSE: Duration = Duration::from_secs(10 * 60);
 /// Users are told so long before.
 const NOTICE: SignedDuration = SignedDuration::from_hours(14 * 24);
 const ENDING: &str = "CredentialsEndSoon";
+const NOT_RENEWED: &str = "CredentialsNotRenewed";
+const RENEWED: &str = "CredentialsRenewed";
 
-/// What the cloud told last of one set of credentials. Whoever asks holds it, so that all clusters that share them cause one question.
+/// What is known of one set of credentials. Whoever asks or renews holds it, so that all clusters that share them cause it once.
 pub type End = tokio::sync::Mutex<Told>;
 
 #[derive(Default)]
 pub struct Told {
     asked: Option<Instant>,
+    found: Option<ApplicationCredential>,
     pub at: Option<Timestamp>,
+    tried: Option<Tried>,
 }
 
-/// What to say of credentials that end soon; nothing of others.
-pub async fn ending(scope: &Scope, now: Timestamp) -> Result<Option<Statement>> {
-    Ok(end(scope).await?.and_then(|end| statement(scope, end, now)))
+/// A try to renew them.
+struct Tried {
+    at: Instant,
+    pause: Duration,
+    /// What the annotation said.
+    wish: String,
+    /// Nothing if there are new ones, which who has just read the Secret does not know yet.
+    why: Option<String>,
 }
 
-fn statement(scope: &Scope, end: Timestamp, now: Timestamp) -> Option<Statement> {
-    let (cloud, secret) = (&scope.cloud.cloud().name, &scope.secret);
-    // The time and not how long: the same is said until another is true.
-    let message = format!(
-        "The application credential of cloud {cloud} in Secret {secret} ends at {end}: make another and write it into the Secret before"
-    );
-    (end.duration_since(now) < NOTICE).then(|| Statement { message, ..Statement::yes(AUTHENTICATED, ENDING) })
+/// What there is to say: in the condition, and in an event.
+#[derive(Default)]
+pub struct News {
+    pub statement: Option<Statement>,
+    pub renewed: Option<String>,
 }
 
-async fn end(scope: &Scope) -> Result<Option<Timestamp>> {
-    let Auth::ApplicationCredential { id, name, .. } = &scope.cloud.cloud().auth else { return Ok(None) };
+/// What to say of credentials that end soon, or that are to be renewed; nothing of others. Renews them when it is time.
+pub async fn look(scope: &Scope, client: &Client, now: Timestamp) -> Result<News> {
+    let wished = scope.renewal.as_ref().map(|_| "the annotation is about application credentials".to_owned());
+    let statement = match &scope.cloud.cloud().auth {
+        Auth::ApplicationCredential { id, name, .. } => {
+            return application(scope, client, now, id.as_deref(), name.as_deref()).await;
+        }
+        Auth::Password { .. } => {
+            let end = scope.cloud.access().await?.password_expires_at;
+            statement(scope, "password", end, wished, now)
+        }
+        Auth::Token { .. } => statement(scope, "token", None, wished, now),
+    };
+    Ok(News { statement, ..News::default() })
+}
+
+async fn application(
+    scope: &Scope,
+    client: &Client,
+    now: Timestamp,
+    id: Option<&str>,
+    name: Option<&str>,
+) -> Result<News> {
     let mut told = scope.end.lock().await;
-    if told.asked.is_some_and(|asked| asked.elapsed() < ASK_PAUSE) {
-        return Ok(told.at);
+    ask_anew(scope, &mut told, id, name).await?;
+    let end = told.at;
+    let say = |why: Option<String>| {
+        let statement = statement(scope, "application credential", end, why, now);
+        Ok(News { statement, ..News::default() })
+    };
+    let Some(wish) = &scope.renewal else { return say(None) };
+    let life = match renewal::life(wish) {
+        Ok(life) => life,
+        Err(why) => return say(Some(why)),
+    };
+    let Some(found) = told.found.clone() else {
+        return say(Some("the cloud does not let it read itself, so nobody knows when it ends".to_owned()));
+    };
+    if found.unrestricted == Some(false) {
+        return say(Some(renewal::RESTRICTED.to_owned()));
     }
-    match ask(scope, id.as_deref(), name.as_deref()).await {
-        Ok(found) => told.at = found.and_then(|found| time(&found.expires_at?)),
+    if end.is_none_or(|end| end.duration_since(now) >= renewal::window(life)) {
+        return Ok(News::default());
+    }
+    let tried = told.tried.as_ref();
+    if let Some(tried) = tried.filter(|tried| tried.wish == *wish && tried.at.elapsed() < tried.pause) {
+        return tried.why.clone().map_or_else(|| Ok(News::default()), |why| say(Some(why)));
+    }
+    let (pause, why, renewed) = match renewal::renew(scope, client, &found, life, now).await {
+        Ok(Some(successor)) => (ASK_PAUSE, None, Some(renewed(scope, end, successor))),
+        Ok(None) => return Ok(News::default()),
+        Err(Failure::Stop(stop)) => return Err(stop),
+        Err(Failure::Later(why)) => (RETRY_PAUSE, Some(why), None),
+        Err(Failure::Refused(why)) => (ASK_PAUSE, Some(why), None),
+    };
+    told.tried = Some(Tried { at: Instant::now(), pause, wish: wish.clone(), why: why.clone() });
+    let statement = why.and_then(|why| statement(scope, "application credential", end, Some(why), now));
+    Ok(News { statement, renewed })
+}
+
+fn renewed(scope: &Scope, end: Option<Timestamp>, successor: Timestamp) -> String {
+    let (cloud, secret) = (&scope.cloud.cloud().name, &scope.secret);
+    let old = end.map(|end| format!(" in place of the one that ends at {end}")).unwrap_or_default();
+    let message =
+        format!("Secret {secret} has a new application credential for cloud {cloud}{old}: it ends at {successor}");
+    tracing::info!(secret, cloud, "an application credential was renewed");
+    message
+}
+
+/// `why`: the reason that nobody renews what is to be renewed.
+fn statement(
+    scope: &Scope,
+    what: &str,
+    end: Option<Timestamp>,
+    why: Option<String>,
+    now: Timestamp,
+) -> Option<Statement> {
+    let (cloud, secret) = (&scope.cloud.cloud().name, &scope.secret);
+    let is_soon = end.is_some_and(|end| end.duration_since(now) < NOTICE);
+    let subject = format!("The {what} of cloud {cloud} in Secret {secret}");
+    // The time and not how long: the same is said until another is true.
+    let message = match (end, why) {
+        (Some(end), None) if is_soon => {
+            let set = if what == "password" { "set" } else { "make" };
+            format!("{subject} ends at {end}: {set} another and write it into the Secret before")
+        }
+        (_, None) => return None,
+        (Some(end), Some(why)) => format!("{subject} ends at {end} and is not renewed: {why}"),
+        (None, Some(why)) => format!("{subject} is not renewed: {why}"),
+    };
+    let reason = if is_soon { ENDING } else { NOT_RENEWED };
+    Some(Statement { message, ..Statement::yes(AUTHENTICATED, reason) })
+}
+
+async fn ask_anew(scope: &Scope, told: &mut Told, id: Option<&str>, name: Option<&str>) -> Result<()> {
+    if told.asked.is_some_and(|asked| asked.elapsed() < ASK_PAUSE) {
+        return Ok(());
+    }
+    match ask(scope, id, name).await {
+        Ok(found) => {
+            told.at = found.as_ref().and_then(ApplicationCredential::ends_at);
+            told.found = found;
+        }
         Err(error) if error.is_put_off() => return Err(error.into()),
         // Rules of access may keep a credential from reading itself. Calls are the cluster's own controller's to judge.
         Err(error) => tracing::debug!(%error, secret = scope.secret, "the cloud does not say when the credentials end"),
     }
     told.asked = Some(Instant::now());
-    Ok(told.at)
+    Ok(())
 }
 
 async fn ask(scope: &Scope, id: Option<&str>, name: Option<&str>) -> openstack::Result<Option<ApplicationCredential>> {
@@ -76,35 +186,25 @@ async fn ask(scope: &Scope, id: Option<&str>, name: Option<&str>) -> openstack::
     }
 }
 
-/// Keystone writes times in UTC, most without saying so.
-fn time(text: &str) -> Option<Timestamp> {
-    let here = || text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok().map(|time| time.timestamp());
-    text.parse().ok().or_else(here)
-}
-
-/// An event for what the condition newly says.
-pub fn tell(before: &OpenStackCluster, after: &OpenStackCluster, plan: &mut Plan) {
+/// Events for what the condition newly says, and for credentials that were renewed.
+pub fn tell(before: &OpenStackCluster, after: &OpenStackCluster, renewed: Option<String>, plan: &mut Plan) {
+    if let Some(message) = renewed {
+        plan.event(before, EventType::Normal, RENEWED, message);
+    }
     let said = |infra: &OpenStackCluster| {
         let conditions = infra.status.as_ref().map_or(&[][..], |status| &status.conditions);
-        condition::get(conditions, AUTHENTICATED).filter(|one| one.reason == ENDING).map(|one| one.message.clone())
+        let told = condition::get(conditions, AUTHENTICATED)?;
+        let reason = [ENDING, NOT_RENEWED].into_iter().find(|reason| *reason == told.reason)?;
+        Some((reason, told.message.clone()))
     };
-    if let Some(message) = said(after).filter(|message| said(before).as_ref() != Some(message)) {
-        plan.event(before, EventType::Warning, ENDING, message);
+    if let Some((reason, message)) = said(after).filter(|now| said(before).as_ref() != Some(now)) {
+        plan.event(before, EventType::Warning, reason, message);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_read_with_and_without_their_zone() {
-        let wanted: Timestamp = "2026-12-01T10:00:00Z".parse().unwrap();
-        for text in ["2026-12-01T10:00:00.000000", "2026-12-01T10:00:00", "2026-12-01T10:00:00Z"] {
-            assert_eq!(time(text), Some(wanted), "{text}");
-        }
-        assert_eq!(time("soon"), None);
-    }
 
     #[test]
     fn what_a_condition_says_anew_is_told_by_one_event() {
@@ -117,7 +217,7 @@ mod tests {
         };
         let events = |before: &OpenStackCluster, after: &OpenStackCluster| {
             let mut plan = Plan::nothing();
-            tell(before, after, &mut plan);
+            tell(before, after, None, &mut plan);
             !plan.steps.is_empty()
         };
         let (well, first, second) = (infra("Succeeded", ""), infra(ENDING, "at 1"), infra(ENDING, "at 2"));

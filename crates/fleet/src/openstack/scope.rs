@@ -22,7 +22,7 @@ use super::{
     stop::{Result, Stop, blocked},
     zones,
 };
-use crate::Caches;
+use crate::{Caches, owner};
 
 /// Clients kept: one for each set of credentials.
 const CLIENTS_LIMIT: usize = 4096;
@@ -58,6 +58,8 @@ pub struct Scope {
     pub secret: String,
     /// When they end.
     pub end: Arc<credential::End>,
+    /// How long each application credential is to live that is made in place of one that ends, as the Secret says.
+    pub renewal: Option<String>,
     /// Of the object that is worked for, and what it may name there.
     pub namespace: String,
     pub images: Arc<Cache<Image>>,
@@ -103,6 +105,7 @@ impl Scopes {
         let Some(secret) = found else {
             return blocked(AUTH, format!("Secret {home}/{name} (identityRef) does not exist"));
         };
+        let renewal = owner::annotation_of(&secret.metadata, credential::RENEW_ANNOTATION).map(str::to_owned);
         let data = secret.data.unwrap_or_default();
         let Some(yaml) = data.get("clouds.yaml") else {
             return blocked(AUTH, format!("Secret {home}/{name} has no key clouds.yaml"));
@@ -114,6 +117,7 @@ impl Scopes {
             cloud,
             secret: format!("{home}/{name}"),
             end,
+            renewal,
             namespace,
             images,
             placing,
