@@ -27,7 +27,7 @@ use super::{
 
 /// Between two questions when a credential ends: that may change, if seldom. What was refused is tried again after it too.
 const ASK_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Between two tries to renew a credential of which the first failed in a way that may pass.
+/// Between two questions, or two tries to renew a credential, of which the first failed in a way that may pass.
 const RETRY_PAUSE: Duration = Duration::from_secs(10 * 60);
 /// Users are told so long before.
 const NOTICE: SignedDuration = SignedDuration::from_hours(14 * 24);
@@ -40,7 +40,8 @@ pub type End = tokio::sync::Mutex<Told>;
 
 #[derive(Default)]
 pub struct Told {
-    asked: Option<Instant>,
+    /// They are asked about again after this.
+    quiet_until: Option<Instant>,
     found: Option<ApplicationCredential>,
     pub at: Option<Timestamp>,
     tried: Option<Tried>,
@@ -99,7 +100,9 @@ async fn application(
         Err(why) => return say(Some(why)),
     };
     let Some(found) = told.found.clone() else {
-        return say(Some("the cloud does not let it read itself, so nobody knows when it ends".to_owned()));
+        return say(Some(
+            "the cloud does not tell when it ends (access rules may keep it from reading itself)".to_owned(),
+        ));
     };
     if found.unrestricted == Some(false) {
         return say(Some(renewal::RESTRICTED.to_owned()));
@@ -113,7 +116,7 @@ async fn application(
     }
     let (pause, why, renewed) = match renewal::renew(scope, client, &found, life, now).await {
         Ok(Some(successor)) => (ASK_PAUSE, None, Some(renewed(scope, end, successor))),
-        Ok(None) => return Ok(News::default()),
+        Ok(None) | Err(Failure::Overtaken) => return Ok(News::default()),
         Err(Failure::Stop(stop)) => return Err(stop),
         Err(Failure::Later(why)) => (RETRY_PAUSE, Some(why), None),
         Err(Failure::Refused(why)) => (ASK_PAUSE, Some(why), None),
@@ -158,9 +161,10 @@ fn statement(
 }
 
 async fn ask_anew(scope: &Scope, told: &mut Told, id: Option<&str>, name: Option<&str>) -> Result<()> {
-    if told.asked.is_some_and(|asked| asked.elapsed() < ASK_PAUSE) {
+    if told.quiet_until.is_some_and(|until| Instant::now() < until) {
         return Ok(());
     }
+    let mut pause = ASK_PAUSE;
     match ask(scope, id, name).await {
         Ok(found) => {
             told.at = found.as_ref().and_then(ApplicationCredential::ends_at);
@@ -168,9 +172,14 @@ async fn ask_anew(scope: &Scope, told: &mut Told, id: Option<&str>, name: Option
         }
         Err(error) if error.is_put_off() => return Err(error.into()),
         // Rules of access may keep a credential from reading itself. Calls are the cluster's own controller's to judge.
-        Err(error) => tracing::debug!(%error, secret = scope.secret, "the cloud does not say when the credentials end"),
+        Err(error) => {
+            tracing::debug!(%error, secret = scope.secret, "the cloud does not say when the credentials end");
+            if error.class().is_transient() {
+                pause = RETRY_PAUSE;
+            }
+        }
     }
-    told.asked = Some(Instant::now());
+    told.quiet_until = Some(Instant::now() + pause);
     Ok(())
 }
 

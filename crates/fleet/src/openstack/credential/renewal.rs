@@ -50,8 +50,10 @@ pub fn window(life: SignedDuration) -> SignedDuration {
 
 /// Why there is no new credential.
 pub enum Failure {
-    /// The reconcile cannot go on now.
+    /// The cloud cannot be asked now.
     Stop(Stop),
+    /// Somebody else has written the Secret meanwhile: the next reconcile looks at what it holds.
+    Overtaken,
     /// Nothing will come of it until a person changes something.
     Refused(String),
     /// It may pass.
@@ -70,10 +72,6 @@ impl From<openstack::Error> for Failure {
     }
 }
 
-fn api_failure(operation: &'static str, name: &str, error: kube::Error) -> Failure {
-    Failure::Stop(control::Error::api(operation, format!("Secret {name}"), error).into())
-}
-
 /// The Secret, as it is now.
 struct Held {
     api: Api<Secret>,
@@ -88,7 +86,7 @@ impl Held {
     async fn read(scope: &Scope, client: &Client) -> Result<Option<Self>, Failure> {
         let Some((namespace, name)) = scope.secret.split_once('/') else { return Ok(None) };
         let api = Api::<Secret>::namespaced(client.clone(), namespace);
-        let found = api.get_opt(name).await.map_err(|error| api_failure("get", name, error))?;
+        let found = api.get_opt(name).await.map_err(|error| unwritten(&error))?;
         let Some(Secret { metadata, data: Some(mut data), immutable, .. }) = found else { return Ok(None) };
         let (Some(uid), Some(version), Some(yaml)) =
             (metadata.uid, metadata.resource_version, data.remove("clouds.yaml"))
@@ -151,7 +149,7 @@ pub async fn renew(
     }
     let user = scope.cloud.access().await?.user_id.clone();
     let all = scope.cloud.list_in::<ApplicationCredential>(&user, &Query::new()).await?;
-    held.write(Some(&name), Value::Null).await.map_err(|error| unwritten(&held, error))?;
+    held.write(Some(&name), Value::Null).await.map_err(|error| unwritten(&error))?;
     for one in all.iter().filter(|one| is_stray(one, old, &held.prefix(), &held.yaml, now)) {
         remove(scope, &user, &one.id).await?;
     }
@@ -170,7 +168,7 @@ pub async fn renew(
     let written = match placed {
         Ok(yaml) => {
             let data = json!({ "clouds.yaml": ByteString(yaml) });
-            held.write(None, data).await.map_err(|error| (is_answer(&error), unwritten(&held, error)))
+            held.write(None, data).await.map_err(|error| (is_answer(&error), unwritten(&error)))
         }
         Err(failure) => Err((true, failure)),
     };
@@ -230,12 +228,17 @@ fn is_answer(error: &kube::Error) -> bool {
 }
 
 /// The words of the answer are left out: who refuses may quote what it refuses.
-fn unwritten(held: &Held, error: kube::Error) -> Failure {
-    match &error {
-        kube::Error::Api(status) if is_answer(&error) && ![404, 409, 429].contains(&status.code) => {
-            Failure::Refused(format!("the Management API refuses to change the Secret ({})", status.code))
+fn unwritten(error: &kube::Error) -> Failure {
+    let code = match error {
+        kube::Error::Api(status) => status.code,
+        _ => 0,
+    };
+    match code {
+        404 | 409 => Failure::Overtaken,
+        _ if is_answer(error) && code != 429 => {
+            Failure::Refused(format!("the Management API refuses to read or change the Secret ({code})"))
         }
-        _ => api_failure("patch", &held.name, error),
+        _ => Failure::Later("the Management API does not read or change the Secret now, and is tried again".to_owned()),
     }
 }
 
@@ -276,6 +279,23 @@ mod tests {
         assert!(!stray(&one("another-secret", "skep:v:a/b:3", "2026-08-01T00:00:00")));
         assert!(!stray(&one("of-a-person", "laptop", "2026-08-01T00:00:00")));
         assert!(!stray(&old));
+    }
+
+    #[test]
+    fn who_is_overtaken_says_nothing_and_what_is_refused_is_told_without_the_words_of_the_answer() {
+        let answer = |code| {
+            let status = kube::core::Status { code, message: "s3cret".into(), ..Default::default() };
+            unwritten(&kube::Error::Api(Box::new(status)))
+        };
+        assert!(matches!(answer(409), Failure::Overtaken) && matches!(answer(404), Failure::Overtaken));
+        for (code, is_refused) in [(403, true), (422, true), (429, false), (500, false)] {
+            let (told, refused) = match answer(code) {
+                Failure::Refused(told) => (told, true),
+                Failure::Later(told) => (told, false),
+                _ => panic!("{code} is told"),
+            };
+            assert!(refused == is_refused && !told.contains("s3cret"), "{code} {told}");
+        }
     }
 
     #[test]
