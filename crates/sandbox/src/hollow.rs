@@ -101,13 +101,15 @@ struct Kept {
     etcd: Etcd,
 }
 
-/// How many voters an etcd has, how many of them live, and how many more members it has that have no vote yet.
+/// How many voters an etcd has, how many of them live, how many would but for a fault that was set, and how many more members
+/// it has that have no vote yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quorum {
     /// Of its cluster: `host:port`.
     pub endpoint: String,
     pub members: usize,
     pub alive: usize,
+    pub down: usize,
     pub learners: usize,
 }
 
@@ -182,7 +184,8 @@ impl Hollow {
     pub fn quorums(&self) -> Vec<Quorum> {
         let of = |cluster: &Arc<Cluster>| {
             let (members, alive, learners) = cluster.etcd.count(&cluster.alive());
-            Quorum { endpoint: cluster.endpoint.clone(), members, alive, learners }
+            let (_, run, _) = cluster.etcd.count(&cluster.run());
+            Quorum { endpoint: cluster.endpoint.clone(), members, alive, down: run.saturating_sub(alive), learners }
         };
         self.clusters.lock().values().map(of).collect()
     }

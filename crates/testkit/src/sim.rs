@@ -6,29 +6,30 @@
 //! have MachineHealthChecks in their place; then the person sees to control plane machines only, and late.
 //!
 //! What came later is drawn from a second stream of the seed's randomness: what a cluster has besides its machines ([`beside`]), and
-//! what goes wrong with its etcd ([`etcd`]). So a seed that was kept goes on being the life that it was ([`run_bare`]).
+//! what goes wrong with its etcd ([`etcd`]). A third has another cluster beside it ([`neighbour`]), machines whose addresses are from
+//! a pool, and an etcd without quorum. So a seed that was kept goes on being the life that it was ([`run_bare`], [`run_alone`]).
 
 mod beside;
 mod chaos;
 mod etcd;
 mod looks;
+mod neighbour;
 mod shape;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
 
-use api::{cluster::Cluster, condition, machine::Machine, openstack_machine::OpenStackMachine};
-use k8s_openapi::api::core::v1::Node;
-use kube::{Api, ResourceExt, api::ListParams};
+use api::{cluster::Cluster, machine::Machine, openstack_machine::OpenStackMachine};
+use kube::ResourceExt;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use sandbox::cloud::{End, Faults};
 use tokio::time::Instant;
 
-use self::{beside::Beside, shape::Wanted};
+use self::{beside::Beside, neighbour::Neighbour, shape::Wanted};
 use crate::{Shares, World};
 
 const NAME: &str = "demo";
@@ -56,22 +57,37 @@ enum Step {
         control_plane: bool,
     },
     Delete,
+    /// The cluster beside it is deleted when it is gone itself.
+    DeleteNeighbour,
+}
+
+/// How many streams of a seed's randomness a life is drawn from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Drawn {
+    Bare,
+    Alone,
+    All,
 }
 
 /// Runs the life of a seed in a runtime of its own: what happened, or what went wrong and what happened until then.
 pub fn run(seed: u64) -> Result<String, String> {
-    run_with(seed, true)
+    run_with(seed, Drawn::All)
 }
 
-/// The same, with nothing of what is drawn from the second stream.
+/// The same, with nothing of what is drawn from the third stream.
+pub fn run_alone(seed: u64) -> Result<String, String> {
+    run_with(seed, Drawn::Alone)
+}
+
+/// The same, with nothing of what is drawn from the second and the third stream.
 pub fn run_bare(seed: u64) -> Result<String, String> {
-    run_with(seed, false)
+    run_with(seed, Drawn::Bare)
 }
 
-fn run_with(seed: u64, more: bool) -> Result<String, String> {
+fn run_with(seed: u64, drawn: Drawn) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     let runtime = runtime.map_err(|error| format!("start a runtime: {error}"))?;
-    let lived = catch_unwind(AssertUnwindSafe(|| runtime.block_on(live(seed, more))));
+    let lived = catch_unwind(AssertUnwindSafe(|| runtime.block_on(live(seed, drawn))));
     // What is still blocked is nobody's concern any more.
     runtime.shutdown_background();
     lived.unwrap_or_else(|panic| {
@@ -81,23 +97,29 @@ fn run_with(seed: u64, more: bool) -> Result<String, String> {
 }
 
 /// The life of a seed, on a paused clock: what happened.
-async fn live(seed: u64, more: bool) -> Result<String, String> {
+async fn live(seed: u64, drawn: Drawn) -> Result<String, String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut wanted = Wanted::draw(&mut rng);
-    let mut more = more.then(|| StdRng::seed_from_u64(seed.rotate_left(41)));
+    let mut more = (drawn >= Drawn::Alone).then(|| StdRng::seed_from_u64(seed.rotate_left(41)));
+    let mut third = (drawn == Drawn::All).then(|| StdRng::seed_from_u64(seed.rotate_left(23)));
     if let Some(more) = &mut more {
         wanted.beside = Beside::draw(more, wanted.topology);
+    }
+    if let Some(third) = &mut third {
+        // What machines of a class are is the class's.
+        wanted.beside.addressed = third.random_bool(0.3) && !wanted.topology;
     }
     let zones = wanted.zones;
     let world = World::start_with(seed, |options| options.zones = zones).await;
     let (log, lost, etcd) = (String::new(), BTreeMap::new(), etcd::Faults::default());
-    let mut life = Life { world, rng, more, wanted, etcd, log, deleting: false, lost };
+    let (neighbour, lasting) = (None, BTreeMap::new());
+    let mut life = Life { world, rng, more, third, wanted, neighbour, lasting, etcd, log, deleting: false, lost };
     let steps = life.steps();
-    life.note(&format!("seed {seed}: {:?}", life.wanted));
+    life.note(&format!("seed {seed}: {:?}, {:?}", life.wanted, life.neighbour));
     let api = life.world.api_faults.clone();
     let all = async {
-        for step in steps {
-            life.step(step).await?;
+        for (index, step) in steps.into_iter().enumerate() {
+            life.step(index, step).await?;
         }
         Ok(())
     };
@@ -122,7 +144,11 @@ struct Life {
     rng: StdRng,
     /// None in a life without what came later.
     more: Option<StdRng>,
+    third: Option<StdRng>,
     wanted: Wanted,
+    neighbour: Option<Neighbour>,
+    /// What clusters had in the cloud when all had settled, and are to have until they are deleted.
+    lasting: BTreeMap<&'static str, BTreeSet<String>>,
     etcd: etcd::Faults,
     log: String,
     deleting: bool,
@@ -149,10 +175,14 @@ impl Life {
             steps.push(step);
         }
         steps.push(Step::Delete);
+        self.neighbour = self.third.as_mut().and_then(|third| Neighbour::draw(third, steps.len()));
+        if self.neighbour.as_ref().is_some_and(|neighbour| neighbour.until == steps.len()) {
+            steps.push(Step::DeleteNeighbour);
+        }
         steps
     }
 
-    async fn step(&mut self, step: Step) -> Result<(), String> {
+    async fn step(&mut self, index: usize, step: Step) -> Result<(), String> {
         let victims = if step == (Step::Lose { control_plane: true }) { Vec::new() } else { self.victims().await };
         let (faults, told) = chaos::draw(&mut self.rng, &self.wanted, &victims);
         let (shares, api) = chaos::api(&mut self.rng);
@@ -167,7 +197,12 @@ impl Life {
         }
         self.world.api_faults.set(shares);
         self.begin(step).await;
-        self.deleting = step == Step::Delete;
+        if let Some(neighbour) = &mut self.neighbour
+            && let Some(told) = neighbour.step(&self.world, index).await
+        {
+            self.note(&told);
+        }
+        self.deleting |= step == Step::Delete;
         let seconds = self.rng.random_range(FAULTS_S.0..=FAULTS_S.1);
         let end = Instant::now() + Duration::from_secs(seconds);
         let restarts = self.rng.random_bool(0.3);
@@ -192,7 +227,7 @@ impl Life {
         self.note("faults end");
         self.settles().await.map_err(|why| format!("{step:?}: {why}"))?;
         self.note("settled");
-        Ok(())
+        self.lasts().await.map_err(|why| format!("{step:?}: {why}"))
     }
 
     fn set(&self, faults: Faults) {
@@ -205,11 +240,14 @@ impl Life {
         let Some(more) = &mut self.more else { return String::new() };
         let (faults, mut told) = etcd::Faults::draw(more, &masters, whole);
         self.etcd = faults;
+        if let Some(third) = &mut self.third {
+            told += &self.etcd.draw_most(third, &masters, whole);
+        }
         self.etcd.begin(&self.world).await;
         self.etcd.set(&self.world, &masters);
         match step {
             Step::Create => {}
-            Step::Delete => self.wanted.beside.end(),
+            Step::Delete | Step::DeleteNeighbour => self.wanted.beside.end(),
             _ => told += &self.wanted.beside.change(more, self.wanted.topology),
         }
         told
@@ -217,7 +255,7 @@ impl Life {
 
     /// The nodes of the control plane.
     async fn masters(&self) -> Vec<String> {
-        let machines = self.world.machines().await;
+        let machines = looks::of(&self.world, NAME).await;
         machines.iter().filter(|machine| is_control_plane(machine)).map(ResourceExt::name_any).collect()
     }
 
@@ -228,13 +266,13 @@ impl Life {
             Step::ControlPlane(count) => self.wanted.control_plane = count,
             Step::Upgrade => self.wanted.version = (self.wanted.version + 1).min(VERSIONS.len() - 1),
             Step::Lose { control_plane } => self.lose(control_plane).await,
-            Step::Delete => {}
+            Step::Delete | Step::DeleteNeighbour => {}
         }
         if matches!(step, Step::Workers(_) | Step::ControlPlane(_) | Step::Upgrade) {
             shape::change(&self.world, &self.wanted).await;
         }
         let (beside, world) = (&self.wanted.beside, &self.world);
-        if self.more.is_some() {
+        if self.more.is_some() && step != Step::DeleteNeighbour {
             beside.apply(world, self.wanted.version(), self.wanted.health_checks).await;
             if !self.wanted.topology {
                 beside.apply_bastion(world).await;
@@ -249,17 +287,21 @@ impl Life {
     /// Zones that may go down with their servers: most of etcd stays.
     async fn victims(&self) -> Vec<String> {
         let machines = self.world.machines().await;
-        let masters: Vec<&Machine> = machines.iter().filter(|machine| is_control_plane(machine)).collect();
-        let spare = if masters.len() >= 3 { 1 } else { 0 };
-        let fits = |zone: &String| {
+        let mut clusters: BTreeMap<&str, Vec<&Machine>> = BTreeMap::new();
+        for machine in machines.iter().filter(|machine| is_control_plane(machine)) {
+            clusters.entry(&machine.spec.cluster_name).or_default().push(machine);
+        }
+        let keeps = |masters: &Vec<&Machine>, zone: &String| {
+            let spare = if masters.len() >= 3 { 1 } else { 0 };
             masters.iter().filter(|machine| machine.spec.failure_domain.as_ref() == Some(zone)).count() <= spare
         };
+        let fits = |zone: &String| clusters.values().all(|masters| keeps(masters, zone));
         (1..=self.wanted.zones).map(|zone| format!("az{zone}")).filter(fits).collect()
     }
 
     /// Ends the server of one machine: of the control plane only if that leaves a majority.
     async fn lose(&mut self, control_plane: bool) {
-        let machines = self.world.machines().await;
+        let machines = looks::of(&self.world, NAME).await;
         let of = |wanted: bool| -> Vec<Machine> {
             machines.iter().filter(|machine| is_control_plane(machine) == wanted).cloned().collect()
         };
@@ -277,8 +319,8 @@ impl Life {
 
     /// What must hold at any moment; and what a person does who looks at the cluster.
     async fn look(&mut self) -> Result<(), String> {
-        if !self.deleting {
-            looks::quorum(&self.world)?;
+        if !self.deleting || self.neighbour.is_some() {
+            looks::quorum(&self.world, self.etcd.takes_most().then_some(NAME)).await?;
         }
         looks::silent(&self.world).await?;
         let machines = self.world.machines().await;
@@ -302,7 +344,8 @@ impl Life {
 
     /// At once, or where there are health checks, only to the control plane, and late: a health check must do without.
     fn person_acts(&mut self, machine: &Machine) -> bool {
-        if !self.wanted.health_checks {
+        // The other cluster has none.
+        if !self.wanted.health_checks || machine.spec.cluster_name != NAME {
             return true;
         }
         let since = *self.lost.entry(machine.name_any()).or_insert_with(Instant::now);
@@ -324,57 +367,54 @@ impl Life {
 
     /// What is not yet as wanted.
     async fn left(&self) -> Option<String> {
-        let cluster = self.world.api::<Cluster>().get_opt(NAME).await.expect("read the cluster");
-        let machines = self.world.machines().await;
-        if self.deleting {
-            if cluster.is_some() || !machines.is_empty() {
-                return Some(format!("the cluster and {} machines are there", machines.len()));
-            }
-            if let Some(left) = self.wanted.beside.left(&self.world).await {
+        let left = if self.deleting { self.rest().await } else { self.unlike().await };
+        if left.is_some() {
+            return left;
+        }
+        if let Some(left) = self.wanted.beside.left(&self.world, self.wanted.workers).await {
+            return Some(left);
+        }
+        let mut expected = if self.deleting { BTreeMap::new() } else { self.wanted.in_cloud() };
+        if let Some(neighbour) = &self.neighbour {
+            if let Some(left) = neighbour.left(&self.world).await {
                 return Some(left);
             }
-            let left = self.world.in_cloud().await;
-            return (left.values().any(|count| *count > 0)).then(|| format!("in the cloud is left {left:?}"));
+            neighbour.in_cloud(&mut expected);
         }
-        let (wanted, version) = (self.wanted.machines(), self.wanted.version());
-        let ready = |machine: &&Machine| {
-            let conditions = machine.status.as_ref().map_or(&[][..], |status| &status.conditions);
-            machine.metadata.deletion_timestamp.is_none()
-                && machine.spec.version.as_deref() == Some(version)
-                && condition::is_true(conditions, "Ready")
-        };
-        let count = machines.iter().filter(ready).count();
-        if count != machines.len() || count != wanted as usize {
-            return Some(format!("{count} of {} machines are ready and of {version}, {wanted} wanted", machines.len()));
-        }
-        let available = cluster.and_then(|cluster| cluster.status).map(|status| status.conditions).unwrap_or_default();
-        if !condition::is_true(&available, "Available") {
-            return Some("the cluster is not Available".to_owned());
-        }
-        let nodes = Api::<Node>::all(self.world.workload(NAME).await).list(&ListParams::default()).await;
-        match nodes {
-            Err(error) => return Some(format!("the nodes cannot be read: {error}")),
-            Ok(nodes) if nodes.items.len() != wanted as usize => {
-                let of = |node: &Node| node.spec.clone().unwrap_or_default().provider_id;
-                let strays = nodes.items.iter().filter(|node| !machines.iter().any(|m| m.spec.provider_id == of(node)));
-                let strays: Vec<String> = strays.map(|node| format!("{} ({:?})", node.name_any(), of(node))).collect();
-                let count = nodes.items.len();
-                return Some(format!("there are {count} nodes for {wanted} machines: {}", strays.join(", ")));
-            }
-            Ok(_) => {}
-        }
-        if let Some(left) = self.wanted.beside.left(&self.world).await {
-            return Some(left);
-        }
-        if let Some(left) = looks::members(&self.world, self.wanted.control_plane as usize) {
-            return Some(left);
-        }
-        let (mut there, expected) = (self.world.in_cloud().await, self.wanted.in_cloud());
+        let mut there = self.world.in_cloud().await;
         if self.wanted.beside.pool == Some(0) {
             // Its group comes with its first server, and goes with the pool.
             there.remove("server groups");
         }
         (there != expected).then(|| format!("in the cloud is {there:?} instead of {expected:?}"))
+    }
+
+    /// What is left of a cluster that is deleted.
+    async fn rest(&self) -> Option<String> {
+        let cluster = self.world.api::<Cluster>().get_opt(NAME).await.expect("read the cluster");
+        let machines = looks::of(&self.world, NAME).await.len();
+        (cluster.is_some() || machines > 0).then(|| format!("the cluster and {machines} machines are there"))
+    }
+
+    async fn unlike(&self) -> Option<String> {
+        let wanted = &self.wanted;
+        looks::unlike(&self.world, NAME, wanted.version(), wanted.machines(), wanted.control_plane).await
+    }
+
+    /// What clusters have in the cloud from beginning to end is what it was: nobody has taken it away, and nobody made it anew.
+    async fn lasts(&mut self) -> Result<(), String> {
+        let own = (!self.deleting).then_some(NAME);
+        let other = self.neighbour.as_ref().filter(|neighbour| neighbour.there).map(|neighbour| neighbour.name);
+        let mut now = BTreeMap::new();
+        for cluster in own.into_iter().chain(other) {
+            let things = looks::lasting(&self.world, cluster).await;
+            if let Some(before) = self.lasting.get(cluster).filter(|before| **before != things) {
+                return Err(format!("{cluster} has {things:?} in the cloud, and had {before:?}"));
+            }
+            now.insert(cluster, things);
+        }
+        self.lasting = now;
+        Ok(())
     }
 }
 

@@ -179,6 +179,11 @@ impl Cluster {
         members.iter().filter(|(_, member)| !self.etcd.is_down(&member.node)).map(|(id, _)| id.clone()).collect()
     }
 
+    /// The control plane machines, also those whose etcd was told to be down.
+    pub fn run(&self) -> Vec<String> {
+        self.members.read().keys().cloned().collect()
+    }
+
     /// Lets the etcd member on a node fail, or work again.
     pub fn set_etcd_fault(&self, node: &str, fault: Option<Fault>) {
         self.etcd.set_fault(node, fault);

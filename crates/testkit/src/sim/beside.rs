@@ -26,6 +26,8 @@ use crate::{CLOUD, World};
 const POOL: &str = "demo-mp";
 const SERVER: &str = "demo-aside";
 const ADDRESSES: &str = "demo-addresses";
+/// The pool that workers have their addresses from.
+pub const WORKERS: &str = "demo-workers";
 /// Kinds of servers that a bastion can be.
 const BASTIONS: [&str; 2] = ["m1.tiny", "m1.small"];
 
@@ -40,6 +42,8 @@ pub struct Beside {
     pub server: bool,
     /// IPAddressClaims of an OpenStackFloatingIPPool.
     pub addresses: Option<u32>,
+    /// Workers have their addresses from a pool. Drawn later than the rest (`neighbour`).
+    pub addressed: bool,
 }
 
 impl Beside {
@@ -51,6 +55,7 @@ impl Beside {
             bastion: (bastion && !topology).then_some(BASTIONS[0]),
             server,
             addresses: addresses.then(|| rng.random_range(0..=2)),
+            addressed: false,
         }
     }
 
@@ -79,7 +84,7 @@ impl Beside {
 
     /// The cluster goes, and takes along what is its own.
     pub fn end(&mut self) {
-        (self.server, self.addresses) = (false, None);
+        (self.server, self.addresses, self.addressed) = (false, None, false);
     }
 
     /// Servers in the cloud.
@@ -130,14 +135,19 @@ impl Beside {
         }
         match self.addresses {
             Some(count) => {
-                world.apply(&addresses(world)).await;
+                world.apply(&addresses(world, ADDRESSES)).await;
                 for index in 0..count {
                     world.apply(&claim(index)).await;
                 }
             }
             None => gone::<OpenStackFloatingIPPool>(world, ADDRESSES).await,
         }
-        for claim in world.list_all::<IPAddressClaim>().await {
+        if self.addressed {
+            world.apply(&addresses(world, WORKERS)).await;
+        } else {
+            gone::<OpenStackFloatingIPPool>(world, WORKERS).await;
+        }
+        for claim in claims(world, ADDRESSES).await {
             if (0..self.addresses.unwrap_or(0)).all(|index| claim.name_any() != claim_name(index)) {
                 gone::<IPAddressClaim>(world, &claim.name_any()).await;
             }
@@ -188,7 +198,7 @@ impl Beside {
     }
 
     /// What is not yet as wanted.
-    pub async fn left(&self, world: &World) -> Option<String> {
+    pub async fn left(&self, world: &World, workers: u32) -> Option<String> {
         let pool = world.api::<MachinePool>().get_opt(POOL).await.expect("read the pool");
         match (self.pool, pool) {
             (None, None) => {}
@@ -212,18 +222,25 @@ impl Beside {
         if server.is_some() != self.server || !server.as_ref().is_none_or(ready) {
             return Some(format!("the server {SERVER} is {:?}", server.map(|server| server.status)));
         }
-        let claims = world.list_all::<IPAddressClaim>().await;
-        let answered = |claim: &&IPAddressClaim| claim.status.as_ref().is_some_and(|s| s.address_ref.is_some());
-        let counts = [claims.len(), claims.iter().filter(answered).count(), world.list_all::<IPAddress>().await.len()];
-        if counts != [self.addresses.unwrap_or(0) as usize; 3] {
-            return Some(format!("claims, answers and addresses are {counts:?}, wanted {:?}", self.addresses));
+        let of_workers = if self.addressed { workers } else { 0 };
+        for (pool, wanted) in [(ADDRESSES, self.addresses.unwrap_or(0)), (WORKERS, of_workers)] {
+            let claims = claims(world, pool).await;
+            let answered = |claim: &&IPAddressClaim| claim.status.as_ref().is_some_and(|s| s.address_ref.is_some());
+            let addresses = world.list_all::<IPAddress>().await;
+            let given = addresses.iter().filter(|address| address.spec.pool_ref.name == pool).count();
+            let counts = [claims.len(), claims.iter().filter(answered).count(), given];
+            if counts != [wanted as usize; 3] {
+                return Some(format!("claims, answers and addresses of {pool} are {counts:?}, wanted {wanted}"));
+            }
         }
         let pools = world.list_all::<OpenStackFloatingIPPool>().await;
         let ready = |pool: &OpenStackFloatingIPPool| {
             let conditions = pool.status.as_ref().map_or(&[][..], |status| &status.conditions);
             condition::is_true(conditions, "OpenstackFloatingIPPoolReadyCondition")
         };
-        if pools.len() != usize::from(self.addresses.is_some()) || !pools.iter().all(ready) {
+        if pools.len() != usize::from(self.addresses.is_some()) + usize::from(self.addressed)
+            || !pools.iter().all(ready)
+        {
             return Some(format!("the pools of addresses are {pools:?}"));
         }
         None
@@ -289,10 +306,16 @@ fn server() -> Value {
     })
 }
 
-fn addresses(world: &World) -> Value {
+/// Of a pool.
+async fn claims(world: &World, pool: &str) -> Vec<IPAddressClaim> {
+    let all = world.list_all::<IPAddressClaim>().await;
+    all.into_iter().filter(|claim| claim.spec.pool_ref.name == pool).collect()
+}
+
+fn addresses(world: &World, name: &str) -> Value {
     json!({
         "apiVersion": "infrastructure.cluster.x-k8s.io/v1alpha1", "kind": "OpenStackFloatingIPPool",
-        "metadata": {"name": ADDRESSES},
+        "metadata": {"name": name},
         "spec": {"identityRef": identity(), "reclaimPolicy": "Delete", "floatingIPNetwork": {"id": world.external_network}},
     })
 }

@@ -1,4 +1,5 @@
-//! What goes wrong with etcd in a step: never so much that most of it is away by our doing.
+//! What goes wrong with etcd in a step: never so much that most of it is away by our doing. In some steps most of it is away for
+//! a while by the fault itself.
 
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ const NOWHERE: &str = "10.6.0.250";
 pub struct Faults {
     /// The member of one node.
     one: Option<(String, EtcdFault)>,
+    /// Members that are down, most of all: there is no quorum until they are back.
+    most: Vec<String>,
     /// All members, also those that come.
     all: Option<EtcdFault>,
     /// The member of a node has no space left.
@@ -63,8 +66,23 @@ impl Faults {
         (faults, format!("; etcd: {told}"))
     }
 
+    /// In a step without other faults of etcd, most members may be away for a while.
+    pub fn draw_most(&mut self, rng: &mut StdRng, masters: &[String], whole: bool) -> String {
+        let chosen = rng.random_bool(0.3);
+        if !chosen || !whole || masters.is_empty() || *self != Self::default() {
+            return String::new();
+        }
+        let count = rng.random_range(masters.len() / 2 + 1..=masters.len());
+        self.most = masters.iter().take(count).cloned().collect();
+        format!("; etcd: {count} of {} members down", masters.len())
+    }
+
     pub fn takes_a_member(&self) -> bool {
-        matches!(self.one, Some((_, EtcdFault::Down)))
+        matches!(self.one, Some((_, EtcdFault::Down))) || self.takes_most()
+    }
+
+    pub fn takes_most(&self) -> bool {
+        !self.most.is_empty()
     }
 
     /// Once, when the step begins.
@@ -81,7 +99,8 @@ impl Faults {
     pub fn set(&self, world: &World, masters: &[String]) {
         for node in masters {
             let own = self.one.as_ref().filter(|(name, _)| name == node).map(|(_, fault)| fault);
-            world.hollow.set_etcd_fault(node, own.or(self.all.as_ref()).cloned());
+            let down = self.most.contains(node).then_some(&EtcdFault::Down);
+            world.hollow.set_etcd_fault(node, down.or(own).or(self.all.as_ref()).cloned());
         }
     }
 

@@ -1,6 +1,6 @@
-//! What must hold whenever somebody looks.
+//! What must hold whenever somebody looks, and what a cluster has when it is as wanted.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use api::{
     cluster::Cluster,
@@ -16,7 +16,13 @@ use api::{
     openstack_pool::OpenStackFloatingIPPool,
     openstack_server::OpenStackServer,
 };
-use kube::{Resource, core::ObjectMeta};
+use k8s_openapi::api::core::v1::Node;
+use kube::{Api, Resource, ResourceExt, api::ListParams, core::ObjectMeta};
+use openstack::{
+    Query,
+    load_balancer::LoadBalancer,
+    network::{Network, Router, SecurityGroup},
+};
 use sandbox::hollow::Quorum;
 
 use crate::{World, now};
@@ -26,17 +32,97 @@ const SPEAKS_AFTER: Duration = Duration::from_secs(45);
 /// What could not be written is tried again within this time.
 const WRITTEN_AFTER: Duration = Duration::from_secs(75);
 
-/// Most voters of each etcd live.
-pub fn quorum(world: &World) -> Result<(), String> {
-    let lost = world.hollow.quorums().into_iter().find(|one| one.members > 0 && one.alive * 2 <= one.members);
-    lost.map_or(Ok(()), |quorum| Err(format!("etcd has lost its quorum: {quorum:?}")))
+/// Most voters of the etcd of each cluster live that is not deleted. Where a fault has most members of a cluster down (`most_of`),
+/// all must be there that the fault has left: nobody takes one away that is to come back.
+pub async fn quorum(world: &World, most_of: Option<&str>) -> Result<(), String> {
+    for cluster in world.list_all::<Cluster>().await {
+        if cluster.metadata.deletion_timestamp.is_some() {
+            continue;
+        }
+        let faulty = most_of == Some(cluster.name_any().as_str());
+        let kept =
+            |one: &Quorum| if faulty { one.alive + one.down == one.members } else { one.alive * 2 > one.members };
+        if let Some(lost) = quorums(world, &cluster).into_iter().find(|one| one.members > 0 && !kept(one)) {
+            return Err(format!("the etcd of {} has lost its quorum: {lost:?}", cluster.name_any()));
+        }
+    }
+    Ok(())
 }
 
-/// Each member of etcd is that of a machine, and has a vote.
-pub fn members(world: &World, machines: usize) -> Option<String> {
-    let fits = |quorum: &Quorum| (quorum.members, quorum.alive, quorum.learners) == (machines, machines, 0);
-    let quorums = world.hollow.quorums();
-    (!quorums.iter().all(fits)).then(|| format!("etcd is {quorums:?} for {machines} machines"))
+/// What stands behind a cluster's endpoint.
+fn quorums(world: &World, cluster: &Cluster) -> Vec<Quorum> {
+    let Some(endpoint) = &cluster.spec.control_plane_endpoint else { return Vec::new() };
+    let (Some(host), Some(port)) = (&endpoint.host, endpoint.port) else { return Vec::new() };
+    let endpoint = format!("{host}:{port}");
+    world.hollow.quorums().into_iter().filter(|one| one.endpoint == endpoint).collect()
+}
+
+/// What is not yet as wanted of a cluster: its machines and their nodes, and that each member of etcd is that of a machine, and
+/// has a vote.
+pub async fn unlike(world: &World, name: &str, version: &str, wanted: u32, control_plane: u32) -> Option<String> {
+    let machines = of(world, name).await;
+    let ready = |machine: &&Machine| {
+        let conditions = machine.status.as_ref().map_or(&[][..], |status| &status.conditions);
+        machine.metadata.deletion_timestamp.is_none()
+            && machine.spec.version.as_deref() == Some(version)
+            && condition::is_true(conditions, "Ready")
+    };
+    let count = machines.iter().filter(ready).count();
+    if count != machines.len() || count != wanted as usize {
+        return Some(format!("{count} of {} machines are ready and of {version}, {wanted} wanted", machines.len()));
+    }
+    let cluster = world.api::<Cluster>().get_opt(name).await.expect("read the cluster");
+    let conditions = |cluster: &Cluster| cluster.status.clone().unwrap_or_default().conditions;
+    let Some(cluster) = cluster.filter(|cluster| condition::is_true(&conditions(cluster), "Available")) else {
+        return Some(format!("the cluster {name} is not Available"));
+    };
+    let nodes = Api::<Node>::all(world.workload(name).await).list(&ListParams::default()).await;
+    match nodes {
+        Err(error) => return Some(format!("the nodes cannot be read: {error}")),
+        Ok(nodes) if nodes.items.len() != wanted as usize => {
+            let of = |node: &Node| node.spec.clone().unwrap_or_default().provider_id;
+            let strays = nodes.items.iter().filter(|node| !machines.iter().any(|m| m.spec.provider_id == of(node)));
+            let strays: Vec<String> = strays.map(|node| format!("{} ({:?})", node.name_any(), of(node))).collect();
+            let count = nodes.items.len();
+            return Some(format!("there are {count} nodes for {wanted} machines: {}", strays.join(", ")));
+        }
+        Ok(_) => {}
+    }
+    let masters = control_plane as usize;
+    let fits = |quorum: &Quorum| (quorum.members, quorum.alive, quorum.learners) == (masters, masters, 0);
+    let quorums = quorums(world, &cluster);
+    let all = quorums.len() == 1 && quorums.iter().all(fits);
+    (!all).then(|| format!("etcd is {quorums:?} for {masters} machines"))
+}
+
+/// The machines of a cluster.
+pub async fn of(world: &World, cluster: &str) -> Vec<Machine> {
+    let machines = world.machines().await;
+    machines.into_iter().filter(|machine| machine.spec.cluster_name == cluster).collect()
+}
+
+/// What a cluster has in the cloud from its beginning to its end: of which kind, its name and its ID.
+pub async fn lasting(world: &World, cluster: &str) -> BTreeSet<String> {
+    let resource = format!("default-{cluster}");
+    let network = format!("k8s-clusterapi-cluster-{resource}");
+    let names = [
+        network.clone(),
+        format!("{network}-kubeapi"),
+        format!("k8s-cluster-{resource}-secgroup-controlplane"),
+        format!("k8s-cluster-{resource}-secgroup-worker"),
+    ];
+    let mut found = BTreeSet::new();
+    macro_rules! add {
+        ($($kind:ty),*) => {
+            $(for one in world.cloud.list::<$kind>(&Query::new().with("all_tenants", 1)).await.expect("list in the cloud") {
+                if names.contains(&one.name) {
+                    found.insert(format!("{} {} {}", stringify!($kind), one.name, one.id));
+                }
+            })*
+        };
+    }
+    add!(Network, Router, SecurityGroup, LoadBalancer);
+    found
 }
 
 /// Its server is in error, stopped, or gone.

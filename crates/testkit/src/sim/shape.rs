@@ -6,7 +6,10 @@ use api::{cluster::Cluster, control_plane::KubeadmControlPlane, machine::Machine
 use rand::{Rng, rngs::StdRng};
 use serde_json::{Value, json};
 
-use super::{NAME, VERSIONS, beside::Beside};
+use super::{
+    NAME, VERSIONS,
+    beside::{self, Beside},
+};
 use crate::{Shape, World};
 
 /// What a cluster is to be now.
@@ -63,7 +66,7 @@ impl Wanted {
         let when = |is: bool, count: usize| if is { count } else { 0 };
         let balancer = when(self.balancer, 1);
         let mut expected = BTreeMap::from([
-            ("floating ips", 1),
+            ("floating ips", 1 + when(self.beside.addressed, self.workers as usize)),
             ("load balancers", balancer),
             ("networks", 1),
             // Of machines, the router and the load balancer.
@@ -116,7 +119,7 @@ fn checks() -> Value {
 }
 
 /// RSA keys would be most of the work.
-fn keys() -> Value {
+pub fn keys() -> Value {
     json!({"encryptionAlgorithm": "ECDSA-P256"})
 }
 
@@ -126,7 +129,13 @@ fn change_object(object: &mut Value, wanted: &Wanted) {
             object["spec"].as_object_mut().expect("a spec is an object").remove("apiServer");
         }
         Some("OpenStackMachineTemplate") => {
+            let workers = object["metadata"]["name"] == format!("{NAME}-md");
             let spec = &mut object["spec"]["template"]["spec"];
+            if wanted.beside.addressed && workers {
+                spec["floatingIPPoolRef"] = json!({
+                    "apiGroup": "infrastructure.cluster.x-k8s.io", "kind": "OpenStackFloatingIPPool", "name": beside::WORKERS,
+                });
+            }
             if wanted.root_volume {
                 spec["rootVolume"] = json!({"sizeGiB": 20});
             }
