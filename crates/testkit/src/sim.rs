@@ -6,8 +6,8 @@
 //! have MachineHealthChecks in their place; then the person sees to control plane machines only, and late.
 //!
 //! What came later is drawn from a second stream of the seed's randomness: what a cluster has besides its machines ([`beside`]), and
-//! what goes wrong with its etcd ([`etcd`]). A third has another cluster beside it ([`neighbour`]), machines whose addresses are from
-//! a pool, and an etcd without quorum. So a seed that was kept goes on being the life that it was ([`run_bare`], [`run_alone`]).
+//! what goes wrong with its etcd ([`etcd`]). A third has another cluster beside it ([`neighbour`]), workers whose addresses are from a
+//! pool and whose image is made for them, and an etcd without quorum. So a seed that was kept goes on being the life that it was ([`run_bare`], [`run_alone`]).
 
 mod beside;
 mod chaos;
@@ -108,6 +108,7 @@ async fn live(seed: u64, drawn: Drawn) -> Result<String, String> {
     if let Some(third) = &mut third {
         // What machines of a class are is the class's.
         wanted.beside.addressed = third.random_bool(0.3) && !wanted.topology;
+        wanted.beside.image = third.random_bool(0.3) && !wanted.topology;
     }
     let zones = wanted.zones;
     let world = World::start_with(seed, |options| options.zones = zones).await;

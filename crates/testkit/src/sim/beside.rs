@@ -11,12 +11,13 @@ use api::{
     machine_pool::{MachinePool, MachinePoolPhase},
     names,
     openstack_cluster::OpenStackCluster,
+    openstack_image::Image,
     openstack_machine_pool::OpenStackMachinePool,
     openstack_pool::OpenStackFloatingIPPool,
     openstack_server::OpenStackServer,
 };
 use kube::{Resource, ResourceExt, core::NamespaceResourceScope};
-use openstack::compute::Server;
+use openstack::{Query, compute::Server, image::Image as Made};
 use rand::{Rng, rngs::StdRng};
 use serde_json::{Value, json};
 
@@ -28,6 +29,8 @@ const SERVER: &str = "demo-aside";
 const ADDRESSES: &str = "demo-addresses";
 /// The pool that workers have their addresses from.
 pub const WORKERS: &str = "demo-workers";
+/// The image that workers are made of, in the API and in the cloud.
+pub const IMAGE: &str = "demo-image";
 /// Kinds of servers that a bastion can be.
 const BASTIONS: [&str; 2] = ["m1.tiny", "m1.small"];
 
@@ -44,6 +47,8 @@ pub struct Beside {
     pub addresses: Option<u32>,
     /// Workers have their addresses from a pool. Drawn later than the rest (`neighbour`).
     pub addressed: bool,
+    /// Workers are made of an image that is made for them. Drawn later too.
+    pub image: bool,
 }
 
 impl Beside {
@@ -56,6 +61,7 @@ impl Beside {
             server,
             addresses: addresses.then(|| rng.random_range(0..=2)),
             addressed: false,
+            image: false,
         }
     }
 
@@ -84,7 +90,7 @@ impl Beside {
 
     /// The cluster goes, and takes along what is its own.
     pub fn end(&mut self) {
-        (self.server, self.addresses, self.addressed) = (false, None, false);
+        (self.server, self.addresses, self.addressed, self.image) = (false, None, false, false);
     }
 
     /// Servers in the cloud.
@@ -146,6 +152,11 @@ impl Beside {
             world.apply(&addresses(world, WORKERS)).await;
         } else {
             gone::<OpenStackFloatingIPPool>(world, WORKERS).await;
+        }
+        if self.image {
+            world.apply(&image()).await;
+        } else {
+            gone::<Image>(world, IMAGE).await;
         }
         for claim in claims(world, ADDRESSES).await {
             if (0..self.addresses.unwrap_or(0)).all(|index| claim.name_any() != claim_name(index)) {
@@ -221,6 +232,15 @@ impl Beside {
         let ready = |server: &OpenStackServer| server.status.as_ref().is_some_and(|status| status.ready);
         if server.is_some() != self.server || !server.as_ref().is_none_or(ready) {
             return Some(format!("the server {SERVER} is {:?}", server.map(|server| server.status)));
+        }
+        let images = world.list_all::<Image>().await;
+        let ready = |image: &Image| {
+            let conditions = image.status.as_ref().map_or(&[][..], |status| &status.conditions);
+            condition::is_true(conditions, "Available")
+        };
+        let made = world.cloud.list::<Made>(&Query::by_name(IMAGE)).await.expect("list images in the cloud");
+        if [images.len(), made.len()] != [usize::from(self.image); 2] || !images.iter().all(ready) {
+            return Some(format!("the images are {images:?}, in the cloud {made:?}"));
         }
         let of_workers = if self.addressed { workers } else { 0 };
         for (pool, wanted) in [(ADDRESSES, self.addresses.unwrap_or(0)), (WORKERS, of_workers)] {
@@ -317,6 +337,17 @@ fn addresses(world: &World, name: &str) -> Value {
         "apiVersion": "infrastructure.cluster.x-k8s.io/v1alpha1", "kind": "OpenStackFloatingIPPool",
         "metadata": {"name": name},
         "spec": {"identityRef": identity(), "reclaimPolicy": "Delete", "floatingIPNetwork": {"id": world.external_network}},
+    })
+}
+
+fn image() -> Value {
+    let content = json!({"diskFormat": "qcow2", "download": {"url": "https://images.test/node.qcow2"}});
+    json!({
+        "apiVersion": "openstack.k-orc.cloud/v1alpha1", "kind": "Image", "metadata": {"name": IMAGE},
+        "spec": {
+            "managementPolicy": "managed", "resource": {"name": IMAGE, "content": content},
+            "cloudCredentialsRef": {"secretName": format!("{NAME}-cloud-config"), "cloudName": CLOUD},
+        },
     })
 }
 

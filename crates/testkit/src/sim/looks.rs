@@ -11,6 +11,7 @@ use api::{
     machine_pool::MachinePool,
     meta::{Condition, ConditionStatus},
     openstack_cluster::OpenStackCluster,
+    openstack_image::Image,
     openstack_machine::OpenStackMachine,
     openstack_machine_pool::OpenStackMachinePool,
     openstack_pool::OpenStackFloatingIPPool,
@@ -149,7 +150,7 @@ pub async fn silent(world: &World) -> Result<(), String> {
         Cluster: "Available", KubeadmControlPlane: "Available", MachineDeployment: "Available", MachineSet: "MachinesReady",
         Machine: "Ready", KubeadmConfig: "Ready", OpenStackCluster: "Ready", OpenStackMachine: "Ready",
         MachinePool: "Available", OpenStackMachinePool: "Ready", OpenStackServer: "Ready",
-        OpenStackFloatingIPPool: "OpenstackFloatingIPPoolReadyCondition"
+        OpenStackFloatingIPPool: "OpenstackFloatingIPPoolReadyCondition", Image: "Available"
     );
     Ok(())
 }

@@ -131,6 +131,9 @@ fn change_object(object: &mut Value, wanted: &Wanted) {
         Some("OpenStackMachineTemplate") => {
             let workers = object["metadata"]["name"] == format!("{NAME}-md");
             let spec = &mut object["spec"]["template"]["spec"];
+            if wanted.beside.image && workers {
+                spec["image"] = json!({"imageRef": {"name": beside::IMAGE}});
+            }
             if wanted.beside.addressed && workers {
                 spec["floatingIPPoolRef"] = json!({
                     "apiGroup": "infrastructure.cluster.x-k8s.io", "kind": "OpenStackFloatingIPPool", "name": beside::WORKERS,
