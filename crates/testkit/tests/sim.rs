@@ -5,7 +5,7 @@ use testkit::sim::{run_alone, run_bare};
 type Life = fn(u64) -> Result<String, String>;
 
 /// Seeds, and what failed in them before it was mended. What a seed means follows from how lives are drawn (`sim/chaos.rs`, and for
-/// what `run` has besides `sim/beside.rs` and `sim/etcd.rs`): where that changes, seeds that are kept are lives like any other.
+/// what `run_alone` has besides `sim/beside.rs` and `sim/etcd.rs`): where that changes, seeds that are kept are lives like any other.
 const SEEDS: [(Life, u64, &str); 11] = [
     (run_bare, 31, "a port stayed that the cloud had made late, beside the one in use"),
     (run_bare, 50, "the control plane waits for a load balancer that is busy, while writes are lost"),
