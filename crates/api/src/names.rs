@@ -20,6 +20,8 @@ pub const PROVIDER_LABEL: &str = "cluster.x-k8s.io/provider";
 pub const CONTRACT_LABEL: &str = "cluster.x-k8s.io/v1beta2";
 /// The same of the contract before.
 pub const OLD_CONTRACT_LABEL: &str = "cluster.x-k8s.io/v1beta1";
+/// What is moved between management clusters with its namespace though it belongs to no cluster (clusterctl).
+pub const MOVE_LABEL: &str = "clusterctl.cluster.x-k8s.io/move";
 /// On definitions whose objects clusterctl looks at.
 pub const INVENTORY_LABEL: &str = "clusterctl.cluster.x-k8s.io";
 pub const WATCH_FILTER_LABEL: &str = "cluster.x-k8s.io/watch-filter";

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use api::app::WATCHING_LABEL;
+use api::{app::WATCHING_LABEL, names::MOVE_LABEL};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use kube::{
     Client,
@@ -200,7 +200,7 @@ impl ClusterTemplate {
         }
         let credentials = format!("{name}-cloud-config");
         let mut secret_meta = meta(credentials.clone());
-        secret_meta["labels"] = json!({"clusterctl.cluster.x-k8s.io/move": "true"});
+        secret_meta["labels"] = json!({MOVE_LABEL: "true"});
         let control_plane = format!("{name}-control-plane");
         let mut cluster_meta = meta(name.clone());
         cluster_meta["labels"] = json!({WATCHING_LABEL: ""});

@@ -4,6 +4,7 @@
 //! Source: CIS Kubernetes Benchmark 1.2 to 1.4; Kubernetes documentation, "Encrypting Confidential Data at Rest", "Auditing",
 //! "Pod Security Admission", "Authenticating" (anonymous requests).
 
+use api::names::MOVE_LABEL;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
@@ -104,7 +105,7 @@ pub fn secret(cluster: &str, namespace: &str, key: &[u8; 32]) -> Value {
         "apiVersion": "v1", "kind": "Secret",
         "metadata": {
             "name": secret_name(cluster), "namespace": namespace,
-            "labels": {"clusterctl.cluster.x-k8s.io/move": "true"},
+            "labels": {MOVE_LABEL: "true"},
         },
         "immutable": true,
         "data": {ENCRYPTION_KEY: STANDARD.encode(encryption(key))},

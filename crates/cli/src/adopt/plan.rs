@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::cluster_configuration::ClusterConfiguration;
-use openstack::{block_storage::Volume, network::Port};
+use openstack::block_storage::Volume;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -265,7 +265,7 @@ mod tests {
     use openstack::{
         compute::Server,
         load_balancer::LoadBalancer,
-        network::{GatewayInfo, Network, Router, Subnet},
+        network::{GatewayInfo, Network, Port, Router, Subnet},
     };
 
     use super::*;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
-use api::names::{INVENTORY_LABEL, PROVIDER_LABEL};
+use api::names::{INVENTORY_LABEL, MOVE_LABEL, PROVIDER_LABEL};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client,
@@ -12,7 +12,6 @@ use kube::{
 
 use super::graph::{Found, Kind};
 
-pub const MOVE_LABEL: &str = "clusterctl.cluster.x-k8s.io/move";
 pub const HIERARCHY_LABEL: &str = "clusterctl.cluster.x-k8s.io/move-hierarchy";
 /// Objects in an answer.
 const PAGE: u32 = 500;

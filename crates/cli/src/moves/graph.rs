@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
+use api::names::MOVE_LABEL;
 use kube::{
     api::{ApiResource, DynamicObject},
     core::ObjectMeta,
 };
 
-use super::discovery::{HIERARCHY_LABEL, MOVE_LABEL};
+use super::discovery::HIERARCHY_LABEL;
 
 #[derive(Clone, Debug)]
 pub struct Kind {

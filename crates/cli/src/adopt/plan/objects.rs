@@ -7,7 +7,7 @@ use api::{
     names::{
         CLONED_FROM_KIND_ANNOTATION, CLONED_FROM_NAME_ANNOTATION, CLUSTER_LABEL, CONTROL_PLANE_LABEL,
         CONTROL_PLANE_NAME_LABEL, DEPLOYMENT_LABEL, KUBEADM_CLUSTER_CONFIGURATION_ANNOTATION, MACHINE_FINALIZER,
-        MACHINE_SET_FINALIZER, OPENSTACK_MACHINE_FINALIZER, REVISION_ANNOTATION, SECRET_TYPE, SET_LABEL,
+        MACHINE_SET_FINALIZER, MOVE_LABEL, OPENSTACK_MACHINE_FINALIZER, REVISION_ANNOTATION, SECRET_TYPE, SET_LABEL,
         TEMPLATE_HASH_LABEL,
     },
 };
@@ -80,15 +80,16 @@ pub fn cluster(adopt: &Terms<'_>, seen: &Seen, host: &(String, u16), plan: &mut 
         owners: Vec::new(),
         is: Some(Owner::Cluster),
     });
-    let owned = || vec![(Owner::Cluster, false)];
     let credentials = json!({"clouds.yaml": adopt.clouds_yaml});
-    let credentials = secret(metadata(adopt, &format!("{name}-cloud-config")), "Opaque", credentials);
-    plan.objects.push(Made { object: credentials, owners: owned(), is: None });
+    let mut credentials = secret(metadata(adopt, &format!("{name}-cloud-config")), "Opaque", credentials);
+    credentials["metadata"]["labels"][MOVE_LABEL] = "true".into();
+    // Nobody owns them: a deletion in the foreground takes what the cluster owns first, and they are needed to its end.
+    plan.objects.push(Made { object: credentials, owners: Vec::new(), is: None });
     for (key, purpose, ..) in FILES {
         let (public, private) = adopt.keys.get(key).cloned().unwrap_or_default();
         let data = json!({"tls.crt": public, "tls.key": private});
         let keys = secret(metadata(adopt, &purpose.secret_name(name)), SECRET_TYPE, data);
-        plan.objects.push(Made { object: keys, owners: owned(), is: None });
+        plan.objects.push(Made { object: keys, owners: vec![(Owner::Cluster, false)], is: None });
     }
     let infra = infrastructure(adopt, seen, host, plan);
     let owners = vec![(Owner::Cluster, true)];
