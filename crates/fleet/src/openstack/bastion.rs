@@ -48,7 +48,8 @@ pub async fn ensure(
     let name = names::bastion(&scope.resource);
     let made_from = fingerprint(spec, bastion.availability_zone.as_deref());
     let known = status.bastion.as_ref().and_then(|b| b.id.clone());
-    match server::find(scope, known.as_deref(), &name).await?.filter(|s| s.status != "DELETED") {
+    let found = server::find(scope, known.as_deref(), &name).await?.filter(|s| s.status != "DELETED");
+    match &found {
         // A server cannot be changed into another: this one goes, and its successor is made when it is gone.
         Some(old) if old.metadata.get(names::BASTION_KEY).is_some_and(|from| *from != made_from) => {
             if old.task_state.as_deref() != Some("deleting") {
@@ -80,7 +81,10 @@ pub async fn ensure(
         user_data: None,
         age,
     };
-    let made = server::ensure(scope, &wanted, &mut resolved, &mut resources).await;
+    let made = match found {
+        Some(server) => Ok(server),
+        None => server::ensure(scope, &wanted, &mut resolved, &mut resources).await,
+    };
     shown = BastionStatus {
         name: Some(name.clone()),
         ssh_key_name: spec.ssh_key_name.clone(),
@@ -123,6 +127,11 @@ pub async fn ensure(
     if let Some(shown) = &mut status.bastion {
         shown.ip = Some(address);
         shown.floating_ip = floating_ip;
+    }
+    if scope.doubts {
+        let resources = status.bastion.as_ref().and_then(|bastion| bastion.resources.as_ref());
+        let ports = resources.map_or(&[][..], |resources| &resources.ports);
+        server::delete_doubles(scope, &server, spec, ports).await?;
     }
     Ok(())
 }

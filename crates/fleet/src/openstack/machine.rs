@@ -301,8 +301,7 @@ impl OpenStackMachines {
             let twice = server::delete_doubles(&scope, &server, &after.spec, ports).await;
             if let Err(stop) = twice {
                 after.status = Some(status);
-                // Told as a fault of the server, it would not be settled, so not be looked at for doubles, so have no fault.
-                return Err(Stop::Aside(Box::new(stop)));
+                return Err(stop);
             }
         }
         status.addresses = addresses(&server);

@@ -25,7 +25,7 @@ use serde_json::{Map, Value, json};
 use super::{
     find, names,
     scope::Scope,
-    stop::{Result, blocked, pace, wait},
+    stop::{Result, Stop, blocked, pace, wait},
 };
 
 /// Before a volume that could not be made is made anew.
@@ -550,6 +550,11 @@ pub async fn delete_doubles(
     spec: &OpenStackMachineSpec,
     ports: &[PortResource],
 ) -> Result<()> {
+    // Told as a fault of the server, it would not be settled, so not be looked at for doubles, so have no fault.
+    doubles(scope, server, spec, ports).await.map_err(|stop| Stop::Aside(Box::new(stop)))
+}
+
+async fn doubles(scope: &Scope, server: &Server, spec: &OpenStackMachineSpec, ports: &[PortResource]) -> Result<()> {
     for (name, trunk) in port_names(&server.name, spec) {
         for port in own_ports(scope, &name).await? {
             if port.device_id.is_empty() && !ports.iter().any(|used| used.id == port.id) {

@@ -29,7 +29,7 @@ use super::{
 use crate::owner;
 
 /// A server that nothing is known against is looked at so often.
-const LOOK_PAUSE_S: u64 = 15 * 60;
+const LOOK_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// Pause while something in the Management API is waited for.
 const PAUSE: Duration = Duration::from_secs(15);
 
@@ -90,7 +90,7 @@ impl Reconcile for OpenStackServers {
             Work::Ensure => self.ensure(key, &mut after, &now).await,
             Work::Delete => self.delete(key, before, &now).await,
         };
-        self.0.end(Self::NAME, key, &done, doubts);
+        let late = self.0.end(Self::NAME, key, &done, doubts);
         let done = match (work, done) {
             (Work::Delete, Ok(())) => self.0.unanswered.wait(Self::NAME, key),
             (_, done) => done,
@@ -106,7 +106,8 @@ impl Reconcile for OpenStackServers {
         let written = self.0.writer.execute(plan).await?;
         match done {
             Ok(()) if work == Work::Ensure => {
-                Ok(written.sooner(Outcome::waiting("the next look at the server", LOOK_PAUSE_S)))
+                let after = late.unwrap_or(LOOK_PAUSE);
+                Ok(written.sooner(Outcome::Waiting { on: "the next look at the server".to_owned(), after }))
             }
             Ok(()) => Ok(written),
             Err(stop) => stop.outcome(),
@@ -160,7 +161,13 @@ impl OpenStackServers {
     async fn ensure(&self, key: &Key, after: &mut OpenStackServer, now: &Time) -> Result<()> {
         let scope = self.scope(key, after).await?;
         let mut status = after.status.take().unwrap_or_default();
-        let done = self.instance(&scope, key, after, &mut status, now).await;
+        let done = match self.instance(&scope, key, after, &mut status, now).await {
+            Ok(server) if scope.doubts => {
+                let ports = status.resources.as_ref().map_or(&[][..], |resources| &resources.ports);
+                server::delete_doubles(&scope, &server, &after.spec.as_machine(), ports).await.map(|()| server)
+            }
+            done => done,
+        };
         if let Ok(server) = &done {
             status.addresses = addresses(server);
         }
