@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use api::{cluster::Cluster, condition, machine::Machine, openstack_machine::OpenStackMachine};
+use api::{
+    cluster::Cluster, condition, machine::Machine, openstack_cluster::OpenStackCluster,
+    openstack_machine::OpenStackMachine, openstack_server::OpenStackServer,
+};
 use sandbox::cloud::{BuildRule, Built, CallRule, Effect, End, Faults, When};
 use serde_json::{Value, json};
-use testkit::{Shape, World};
+use testkit::{CLOUD, Shape, World};
 
 fn build(what: Built, name: Option<&str>, error: &str) -> BuildRule {
     let (name, error) = (name.map(str::to_owned), Some(error.to_owned()));
@@ -127,5 +130,59 @@ async fn what_the_cloud_makes_late_goes_although_the_controllers_began_anew() {
     world.until("nothing is there twice", once).await;
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert!(once().await, "{:?}", world.in_cloud().await);
+    end(world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_made_twice_for_a_bastion_or_a_server_goes_while_it_runs() {
+    let world = World::start(15).await;
+    world.create("demo", Shape::default()).await;
+    world.available("demo").await;
+    ready(&world, 2).await;
+    // Clients wait for 30 s.
+    let late = |service: &str, path: &str| {
+        let effect = Effect::Delay { min_ms: 31_000, max_ms: 31_000 };
+        CallRule::on(service, "POST", path, When::times(1), effect)
+    };
+    let calls = || vec![late("network", "ports"), late("compute", "servers")];
+    let count = async |kind: &str| world.in_cloud().await.get(kind).copied().unwrap_or_default();
+    let (flavor, image) = ("m1.tiny", json!({"filter": {"name": "ubuntu-2404-kube"}}));
+
+    let (servers, ports) = (count("servers").await, count("ports").await);
+    world.sandbox.set_faults(Faults { calls: calls(), ..Faults::default() }).unwrap();
+    let bastion = json!({"enabled": true, "spec": {"flavor": {"filter": {"name": flavor}}, "image": image}});
+    world.patch::<OpenStackCluster>("demo", json!({"spec": {"bastion": bastion}})).await;
+    let id = async || {
+        let infra = world.api::<OpenStackCluster>().get("demo").await.unwrap();
+        infra.status.unwrap().bastion.filter(|bastion| bastion.floating_ip.is_some())?.id
+    };
+    world.until("the bastion is reached", async || id().await.is_some()).await;
+    assert_eq!(world.sandbox.struck()[0], [1, 1]);
+    let first = id().await;
+    assert_eq!(count("ports").await, ports + 2, "one was made twice");
+    let once = async || [count("servers").await, count("ports").await] == [servers + 1, ports + 1];
+    world.until("it is there once", once).await;
+    assert_eq!(id().await, first, "the one in use stays");
+
+    world.sandbox.set_faults(Faults { calls: calls(), ..Faults::default() }).unwrap();
+    let network = json!({"filter": {"name": "k8s-clusterapi-cluster-default-demo"}});
+    let server = json!({
+        "apiVersion": "infrastructure.cluster.x-k8s.io/v1alpha1", "kind": "OpenStackServer", "metadata": {"name": "aside"},
+        "spec": {
+            "identityRef": {"name": "demo-cloud-config", "cloudName": CLOUD}, "sshKeyName": "", "flavor": flavor, "image": image,
+            "ports": [{"network": network}],
+        },
+    });
+    world.apply(&server).await;
+    let is_ready = async || {
+        let aside = world.api::<OpenStackServer>().get("aside").await.unwrap();
+        aside.status.is_some_and(|status| status.ready)
+    };
+    world.until("the server is ready", is_ready).await;
+    assert_eq!(world.sandbox.struck()[0], [1, 1]);
+    let once = async || [count("servers").await, count("ports").await] == [servers + 2, ports + 2];
+    tokio::time::sleep(Duration::from_secs(45)).await;
+    world.until("it is there once", once).await;
+    world.api::<OpenStackServer>().delete("aside", &Default::default()).await.unwrap();
     end(world).await;
 }
