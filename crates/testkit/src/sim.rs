@@ -23,13 +23,17 @@ use std::{
     time::Duration,
 };
 
-use api::{cluster::Cluster, machine::Machine, openstack_machine::OpenStackMachine};
+use api::{machine::Machine, openstack_machine::OpenStackMachine};
 use kube::ResourceExt;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use sandbox::cloud::{End, Faults};
 use tokio::time::Instant;
 
-use self::{beside::Beside, neighbour::Neighbour, shape::Wanted};
+use self::{
+    beside::Beside,
+    neighbour::Neighbour,
+    shape::{Counts, Wanted},
+};
 use crate::{Shares, World};
 
 const NAME: &str = "demo";
@@ -368,33 +372,30 @@ impl Life {
 
     /// What is not yet as wanted.
     async fn left(&self) -> Option<String> {
-        let left = if self.deleting { self.rest().await } else { self.unlike().await };
+        let left = if self.deleting { looks::rest(&self.world, NAME).await } else { self.unlike().await };
         if left.is_some() {
             return left;
         }
         if let Some(left) = self.wanted.beside.left(&self.world, self.wanted.workers).await {
             return Some(left);
         }
-        let mut expected = if self.deleting { BTreeMap::new() } else { self.wanted.in_cloud() };
+        let mut expected = Counts::new();
+        if !self.deleting {
+            self.wanted.in_cloud(&mut expected);
+        }
         if let Some(neighbour) = &self.neighbour {
             if let Some(left) = neighbour.left(&self.world).await {
                 return Some(left);
             }
             neighbour.in_cloud(&mut expected);
         }
+        expected.retain(|_, count| *count > 0);
         let mut there = self.world.in_cloud().await;
         if self.wanted.beside.pool == Some(0) {
             // Its group comes with its first server, and goes with the pool.
             there.remove("server groups");
         }
         (there != expected).then(|| format!("in the cloud is {there:?} instead of {expected:?}"))
-    }
-
-    /// What is left of a cluster that is deleted.
-    async fn rest(&self) -> Option<String> {
-        let cluster = self.world.api::<Cluster>().get_opt(NAME).await.expect("read the cluster");
-        let machines = looks::of(&self.world, NAME).await.len();
-        (cluster.is_some() || machines > 0).then(|| format!("the cluster and {machines} machines are there"))
     }
 
     async fn unlike(&self) -> Option<String> {

@@ -2,8 +2,6 @@
 //!
 //! Drawn from a stream of the seed's randomness that nothing else is drawn from: what else a seed means stays as it was.
 
-use std::collections::BTreeMap;
-
 use api::{
     condition,
     health_check::MachineHealthCheck,
@@ -21,7 +19,10 @@ use openstack::{Query, compute::Server, image::Image as Made};
 use rand::{Rng, rngs::StdRng};
 use serde_json::{Value, json};
 
-use super::{NAME, shape};
+use super::{
+    NAME,
+    shape::{self, Counts},
+};
 use crate::{CLOUD, World};
 
 const POOL: &str = "demo-mp";
@@ -104,7 +105,7 @@ impl Beside {
     }
 
     /// Adds to what the cloud holds when all is as wanted.
-    pub fn in_cloud(&self, expected: &mut BTreeMap<&'static str, usize>) {
+    pub fn in_cloud(&self, expected: &mut Counts) {
         let bastion = usize::from(self.bastion.is_some());
         for (what, count) in [
             ("servers", self.servers() as usize),
@@ -115,7 +116,6 @@ impl Beside {
         ] {
             *expected.entry(what).or_default() += count;
         }
-        expected.retain(|_, count| *count > 0);
     }
 
     /// Tells the API what there is to be.

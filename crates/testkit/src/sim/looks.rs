@@ -50,6 +50,13 @@ pub async fn quorum(world: &World, most_of: Option<&str>) -> Result<(), String> 
     Ok(())
 }
 
+/// What is left of a cluster that is deleted.
+pub async fn rest(world: &World, cluster: &str) -> Option<String> {
+    let there = world.api::<Cluster>().get_opt(cluster).await.expect("read the cluster").is_some();
+    let machines = of(world, cluster).await.len();
+    (there || machines > 0).then(|| format!("cluster {cluster} and {machines} machines of it are there"))
+}
+
 /// What stands behind a cluster's endpoint.
 fn quorums(world: &World, cluster: &Cluster) -> Vec<Quorum> {
     let Some(endpoint) = &cluster.spec.control_plane_endpoint else { return Vec::new() };

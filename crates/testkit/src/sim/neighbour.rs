@@ -1,13 +1,13 @@
 //! Another cluster in the same cloud and namespace, in some lives: it comes in one step and goes in a later one, also with the
 //! first or after it. What is one's is not the other's, whatever they are called.
 
-use std::collections::BTreeMap;
-
-use api::cluster::Cluster;
 use rand::{Rng, rngs::StdRng};
 use serde_json::{Value, json};
 
-use super::{NAME, VERSIONS, looks, shape};
+use super::{
+    NAME, VERSIONS, looks,
+    shape::{self, Counts, Parts},
+};
 use crate::{Shape, World};
 
 /// Names that begin as the first's does, that the first's begins with, or that are those of its parts.
@@ -79,34 +79,23 @@ impl Neighbour {
     }
 
     /// Adds to what the cloud holds when all is as wanted.
-    pub fn in_cloud(&self, expected: &mut BTreeMap<&'static str, usize>) {
-        let machines = (self.control_plane + self.workers) as usize;
-        let balancer = usize::from(self.balancer);
-        for (what, count) in [
-            ("floating ips", 1),
-            ("load balancers", balancer),
-            ("networks", 1),
-            ("ports", machines + 1 + balancer),
-            ("routers", 1),
-            ("security groups", 2),
-            ("servers", machines),
-            ("volumes", if self.root_volume { machines } else { 0 }),
-        ] {
-            if self.there && count > 0 {
-                *expected.entry(what).or_default() += count;
-            }
+    pub fn in_cloud(&self, expected: &mut Counts) {
+        if self.there {
+            let Self { balancer, root_volume, .. } = *self;
+            Parts { machines: self.machines() as usize, balancer, root_volume, trunk: false }.in_cloud(expected);
         }
+    }
+
+    fn machines(&self) -> u32 {
+        self.control_plane + self.workers
     }
 
     /// What is not yet as wanted.
     pub async fn left(&self, world: &World) -> Option<String> {
         if self.there {
-            let machines = self.control_plane + self.workers;
-            let left = looks::unlike(world, self.name, VERSIONS[0], machines, self.control_plane).await;
+            let left = looks::unlike(world, self.name, VERSIONS[0], self.machines(), self.control_plane).await;
             return left.map(|left| format!("{}: {left}", self.name));
         }
-        let cluster = world.api::<Cluster>().get_opt(self.name).await.expect("read the cluster");
-        let machines = looks::of(world, self.name).await.len();
-        (cluster.is_some() || machines > 0).then(|| format!("{} and {machines} machines of it are there", self.name))
+        looks::rest(world, self.name).await
     }
 }

@@ -60,25 +60,48 @@ impl Wanted {
         self.control_plane + self.workers + self.beside.servers()
     }
 
-    /// What the cloud holds when all is as wanted.
-    pub fn in_cloud(&self) -> BTreeMap<&'static str, usize> {
-        let machines = (self.control_plane + self.workers) as usize;
-        let when = |is: bool, count: usize| if is { count } else { 0 };
-        let balancer = when(self.balancer, 1);
-        let mut expected = BTreeMap::from([
-            ("floating ips", 1 + when(self.beside.addressed, self.workers as usize)),
+    /// Adds to what the cloud holds when all is as wanted.
+    pub fn in_cloud(&self, expected: &mut Counts) {
+        let Self { balancer, root_volume, trunk, .. } = *self;
+        let parts = Parts { machines: (self.control_plane + self.workers) as usize, balancer, root_volume, trunk };
+        parts.in_cloud(expected);
+        if self.beside.addressed {
+            *expected.entry("floating ips").or_default() += self.workers as usize;
+        }
+        self.beside.in_cloud(expected);
+    }
+}
+
+/// How many of what the cloud holds, in the words of `World::in_cloud`.
+pub type Counts = BTreeMap<&'static str, usize>;
+
+/// What decides which things a cluster has in the cloud.
+pub struct Parts {
+    pub machines: usize,
+    pub balancer: bool,
+    pub root_volume: bool,
+    pub trunk: bool,
+}
+
+impl Parts {
+    /// Adds what such a cluster has.
+    pub fn in_cloud(&self, expected: &mut Counts) {
+        let each = |is: bool| if is { self.machines } else { 0 };
+        let balancer = usize::from(self.balancer);
+        for (what, count) in [
+            ("floating ips", 1),
             ("load balancers", balancer),
             ("networks", 1),
             // Of machines, the router and the load balancer.
-            ("ports", machines + 1 + balancer),
+            ("ports", self.machines + 1 + balancer),
             ("routers", 1),
             ("security groups", 2),
-            ("servers", machines),
-            ("trunks", when(self.trunk, machines)),
-            ("volumes", when(self.root_volume, machines)),
-        ]);
-        self.beside.in_cloud(&mut expected);
-        expected
+            ("servers", self.machines),
+            ("trunks", each(self.trunk)),
+            ("volumes", each(self.root_volume)),
+        ] {
+            *expected.entry(what).or_default() += count;
+        }
     }
 }
 
