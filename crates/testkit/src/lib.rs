@@ -30,7 +30,7 @@ use axum::body::Body;
 use control::{Connect, Life};
 use fleet::openstack::Clouds;
 use futures::future::BoxFuture;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api, Client, Config,
@@ -184,7 +184,10 @@ impl World {
 
     /// Starts the plane on a cloud whose options are changed.
     pub async fn start_with(seed: u64, change: impl FnOnce(&mut CloudOptions)) -> Self {
-        BEGUN.set(Some((Timestamp::now() - AGO, Instant::now())));
+        // Times are written down in whole seconds: a world that began within one would take another course each time.
+        let begun = TimestampRound::new().smallest(Unit::Hour).mode(RoundMode::Trunc);
+        let begun = (Timestamp::now() - AGO).round(begun).expect("an hour of today is a time");
+        BEGUN.set(Some((begun, Instant::now())));
         // Another test of this process may have been first.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());

@@ -6,6 +6,7 @@ use api::{
     cluster::Cluster, condition, machine::Machine, openstack_cluster::OpenStackCluster,
     openstack_machine::OpenStackMachine, openstack_server::OpenStackServer,
 };
+use openstack::compute::{Server, ServerDraft, ServerNetwork};
 use sandbox::cloud::{BuildRule, Built, CallRule, Effect, End, Faults, When};
 use serde_json::{Value, json};
 use testkit::{CLOUD, Shape, World};
@@ -184,5 +185,37 @@ async fn what_was_made_twice_for_a_bastion_or_a_server_goes_while_it_runs() {
     tokio::time::sleep(Duration::from_secs(45)).await;
     world.until("it is there once", once).await;
     world.api::<OpenStackServer>().delete("aside", &Default::default()).await.unwrap();
+    end(world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bastion_whose_server_is_lost_keeps_the_one_that_was_made_twice_and_its_port() {
+    let world = World::start(16).await;
+    world.create("demo", Shape::default()).await;
+    world.available("demo").await;
+    let failing = build(Built::Server, Some("default-demo-bastion"), "No valid host was found.");
+    world.sandbox.set_faults(Faults { builds: vec![failing], ..Faults::default() }).unwrap();
+    let spec = json!({"flavor": {"filter": {"name": "m1.tiny"}}, "image": {"filter": {"name": "ubuntu-2404-kube"}}});
+    world.patch::<OpenStackCluster>("demo", json!({"spec": {"bastion": {"enabled": true, "spec": spec}}})).await;
+    let shown = async || world.api::<OpenStackCluster>().get("demo").await.unwrap().status.unwrap().bastion;
+    let failed = async || shown().await.is_some_and(|bastion| bastion.state.as_deref() == Some("ERROR"));
+    world.until("the bastion's server is in ERROR", failed).await;
+
+    // A call whose answer nobody waited for makes another of the port that the first has freed.
+    let bastion = shown().await.unwrap();
+    let (lost, resolved) = (bastion.id.unwrap(), bastion.resolved.unwrap());
+    let twin = ServerDraft {
+        name: bastion.name.unwrap(),
+        flavor_ref: resolved.flavor_id.unwrap(),
+        image_ref: resolved.image_id,
+        networks: vec![ServerNetwork { port: Some(bastion.resources.unwrap().ports[0].id.clone()), uuid: None }],
+        metadata: world.cloud.get::<Server>(&lost).await.unwrap().metadata,
+        ..ServerDraft::default()
+    };
+    let twin: Server = world.tenant().create(&twin).await.unwrap();
+    world.cloud.remove::<Server>(&lost).await.unwrap();
+    let reached = async || shown().await.is_some_and(|bastion| bastion.floating_ip.is_some());
+    world.until("the bastion is reached", reached).await;
+    assert_eq!(shown().await.unwrap().id, Some(twin.id));
     end(world).await;
 }

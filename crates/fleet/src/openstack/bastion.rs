@@ -48,23 +48,22 @@ pub async fn ensure(
     let name = names::bastion(&scope.resource);
     let made_from = fingerprint(spec, bastion.availability_zone.as_deref());
     let known = status.bastion.as_ref().and_then(|b| b.id.clone());
-    let found = server::find(scope, known.as_deref(), &name).await?.filter(|s| s.status != "DELETED");
-    match &found {
+    let found = server::find(scope, known.as_deref(), &name).await?;
+    if let Some(old) = &found
+        && old.metadata.get(names::BASTION_KEY).is_some_and(|from| *from != made_from)
+    {
         // A server cannot be changed into another: this one goes, and its successor is made when it is gone.
-        Some(old) if old.metadata.get(names::BASTION_KEY).is_some_and(|from| *from != made_from) => {
-            if old.task_state.as_deref() != Some("deleting") {
-                scope.cloud.remove::<Server>(&old.id).await?;
-            }
-            return wait("BastionNotReady", format!("the bastion's server {name} of the old spec to be gone"), PAUSE);
+        if old.task_state.as_deref() != Some("deleting") {
+            scope.cloud.remove::<Server>(&old.id).await?;
         }
-        Some(_) => {}
-        None => {
-            let had = status.bastion.as_ref().filter(|b| b.id.is_some()).and_then(|b| b.resources.as_ref());
-            let ids: Vec<String> = had.iter().flat_map(|r| &r.ports).map(|p| p.id.clone()).collect();
-            server::delete_ports_by_id(scope, &ids).await?;
-            // Not before: a port that goes late would be taken for the successor's, which has its name.
-            status.bastion.take_if(|b| b.id.is_some());
-        }
+        return wait("BastionNotReady", format!("the bastion's server {name} of the old spec to be gone"), PAUSE);
+    }
+    if let Some(gone) = known.filter(|known| found.as_ref().is_none_or(|found| found.id != *known)) {
+        let had = status.bastion.as_ref().and_then(|b| b.resources.as_ref());
+        let ids: Vec<String> = had.iter().flat_map(|r| &r.ports).map(|p| p.id.clone()).collect();
+        server::delete_ports_of(scope, &gone, &ids).await?;
+        // Not before: a port that goes late would be taken for the successor's, which has its name.
+        status.bastion = None;
     }
     let mut shown = status.bastion.take().unwrap_or_default();
     let (mut resolved, mut resources) =

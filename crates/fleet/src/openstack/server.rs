@@ -52,12 +52,19 @@ pub struct Wanted<'a> {
     pub age: Duration,
 }
 
-/// The server by the id that is remembered, else by name and mark.
+/// The server by the id that is remembered, else by name and mark: what is remembered may have been deleted by somebody, and
+/// another been made since.
 pub async fn find(scope: &Scope, id: Option<&str>, name: &str) -> Result<Option<Server>> {
-    if let Some(id) = id.filter(|id| !id.is_empty()) {
-        return Ok(scope.cloud.look::<Server>(id).await?);
+    if let Some(id) = id.filter(|id| !id.is_empty())
+        && let Some(server) = scope.cloud.look::<Server>(id).await?.filter(is_there)
+    {
+        return Ok(Some(server));
     }
-    Ok(named(scope, name).await?.into_iter().next())
+    Ok(named(scope, name).await?.into_iter().find(is_there))
+}
+
+fn is_there(server: &Server) -> bool {
+    server.status != "DELETED"
 }
 
 /// Servers of that name with our mark.
@@ -479,12 +486,7 @@ pub async fn delete(
     spec: &OpenStackMachineSpec,
     age: Duration,
 ) -> Result<()> {
-    // An id that is not known any more may be of a server that somebody deleted; the name tells of one made since.
-    let server = match find(scope, id, name).await? {
-        None if id.is_some() => find(scope, None, name).await?,
-        found => found,
-    };
-    if let Some(server) = server.filter(|s| s.status != "DELETED") {
+    if let Some(server) = find(scope, id, name).await? {
         if server.task_state.as_deref() != Some("deleting") {
             scope.cloud.remove::<Server>(&server.id).await?;
         }
@@ -582,10 +584,12 @@ async fn doubles(scope: &Scope, server: &Server, spec: &OpenStackMachineSpec, po
     Ok(())
 }
 
-/// Ports of a server that is gone, with their trunks.
-pub async fn delete_ports_by_id(scope: &Scope, ids: &[String]) -> Result<()> {
+/// Takes away the ports of a server that is gone, with their trunks; not those that another has.
+pub async fn delete_ports_of(scope: &Scope, gone: &str, ids: &[String]) -> Result<()> {
+    let free = |port: &Port| port.device_id.is_empty() || port.device_id == gone;
     for id in ids {
-        let Some(port) = scope.cloud.look::<Port>(id).await?.filter(|p| is_ours(scope, &p.description)) else {
+        let Some(port) = scope.cloud.look::<Port>(id).await?.filter(|p| is_ours(scope, &p.description) && free(p))
+        else {
             continue;
         };
         for trunk in scope.cloud.list::<Trunk>(&Query::new().with("port_id", &port.id)).await? {
