@@ -27,7 +27,7 @@ const SEEDS: [(Life, u64, &str); 13] = [
     (run_alone, 259, "the server group of a pool on a Nova from before 2.64"),
     (run_alone, 261, "a bastion's server was made with the port of the one before, which went late"),
     (run, 336, "a port that was made twice for an OpenStackServer stayed"),
-    (run, 682, "a bastion's server that was made twice stayed, and took turns with the other"),
+    (run, 682, "a bastion's server that was made twice stayed, and took turns with the other; later, lost its port"),
 ];
 
 #[test]
